@@ -1,0 +1,8 @@
+"""infcore: the decision core of an inference load balancer, as a library."""
+
+from infcore._core.base import Clock, ManualClock
+from infcore.errors import *  # noqa: F403
+from infcore.errors import __all__ as _errors
+
+__version__ = "0.1.0"
+__all__ = ["Clock", "ManualClock", *_errors]

@@ -1,0 +1,88 @@
+"""Clocks and the checks of numbers that every border shares."""
+from libc.math cimport isfinite, isnan
+from libc.stdint cimport int64_t
+
+from infcore._cpp.base cimport add_ns, monotonic_ns, never_ns, seconds, to_ns
+
+from infcore.errors import InvalidArgument, InvalidType
+
+
+cdef class Clock:
+    """Monotonic time of this machine. Subclass it, or pass any object with now_s(), to hand in another."""
+
+    cdef int64_t now_ns(self) except? -1:
+        return monotonic_ns()
+
+    def now_s(self) -> float:
+        """Seconds since an arbitrary start; only differences mean anything."""
+        return seconds(self.now_ns())
+
+
+cdef class ManualClock(Clock):
+    """A clock that stands still until told: for tests and simulations.
+
+    start_s  seconds, finite, where it begins
+    """
+
+    def __init__(self, start_s=0.0):
+        self._now_ns = to_ns(finite("start_s", start_s, -9e9))
+
+    cdef int64_t now_ns(self) except? -1:
+        return self._now_ns
+
+    def advance(self, seconds_s) -> None:
+        """Move on by seconds_s >= 0."""
+        self._now_ns = add_ns(self._now_ns, to_ns(finite("seconds", seconds_s, 0.0)))
+
+
+cdef class _ForeignClock(Clock):
+    cdef object _now_s
+
+    def __init__(self, now_s):
+        self._now_s = now_s
+
+    cdef int64_t now_ns(self) except? -1:
+        return to_ns(finite("clock.now_s()", self._now_s(), -9e9))
+
+
+cdef Clock _monotonic = Clock()
+
+
+cdef Clock as_clock(object clock):
+    if clock is None:
+        return _monotonic
+    if type(clock) is Clock or type(clock) is ManualClock:
+        return <Clock>clock
+    if callable(getattr(clock, "now_s", None)):
+        return _ForeignClock(clock.now_s)
+    raise InvalidType(f"clock is {type(clock).__name__}; allowed: None or an object with now_s()")
+
+
+cdef int64_t now_of(Clock clock, object now_s) except? -1:
+    if now_s is None:
+        return clock.now_ns()
+    return to_ns(finite("now_s", now_s, -9e9))
+
+
+cdef int64_t until_ns(str field, object seconds_s, int64_t now_ns) except? -1:
+    cdef double s
+    if seconds_s is None:
+        return never_ns
+    try:
+        s = seconds_s
+    except TypeError:
+        raise InvalidType(f"{field} is {type(seconds_s).__name__}; allowed: seconds as a number, or None") from None
+    if isnan(s) or s < 0.0:
+        raise InvalidArgument(f"{field} is {seconds_s!r}; allowed: seconds >= 0 from now, or None")
+    return add_ns(now_ns, to_ns(s))
+
+
+cdef double finite(str field, object value, double at_least) except? -1.0:
+    cdef double x
+    try:
+        x = value
+    except TypeError:
+        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a number") from None
+    if not isfinite(x) or x < at_least:
+        raise InvalidArgument(f"{field} is {value!r}; allowed: a finite number >= {at_least:g}")
+    return x

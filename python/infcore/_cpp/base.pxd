@@ -1,0 +1,24 @@
+from libc.stdint cimport int64_t, uint32_t
+
+from infcore._cpp.errors cimport infcore_translate
+
+
+cdef extern from "<infcore/base/clock.hpp>" namespace "infcore::base" nogil:
+    ctypedef int64_t TimeNs
+    const TimeNs never_ns
+    TimeNs monotonic_ns() noexcept
+    double seconds(TimeNs) noexcept
+    TimeNs to_ns(double) noexcept
+    TimeNs add_ns(TimeNs, TimeNs) noexcept
+
+
+cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
+    cdef cppclass NodeId:
+        uint32_t value
+    cdef cppclass ModelId:
+        uint32_t value
+
+
+cdef extern from "<infcore/base/fork.hpp>" namespace "infcore::base" nogil:
+    uint32_t fork_generation() noexcept
+    void check_not_forked(uint32_t, const char*) except +infcore_translate

@@ -1,0 +1,81 @@
+"""Every error infcore raises: an InfcoreError and the closest built-in, naming the argument, the value and what is allowed."""
+
+import concurrent.futures
+import queue
+
+__all__ = [
+    "Cancelled",
+    "DeadlineExceeded",
+    "DeadlineInfeasible",
+    "DeviceError",
+    "DeviceLost",
+    "EngineClosed",
+    "ForkedProcess",
+    "InfcoreError",
+    "InvalidArgument",
+    "InvalidType",
+    "NoNodeAvailable",
+    "QueueEmpty",
+    "QueueFull",
+    "UnknownName",
+]
+
+
+class InfcoreError(Exception):
+    """Base of all infcore errors."""
+
+
+class InvalidArgument(InfcoreError, ValueError):
+    """An argument's value is outside what is allowed: names field, value and what would do."""
+
+
+class InvalidType(InfcoreError, TypeError):
+    """An argument is of a type that cannot do: names field, type and what would do."""
+
+
+class UnknownName(InfcoreError, LookupError):
+    """No model, device, policy or input answers to that name."""
+
+    __str__ = Exception.__str__  # KeyError-style quoting would hide the sentence
+
+
+class QueueFull(InfcoreError, queue.Full):
+    """A bounded queue holds as many requests as it may; try later."""
+
+
+class QueueEmpty(InfcoreError, queue.Empty):
+    """Nothing to take, now or within the time-out."""
+
+
+class NoNodeAvailable(InfcoreError, LookupError):
+    """No node is up, holds the model and carries the labels that were required."""
+
+    __str__ = Exception.__str__
+
+
+class DeadlineInfeasible(InfcoreError, TimeoutError):
+    """No node is predicted to answer before the deadline."""
+
+
+class DeadlineExceeded(InfcoreError, TimeoutError):
+    """The deadline passed before the request was done."""
+
+
+class EngineClosed(InfcoreError, RuntimeError):
+    """The engine takes no more requests, or ended before this one was answered."""
+
+
+class DeviceError(InfcoreError, RuntimeError):
+    """A device's run raised, or returned something else than the model's outputs; names the device."""
+
+
+class DeviceLost(DeviceError):
+    """A device stopped answering while it held this request, and no other could take it in time."""
+
+
+class Cancelled(InfcoreError, concurrent.futures.CancelledError):
+    """The request was cancelled by its caller."""
+
+
+class ForkedProcess(InfcoreError, RuntimeError):
+    """An object made before fork() was used in the child process."""
