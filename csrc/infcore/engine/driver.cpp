@@ -18,6 +18,8 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
                const std::string& policy, const std::string& batching, std::uint64_t seed,
                const std::atomic<TimeNs>* manual_clock)
     : ingress_(2 * static_cast<std::size_t>(config.max_requests)),  // each request: one arrival, at most one cancel
+      fleet_(fleet),
+      latency_(latency),
       machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
       mailboxes_(config.max_nodes),
       max_requests_(config.max_requests),
@@ -158,7 +160,7 @@ void Driver::deliver(Outbox& outbox) noexcept {
 
 // ---- threads
 
-void Driver::dispatch_loop() noexcept {
+bool Driver::dispatch_loop(Hub& threads) noexcept {
   while (!stopping_.load(std::memory_order_acquire)) {
     const TimeNs timer_ns = next_timer_ns_.load(std::memory_order_acquire);
     const TimeNs until_ns = manual_clock_ == nullptr ? timer_ns : base::monotonic_ns() + manual_poll_ns;
@@ -169,7 +171,9 @@ void Driver::dispatch_loop() noexcept {
         },
         until_ns));
     with_machine([](StateMachine&, TimeNs) {});
+    if (prompt() && !threads.chain().empty()) return false;
   }
+  return true;
 }
 
 void Driver::stop() noexcept {

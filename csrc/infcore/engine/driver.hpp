@@ -43,7 +43,11 @@ class Driver {
   [[nodiscard]] Hub& add_hub(bool for_loop);
 
   // The dispatcher thread.
-  void dispatch_loop() noexcept;
+  /// Until stop(); returns early, false, when what has ended for threads should be drained now: see set_prompt().
+  [[nodiscard]] bool dispatch_loop(Hub& threads) noexcept;
+  /// While some future of a thread has callbacks, ended requests are not left on the chain until somebody looks.
+  void add_prompt(int n) noexcept { n_prompt_.fetch_add(n, std::memory_order_relaxed); }
+  [[nodiscard]] bool prompt() const noexcept { return n_prompt_.load(std::memory_order_relaxed) > 0; }
   void stop() noexcept;
 
   // One worker per node.
@@ -56,19 +60,17 @@ class Driver {
   /// A whole worker for a device that only takes time.
   Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves) noexcept;
 
-  // Membership, by the engine's controlling thread.
+  // Membership, by the engine's controlling threads.
   void control(NodeId) noexcept;  ///< wakes that worker with Wake::control
-  template <class F>
-  void with_machine(F&& f) {
-    Outbox& outbox = outbox_of_thread();
-    {
-      const std::scoped_lock lock(owner_);
-      const TimeNs t_ns = now_ns();
-      f(machine_, t_ns);
-      settle(outbox, t_ns);
-    }
-    deliver(outbox);
-  }
+  void add_model(ModelId, const ModelConfig&);
+  void add_node(NodeId, const NodeConfig&);
+  void set_prior(ModelId, NodeId, const contracts::Curve&);
+  void set_resident(ModelId, NodeId, bool resident);
+  void drain_node(NodeId);
+  [[nodiscard]] bool node_empty(NodeId);
+  void cancel_all();
+  [[nodiscard]] std::unique_ptr<Stats> model_stats(ModelId);
+  [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
 
   [[nodiscard]] TimeNs now_ns() const noexcept {
     return manual_clock_ == nullptr ? base::monotonic_ns() : manual_clock_->load(std::memory_order_acquire);
@@ -93,6 +95,18 @@ class Driver {
     std::uint32_t n_payload_used{};
   };
 
+  template <class F>
+  void with_machine(F&& f) {
+    Outbox& outbox = outbox_of_thread();
+    {
+      const std::scoped_lock lock(owner_);
+      const TimeNs t_ns = now_ns();
+      f(machine_, t_ns);
+      settle(outbox, t_ns);
+    }
+    deliver(outbox);
+  }
+
   static Outbox& outbox_of_thread() noexcept;
   void settle(Outbox&, TimeNs now_ns) noexcept;
   void deliver(Outbox&) noexcept;
@@ -101,9 +115,12 @@ class Driver {
 
   std::atomic<bool> stopping_{false};
   std::atomic<std::uint32_t> n_open_{0};
+  std::atomic<int> n_prompt_{0};
   queue::MpmcRing<std::uintptr_t> ingress_;
   queue::Sleeper<> dispatcher_;
   std::mutex owner_;
+  route::Fleet& fleet_;
+  contracts::LatencyTable& latency_;
   StateMachine machine_;
   std::atomic<TimeNs> next_timer_ns_{base::never_ns};
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;

@@ -37,6 +37,25 @@ struct LiveRequest {
   std::array<std::int64_t, dims_inline> dims_here{};
   std::unique_ptr<device::RowSource[]> rows_more{};  ///< only where a model has more inputs than fit here
   std::unique_ptr<std::int64_t[]> dims_more{};
+
+  void room_for_rows(std::uint32_t n) {
+    if (n > rows_inline) rows_more = std::make_unique<device::RowSource[]>(n), rows = rows_more.get();
+  }
+  /// Where the lengths of ragged inputs are kept: the caller may reshape his array.
+  [[nodiscard]] std::int64_t* room_for_dims(std::uint32_t n) {
+    if (n > dims_inline) dims_more = std::make_unique<std::int64_t[]>(n);
+    return n > dims_inline ? dims_more.get() : dims_here.data();
+  }
 };
+
+/// Blocks a thread until the request has ended; false at the time-out (seconds; negative: none).
+inline bool wait_ended(LiveRequest& request, double timeout_s) {
+  return request.hub->wait(
+      [&] { return request.state.load(std::memory_order_acquire) != LiveState::pending; }, timeout_s);
+}
+
+[[nodiscard]] inline LiveState state_of(const LiveRequest& request) noexcept {
+  return request.state.load(std::memory_order_acquire);
+}
 
 }  // namespace infcore::engine

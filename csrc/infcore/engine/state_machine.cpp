@@ -185,7 +185,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   node.free_since_ns = now_ns;
   const double service_s = base::seconds(now_ns - b.start_ns);
   ModelState& model = models_[b.model.value];
-  if (ok) latency_.at(b.model, id).observe(b.shape, service_s);
+  if (ok) latency_.observe(b.model, id, b.shape, service_s);
   for (Stats* stats : {model.stats.get(), node.stats.get()}) {
     ++stats->batches;
     stats->busy_s += service_s;

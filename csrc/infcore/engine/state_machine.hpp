@@ -1,7 +1,7 @@
 #pragma once
 #include <infcore/base/ids.hpp>
 #include <infcore/batch/batching_policy.hpp>
-#include <infcore/contracts/latency.hpp>
+#include <infcore/contracts/latency_table.hpp>
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/arrival_rate.hpp>

@@ -20,7 +20,7 @@ class Dynamic final : public BatchingPolicy {
               const contracts::LatencyModel& device_curve) const noexcept override {
     const std::uint32_t n = pending.shape.n_requests;
     const Close now{n, now_ns};
-    if (n >= pending.max_batch_size || device_curve.n_observed() == 0) return now;
+    if (n >= pending.max_batch_size || (device_curve.n_observed() == 0 && !device_curve.has_prior())) return now;
     if (n >= pending.arrivals_per_s * device_curve.service_s(pending.shape)) return now;
     const base::TimeNs hold_ns =
         std::min(pending.delay_ns_max, base::to_ns(hold_share * device_curve.curve().base_s));
