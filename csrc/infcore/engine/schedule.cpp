@@ -8,7 +8,9 @@
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 
 namespace infcore::engine {
 
@@ -77,9 +79,19 @@ void StateMachine::gather(TimeNs now_ns, std::uint32_t index) {
   }
 }
 
+bool StateMachine::carries(NodeId id, std::uint64_t require) const noexcept {
+  for (std::uint64_t left = require; left != 0; left &= left - 1) {
+    const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
+    // relaxed: labels change under the fleet's mutex before a node is ever considered
+    const std::uint64_t word = fleet_.columns().labelled(bit, id.value / 64).load(std::memory_order_relaxed);
+    if ((word >> (id.value % 64) & 1) == 0) return false;
+  }
+  return true;
+}
+
 void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, double work_mean) {
   const Lane& lane = *lanes_[index];
-  if (fleet_.state(id) != route::NodeState::up || (fleet_.labels(id) & lane.require) != lane.require) return;
+  if (fleet_.state(id) != route::NodeState::up || !carries(id, lane.require)) return;
   Node& node = nodes_[id.value];
   const contracts::Curve& curve = latency_.at(lane.model, id).curve();
   Candidate c{.node = id,

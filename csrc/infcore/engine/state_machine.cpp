@@ -24,6 +24,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
     : config_(config),
       fleet_(fleet),
       latency_(latency),
+      view_(fleet, latency),
       routing_(std::move(routing)),
       batching_(std::move(batching)),
       queue_slots_(config.max_requests),
@@ -54,6 +55,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   node.run_limit_ns = config.run_limit_ns;
   node.stats = std::make_unique<Stats>();
   node.in_flight.clear();
+  latency_.set_class(id, fleet_.kind_id(id));
 }
 
 void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
@@ -279,7 +281,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (routing_->binds_on_arrival()) {
     const route::RouteQuery query{.model = r.model, .work = r.work, .tier = r.tier, .now_ns = now_ns,
                                   .deadline_ns = base::never_ns, .require = r.require};
-    bound = routing_->select(query, {fleet_, latency_});
+    bound = routing_->select(query, view_);
     // With every device out it waits in the joint lane; rebind() finds it a device when one comes back.
     if (bound != base::no_node) {
       contracts::BatchShape alone;

@@ -8,6 +8,7 @@
 #include <infcore/engine/stats.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
+#include <infcore/route/route_view.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 #include <memory>
@@ -165,6 +166,7 @@ class StateMachine {
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
   void gather(TimeNs now_ns, std::uint32_t lane);
+  [[nodiscard]] bool carries(NodeId, std::uint64_t require) const noexcept;
   void consider(TimeNs now_ns, std::uint32_t lane, NodeId, double work_mean);
   [[nodiscard]] double finish_of_all_s(std::uint32_t n_requests, std::uint32_t max_batch_size) const noexcept;
   bool serve(TimeNs now_ns, std::uint32_t lane, const Candidate&, std::uint32_t n_share);
@@ -175,6 +177,7 @@ class StateMachine {
   EngineConfig config_;
   route::Fleet& fleet_;
   contracts::LatencyTable& latency_;
+  route::RouteView view_;  ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
   queue::QueueSlots queue_slots_;

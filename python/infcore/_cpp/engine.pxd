@@ -4,22 +4,12 @@ from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from infcore._cpp.base cimport ModelId, NodeId, TimeNs
+from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
+from infcore._cpp.device cimport RowSource
 from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.latency cimport Curve, LatencyTable
 from infcore._cpp.route cimport Fleet
 from infcore._cpp.telemetry cimport Histogram
-
-
-cdef extern from * nogil:
-    """
-    #include <infcore/device/packer.hpp>
-    #include <infcore/engine/driver.hpp>
-    #include <memory>
-    using ManualTime = std::atomic<infcore::base::TimeNs>;
-    """
-    cdef cppclass ManualTime:
-        ManualTime() noexcept
 
 
 cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts" nogil:
@@ -38,12 +28,6 @@ cdef extern from "<infcore/contracts/batch.hpp>" namespace "infcore::contracts" 
         uint32_t n_requests
         double work_sum
         double work_max
-
-
-cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil:
-    cdef cppclass RowSource:
-        const char* data
-        const int64_t* dims
 
 
 cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogil:
