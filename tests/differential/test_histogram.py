@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from infcore import Histogram
 
-from tests.reference.histogram import Histogram as Model
+from reference.histogram import Histogram as Model
 
 RANGES = [(1e-7, 3600.0), (1e-3, 1.0), (0.3, 0.31), (1e-9, 4.6e9)]
 
