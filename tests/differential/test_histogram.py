@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from infcore import Histogram
-
 from reference.histogram import Histogram as Model
+
+from infcore import Histogram
 
 RANGES = [(1e-7, 3600.0), (1e-3, 1.0), (0.3, 0.31), (1e-9, 4.6e9)]
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from infcore import Histogram
 
 durations = st.floats(1e-7, 3600.0)

@@ -7,9 +7,10 @@ import pickle
 import sys
 import threading
 
-import infcore
 import numpy as np
 import pytest
+
+import infcore
 from infcore import Histogram, InvalidArgument, InvalidType
 
 
