@@ -3,6 +3,8 @@
 from infcore._core.base import Clock, ManualClock
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
+from infcore.packing import Packed, pack, unpack
+from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
-__all__ = ["Clock", "ManualClock", *_errors]
+__all__ = ["Clock", "Histogram", "ManualClock", "Packed", "pack", "unpack", *_errors]
