@@ -99,7 +99,7 @@ def extensions(sanitizer: str, folders: list[str]) -> None:
     python = sanitized_python(sanitizer, name)
     # The interpreter is not instrumented: its own leaks and its lock-free reads are not ours to judge.
     shell(
-        [*fixed_addresses(), *python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *present],
+        [*fixed_addresses(), *python, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", *present],
         LD_PRELOAD=" ".join(preload),
         PYTHONMALLOC="malloc",
         ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:halt_on_error=1",
