@@ -1,4 +1,4 @@
-"""Every error infcore raises: an InfcoreError and the closest built-in, naming the argument, the value and what is allowed."""
+"""Every error of infcore: an InfcoreError and the closest built-in, naming argument, value and what is allowed."""
 
 import concurrent.futures
 import queue
