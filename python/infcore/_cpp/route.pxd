@@ -54,6 +54,8 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         void read(NodeId, Credit&, Signal&) noexcept
         const NodeSpec& spec(NodeId) noexcept
         uint32_t n_nodes() noexcept
+        uint32_t max_nodes() noexcept
+        uint32_t max_models() noexcept
         NodeId find(string) except +infcore_translate
         uint64_t version() noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate

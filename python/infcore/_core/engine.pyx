@@ -1,0 +1,110 @@
+"""The border of the live engine: submit on the caller's thread. What it does is in csrc/infcore/engine."""
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint16_t
+
+from infcore._core.base cimport finite, until_ns
+from infcore._core.live cimport Future
+from infcore._core.staging cimport ModelSpec
+from infcore._core.workers cimport Workers
+
+from infcore.errors import EngineClosed, InvalidArgument, InvalidType, QueueFull, UnknownName
+
+cdef object get_running_loop = None  # asyncio's, imported at the first asubmit: it costs more than all of infcore
+
+
+cdef class EngineCore(Workers):
+    """Submitting; infcore.Engine adds what is done once in a while."""
+
+    def submit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
+               blocks=None, key=None, require=None) -> Future:
+        """Queue one request; any thread.
+
+        model       name of a model or alias
+        inputs      {name: ndarray} as the model describes them, without a batch axis; borrowed and not to be changed
+                    until the future ends
+        work        >= 0, in the unit of the model's latency curve; None: as the model says
+        version     of the model; None: as its alias says, else the newest
+        tier        0 (most urgent) to n_tiers - 1
+        deadline_s  seconds from now, > 0; a request that can't be answered by then ends with DeadlineExceeded
+        require     labels that a device must have, {"region": "eu"}
+        Returns     infcore.Future
+        Raises      UnknownName, InvalidArgument, InvalidType, QueueFull, EngineClosed, ForkedProcess: nothing was queued
+        Costs       one check of the inputs and one push to a lock-free ring; O(inputs)
+        """
+        cdef Future future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key,
+                                        require)
+        future.arrivals = self.live.threads
+        self._push(future, False)
+        return future
+
+    def asubmit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
+                blocks=None, key=None, require=None) -> Future:
+        """As submit, from a coroutine: `outputs = await engine.asubmit(...)`."""
+        global get_running_loop
+        cdef Future future
+        if get_running_loop is None:
+            from asyncio import get_running_loop as found
+            get_running_loop = found
+        loop = get_running_loop()
+        future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key, require)
+        future.loop = loop
+        future.arrivals = self.live.of_loop(loop)
+        self._push(future, self.live.deferring and loop is self.live.last_loop)
+        return future
+
+    cdef Future begin(self, object model, object inputs, object work, object version, object tenant, object tier,
+                      object deadline_s, object session, object blocks, object key, object require):
+        cdef Future future
+        cdef ModelSpec spec
+        cdef object known
+        cdef int64_t now_ns
+        if not self.accepting:
+            raise EngineClosed("the engine is not running; allowed: submit inside `with engine:`")
+        self.driver.check_not_forked()
+        known = self.newest.get(model) if version is None else self.versions.get((model, version))
+        if known is None:
+            self._unknown(model, version)
+        spec = <ModelSpec>known if type(known) is ModelSpec else <ModelSpec>known()
+        future = Future.__new__(Future)
+        future.live = self.live
+        future.spec = spec
+        future.c.owner = <void*>future
+        future.held = spec.bind(inputs, &future.c)
+        if work is None:
+            future.c.request.work = spec.work(inputs, &future.c)
+        else:
+            future.c.request.work = finite("work", work, 0.0)
+        future.c.request.model.value = spec.id
+        now_ns = self.driver.now_ns()
+        future.c.request.arrival_ns = now_ns
+        future.c.request.deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
+        if tier != 0:
+            if type(tier) is not int or not 0 <= tier < self.n_tiers:
+                raise InvalidArgument(f"tier is {tier!r}; allowed: an integer, 0 to {self.n_tiers - 1}")
+            future.c.request.tier = <uint16_t>tier
+        if require is not None:
+            future.c.request.require = self.fleet.require_bits(require)
+        if session is not None or blocks is not None or key is not None or tenant:
+            self._not_yet(session=session, blocks=blocks, key=key, tenant=tenant or None)
+        return future
+
+    cdef int _push(self, Future future, bint defer) except -1:
+        future.c.hub = future.arrivals.hub
+        Py_INCREF(future)  # the engine's; Arrivals.drain gives it back
+        if not self.driver.submit(future.c, defer):
+            Py_DECREF(future)
+            raise QueueFull(f"the engine holds {self.driver.n_open()} requests; allowed: max_requests, then try later")
+        return 0
+
+    def _unknown(self, model, version):
+        if type(model) is not str:
+            raise InvalidType(f"model is {type(model).__name__}; allowed: a name, one of {sorted(self.newest)}")
+        if model in self.newest:
+            there = sorted(v for name, v in self.versions if name == model)
+            raise UnknownName(f"version of model {model!r} is {version!r}; allowed: None or one of {there}")
+        raise UnknownName(f"model is {model!r}; allowed: one of {sorted(self.newest)}")
+
+    def _not_yet(self, **given):
+        for name, value in given.items():
+            if value is not None:
+                raise InvalidArgument(f"{name} is {value!r}; allowed in this release: its default")
