@@ -23,7 +23,7 @@ PLAIN_MODULES = {"errors"}
 TOP_MODULES = {"cli", "profiling"}  # may import every public module; no other may import them
 NEVER_SHIPPED = {"tests", "bench", "reference", "tidy", "pytest", "hypothesis"}
 BASE_INSTALL = {"infcore", "numpy"} | set(sys.stdlib_module_names)
-# Code of an extra, which nothing imports on import of infcore (tests/unit/test_import.py looks): folder, what it may use.
+# Code of an extra, not imported with infcore (tests/unit/test_import.py looks): folder, what it may use on import.
 EXTRAS = {"python/infcore/models/": {"PIL"}}
 CYTHON_OWN = {"libc", "libcpp", "cpython", "cython", "numpy"}
 
