@@ -1,16 +1,15 @@
 """infcore: the decision core of an inference load balancer, as a library."""
 
 from infcore._core.base import Clock, ManualClock
+from infcore._core.live import Future
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
+from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
-from infcore.packing import Packed, pack, unpack
-from infcore.telemetry import Histogram
-
-__version__ = "0.1.0"
-__all__ = ["Clock", "Histogram", "ManualClock", "Packed", "pack", "unpack", *_errors]
 from infcore.onnx_device import OnnxDevice
+from infcore.packing import Packed, pack, unpack
 from infcore.request import Model, TensorSpec
+from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,9 +18,15 @@ __all__ = [
     "Curve",
     "Device",
     "EmulatedDevice",
+    "Engine",
+    "Future",
+    "Histogram",
     "ManualClock",
     "Model",
     "OnnxDevice",
+    "Packed",
     "TensorSpec",
+    "pack",
+    "unpack",
     *_errors,
 ]

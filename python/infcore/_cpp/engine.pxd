@@ -7,7 +7,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport RowSource
 from infcore._cpp.errors cimport infcore_translate
-from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.latency cimport BatchShape, Curve
 from infcore._cpp.route cimport Fleet
 from infcore._cpp.telemetry cimport Histogram
 
@@ -23,11 +23,9 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint16_t tier
 
 
-cdef extern from "<infcore/contracts/batch.hpp>" namespace "infcore::contracts" nogil:
-    cdef cppclass BatchShape:
-        uint32_t n_requests
-        double work_sum
-        double work_max
+cdef extern from "<infcore/contracts/latency_table.hpp>" namespace "infcore::contracts" nogil:
+    cdef cppclass LatencyTable:
+        LatencyTable(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
 
 
 cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogil:
@@ -46,6 +44,7 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         device_lost
         device_removed
         caller
+        unloaded
         closing
 
 
@@ -144,6 +143,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         uint32_t n_open() noexcept
         void check_not_forked() except +infcore_translate
         void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        void remove_model(ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
         void set_resident(ModelId, NodeId, cbool) except +infcore_translate
