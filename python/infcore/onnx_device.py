@@ -239,7 +239,10 @@ class OnnxDevice(Device):
             size = shape[self.batch_axis.get(spec.name, 0)] if shape else None
             sizes[spec.name] = size if isinstance(size, int) else None
         if len(set(sizes.values())) > 1:
-            raise InvalidArgument(f"device {self.name!r}, model {model.name!r}: the file's batch sizes differ: {sizes}")
+            raise InvalidArgument(
+                f"device {self.name!r}, model {model.name!r}: the file's batch sizes differ, {sizes}; allowed: one size, "
+                "or None (any) for all, at the axes that batch_axis gives"
+            )
         return next(iter(sizes.values()))
 
 

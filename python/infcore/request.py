@@ -124,8 +124,11 @@ class Model:
         return _checks.finite(f"work of a request to {self.name!r}", self.work(inputs))
 
     def replace(self, **changes: Any) -> "Model":
-        """The same model with some arguments of its constructor changed."""
-        return Model(**{**self._arguments(), **changes})
+        """The same model with some arguments of its constructor changed; pad values of inputs that went go with them."""
+        given = self._arguments()
+        kept = changes.get("inputs", given["inputs"])
+        given["pad_value"] = {name: value for name, value in given["pad_value"].items() if name in kept}
+        return Model(**{**given, **changes})
 
     def _arguments(self) -> dict[str, Any]:
         given: dict[str, Any] = {slot: getattr(self, slot) for slot in self.__slots__}

