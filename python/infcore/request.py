@@ -60,15 +60,15 @@ class Model:
     """
 
     __slots__ = (
-        "name",
-        "inputs",
-        "outputs",
-        "max_batch_size",
-        "max_batch_delay_s",
-        "work",
         "idempotent",
-        "version",
+        "inputs",
+        "max_batch_delay_s",
+        "max_batch_size",
+        "name",
+        "outputs",
         "slo_s",
+        "version",
+        "work",
     )
 
     name: str

@@ -184,3 +184,18 @@ def test_a_file_that_is_no_model():
 def test_refuses(options, error, words):
     with pytest.raises(error, match=words):
         infcore.OnnxDevice(**{"name": "d", "models": {"m": b""}, **options})
+
+
+def test_a_provider_that_does_not_start_is_an_error_and_not_a_quiet_fallback(monkeypatch):
+    runtime = pytest.importorskip("onnxruntime", reason="the extra infcore[onnx] is not installed")
+    there = runtime.get_available_providers()
+    if "CUDAExecutionProvider" in there:
+        pytest.skip("this build of ONNX Runtime has CUDA")
+    # A GPU build on a machine without its libraries lists the provider and then falls back to the CPU by itself.
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider", *there])
+    device = infcore.OnnxDevice("gpu0", {"linear": linear()}, providers=["CUDAExecutionProvider"], kind="gpu")
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(infcore.DeviceError, match=r"'gpu0'.*'CUDAExecutionProvider' did not start for model 'linear'"),
+    ):
+        device.load(MODEL)

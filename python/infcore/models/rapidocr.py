@@ -40,7 +40,7 @@ class TextRecognition(RealModel):
             "rapidocr_rec",
             inputs={"x": ("float32", (3, _HEIGHT, None))},
             outputs={self._output: ("float32", (None, len(self.characters)))},
-            max_batch_size=16,
+            max_batch_size=8,
             work=_width,
             pad_value={"x": 0.0},
         )
