@@ -51,7 +51,7 @@ class OnnxDevice(Device):
     int8              True, or the names of the models whose weights to quantise to 8 bits (quantize_dynamic): done once
                       for each, at its first load. Check the answers: it changes them
     int8_ops          operators to quantise. Conv is left out by default: on CPU its dynamic 8-bit form was slower than
-                      fp32 for every convolutional model tried (bench/RESULTS.md)
+                      fp32 for every convolutional model tried (bench/micro/test_onnx_models.py)
     constants         {model name: {input: array}}: inputs that the file wants and that are the same for every request
     batch_axis        {input or output name: axis of the batch in the file}, 0 where none is given
     The other arguments are those of Device.
