@@ -167,6 +167,9 @@ cdef class Workers:
         else:
             self.newest.pop(name)
 
+    def _spec(self, str name, version):
+        return self.versions[name, version]
+
     def _route_alias(self, str name, choose):
         self.newest[name] = choose
 
