@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from infcore._core.live import Future
+from infcore._core.future import Future
 from infcore._core.workers import Workers
 
 class EngineCore(Workers):
