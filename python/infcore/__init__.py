@@ -6,13 +6,10 @@ from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
-from infcore.router import Decision, Decisions, Fleet, Router
-
-__version__ = "0.1.0"
-__all__ = ["Clock", "Decision", "Decisions", "Fleet", "ManualClock", "Router", *_errors]
 from infcore.onnx_device import OnnxDevice
 from infcore.packing import Packed, pack, unpack
 from infcore.request import Model, TensorSpec
+from infcore.router import Decision, Decisions, Fleet, Router
 from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
@@ -20,15 +17,19 @@ __all__ = [
     "CallableDevice",
     "Clock",
     "Curve",
+    "Decision",
+    "Decisions",
     "Device",
     "EmulatedDevice",
     "Engine",
+    "Fleet",
     "Future",
     "Histogram",
     "ManualClock",
     "Model",
     "OnnxDevice",
     "Packed",
+    "Router",
     "TensorSpec",
     "pack",
     "unpack",
