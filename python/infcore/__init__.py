@@ -8,6 +8,7 @@ from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
 from infcore.onnx_device import OnnxDevice
 from infcore.packing import Packed, pack, unpack
+from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
 from infcore.router import Decision, Decisions, Fleet, Router
 from infcore.telemetry import Histogram
@@ -29,8 +30,10 @@ __all__ = [
     "Model",
     "OnnxDevice",
     "Packed",
+    "Queue",
     "Router",
     "TensorSpec",
+    "Ticket",
     "pack",
     "unpack",
     *_errors,
