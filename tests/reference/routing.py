@@ -8,15 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 F = np.float32
+SD = 1.2533141373155003  # of a normal variable per mean absolute deviation: how the core keeps its spread
 
 
 @dataclass
 class Curve:
-    """Of a single request: seconds = fixed + per_work * work; `tail` times that on top at the upper quantile."""
+    """Of a single request: base_s + per_work_s * work; `tail` times that on top at the upper quantile."""
 
-    fixed_us: F = F(1000.0)
-    per_work_us: F = F(0.0)
-    tail: F = F(2.33 * 0.1)
+    base_s: float = 1e-3
+    per_work_s: float = 0.0
+    spread: float = 0.1 / SD * SD
+
+    @property
+    def tail(self) -> F:
+        return F(2.33 * self.spread)
+
+    def service_us(self, work: float) -> F:
+        return F(self.base_s * 1e6) + F(self.per_work_s * 1e6) * F(work)
 
 
 @dataclass
@@ -30,6 +38,8 @@ class Node:
     models: set[str] = field(default_factory=set)
     signals: dict[str, float] = field(default_factory=dict)
     as_of_ns: int = -(2**63)
+    requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
+    reserved_then_ns: int = 0  # and of the signalled queue wait
     events: list[tuple[int, int, int]] = field(default_factory=list)  # (time, requests, nanoseconds) since the start
 
     def credit(self, until_ns: int | None = None) -> tuple[int, int]:
@@ -51,9 +61,6 @@ class Node:
         if "queue_wait_s" in figures:
             self.reserved_then_ns = reserved_ns
         return True
-
-    requests_then: int = 0
-    reserved_then_ns: int = 0
 
     def inflight(self) -> float:
         signalled = self.signals.get("inflight", self.signals.get("queue_depth", 0.0))
@@ -82,7 +89,7 @@ class Node:
 class Query:
     model: str
     work: float
-    budget_s: float | None = None
+    budget_ns: int | None = None
     require: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,11 +112,11 @@ class Policy:
 
     def terms(self, query: Query, node: Node) -> Terms:
         curve = self.curves.get((query.model, node.id), Curve())
-        service = curve.fixed_us + curve.per_work_us * F(query.work)
+        service = curve.service_us(query.work)
         wait = node.wait_us() + node.others_ahead() * service
         load = service * node.pressure()
         cost = ((wait + service) + load) + node.network_us()
-        budget_us = F(np.inf) if query.budget_s is None else F(query.budget_s * 1e6)
+        budget_us = F(np.inf) if query.budget_ns is None else F(query.budget_ns * 1e-3)
         return Terms(wait, service, load, node.network_us(), cost, bool(cost + service * curve.tail > budget_us))
 
     def candidates(self, query: Query) -> list[Node]:
