@@ -195,9 +195,11 @@ class EmulatedDevice(Device):
     ) -> None:
         super().__init__(name, curves=curves, kind=kind, **options)
         self._curve = _curve("", (base_s, per_request_s, per_work_s, per_padded_work_s))
-        variance = math.log1p(_checks.finite("cv", cv) ** 2)
+        self.cv = _checks.finite("cv", cv)
+        self.seed = _checks.integer("seed", seed, 0, 2**64 - 1)
+        variance = math.log1p(self.cv**2)
         self._sigma, self._mu = math.sqrt(variance), -variance / 2
-        self._random = np.random.default_rng([_checks.integer("seed", seed, 0), zlib.crc32(self.name.encode())])
+        self._random = np.random.default_rng([self.seed, zlib.crc32(self.name.encode())])
 
     def curve(self, model_name: str) -> Curve:
         """The curve this device follows for a model."""
