@@ -132,6 +132,7 @@ cdef class Workers:
                     curve = None if spec is None else device.curve(spec.name)
                     if curve is not None:
                         curves[(<ModelSpec>spec).id] = _curve_of(curve)
+                        curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
                 with nogil:
                     wake = self.driver.run_emulated(id, timer[0], curves)
                 if wake == Wake.stop:
