@@ -59,7 +59,7 @@ class Gated:
 
     def open(self):
         """Holds nothing up from now on."""
-        self._let.release(1_000_000)
+        self._let.release(10_000)
 
 
 class Counted:
