@@ -25,7 +25,9 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
         description="Serve a suite's models through the core under open-loop load and show throughput, latency "
         "quantiles and cost per device and per policy. Exit status 1 if the run is not valid.",
     )
-    parser.add_argument("--suite", default="mixed", help="a shipped suite's name or a path to a .toml file (default: mixed)")
+    parser.add_argument(
+        "--suite", default="mixed", help="a shipped suite's name or a path to a .toml file (default: mixed)"
+    )
     parser.add_argument(
         "--load",
         type=number(0.0, 100.0, above=True),
@@ -36,12 +38,21 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--rate", type=number(0.0, 1e6, above=True), metavar="RPS", help="mean requests per second, instead of --load"
     )
-    parser.add_argument("--capacity", action="store_true", help="search each policy's highest load with 99 %% in the SLO")
     parser.add_argument(
-        "--seconds", type=number(0.0, 86_400.0, above=True), metavar="S", help="length of each policy's run (default: the suite's)"
+        "--capacity", action="store_true", help="search each policy's highest load with 99 %% in the SLO"
     )
-    parser.add_argument("--policy", action="extend", nargs="+", metavar="P", help="routing policies to run, in this order")
-    parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, metavar="N", help="seed of arrivals and inputs (default: 0)")
+    parser.add_argument(
+        "--seconds",
+        type=number(0.0, 86_400.0, above=True),
+        metavar="S",
+        help="length of each policy's run (default: the suite's)",
+    )
+    parser.add_argument(
+        "--policy", action="extend", nargs="+", metavar="P", help="routing policies to run, in this order"
+    )
+    parser.add_argument(
+        "--seed", type=integer(0, 2**63 - 1), default=0, metavar="N", help="seed of arrivals and inputs (default: 0)"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 

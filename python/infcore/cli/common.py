@@ -1,4 +1,4 @@
-"""What the subcommands share: one-line errors, numbers with bounds, files that are known to be writable before a run."""
+"""What the subcommands share: one-line errors, numbers with bounds, files known to be writable before a run."""
 
 import argparse
 import json
@@ -57,7 +57,9 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json FILE."""
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON to FILE ('-': standard output)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the result as JSON to FILE ('-': standard output)"
+    )
 
 
 def check_writable(argument: str, path: Path | None) -> None:

@@ -20,7 +20,9 @@ SMI_FIELDS = ("name", "memory.total", "driver_version", "compute_cap")
 def add_parser(commands: "_SubParsersAction[Parser]") -> None:
     """Register the subcommand."""
     parser = commands.add_parser(
-        "info", help="versions, processor, extras and GPUs found", description="Show what infcore finds on this machine."
+        "info",
+        help="versions, processor, extras and GPUs found",
+        description="Show what infcore finds on this machine.",
     )
     add_json(parser)
     parser.set_defaults(run=run)

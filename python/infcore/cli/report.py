@@ -42,7 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     document = check(values, where=str(source))
     html = page(document)
     write_text(target, html)
-    written = {"schema_version": 1, "command": "report", "input": str(source), "output": str(target), "bytes": len(html.encode())}
+    written = {
+        "schema_version": 1,
+        "command": "report",
+        "input": str(source),
+        "output": str(target),
+        "bytes": len(html.encode()),
+    }
     write_json(arguments.json, written)
     print(f"wrote {target}", file=sys.stderr if str(arguments.json) == "-" else sys.stdout)
     return 0

@@ -1,4 +1,4 @@
-"""Progress on a terminal: rich's bar if it is installed, else a line that is written over; nothing but lines elsewhere."""
+"""Progress on a terminal: rich's bar if it is there, else a line that is written over; lines alone elsewhere."""
 
 import sys
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ _STREAM_TIMES, _STREAM_MODELS, _STREAM_EXAMPLES = 1, 2, 3
 
 @dataclass(frozen=True)
 class Arrivals:
-    """The requests of one run: (n,) each, seconds from the start, ascending; index of the model; index of its example."""
+    """The requests of one run: (n,) each, seconds from the start, ascending; the model's index; the example's."""
 
     times_s: Times
     model: NDArray[np.int64]

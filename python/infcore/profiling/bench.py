@@ -1,4 +1,4 @@
-"""The whole of `infcore bench`: calibrate, run each policy on the same arrivals, search capacities, make the document."""
+"""The whole of `infcore bench`: calibrate, run each policy on the same arrivals, search capacities, document."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

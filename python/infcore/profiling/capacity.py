@@ -136,7 +136,7 @@ def search(
 def warm_up(
     engine: Engine, fleet: Fleet, suite: Suite, rate_rps: float, *, seed: int, interrupt: Interrupt, progress: Progress
 ) -> None:
-    """Send the suite's load for warmup_s and wait for it: sessions allocate, latency models learn; nothing is counted."""
+    """Send the suite's load for warmup_s: sessions allocate, latency models learn; nothing is counted."""
     if suite.run.warmup_s > 0:
         planned = arrivals(
             suite, rate_rps, suite.run.warmup_s, seed=seed, n_examples=_n_examples(fleet), part=PART_WARMUP

@@ -1,4 +1,4 @@
-"""Collecting answers while the load runs: when each request ended, how and where. Outputs are dropped but for a sample."""
+"""Collecting answers while the load runs: when, how and where each request ended; a sample of outputs is kept."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Kept:
 
 
 class Collector:
-    """Bookkeeping of one drive: arrays of one entry per planned request. For one thread, the one that watches the run."""
+    """Bookkeeping of one drive: arrays of one entry per planned request. For the one thread that watches the run."""
 
     def __init__(
         self,

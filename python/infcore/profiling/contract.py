@@ -1,4 +1,4 @@
-"""What the harness needs of an engine and of a fleet: its border to the rest of infcore, and to the tests' own fleet."""
+"""What the harness needs of an engine and of a fleet: its border to infcore, and to the tests' own fleet."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager

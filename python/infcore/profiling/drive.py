@@ -25,7 +25,7 @@ LEAD_S = 0.02
 
 
 class Interrupt:
-    """Ctrl-C during a drive sets `requested`: the drive ends with what it has. Elsewhere, or twice, KeyboardInterrupt."""
+    """Ctrl-C during a drive sets `requested`: it ends with what it has. Elsewhere, or twice, KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -6,8 +6,8 @@ from typing import Any
 from infcore.errors import InvalidArgument
 from infcore.profiling.capacity import Capacity
 from infcore.profiling.contract import Fleet
-from infcore.profiling.summary import compare_with
 from infcore.profiling.suite import Suite
+from infcore.profiling.summary import compare_with
 
 SCHEMA_VERSION = 1
 COST_BASIS = "busy time: sum(price_per_hour / 3600 * busy_s) / requests answered"

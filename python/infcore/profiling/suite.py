@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from infcore.errors import InvalidArgument, UnknownName
+from infcore.profiling.toml_table import Table
 
 DEVICE_KINDS = ("onnx", "emulated", "callable")
 PRECISIONS = ("fp32", "int8")
@@ -32,7 +32,7 @@ class ModelLoad:
 
 @dataclass(frozen=True)
 class Curve:
-    """Seconds an emulated device takes for a batch: base + per_request*n + per_work*sum(w) + per_padded_work*n*max(w)."""
+    """Seconds of a batch of n with works w: base + per_request*n + per_work*sum(w) + per_padded_work*n*max(w)."""
 
     model: str
     base_s: float
@@ -103,67 +103,7 @@ class Suite:
         return self.run.lateness_slo_part * min(model.slo_s for model in self.models)
 
 
-class _Table:
-    """A TOML table read key by key: what is wrong or not known is refused with key, value and what is allowed."""
-
-    def __init__(self, where: str, values: Any) -> None:
-        if not isinstance(values, dict):
-            raise InvalidArgument(f"{where} must be a table, got {values!r}")
-        self._where = where
-        self._values = dict(values)
-        self._known: list[str] = []
-
-    def path(self, key: str) -> str:
-        return f"{self._where}.{key}" if not self._where.endswith(": ") else f"{self._where}{key}"
-
-    def take(self, key: str, default: Any = None, *, required: bool = False) -> Any:
-        self._known.append(key)
-        if required and key not in self._values:
-            raise InvalidArgument(f"{self.path(key)} is missing")
-        return self._values.pop(key, default)
-
-    def number(
-        self, key: str, default: float | None = None, *, low: float = 0.0, high: float = math.inf, above: bool = False
-    ) -> float:
-        """A finite number in [low, high], or in (low, high] with `above`."""
-        value = self.take(key, default, required=default is None)
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not good or value < low or value > high or (above and value == low):
-            limit = f" and <= {high:g}" if high < math.inf else ""
-            raise InvalidArgument(
-                f"{self.path(key)} must be a number {'>' if above else '>='} {low:g}{limit}, got {value!r}"
-            )
-        return float(value)
-
-    def optional(self, key: str) -> float | None:
-        return self.number(key, above=True) if key in self._values else self.take(key)
-
-    def integer(self, key: str, default: int, *, low: int, high: int) -> int:
-        value = self.take(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise InvalidArgument(f"{self.path(key)} must be an integer from {low} to {high}, got {value!r}")
-        return value
-
-    def text(self, key: str, default: str | None = None, *, allowed: Sequence[str] = ()) -> str:
-        value = self.take(key, default, required=default is None)
-        if not isinstance(value, str) or (default is None and not value) or (allowed and value not in allowed):
-            raise InvalidArgument(
-                f"{self.path(key)} must be {'one of ' + ', '.join(allowed) if allowed else 'a text'}, got {value!r}"
-            )
-        return value
-
-    def rows(self, key: str) -> list[Any]:
-        value = self.take(key, [])
-        if not isinstance(value, list):
-            raise InvalidArgument(f"{self.path(key)} must be an array of tables ([[{key}]]), got {value!r}")
-        return value
-
-    def done(self) -> None:
-        for key in self._values:
-            raise InvalidArgument(f"{self.path(key)} is not known; allowed: {', '.join(self._known)}")
-
-
-def _model(table: _Table) -> ModelLoad:
+def _model(table: Table) -> ModelLoad:
     kind = table.text("kind", "packaged", allowed=MODEL_KINDS)
     model = ModelLoad(
         name=table.text("name"),
@@ -179,7 +119,7 @@ def _model(table: _Table) -> ModelLoad:
     return model
 
 
-def _curve(table: _Table, models: Sequence[str]) -> Curve:
+def _curve(table: Table, models: Sequence[str]) -> Curve:
     curve = Curve(
         model=table.text("model", allowed=models),
         base_s=table.number("base_s"),
@@ -191,9 +131,9 @@ def _curve(table: _Table, models: Sequence[str]) -> Curve:
     return curve
 
 
-def _device(table: _Table, models: Sequence[str]) -> DeviceSpec:
+def _device(table: Table, models: Sequence[str]) -> DeviceSpec:
     where = table.path("curve")
-    curves = tuple(_curve(_Table(f"{where}[{i}]", row), models) for i, row in enumerate(table.rows("curve")))
+    curves = tuple(_curve(Table(f"{where}[{i}]", row), models) for i, row in enumerate(table.rows("curve")))
     device = DeviceSpec(
         name=table.text("name"),
         kind=table.text("kind", allowed=DEVICE_KINDS),
@@ -219,7 +159,7 @@ def _device(table: _Table, models: Sequence[str]) -> DeviceSpec:
     return device
 
 
-def _arrivals(table: _Table) -> ArrivalSpec:
+def _arrivals(table: Table) -> ArrivalSpec:
     spec = ArrivalSpec(
         process=table.text("process", allowed=PROCESSES),
         peak_to_mean=table.number("peak_to_mean", 10.0, low=1.0, high=1000.0),
@@ -236,7 +176,7 @@ def _arrivals(table: _Table) -> ArrivalSpec:
     return spec
 
 
-def _run(table: _Table) -> RunSpec:
+def _run(table: Table) -> RunSpec:
     run = RunSpec(
         seconds=table.number("seconds", above=True, high=86_400.0),
         warmup_s=table.number("warmup_s", 1.0, high=3600.0),
@@ -263,8 +203,8 @@ def parse(text: str, *, where: str) -> Suite:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidArgument(f"{where}: not valid TOML: {error}") from error
-    top = _Table(f"{where}: ", values)
-    models = tuple(_model(_Table(f"{where}: model[{i}]", row)) for i, row in enumerate(top.rows("model")))
+    top = Table(f"{where}: ", values)
+    models = tuple(_model(Table(f"{where}: model[{i}]", row)) for i, row in enumerate(top.rows("model")))
     _named_once(f"{where}: model", [model.name for model in models])
     if not models:
         raise InvalidArgument(f"{where}: model must have at least one row, got none")
@@ -272,7 +212,7 @@ def parse(text: str, *, where: str) -> Suite:
     if abs(total - 1.0) > 1e-6:
         raise InvalidArgument(f"{where}: model.share must add up to 1, got {total:g}")
     names = [model.name for model in models]
-    devices = tuple(_device(_Table(f"{where}: device[{i}]", row), names) for i, row in enumerate(top.rows("device")))
+    devices = tuple(_device(Table(f"{where}: device[{i}]", row), names) for i, row in enumerate(top.rows("device")))
     _named_once(f"{where}: device", [device.name for device in devices])
     if not devices:
         raise InvalidArgument(f"{where}: device must have at least one row, got none")
@@ -280,8 +220,8 @@ def parse(text: str, *, where: str) -> Suite:
     suite = Suite(
         name=top.text("name"),
         description=top.text("description", ""),
-        run=_run(_Table(f"{where}: run", top.take("run", required=True))),
-        arrivals=_arrivals(_Table(f"{where}: arrivals", top.take("arrivals", required=True))),
+        run=_run(Table(f"{where}: run", top.take("run", required=True))),
+        arrivals=_arrivals(Table(f"{where}: arrivals", top.take("arrivals", required=True))),
         models=models,
         devices=devices,
     )
@@ -300,7 +240,7 @@ def _kinds_fit(where: str, models: Sequence[ModelLoad], devices: Sequence[Device
         for model in models:
             if not fits[device.kind](model):
                 raise InvalidArgument(
-                    f"{where}: device {device.name!r} of kind {device.kind!r} cannot run {model.kind} model {model.name!r}"
+                    f"{where}: device {device.name!r} of kind {device.kind!r} cannot run {model.kind} {model.name!r}"
                 )
 
 

@@ -23,7 +23,7 @@ CURVE_POINTS = 200
 
 
 def quantiles_s(latency_s: NDArray[np.float64]) -> dict[str, float | None]:
-    """p50, p90, p99, p99.9: the smallest observed value that at least that part of all is not above; None without any."""
+    """p50, p90, p99, p99.9: the smallest observed value that at least that part is not above; None without any."""
     if len(latency_s) == 0:
         return dict.fromkeys(QUANTILES)
     values = np.quantile(latency_s, list(QUANTILES.values()), method="inverted_cdf")

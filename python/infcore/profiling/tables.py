@@ -1,5 +1,6 @@
 """The tables of `infcore bench` as plain text."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,10 +27,12 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """US dollars with three significant digits."""
+    """US dollars with three significant digits, never in powers of ten."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if value >= 0.001 or value == 0 else f"{value:.1e}"
+    if value <= 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def times(value: float | None) -> str:
