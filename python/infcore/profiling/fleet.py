@@ -45,7 +45,7 @@ class SyntheticModel(Served):
             load.name,
             inputs={"x": ("float32", shape)},
             outputs={"y": ("float32", shape)},
-            max_batch_size=load.max_batch_size,
+            max_batch_size=load.max_batch_size or 64,
             slo_s=load.slo_s,
         )
         rng = stream(seed, _STREAM_SYNTHETIC, index)
@@ -63,7 +63,9 @@ class PackagedModel(Served):
         from infcore import models
 
         self.real = models.load(load.name)
-        self.model = self.real.model.replace(max_batch_size=load.max_batch_size, slo_s=load.slo_s)
+        self.model = self.real.model.replace(
+            max_batch_size=load.max_batch_size or self.real.model.max_batch_size, slo_s=load.slo_s
+        )
         self._examples = self.real.examples(seed, EXAMPLES_EACH)
         self.inputs = [example.inputs for example in self._examples]
 

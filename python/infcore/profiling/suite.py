@@ -26,7 +26,7 @@ class ModelLoad:
     deadline_s: float | None
     tier: int
     share: float
-    max_batch_size: int
+    max_batch_size: int | None  # None: the model's own
     features: int  # synthetic models: length of the vector; packaged ones: 0
 
 
@@ -112,7 +112,7 @@ def _model(table: Table) -> ModelLoad:
         deadline_s=table.optional("deadline_s"),
         tier=table.integer("tier", 0, low=0, high=7),
         share=table.number("share", above=True, high=1.0),
-        max_batch_size=table.integer("max_batch_size", 32, low=1, high=4096),
+        max_batch_size=table.integer("max_batch_size", 0, low=0, high=4096) or None,
         features=table.integer("features", 16, low=1, high=1_000_000) if kind == "synthetic" else 0,
     )
     table.done()

@@ -1,6 +1,7 @@
 """Reading TOML tables key by key, with errors that name the key, the value and what is allowed."""
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,10 @@ class Table:
     ) -> float:
         """A finite number in [low, high], or in (low, high] with `above`."""
         value = self.take(key, default, required=default is None)
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            good = False
+        else:
+            good = abs(value) <= sys.float_info.max  # false for nan, inf and integers that no float can hold
         if not good or value < low or value > high or (above and value == low):
             limit = f" and <= {high:g}" if high < math.inf else ""
             raise InvalidArgument(
