@@ -1,8 +1,27 @@
 """infcore: the decision core of an inference load balancer, as a library."""
 
 from infcore._core.base import Clock, ManualClock
+from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
+from infcore.packing import Packed, pack, unpack
+from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
-__all__ = ["Clock", "ManualClock", *_errors]
+__all__ = ["Clock", "Histogram", "ManualClock", "Packed", "pack", "unpack", *_errors]
+from infcore.onnx_device import OnnxDevice
+from infcore.request import Model, TensorSpec
+
+__version__ = "0.1.0"
+__all__ = [
+    "CallableDevice",
+    "Clock",
+    "Curve",
+    "Device",
+    "EmulatedDevice",
+    "ManualClock",
+    "Model",
+    "OnnxDevice",
+    "TensorSpec",
+    *_errors,
+]

@@ -1,4 +1,4 @@
-"""Every error infcore raises: an InfcoreError and the closest built-in, naming the argument, the value and what is allowed."""
+"""Every error of infcore: an InfcoreError and the closest built-in, naming argument, value and what is allowed."""
 
 import concurrent.futures
 import queue
@@ -14,6 +14,7 @@ __all__ = [
     "InfcoreError",
     "InvalidArgument",
     "InvalidType",
+    "MissingExtra",
     "NoNodeAvailable",
     "QueueEmpty",
     "QueueFull",
@@ -31,6 +32,10 @@ class InvalidArgument(InfcoreError, ValueError):
 
 class InvalidType(InfcoreError, TypeError):
     """An argument is of a type that cannot do: names field, type and what would do."""
+
+
+class MissingExtra(InfcoreError, ImportError):
+    """A package that is not part of the base install is needed: names it and the extra that brings it."""
 
 
 class UnknownName(InfcoreError, LookupError):

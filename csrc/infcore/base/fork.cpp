@@ -12,8 +12,7 @@ namespace {
 std::atomic<std::uint32_t> generation{0};
 
 // Registered once, when the library is loaded; pthread_atfork cannot be undone and need not be.
-const int registered =
-    pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1, std::memory_order_relaxed); });
+const int registered = pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1, std::memory_order_relaxed); });
 
 }  // namespace
 

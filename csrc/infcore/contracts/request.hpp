@@ -11,10 +11,10 @@ struct Request {
   std::uint64_t cookie{};  ///< the driver's own handle; handed back, never looked into
   base::TimeNs arrival_ns{};
   base::TimeNs deadline_ns{base::never_ns};
-  double work{1.0};        ///< in the unit of the model's latency curve (items, tokens, pixels)
-  std::uint64_t require{}; ///< label bits that a node must have
+  double work{1.0};         ///< in the unit of the model's latency curve (items, tokens, pixels)
+  std::uint64_t require{};  ///< label bits that a node must have
   base::ModelId model{};
-  std::uint16_t tier{};    ///< 0 is the most urgent
+  std::uint16_t tier{};  ///< 0 is the most urgent
 };
 
 }  // namespace infcore::contracts

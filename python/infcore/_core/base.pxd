@@ -1,12 +1,14 @@
 from libc.stdint cimport int64_t
 
+from infcore._cpp.base cimport ManualTime
+
 
 cdef class Clock:
     cdef int64_t now_ns(self) except? -1
 
 
 cdef class ManualClock(Clock):
-    cdef int64_t _now_ns
+    cdef ManualTime now  # atomic: engines read it on threads of their own
 
 
 cdef Clock as_clock(object clock)

@@ -25,14 +25,14 @@ cdef class ManualClock(Clock):
     """
 
     def __init__(self, start_s=0.0):
-        self._now_ns = to_ns(finite("start_s", start_s, -9e9))
+        self.now.set(to_ns(finite("start_s", start_s, -9e9)))
 
     cdef int64_t now_ns(self) except? -1:
-        return self._now_ns
+        return self.now.get()
 
     def advance(self, seconds_s) -> None:
         """Move on by seconds_s >= 0."""
-        self._now_ns = add_ns(self._now_ns, to_ns(finite("seconds", seconds_s, 0.0)))
+        self.now.set(add_ns(self.now.get(), to_ns(finite("seconds", seconds_s, 0.0))))
 
 
 cdef class _ForeignClock(Clock):

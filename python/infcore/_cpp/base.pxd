@@ -12,6 +12,21 @@ cdef extern from "<infcore/base/clock.hpp>" namespace "infcore::base" nogil:
     TimeNs add_ns(TimeNs, TimeNs) noexcept
 
 
+cdef extern from * nogil:
+    """
+    #include <infcore/base/clock.hpp>
+    #include <atomic>
+    struct ManualTime : std::atomic<infcore::base::TimeNs> {
+      ManualTime() noexcept : std::atomic<infcore::base::TimeNs>(0) {}
+      void set(infcore::base::TimeNs t) noexcept { store(t, std::memory_order_release); }
+      infcore::base::TimeNs get() const noexcept { return load(std::memory_order_acquire); }
+    };
+    """
+    cdef cppclass ManualTime:
+        void set(TimeNs) noexcept
+        TimeNs get() noexcept
+
+
 cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
     cdef cppclass NodeId:
         uint32_t value

@@ -1,0 +1,170 @@
+"""The slow part of `make check`: portability, model checks, sanitizers, fuzzing. A line a step; ends at a failure.
+
+python .ci/check.py [STEP ...]      only these steps; `list` names them
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WARNINGS = "-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wold-style-cast -Werror".split()
+STEP_SECONDS_MAX = 900
+
+
+class NotRun(Exception):
+    """A step that cannot run here; says what it lacks."""
+
+
+def shell(command: list[str], **settings: str) -> None:
+    """Run it; quiet where it is good, everything it printed where it is not."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=STEP_SECONDS_MAX,
+    )
+    if done.returncode != 0:
+        print(done.stdout, " ".join(command), f"exit status {done.returncode}", sep="\n", file=sys.stderr)
+        raise SystemExit(1)
+    closing = done.stdout.strip().splitlines()[-1:]
+    print("".join(f"   {line}\n" for line in closing), end="")
+
+
+def portable(compiler: str) -> None:
+    """Every header stands alone and every source compiles without a warning, optimiser off."""
+    if shutil.which(compiler) is None:
+        raise NotRun(f"{compiler} is not installed")
+    for source in sorted([*ROOT.glob("csrc/**/*.hpp"), *ROOT.glob("csrc/**/*.cpp")]):
+        whole = ["-x", "c++", "-std=c++20", "-fsyntax-only", "-Icsrc", *WARNINGS]
+        if source.suffix == ".hpp":
+            whole += ["-include", str(source), "/dev/null"]
+        else:
+            whole += [str(source)]
+        shell([compiler, *whole])
+
+
+def script(path: str, *arguments: str, **settings: str) -> None:
+    if not (ROOT / path).is_file():
+        raise NotRun(f"{path} does not exist")
+    shell([*fixed_addresses(), sys.executable, path, *arguments], **settings)
+
+
+def fixed_addresses() -> list[str]:
+    """TSAN wants its shadow where a randomised layout may have put something else."""
+    return ["setarch", os.uname().machine, "-R"] if shutil.which("setarch") else []
+
+
+def library(name: str) -> str:
+    found = subprocess.run(
+        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not Path(found).is_absolute():
+        raise NotRun(f"g++ has no {name}")
+    return str(Path(found).resolve())
+
+
+def sanitized_python(sanitizer: str, name: str) -> list[str]:
+    """Build the package with a sanitizer into build/NAME; the Python that sees it instead of the editable one."""
+    here = ROOT / "build" / name
+    settings = [f"build-dir=build/{name}/cmake", f"cmake.define.INFCORE_SANITIZE={sanitizer}"]
+    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install"]
+    pip += ["--no-deps", "--no-build-isolation", "--upgrade", "--target", str(here / "site"), "."]
+    shell([*pip, *(f"--config-settings={setting}" for setting in settings)], CXX="g++")
+    shell([sys.executable, "-m", "venv", "--without-pip", str(here / "venv")])
+    # Paths that a .pth file adds are not searched for further .pth files: that keeps the editable install out.
+    (packages,) = (here / "venv").glob("lib/python*/site-packages")
+    everything_else = next(path for path in sys.path if path.endswith("site-packages"))
+    (packages / "sanitized.pth").write_text(f"{here / 'site'}\n{everything_else}\n")
+    return [str(here / "venv/bin/python")]
+
+
+def extensions(sanitizer: str, folders: list[str]) -> None:
+    """The Python tests over extensions and core built with a sanitizer."""
+    present = [folder for folder in folders if list((ROOT / folder).glob("test_*.py"))]
+    if not present:
+        raise NotRun(f"no tests in {', '.join(folders)}")
+    name = "tsan" if sanitizer == "thread" else "asan"
+    preload = [library("libtsan.so")] if name == "tsan" else [library("libasan.so"), library("libstdc++.so")]
+    python = sanitized_python(sanitizer, name)
+    # The interpreter is not instrumented: its own leaks and its lock-free reads are not ours to judge.
+    shell(
+        [*fixed_addresses(), *python, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", *present],
+        LD_PRELOAD=" ".join(preload),
+        PYTHONMALLOC="malloc",
+        ASAN_OPTIONS="detect_leaks=0:abort_on_error=0:halt_on_error=1",
+        UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+        TSAN_OPTIONS="halt_on_error=1:report_bugs=1:ignore_noninstrumented_modules=1",
+        INFCORE_SANITIZED=name,
+    )
+
+
+def fuzz() -> None:
+    """Ten seconds of each libFuzzer target, from its corpus."""
+    targets = sorted(ROOT.glob("tests/fuzz/*.cpp"))
+    if not targets:
+        raise NotRun("no targets in tests/fuzz")
+    if shutil.which("clang++") is None:
+        raise NotRun("clang++ is not installed")
+    out = ROOT / "build" / "fuzz"
+    out.mkdir(parents=True, exist_ok=True)
+    core = [str(source) for source in ROOT.glob("csrc/**/*.cpp")]
+    for target in targets:
+        program, corpus = out / target.stem, target.parent / "corpus" / target.stem
+        flags = ["-std=c++20", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-Icsrc", "-pthread"]
+        shell(["clang++", *flags, str(target), *core, "-o", str(program)])
+        found = out / f"{target.stem}-found"
+        found.mkdir(exist_ok=True)
+        seeds = [str(corpus)] if corpus.is_dir() else []
+        shell([str(program), "-max_total_time=10", "-seed=1", "-print_final_stats=0", str(found), *seeds])
+
+
+ASAN_FOLDERS = ["tests/unit", "tests/property", "tests/differential", "tests/concurrency"]
+STEPS: dict[str, tuple[str, Callable[[], None]]] = {
+    "gcc": ("headers stand alone, no warning: g++", functools.partial(portable, "g++")),
+    "clang": ("headers stand alone, no warning: clang++", functools.partial(portable, "clang++")),
+    "models": ("model checks and their negative controls", functools.partial(script, "tests/concurrency/run.py")),
+    "native-tsan": ("C++ tests, TSAN", functools.partial(script, "tests/native/run.py", "--sanitize", "thread")),
+    "native-asan": (
+        "C++ tests, ASAN and UBSAN",
+        functools.partial(script, "tests/native/run.py", "--sanitize", "address,undefined"),
+    ),
+    "asan": ("Python tests, ASAN and UBSAN", functools.partial(extensions, "address,undefined", ASAN_FOLDERS)),
+    "tsan": ("Python concurrency tests, TSAN", functools.partial(extensions, "thread", ["tests/concurrency"])),
+    "fuzz": ("fuzzing, 10 s a target", fuzz),
+}
+
+
+def main(wanted: list[str]) -> int:
+    unknown = [name for name in wanted if name not in STEPS]
+    if unknown:
+        print(f"steps: {' '.join(STEPS)}")
+        return 0 if unknown == ["list"] else 2
+    not_run = []
+    for name in wanted or STEPS:
+        title, run = STEPS[name]
+        print(f"== {title}", flush=True)
+        start_s = time.monotonic()
+        try:
+            run()
+        except NotRun as why:
+            not_run.append(f"{title}: {why}")
+            print(f"   not run: {why}")
+        else:
+            print(f"   {time.monotonic() - start_s:.0f} s", flush=True)
+    print(f"== make check: passed, {len(not_run)} not run", *(f"   not run: {line}" for line in not_run), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

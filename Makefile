@@ -1,0 +1,97 @@
+# make test | check | bench ARGS="--seconds 10" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
+# Needs Python >= 3.11 with venv and headers, g++, make and git; all else comes from PyPI into $(VENV).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := test
+
+PYTHON ?= python3
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+export CXX
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+say := @printf '== %s\n'
+python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+venv_ready := $(VENV)/.ready-$(python_version)
+native_sources := pyproject.toml CMakeLists.txt $(shell find csrc python \( -name '*.hpp' -o -name '*.cpp' -o -name '*.def' -o -name '*.pyx' -o -name '*.pxd' \) 2>/dev/null)
+package_files := $(shell find python kernels bench/suites -type f -not -path '*/__pycache__/*' 2>/dev/null | sort | cksum | cut -d' ' -f1)
+built := $(VENV)/.built-$(package_files)
+cpp_files = $(shell find csrc tests bench kernels \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' \) 2>/dev/null)
+python_files := python kernels bench tests .ci
+
+.PHONY: test check bench wheels format build types tests machine-packages clean
+
+test: build types tests
+
+build: $(VENV)/.tests-ready $(built)
+
+types:
+	$(say) "types: mypy --strict"
+	@$(BIN)/python -m mypy
+
+tests:
+	$(say) "tests: tidy, unit, property, differential, golden, gpu, bench smoke"
+	@$(BIN)/python -m pytest tests bench/micro --benchmark-disable $(PYTEST_ARGS)
+
+bench: $(VENV)/.bench-ready $(built)
+	$(say) "infcore bench $(ARGS)"
+	@$(BIN)/infcore bench $(ARGS)
+
+check: build machine-packages
+	$(say) "format: clang-format, ruff format"
+	@$(if $(cpp_files),$(BIN)/clang-format --dry-run -Werror $(cpp_files))
+	@$(BIN)/ruff format --check --quiet $(python_files)
+	$(say) "lint: ruff check"
+	@$(BIN)/ruff check --quiet $(python_files)
+	@$(BIN)/python .ci/check.py
+
+format: $(VENV)/.tests-ready
+	@$(if $(cpp_files),$(BIN)/clang-format -i $(cpp_files))
+	@$(BIN)/ruff format --quiet $(python_files)
+	@$(BIN)/ruff check --fix --quiet $(python_files)
+
+wheels: $(VENV)/.wheels-ready
+	$(say) "wheels"
+	@$(BIN)/python .ci/wheels.py
+
+machine-packages:
+	$(say) "Debian packages: model checker, GoogleTest, a peer queue, clang"
+	@.ci/debian
+
+clean:
+	rm -rf build dist wheelhouse $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(venv_ready):
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: install Python >= 3.11 (Debian: python3 python3-venv python3-dev)" >&2; exit 1; }
+	$(say) "virtual environment $(VENV) (Python $(python_version))"
+	@$(PYTHON) .ci/machine.py $(VENV) "$(CXX)"
+	@rm -f $(VENV)/.*-ready $(VENV)/.ready-* $(VENV)/.built-*
+	@touch $@
+
+$(VENV)/.tests-ready: $(venv_ready) pyproject.toml
+	$(say) "packages for building, tests and bench"
+	@$(BIN)/python .ci/requirements.py build run test lint bench | $(PIP) install -r /dev/stdin
+	@touch $@ $(VENV)/.bench-ready
+
+$(VENV)/.bench-ready: $(venv_ready) pyproject.toml
+	$(say) "packages for building and bench"
+	@$(BIN)/python .ci/requirements.py build run bench | $(PIP) install -r /dev/stdin
+	@touch $@
+
+$(VENV)/.wheels-ready: $(venv_ready) pyproject.toml
+	$(say) "packages for wheels"
+	@$(BIN)/python .ci/requirements.py build wheels | $(PIP) install -r /dev/stdin
+	@touch $@
+
+# Editable, so that a change of a .py needs no build. What changes the compiled part, or adds a file, comes here again.
+$(built): $(venv_ready) $(native_sources)
+	$(say) "C++ and Cython"
+	@$(PIP) install --no-deps --no-build-isolation -e . --config-settings=build-dir=build/editable \
+	  --config-settings=cmake.define.INFCORE_WERROR=ON
+	@rm -f $(VENV)/.built-* && touch $@

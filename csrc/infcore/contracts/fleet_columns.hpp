@@ -1,0 +1,108 @@
+#pragma once
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <infcore/contracts/node_credit.hpp>
+#include <memory>
+
+namespace infcore::contracts {
+
+/// Two figures that belong together, published as one atomic word.
+struct FloatPair {
+  float first{};
+  float second{};
+};
+[[nodiscard]] inline std::uint64_t pack(FloatPair p) noexcept { return std::bit_cast<std::uint64_t>(p); }
+[[nodiscard]] inline FloatPair unpack(std::uint64_t word) noexcept { return std::bit_cast<FloatPair>(word); }
+
+/// The fleet as scorers see it: one block without pointers, of fixed capacity, in columns.
+///
+/// Any number of readers and writers; readers never wait. A reader keeps its own copy and looks at `changes`, one
+/// counter for 16 nodes: a writer stores the figures and then adds 1 [F1, release]; a reader that sees a new count
+/// [F1, acquire] reads the sixteen again. Sets of nodes (up, resident, labelled) are bit rows of 64 nodes a word.
+/// The row of a new node is written before its `up` bit is set [F2].
+///
+/// The class holds the block and computes where columns begin; what is inside would work in shared memory.
+class FleetColumns {
+ public:
+  static constexpr std::uint32_t layout_version = 1;
+  static constexpr std::uint32_t block_nodes = 16;
+  static constexpr std::uint32_t n_labels = 64;
+
+  struct Header {
+    std::uint64_t magic{0x31656574666e69ull};  // "infeet1": refuses a block that is something else
+    std::uint32_t layout{layout_version};
+    std::uint32_t max_nodes{};
+    std::uint32_t max_models{};
+    std::atomic<std::uint32_t> n_nodes{};  ///< upper bound of the ids in use
+    std::atomic<std::uint64_t> version{};  ///< counts membership changes
+  };
+
+  FleetColumns(std::uint32_t max_nodes, std::uint32_t max_models);
+
+  [[nodiscard]] Header& header() const noexcept { return *header_; }
+  [[nodiscard]] std::uint32_t n_words() const noexcept { return n_words_; }
+
+  [[nodiscard]] std::atomic<std::uint32_t>& changes(std::uint32_t block) const noexcept { return changes_[block]; }
+  /// {waiting in microseconds, requests in flight}
+  [[nodiscard]] std::atomic<std::uint64_t>& wait_inflight(std::uint32_t node) const noexcept {
+    return wait_inflight_[node];
+  }
+  /// {pressure: share of a service time that a busy node adds, network in microseconds}
+  [[nodiscard]] std::atomic<std::uint64_t>& pressure_network(std::uint32_t node) const noexcept {
+    return pressure_network_[node];
+  }
+  /// Requests of others ahead of a new one, per slot, where no queue wait was signalled that would cover them.
+  [[nodiscard]] std::atomic<float>& others_ahead(std::uint32_t node) const noexcept { return others_ahead_[node]; }
+  [[nodiscard]] std::atomic<double>& price_per_hour(std::uint32_t node) const noexcept { return price_[node]; }
+  [[nodiscard]] std::atomic<std::uint32_t>& slots(std::uint32_t node) const noexcept { return slots_[node]; }
+  /// Device class: equal for nodes that are expected to be alike.
+  [[nodiscard]] std::atomic<std::uint32_t>& kind_id(std::uint32_t node) const noexcept { return kind_id_[node]; }
+  /// The version under which the node was added; another figure later is another node.
+  [[nodiscard]] std::atomic<std::uint64_t>& born(std::uint32_t node) const noexcept { return born_[node]; }
+  [[nodiscard]] std::atomic<std::uint8_t>& state(std::uint32_t node) const noexcept { return state_[node]; }
+  [[nodiscard]] NodeCredit& credit(std::uint32_t node) const noexcept { return credit_[node]; }
+
+  [[nodiscard]] std::atomic<std::uint64_t>& up(std::uint32_t word) const noexcept { return up_[word]; }
+  [[nodiscard]] std::atomic<std::uint64_t>& resident(std::uint32_t model, std::uint32_t word) const noexcept {
+    return resident_[std::size_t{model} * n_words_ + word];
+  }
+  [[nodiscard]] std::atomic<std::uint64_t>& labelled(std::uint32_t bit, std::uint32_t word) const noexcept {
+    return labelled_[std::size_t{bit} * n_words_ + word];
+  }
+
+ private:
+  template <class T>
+  T* place(std::size_t count);
+  void lay_out();
+
+  struct Release {
+    void operator()(std::byte* block) const noexcept;
+  };
+  std::unique_ptr<std::byte[], Release> block_;
+  std::size_t used_bytes_{};  // while laying out; without a block only sizes are added up
+  std::uint32_t max_nodes_;
+  std::uint32_t max_models_;
+  std::uint32_t n_words_;
+
+  Header* header_{};
+  std::atomic<std::uint32_t>* changes_{};
+  std::atomic<std::uint64_t>* wait_inflight_{};
+  std::atomic<std::uint64_t>* pressure_network_{};
+  std::atomic<float>* others_ahead_{};
+  std::atomic<double>* price_{};
+  std::atomic<std::uint32_t>* slots_{};
+  std::atomic<std::uint32_t>* kind_id_{};
+  std::atomic<std::uint64_t>* born_{};
+  std::atomic<std::uint8_t>* state_{};
+  std::atomic<std::uint64_t>* up_{};
+  std::atomic<std::uint64_t>* resident_{};
+  std::atomic<std::uint64_t>* labelled_{};
+  NodeCredit* credit_{};
+
+  static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<double>::is_always_lock_free &&
+                std::atomic<float>::is_always_lock_free);
+};
+
+}  // namespace infcore::contracts

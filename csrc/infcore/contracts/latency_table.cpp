@@ -1,0 +1,97 @@
+#include <algorithm>
+#include <bit>
+#include <infcore/contracts/latency_table.hpp>
+
+namespace infcore::contracts {
+namespace {
+
+constexpr std::uint32_t padded(std::uint32_t n) noexcept { return (n + 15u) & ~15u; }
+
+}  // namespace
+
+LatencyTable::ModelRow::ModelRow(std::uint32_t n_nodes)
+    : models(n_nodes), given(n_nodes), fixed_us(padded(n_nodes)), per_work_us(padded(n_nodes)), tail(padded(n_nodes)) {
+  for (std::uint32_t node = 0; node < n_nodes; ++node) publish(node);
+}
+
+void LatencyTable::ModelRow::publish(std::uint32_t node) noexcept {
+  const LatencyModel& model = models[node];
+  const Curve& curve = model.curve();
+  const double fixed_s = std::max(curve.base_s + curve.per_request_s, LatencyModel::service_s_min);
+  fixed_us[node] = static_cast<float>(fixed_s * 1e6);
+  per_work_us[node] = static_cast<float>((curve.per_work_s + curve.per_padded_work_s) * 1e6);
+  tail[node] = static_cast<float>(LatencyModel::upper_spreads * model.spread());
+}
+
+LatencyTable::LatencyTable(std::uint32_t max_nodes, std::uint32_t max_models)
+    : max_nodes_(max_nodes), classes_(max_nodes, no_class), untouched_(max_nodes), rows_(max_models) {}
+
+LatencyTable::ModelRow& LatencyTable::touch(base::ModelId model) {
+  auto& row = rows_[model.value];
+  if (!row) row = std::make_unique<ModelRow>(max_nodes_);
+  return *row;
+}
+
+void LatencyTable::set_class(base::NodeId node, std::uint32_t device_class) noexcept {
+  classes_[node.value] = device_class;
+  for (auto& row : rows_)
+    if (row) seed_from_class(*row, node.value);
+}
+
+void LatencyTable::set_prior(base::ModelId model, base::NodeId node, const Curve& prior) {
+  ModelRow& row = touch(model);
+  row.models[node.value] = LatencyModel(prior);
+  row.given[node.value] = 1;
+  row.publish(node.value);
+}
+
+void LatencyTable::observe(base::ModelId model, base::NodeId node, const BatchShape& shape, double service_s) {
+  ModelRow& row = touch(model);
+  LatencyModel& learner = row.models[node.value];
+  learner.observe(shape, service_s);
+  row.publish(node.value);
+  // Peers hear of it at 1, 2, 4, ... observations: often while it matters, and next to never afterwards.
+  if (!std::has_single_bit(learner.n_observed())) return;
+  for (std::uint32_t peer = 0; peer < max_nodes_; ++peer)
+    if (peers(peer, node.value)) seed(row, peer, learner);
+}
+
+void LatencyTable::forget(base::NodeId node) noexcept {
+  classes_[node.value] = no_class;
+  for (auto& row : rows_) {
+    if (!row) continue;
+    row->models[node.value] = LatencyModel();
+    row->given[node.value] = 0;
+    row->publish(node.value);
+  }
+}
+
+void LatencyTable::forget(base::ModelId model) noexcept { rows_[model.value].reset(); }
+
+void LatencyTable::seed(ModelRow& row, std::uint32_t node, const LatencyModel& like) noexcept {
+  if (row.given[node] != 0 || row.models[node].n_observed() != 0) return;
+  row.models[node] = LatencyModel(like.curve(), like.spread());
+  row.publish(node);
+}
+
+void LatencyTable::seed_from_class(ModelRow& row, std::uint32_t node) noexcept {
+  const LatencyModel* best = nullptr;
+  for (std::uint32_t peer = 0; peer < max_nodes_; ++peer) {
+    const LatencyModel& model = row.models[peer];
+    if (!peers(peer, node) || model.n_observed() == 0) continue;
+    if (best == nullptr || model.n_observed() > best->n_observed()) best = &model;
+  }
+  if (best != nullptr) seed(row, node, *best);
+}
+
+const LatencyModel& LatencyTable::at(base::ModelId model, base::NodeId node) const noexcept {
+  const auto& row = rows_[model.value];
+  return (row ? *row : untouched_).models[node.value];
+}
+
+SingleRequestColumns LatencyTable::single(base::ModelId model) const noexcept {
+  const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
+  return {row.fixed_us.data(), row.per_work_us.data(), row.tail.data()};
+}
+
+}  // namespace infcore::contracts

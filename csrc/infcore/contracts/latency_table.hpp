@@ -1,0 +1,65 @@
+#pragma once
+#include <cstdint>
+#include <infcore/base/ids.hpp>
+#include <infcore/contracts/latency.hpp>
+#include <memory>
+#include <vector>
+
+namespace infcore::contracts {
+
+/// What a scorer reads of a model's curves, one figure per node: a single request of work w takes
+/// fixed_us + per_work_us * w microseconds, and that times (1 + tail) at the upper quantile. Padded to 16 nodes.
+struct SingleRequestColumns {
+  const float* fixed_us;
+  const float* per_work_us;
+  const float* tail;
+};
+
+/// The latency models of all (model, node) pairs, with the columns that routing reads.
+///
+/// A pair that was neither observed nor given a prior starts from the best-observed node of its device class. Models
+/// are changed through the table only, so that columns and class peers follow.
+///
+/// One thread at a time. A model's row (about 200 bytes a node) is allocated when the model is first touched by
+/// set_prior or observe; nothing else allocates.
+class LatencyTable {
+ public:
+  LatencyTable(std::uint32_t max_nodes, std::uint32_t max_models);
+
+  /// Nodes of one class are expected to be alike. A node that was given none has no peers.
+  void set_class(base::NodeId node, std::uint32_t device_class) noexcept;
+  /// A known curve (profile, configuration): stronger than what class peers say. Forgets what was observed.
+  void set_prior(base::ModelId model, base::NodeId node, const Curve& prior);
+  void observe(base::ModelId model, base::NodeId node, const BatchShape& shape, double service_s);
+  /// Before an id is used for another node or model; the node's class goes too.
+  void forget(base::NodeId node) noexcept;
+  void forget(base::ModelId model) noexcept;
+
+  [[nodiscard]] const LatencyModel& at(base::ModelId model, base::NodeId node) const noexcept;
+  [[nodiscard]] SingleRequestColumns single(base::ModelId model) const noexcept;
+  [[nodiscard]] std::uint32_t max_nodes() const noexcept { return max_nodes_; }
+  [[nodiscard]] std::uint32_t max_models() const noexcept { return static_cast<std::uint32_t>(rows_.size()); }
+
+ private:
+  static constexpr std::uint32_t no_class = 0xFFFF'FFFFu;
+  struct ModelRow {
+    explicit ModelRow(std::uint32_t n_nodes);
+    void publish(std::uint32_t node) noexcept;
+    std::vector<LatencyModel> models;
+    std::vector<std::uint8_t> given;  // by set_prior: class peers do not overwrite it
+    std::vector<float> fixed_us, per_work_us, tail;
+  };
+  ModelRow& touch(base::ModelId model);
+  void seed(ModelRow& row, std::uint32_t node, const LatencyModel& like) noexcept;
+  void seed_from_class(ModelRow& row, std::uint32_t node) noexcept;
+  [[nodiscard]] bool peers(std::uint32_t a, std::uint32_t b) const noexcept {
+    return a != b && classes_[a] != no_class && classes_[a] == classes_[b];
+  }
+
+  std::uint32_t max_nodes_;
+  std::vector<std::uint32_t> classes_;
+  ModelRow untouched_;
+  std::vector<std::unique_ptr<ModelRow>> rows_;
+};
+
+}  // namespace infcore::contracts

@@ -1,0 +1,49 @@
+#pragma once
+#include <infcore/base/clock.hpp>
+#include <infcore/base/ids.hpp>
+
+#include <cstdint>
+
+namespace infcore::engine {
+
+/// Version of the two lists below; it changes with any of their rows, and stands in every log.
+inline constexpr std::uint32_t action_list_version = 1;
+
+/// All that the engine ever asks of its driver. Closed: this is the log's format, too.
+enum class ActionKind : std::uint8_t {
+  dispatch,  ///< request joins `batch` on `node`
+  load,      ///< make a model resident on `node`
+  unload,    ///< drop a model from `node`
+  reject,    ///< request refused at the door
+  shed,      ///< request dropped after it was accepted
+  defer,     ///< request put off to a later time
+  retry,     ///< request goes back to its queue
+  hedge,     ///< request sent to a second node as well
+  cancel,    ///< request ended by its caller
+  preempt,   ///< running request paused
+  complete   ///< request ended with a result or a failure
+};
+
+/// Why an action was taken; for complete, how it ended.
+enum class Reason : std::uint8_t {
+  none,
+  ok,
+  queue_full,       ///< reject: the configured bound of requests is reached
+  deadline,         ///< shed: passed, or cannot be met any more
+  device_failed,    ///< retry, complete: the device's run raised
+  device_lost,      ///< retry, complete: the device stopped answering
+  device_removed,   ///< retry: the device it was bound to is leaving
+  caller,           ///< cancel
+  closing           ///< cancel: the engine is being closed
+};
+
+struct Action {
+  std::uint64_t cookie{};     ///< the request's, as the driver gave it
+  std::uint64_t batch_id{};   ///< dispatch, complete
+  base::NodeId node{base::no_node};
+  std::uint32_t member{};     ///< dispatch, complete: its place in the batch
+  ActionKind kind{};
+  Reason reason{};
+};
+
+}  // namespace infcore::engine

@@ -1,0 +1,263 @@
+#include <infcore/engine/driver.hpp>
+
+#include <sys/prctl.h>
+#include <time.h>
+
+#include <array>
+#include <utility>
+
+namespace infcore::engine {
+namespace {
+
+constexpr std::uintptr_t cancel_tag = 1;        ///< low bit of a ring item: not an arrival but a cancel
+constexpr TimeNs manual_poll_ns = 1'000'000;    ///< how often a clock that only a test moves is looked at
+
+}  // namespace
+
+Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::LatencyTable& latency,
+               const std::string& policy, const std::string& batching, std::uint64_t seed,
+               const std::atomic<TimeNs>* manual_clock)
+    : ingress_(2 * static_cast<std::size_t>(config.max_requests)),  // each request: one arrival, at most one cancel
+      fleet_(fleet),
+      latency_(latency),
+      machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
+      mailboxes_(config.max_nodes),
+      max_requests_(config.max_requests),
+      built_under_(base::fork_generation()),
+      manual_clock_(manual_clock) {
+  for (auto& mailbox : mailboxes_) mailbox = std::make_unique<Mailbox>();
+}
+
+// ---- callers
+
+bool Driver::submit(LiveRequest& request, bool defer) noexcept {
+  if (n_open_.fetch_add(1, std::memory_order_acq_rel) >= max_requests_) {
+    n_open_.fetch_sub(1, std::memory_order_acq_rel);
+    return false;
+  }
+  request.request.arrival_ns = request.request.arrival_ns == 0 ? now_ns() : request.request.arrival_ns;
+  request.request.cookie = reinterpret_cast<std::uintptr_t>(&request);
+  const bool pushed = ingress_.try_push(reinterpret_cast<std::uintptr_t>(&request));
+  if (!pushed) {
+    n_open_.fetch_sub(1, std::memory_order_acq_rel);
+  } else if (!defer) {
+    dispatcher_.notify();
+  }
+  return pushed;
+}
+
+bool Driver::cancel(LiveRequest& request) noexcept {
+  LiveState expected = LiveState::pending;
+  // [L1] whoever moves the state from pending first says how it ended; pairs with end().
+  if (!request.state.compare_exchange_strong(expected, LiveState::cancelled, std::memory_order_acq_rel,
+                                             std::memory_order_acquire)) {
+    return false;
+  }
+  request.end_ns = now_ns();
+  // Room is certain: the ring holds two items for each request that may be open.
+  while (!ingress_.try_push(reinterpret_cast<std::uintptr_t>(&request) | cancel_tag)) dispatcher_.notify();
+  dispatcher_.notify();
+  return true;
+}
+
+Hub& Driver::add_hub(bool for_loop) {
+  const std::scoped_lock lock(owner_);
+  hubs_.push_back(std::make_unique<Hub>(for_loop));
+  return *hubs_.back();
+}
+
+// ---- the owner's step
+
+Driver::Outbox& Driver::outbox_of_thread() noexcept {
+  thread_local Outbox outbox;
+  return outbox;
+}
+
+/// Brings the machine up to date and carries out what it asks for, as far as that needs the lock.
+void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
+  std::array<std::uintptr_t, 64> items;
+  for (std::size_t n = ingress_.try_pop_bulk(items); n > 0; n = ingress_.try_pop_bulk(items)) {
+    for (std::size_t i = 0; i < n; ++i) {
+      LiveRequest& request = *reinterpret_cast<LiveRequest*>(items[i] & ~cancel_tag);
+      if ((items[i] & cancel_tag) == 0) {
+        // Rejected ones end in the action below; an arrival never finds its cancel first, the ring keeps their order.
+        request.handle = machine_.arrive(now_ns, request.request);
+      } else {
+        request.cancel_seen = true;
+        if (request.ended) {
+          release(outbox, request);
+        } else {
+          machine_.cancel(now_ns, request.handle, Reason::caller);
+        }
+      }
+    }
+  }
+  machine_.tick(now_ns);
+  machine_.schedule(now_ns);
+  for (const Action& action : machine_.actions()) {
+    if (action.kind == ActionKind::dispatch) {
+      Mailbox& mailbox = *mailboxes_[action.node.value];
+      // [M1] release: the open batch is there; pairs with the acquire in wait_batch().
+      if (!mailbox.called.exchange(true, std::memory_order_acq_rel)) outbox.called.push_back(action.node);
+    } else if (action.kind != ActionKind::retry) {
+      end(outbox, *reinterpret_cast<LiveRequest*>(action.cookie), action, now_ns);
+    }
+  }
+  machine_.actions().clear();
+  next_timer_ns_.store(machine_.next_timer_ns(), std::memory_order_release);
+}
+
+void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, TimeNs now_ns) noexcept {
+  request.ended = true;
+  if (request.state.load(std::memory_order_acquire) == LiveState::pending) {
+    request.kind = action.kind;
+    request.reason = action.reason;
+    request.node = action.node;
+    request.member = action.member;
+    request.end_ns = now_ns;
+    const bool carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
+                         action.batch_id == outbox.batch_id;
+    request.payload = carries ? outbox.payload : nullptr;
+  }
+  LiveState expected = LiveState::pending;
+  // [L1] release: the outcome above is readable by whoever sees `done`.
+  if (request.state.compare_exchange_strong(expected, LiveState::done, std::memory_order_acq_rel,
+                                            std::memory_order_acquire)) {
+    if (request.payload != nullptr) ++outbox.n_payload_used;
+    release(outbox, request);
+  } else {
+    request.payload = nullptr;  // its caller cancelled it: the result is nobody's
+    if (request.cancel_seen) release(outbox, request);
+  }
+  n_open_.fetch_sub(1, std::memory_order_acq_rel);
+}
+
+/// The engine lets go of the request: onto its hub's chain.
+void Driver::release(Outbox& outbox, LiveRequest& request) noexcept {
+  for (Ended& ended : outbox.ended) {
+    if (ended.hub != request.hub) continue;
+    ended.last->next = &request;
+    ended.last = &request;
+    return;
+  }
+  outbox.ended.push_back({request.hub, &request, &request});
+}
+
+void Driver::deliver(Outbox& outbox) noexcept {
+  for (const NodeId node : outbox.called) mailboxes_[node.value]->sleeper.notify();
+  for (const Ended& ended : outbox.ended) {
+    Hub& hub = *ended.hub;  // the requests may be gone after the push, the hub not
+    if (hub.chain().push_chain(ended.first, ended.last) || hub.fd() < 0) hub.wake();
+  }
+  outbox.called.clear();
+  outbox.ended.clear();
+  outbox.batch_id = 0;
+  outbox.payload = nullptr;
+  outbox.n_payload_used = 0;
+  // A worker's step may have set an earlier timer than the one that the dispatcher sleeps for.
+  dispatcher_.notify();
+}
+
+// ---- threads
+
+bool Driver::dispatch_loop(Hub& threads) noexcept {
+  while (!stopping_.load(std::memory_order_acquire)) {
+    const TimeNs timer_ns = next_timer_ns_.load(std::memory_order_acquire);
+    const TimeNs until_ns = manual_clock_ == nullptr ? timer_ns : base::monotonic_ns() + manual_poll_ns;
+    static_cast<void>(dispatcher_.wait(
+        [&] {
+          return !ingress_.empty() || stopping_.load(std::memory_order_acquire) ||
+                 next_timer_ns_.load(std::memory_order_acquire) < timer_ns;
+        },
+        until_ns));
+    with_machine([](StateMachine&, TimeNs) {});
+    if (prompt() && !threads.chain().empty()) return false;
+  }
+  return true;
+}
+
+void Driver::stop() noexcept {
+  stopping_.store(true, std::memory_order_release);
+  dispatcher_.notify();
+  for (const auto& mailbox : mailboxes_) mailbox->sleeper.notify();
+}
+
+void Driver::control(NodeId node) noexcept {
+  mailboxes_[node.value]->control.store(true, std::memory_order_release);
+  mailboxes_[node.value]->sleeper.notify();
+}
+
+Wake Driver::wait_batch(NodeId node) noexcept {
+  Mailbox& mailbox = *mailboxes_[node.value];
+  static_cast<void>(mailbox.sleeper.wait(
+      [&] {
+        return mailbox.called.load(std::memory_order_acquire) || mailbox.control.load(std::memory_order_acquire) ||
+               stopping_.load(std::memory_order_acquire);
+      },
+      base::never_ns));
+  if (mailbox.control.exchange(false, std::memory_order_acq_rel)) return Wake::control;
+  return stopping_.load(std::memory_order_acquire) ? Wake::stop : Wake::batch;
+}
+
+bool Driver::claim(NodeId node, WorkBatch& batch) {
+  batch.members.clear();
+  Outbox& outbox = outbox_of_thread();
+  {
+    const std::scoped_lock lock(owner_);
+    const TimeNs t_ns = now_ns();
+    settle(outbox, t_ns);
+    mailboxes_[node.value]->called.store(false, std::memory_order_relaxed);
+    if (const Batch* taken = machine_.claim(t_ns, node)) {
+      batch.id = taken->id;
+      batch.model = taken->model;
+      batch.shape = taken->shape;
+      for (const std::uint32_t slot : taken->members) {
+        batch.members.push_back(reinterpret_cast<LiveRequest*>(machine_.cookie(slot)));
+      }
+    }
+    settle(outbox, t_ns);
+    if (machine_.has_open_batch(node)) mailboxes_[node.value]->called.store(true, std::memory_order_relaxed);
+  }
+  deliver(outbox);
+  return !batch.members.empty();
+}
+
+void Driver::started(NodeId node, const WorkBatch& batch) noexcept {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.started(now_ns, node, batch.id); });
+}
+
+std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void* payload) noexcept {
+  Outbox& outbox = outbox_of_thread();
+  std::uint32_t n_used = 0;
+  {
+    const std::scoped_lock lock(owner_);
+    const TimeNs t_ns = now_ns();
+    outbox.batch_id = batch.id;
+    outbox.payload = payload;
+    if (!machine_.complete(t_ns, node, batch.id, ok)) machine_.node_back(t_ns, node);
+    settle(outbox, t_ns);
+    n_used = outbox.n_payload_used;
+  }
+  deliver(outbox);
+  return static_cast<std::uint32_t>(batch.members.size()) - n_used;
+}
+
+Wake Driver::run_emulated(NodeId node, device::EmulatedTimer& timer,
+                          const std::vector<contracts::Curve>& curves) noexcept {
+  prctl(PR_SET_TIMERSLACK, 1'000, 0, 0, 0);  // 50 us by default: too coarse for what is emulated here
+  WorkBatch batch;
+  for (;;) {
+    const Wake wake = wait_batch(node);
+    if (wake != Wake::batch) return wake;
+    if (!claim(node, batch)) continue;
+    started(node, batch);
+    const TimeNs until_ns =
+        base::add_ns(base::monotonic_ns(), base::to_ns(timer.service_s(curves[batch.model.value], batch.shape)));
+    const timespec until{until_ns / 1'000'000'000, until_ns % 1'000'000'000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
+    }
+    static_cast<void>(finish(node, batch, true, nullptr));
+  }
+}
+
+}  // namespace infcore::engine

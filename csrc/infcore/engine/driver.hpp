@@ -1,0 +1,132 @@
+#pragma once
+#include <infcore/base/fork.hpp>
+#include <infcore/device/emulated.hpp>
+#include <infcore/engine/live_request.hpp>
+#include <infcore/engine/state_machine.hpp>
+#include <infcore/queue/mpmc_ring.hpp>
+#include <infcore/queue/sleeper.hpp>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace infcore::engine {
+
+/// What a worker was given: pointers into the futures, valid until started().
+struct WorkBatch {
+  std::uint64_t id{};
+  ModelId model{};
+  contracts::BatchShape shape{};
+  std::vector<LiveRequest*> members{};
+};
+
+enum class Wake : std::uint8_t { stop, batch, control };
+
+/// Runs the state machine against the clock: callers push to the ingress ring, a dispatcher thread and one worker per
+/// device carry events in and actions out. The threads are the caller's (they are Python's); every call here works without the GIL.
+///
+/// One owner at a time: whoever holds `owner_`, the dispatcher for arrivals and timers, a worker for its own claim and
+/// completion. A worker that took its completion through the dispatcher would pay a second thread wake-up, 20-60 us, per batch.
+class Driver {
+ public:
+  Driver(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, const std::string& policy,
+         const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock);
+
+  // Callers.
+  /// false: the configured bound of requests is reached. With `defer` the dispatcher is told by flush().
+  [[nodiscard]] bool submit(LiveRequest&, bool defer) noexcept;
+  void flush() noexcept { dispatcher_.notify(); }
+  /// true: the caller was first and the request ends as cancelled.
+  bool cancel(LiveRequest&) noexcept;
+  [[nodiscard]] Hub& add_hub(bool for_loop);
+
+  // The dispatcher thread.
+  /// Until stop(); returns early, false, when what has ended for threads should be drained now: see set_prompt().
+  [[nodiscard]] bool dispatch_loop(Hub& threads) noexcept;
+  /// While some future of a thread has callbacks, ended requests are not left on the chain until somebody looks.
+  void add_prompt(int n) noexcept { n_prompt_.fetch_add(n, std::memory_order_relaxed); }
+  [[nodiscard]] bool prompt() const noexcept { return n_prompt_.load(std::memory_order_relaxed) > 0; }
+  void stop() noexcept;
+
+  // One worker per node.
+  [[nodiscard]] Wake wait_batch(NodeId) noexcept;
+  /// Fills `batch` with what goes now, including what came in since the worker was called. false: nothing is left of it.
+  [[nodiscard]] bool claim(NodeId, WorkBatch& batch);
+  void started(NodeId, const WorkBatch&) noexcept;
+  /// `payload` carries one reference for each member; returns how many were not passed on.
+  [[nodiscard]] std::uint32_t finish(NodeId, const WorkBatch&, bool ok, void* payload) noexcept;
+  /// A whole worker for a device that only takes time.
+  Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves) noexcept;
+
+  // Membership, by the engine's controlling threads.
+  void control(NodeId) noexcept;  ///< wakes that worker with Wake::control
+  void add_model(ModelId, const ModelConfig&);
+  void add_node(NodeId, const NodeConfig&);
+  void set_prior(ModelId, NodeId, const contracts::Curve&);
+  void set_resident(ModelId, NodeId, bool resident);
+  void drain_node(NodeId);
+  [[nodiscard]] bool node_empty(NodeId);
+  void cancel_all();
+  [[nodiscard]] std::unique_ptr<Stats> model_stats(ModelId);
+  [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
+
+  [[nodiscard]] TimeNs now_ns() const noexcept {
+    return manual_clock_ == nullptr ? base::monotonic_ns() : manual_clock_->load(std::memory_order_acquire);
+  }
+  [[nodiscard]] std::uint32_t n_open() const noexcept { return n_open_.load(std::memory_order_acquire); }
+  void check_not_forked() const { base::check_not_forked(built_under_, "this Engine"); }
+
+ private:
+  struct Mailbox {
+    queue::Sleeper<> sleeper;
+    std::atomic<bool> called{false}, control{false};
+  };
+  struct Ended {
+    Hub* hub;
+    LiveRequest *first, *last;
+  };
+  struct Outbox {  // what a step has to hand over and wake once the lock is gone
+    std::vector<Ended> ended;
+    std::vector<NodeId> called;
+    std::uint64_t batch_id{};
+    void* payload{};
+    std::uint32_t n_payload_used{};
+  };
+
+  template <class F>
+  void with_machine(F&& f) {
+    Outbox& outbox = outbox_of_thread();
+    {
+      const std::scoped_lock lock(owner_);
+      const TimeNs t_ns = now_ns();
+      f(machine_, t_ns);
+      settle(outbox, t_ns);
+    }
+    deliver(outbox);
+  }
+
+  static Outbox& outbox_of_thread() noexcept;
+  void settle(Outbox&, TimeNs now_ns) noexcept;
+  void deliver(Outbox&) noexcept;
+  void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
+  static void release(Outbox&, LiveRequest&) noexcept;
+
+  std::atomic<bool> stopping_{false};
+  std::atomic<std::uint32_t> n_open_{0};
+  std::atomic<int> n_prompt_{0};
+  queue::MpmcRing<std::uintptr_t> ingress_;
+  queue::Sleeper<> dispatcher_;
+  std::mutex owner_;
+  route::Fleet& fleet_;
+  contracts::LatencyTable& latency_;
+  StateMachine machine_;
+  std::atomic<TimeNs> next_timer_ns_{base::never_ns};
+  std::vector<std::unique_ptr<Mailbox>> mailboxes_;
+  std::vector<std::unique_ptr<Hub>> hubs_;
+  const std::uint32_t max_requests_, built_under_;
+  const std::atomic<TimeNs>* const manual_clock_;
+};
+
+}  // namespace infcore::engine

@@ -1,0 +1,59 @@
+// What the engine's controlling threads change while it runs; each call is one step of the owner.
+#include <infcore/engine/driver.hpp>
+
+namespace infcore::engine {
+
+void Driver::add_model(ModelId model, const ModelConfig& config) {
+  with_machine([&](StateMachine& machine, TimeNs) { machine.add_model(model, config); });
+}
+
+void Driver::add_node(NodeId node, const NodeConfig& config) {
+  with_machine([&](StateMachine& machine, TimeNs) { machine.add_node(node, config); });
+}
+
+void Driver::set_prior(ModelId model, NodeId node, const contracts::Curve& curve) {
+  with_machine([&](StateMachine&, TimeNs) { latency_.set_prior(model, node, curve); });
+}
+
+void Driver::set_resident(ModelId model, NodeId node, bool resident) {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) {
+    if (resident) {
+      fleet_.load_model(node, model);
+    } else {
+      fleet_.unload_model(node, model);
+    }
+    machine.residency_changed(now_ns, node);
+  });
+}
+
+void Driver::drain_node(NodeId node) {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.drain_node(now_ns, node); });
+}
+
+bool Driver::node_empty(NodeId node) {
+  bool empty = false;
+  with_machine([&](StateMachine& machine, TimeNs) { empty = machine.node_empty(node); });
+  return empty;
+}
+
+void Driver::cancel_all() {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.cancel_all(now_ns, Reason::closing); });
+}
+
+std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
+  std::unique_ptr<Stats> copy;
+  with_machine([&](StateMachine& machine, TimeNs) {
+    if (const Stats* stats = machine.model_stats(model)) copy = std::make_unique<Stats>(*stats);
+  });
+  return copy;
+}
+
+std::unique_ptr<Stats> Driver::node_stats(NodeId node) {
+  std::unique_ptr<Stats> copy;
+  with_machine([&](StateMachine& machine, TimeNs) {
+    if (const Stats* stats = machine.node_stats(node)) copy = std::make_unique<Stats>(*stats);
+  });
+  return copy;
+}
+
+}  // namespace infcore::engine

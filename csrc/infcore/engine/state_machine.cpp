@@ -1,0 +1,436 @@
+#include <infcore/base/errors.hpp>
+#include <infcore/engine/state_machine.hpp>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace infcore::engine {
+namespace {
+
+constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
+
+constexpr RequestHandle handle_of(std::uint32_t slot, std::uint32_t generation) noexcept {
+  return (static_cast<RequestHandle>(generation) << 32) | slot;
+}
+
+constexpr auto later = [](const auto& a, const auto& b) { return a.at_ns > b.at_ns; };
+
+}  // namespace
+
+StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, contracts::LatencyTable& latency,
+                           std::unique_ptr<route::RoutingPolicy> routing,
+                           std::unique_ptr<batch::BatchingPolicy> batching)
+    : config_(config),
+      fleet_(fleet),
+      latency_(latency),
+      view_(fleet, latency),
+      routing_(std::move(routing)),
+      batching_(std::move(batching)),
+      queue_slots_(config.max_requests),
+      slots_(config.max_requests),
+      nodes_(config.max_nodes),
+      models_(config.max_models) {
+  if (config.max_requests == 0) throw InvalidArgument("max_requests", "0", "1 or more");
+  free_slots_.reserve(config.max_requests);
+  for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
+  actions_.reserve(config.max_requests);
+}
+
+// ---- membership
+
+void StateMachine::add_model(ModelId model, const ModelConfig& config) {
+  if (model.value >= models_.size()) {
+    throw InvalidArgument("models", std::to_string(model.value + 1), "at most " + std::to_string(models_.size()));
+  }
+  ModelState& state = models_[model.value];
+  if (!state.stats) state.stats = std::make_unique<Stats>();
+  state.known = true;
+  state.config = config;
+}
+
+void StateMachine::add_node(NodeId id, const NodeConfig& config) {
+  Node& node = nodes_[id.value];
+  node.known = true;
+  node.run_limit_ns = config.run_limit_ns;
+  node.stats = std::make_unique<Stats>();
+  node.in_flight.clear();
+  latency_.set_class(id, fleet_.kind_id(id));
+}
+
+void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
+  for (std::uint32_t m = 0; m < models_.size(); ++m) {
+    if (!models_[m].known) continue;
+    std::vector<NodeId>& holders = models_[m].nodes;
+    const bool holds = fleet_.resident(id, ModelId{m});
+    const auto at = std::lower_bound(holders.begin(), holders.end(), id);
+    const bool listed = at != holders.end() && *at == id;
+    if (holds && !listed) holders.insert(at, id);
+    if (!holds && listed) holders.erase(at);
+  }
+  rebind(now_ns, nodes_[id.value]);
+  mark_node(id);
+}
+
+void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
+  fleet_.drain(id);
+  rebind(now_ns, nodes_[id.value]);
+}
+
+bool StateMachine::node_empty(NodeId id) const noexcept { return nodes_[id.value].in_flight.empty(); }
+
+// ---- events
+
+RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& request) {
+  if (free_slots_.empty()) {
+    Action refused;
+    refused.cookie = request.cookie;
+    refused.kind = ActionKind::reject;
+    refused.reason = Reason::queue_full;
+    actions_.push_back(refused);
+    ++models_[request.model.value].stats->rejected;
+    return 0;
+  }
+  const std::uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  Slot& s = slots_[slot];
+  s.request = request;
+  s.attempts = 0;
+  s.solo = s.doomed = false;
+  ++n_pending_;
+  queue::QueueSlot& queued = queue_slots_[slot];
+  queued.deadline_ns = request.deadline_ns;
+  queued.arrival_ns = request.arrival_ns;
+  queued.seq = next_seq_++;
+  queued.tier = request.tier;
+  const RequestHandle handle = handle_of(slot, s.generation);  // enqueue may end it at once
+  enqueue(now_ns, slot);
+  return handle;
+}
+
+bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
+  const auto slot = static_cast<std::uint32_t>(handle);
+  if (slot >= slots_.size()) return false;
+  Slot& s = slots_[slot];
+  if (s.where == Where::free || s.generation != handle >> 32) return false;
+  if (s.where == Where::waiting) {
+    leave_lane(slot);
+    end(now_ns, slot, ActionKind::cancel, reason);
+    return true;
+  }
+  for (Batch& b : nodes_[s.node.value].in_flight) {
+    const auto member = std::find(b.members.begin(), b.members.end(), slot);
+    if (b.id != s.batch_id || member == b.members.end()) continue;
+    if (b.open) {
+      b.members.erase(member);
+      b.shape = {};
+      for (const std::uint32_t m : b.members) b.shape.add(slots_[m].request.work);
+    } else if (b.running) {
+      *member = vacated;
+    } else {  // its inputs are being copied: it ends when that is over, see started()
+      s.doomed = true;
+      s.doomed_reason = reason;
+      return true;
+    }
+    end(now_ns, slot, ActionKind::cancel, reason);
+    return true;
+  }
+  return false;
+}
+
+void StateMachine::cancel_all(TimeNs now_ns, Reason reason) {
+  for (std::uint32_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot].where != Where::free) cancel(now_ns, handle_of(slot, slots_[slot].generation), reason);
+  }
+}
+
+const Batch* StateMachine::claim(TimeNs now_ns, NodeId id) {
+  Node& node = nodes_[id.value];
+  for (auto it = node.in_flight.begin(); it != node.in_flight.end(); ++it) {
+    if (!it->open) continue;
+    if (it->members.empty()) {
+      node.in_flight.erase(it);
+      node.free_since_ns = now_ns;
+      mark_node(id);
+      return nullptr;
+    }
+    it->open = false;
+    it->start_ns = now_ns;
+    return &*it;
+  }
+  return nullptr;
+}
+
+void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
+  Node& node = nodes_[id.value];
+  for (Batch& b : node.in_flight) {
+    if (b.id != batch_id) continue;
+    b.running = true;
+    b.start_ns = now_ns;
+    b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
+    if (node.run_limit_ns != base::never_ns) set_timer(base::add_ns(now_ns, node.run_limit_ns), id.value, true);
+    for (std::uint32_t& member : b.members) {
+      if (!slots_[member].doomed) continue;
+      end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
+    }
+    return;
+  }
+}
+
+bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bool ok) {
+  Node& node = nodes_[id.value];
+  const auto it = std::find_if(node.in_flight.begin(), node.in_flight.end(),
+                               [=](const Batch& b) { return b.id == batch_id; });
+  if (it == node.in_flight.end()) return false;
+  const Batch b = std::move(*it);
+  node.in_flight.erase(it);
+  node.free_since_ns = now_ns;
+  const double service_s = base::seconds(now_ns - b.start_ns);
+  ModelState& model = models_[b.model.value];
+  if (ok) latency_.observe(b.model, id, b.shape, service_s);
+  for (Stats* stats : {model.stats.get(), node.stats.get()}) {
+    ++stats->batches;
+    stats->busy_s += service_s;
+    stats->work += b.shape.work_sum;
+  }
+  for (std::uint32_t i = 0; i < b.members.size(); ++i) {
+    const std::uint32_t slot = b.members[i];
+    if (slot == vacated) continue;
+    Slot& s = slots_[slot];
+    const contracts::Request& r = s.request;
+    for (Stats* stats : {model.stats.get(), node.stats.get()}) {
+      stats->queue_s.record_ns(b.opened_ns > r.arrival_ns ? b.opened_ns - r.arrival_ns : 0);
+      stats->batch_wait_s.record_ns(b.start_ns - std::max(b.opened_ns, r.arrival_ns));
+      stats->service_s.record(service_s);
+    }
+    if (ok) {
+      end(now_ns, slot, ActionKind::complete, Reason::ok, i);
+    } else if (model.config.idempotent && b.members.size() > 1) {
+      retry(now_ns, slot, true, Reason::device_failed);
+    } else {
+      end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
+    }
+  }
+  mark_node(id);
+  return true;
+}
+
+void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
+  Node& node = nodes_[id.value];
+  if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
+  std::vector<Batch> given_up = std::exchange(node.in_flight, {});
+  for (Batch& b : given_up) give_up(now_ns, id, b, Reason::device_lost);
+  rebind(now_ns, node);
+}
+
+void StateMachine::node_back(TimeNs now_ns, NodeId id) {
+  if (fleet_.state(id) != route::NodeState::lost) return;
+  fleet_.set_state(id, route::NodeState::up);
+  nodes_[id.value].free_since_ns = now_ns;
+  mark_node(id);
+}
+
+void StateMachine::tick(TimeNs now_ns) {
+  while (!timers_.empty() && timers_.front().at_ns <= now_ns) {
+    std::pop_heap(timers_.begin(), timers_.end(), later);
+    const Timer timer = timers_.back();
+    timers_.pop_back();
+    if (timer.is_node) {
+      const NodeId id{timer.index};
+      const Node& node = nodes_[timer.index];
+      for (const Batch& b : node.in_flight) {
+        if (!b.running || base::add_ns(b.start_ns, node.run_limit_ns) > now_ns) continue;
+        node_lost(now_ns, id);
+        break;
+      }
+    } else {
+      Lane& lane = *lanes_[timer.index];
+      if (lane.timer_ns == timer.at_ns) lane.timer_ns = base::never_ns;
+      expire(now_ns, lane);
+      if (lane.queue.size() > 0) {
+        mark(timer.index);
+        set_timer(lane.queue.next_deadline_ns(), timer.index, false);
+      }
+    }
+  }
+}
+
+// ---- what events share
+
+std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId bound) {
+  const bool joint = bound == base::no_node;
+  std::vector<std::uint32_t>& lanes =
+      joint ? models_[request.model.value].lanes : nodes_[bound.value].bound_lanes;
+  for (const std::uint32_t lane : lanes) {
+    if (lanes_[lane]->model == request.model && (!joint || lanes_[lane]->require == request.require)) return lane;
+  }
+  const auto lane = static_cast<std::uint32_t>(lanes_.size());
+  lanes_.push_back(std::make_unique<Lane>(Lane{.model = request.model,
+                                               .require = joint ? request.require : 0,
+                                               .bound = bound,
+                                               .queue = {queue_slots_, config_.n_tiers, config_.ageing_ns}}));
+  lanes.push_back(lane);
+  return lane;
+}
+
+void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
+  Slot& s = slots_[slot];
+  const contracts::Request& r = s.request;
+  if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
+  NodeId bound = base::no_node;
+  if (routing_->binds_on_arrival()) {
+    const route::RouteQuery query{.model = r.model, .work = r.work, .tier = r.tier, .now_ns = now_ns,
+                                  .deadline_ns = base::never_ns, .require = r.require};
+    bound = routing_->select(query, view_);
+    // With every device out it waits in the joint lane; rebind() finds it a device when one comes back.
+    if (bound != base::no_node) {
+      contracts::BatchShape alone;
+      alone.add(r.work);
+      s.node = bound;
+      s.reserved_s = latency_.at(r.model, bound).service_s(alone);
+      fleet_.reserve(bound, s.reserved_s);
+    }
+  }
+  s.where = Where::waiting;
+  s.lane = lane_for(r, bound);
+  Lane& lane = *lanes_[s.lane];
+  if (!lane.queue.push(slot)) return end(now_ns, slot, ActionKind::shed, Reason::queue_full);  // out of memory
+  lane.work_pending += r.work;
+  if (s.attempts == 0) lane.rate.add(now_ns);
+  set_timer(r.deadline_ns, s.lane, false);
+  mark(s.lane);
+}
+
+void StateMachine::rebind(TimeNs now_ns, Node& node) {
+  for (const std::uint32_t index : node.bound_lanes) {
+    Lane& lane = *lanes_[index];
+    for (std::uint32_t n = lane.queue.size(); n > 0; --n) {
+      const std::uint32_t slot = lane.queue.pop(now_ns);
+      lane.work_pending -= slots_[slot].request.work;
+      unreserve(slots_[slot]);
+      act(slot, ActionKind::retry, Reason::device_removed, base::no_node);
+      enqueue(now_ns, slot);
+    }
+  }
+}
+
+void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reason reason, std::uint32_t member) {
+  Slot& s = slots_[slot];
+  act(slot, kind, reason, s.node, s.batch_id, member);
+  unreserve(s);
+  const double latency_s = base::seconds(now_ns - s.request.arrival_ns);
+  Stats* stats[] = {models_[s.request.model.value].stats.get(),
+                    s.node == base::no_node ? nullptr : nodes_[s.node.value].stats.get()};
+  for (Stats* to : stats) {
+    if (to == nullptr) continue;
+    switch (reason) {
+      case Reason::ok:
+        ++to->ok;
+        to->latency_s.record(latency_s);
+        break;
+      case Reason::deadline: ++to->expired; break;
+      case Reason::device_lost: ++to->lost; break;
+      case Reason::device_failed: ++to->failed; break;
+      default: ++to->cancelled; break;
+    }
+  }
+  s.where = Where::free;
+  s.node = base::no_node;
+  s.batch_id = 0;
+  ++s.generation;
+  free_slots_.push_back(slot);
+  --n_pending_;
+}
+
+void StateMachine::give_up(TimeNs now_ns, NodeId, Batch& b, Reason reason) {
+  for (std::uint32_t i = 0; i < b.members.size(); ++i) {
+    const std::uint32_t slot = b.members[i];
+    if (slot == vacated) continue;
+    // A batch that never ran costs no attempt and may go elsewhere whatever the model.
+    if (!b.running) --slots_[slot].attempts;
+    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
+                                      slots_[slot].attempts < config_.attempts_max);
+    if (again) {
+      retry(now_ns, slot, slots_[slot].solo, reason);
+    } else {
+      end(now_ns, slot, ActionKind::complete, reason, i);
+    }
+  }
+}
+
+void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason) {
+  Slot& s = slots_[slot];
+  if (s.doomed) return end(now_ns, slot, ActionKind::cancel, s.doomed_reason);
+  act(slot, ActionKind::retry, reason, s.node, s.batch_id);
+  ++models_[s.request.model.value].stats->retried;
+  ++nodes_[s.node.value].stats->retried;
+  unreserve(s);
+  s.node = base::no_node;
+  s.batch_id = 0;
+  s.solo = solo;
+  enqueue(now_ns, slot);
+}
+
+void StateMachine::unreserve(Slot& s) noexcept {
+  if (s.reserved_s < 0.0 || s.node == base::no_node) return;
+  fleet_.release(s.node, s.reserved_s);
+  s.reserved_s = -1.0;
+}
+
+void StateMachine::leave_lane(std::uint32_t slot) {
+  Lane& lane = *lanes_[slots_[slot].lane];
+  lane.queue.remove(slot);
+  lane.work_pending -= slots_[slot].request.work;
+}
+
+void StateMachine::expire(TimeNs now_ns, Lane& lane) {
+  for (;;) {
+    const std::uint32_t slot = lane.queue.next_to_expire();
+    if (slot == queue::no_slot) return;
+    if (slots_[slot].request.deadline_ns > now_ns) return;
+    leave_lane(slot);
+    end(now_ns, slot, ActionKind::shed, Reason::deadline);
+  }
+}
+
+void StateMachine::mark(std::uint32_t lane) {
+  if (std::exchange(lanes_[lane]->dirty, true)) return;
+  dirty_.push_back(lane);
+}
+
+void StateMachine::mark_node(NodeId id) {
+  for (const std::uint32_t lane : nodes_[id.value].bound_lanes) {
+    if (lanes_[lane]->queue.size() > 0) mark(lane);
+  }
+  for (const ModelState& model : models_) {
+    if (!model.known || model.lanes.empty() || !std::binary_search(model.nodes.begin(), model.nodes.end(), id)) continue;
+    for (const std::uint32_t lane : model.lanes) {
+      if (lanes_[lane]->queue.size() > 0) mark(lane);
+    }
+  }
+}
+
+void StateMachine::set_timer(TimeNs at_ns, std::uint32_t index, bool is_node) {
+  if (at_ns == base::never_ns) return;
+  if (!is_node) {
+    if (at_ns >= lanes_[index]->timer_ns) return;
+    lanes_[index]->timer_ns = at_ns;
+  }
+  timers_.push_back({at_ns, index, is_node});
+  std::push_heap(timers_.begin(), timers_.end(), later);
+}
+
+void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,
+                       std::uint32_t member) {
+  actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason});
+}
+
+bool StateMachine::has_open_batch(NodeId id) const noexcept {
+  const std::vector<Batch>& in_flight = nodes_[id.value].in_flight;
+  return std::any_of(in_flight.begin(), in_flight.end(), [](const Batch& b) { return b.open; });
+}
+
+const Stats* StateMachine::model_stats(ModelId id) const noexcept { return models_[id.value].stats.get(); }
+const Stats* StateMachine::node_stats(NodeId id) const noexcept { return nodes_[id.value].stats.get(); }
+
+}  // namespace infcore::engine

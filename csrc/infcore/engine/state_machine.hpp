@@ -1,0 +1,198 @@
+#pragma once
+#include <infcore/base/ids.hpp>
+#include <infcore/batch/batching_policy.hpp>
+#include <infcore/contracts/latency_table.hpp>
+#include <infcore/contracts/request.hpp>
+#include <infcore/engine/actions.hpp>
+#include <infcore/engine/arrival_rate.hpp>
+#include <infcore/engine/stats.hpp>
+#include <infcore/queue/tiered_lane.hpp>
+#include <infcore/route/fleet.hpp>
+#include <infcore/route/route_view.hpp>
+#include <infcore/route/routing_policy.hpp>
+
+#include <memory>
+#include <vector>
+
+namespace infcore::engine {
+
+using base::ModelId;
+using base::NodeId;
+using base::TimeNs;
+
+struct EngineConfig {
+  std::uint32_t max_requests{8192};  ///< accepted and not yet ended
+  std::uint32_t max_nodes{1024};
+  std::uint32_t max_models{256};
+  std::uint16_t n_tiers{8};
+  TimeNs ageing_ns{base::never_ns};
+  std::uint8_t attempts_max{3};      ///< times that one request is run, first one included, when devices are lost
+};
+
+struct ModelConfig {
+  std::uint32_t max_batch_size{64};
+  TimeNs batch_delay_ns_max{2'000'000};
+  bool idempotent{true};             ///< may be run again after a device failed or was lost
+};
+
+struct NodeConfig {
+  TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
+};
+
+/// A batch from the moment its node is called until it ends. While open, requests of the same lane still join.
+struct Batch {
+  std::uint64_t id{};
+  std::uint32_t lane{};
+  ModelId model{};
+  bool open{}, running{};
+  TimeNs opened_ns{}, start_ns{}, expected_end_ns{};
+  contracts::BatchShape shape{};
+  std::vector<std::uint32_t> members{};  ///< request slots
+};
+
+/// Generation-tagged slot of an accepted request; 0 is none.
+using RequestHandle = std::uint64_t;
+
+/// The engine: events in, actions out, time handed in. One owner at a time; no thread, clock, lock or random source of its own,
+/// so the live driver and the simulator run this very code. After events, the owner calls schedule() and carries out
+/// actions(), which it then clears.
+/// Cost: an event O(log pending); schedule() O(nodes that hold the model) per lane that something happened to.
+class StateMachine {
+ public:
+  StateMachine(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, std::unique_ptr<route::RoutingPolicy>,
+               std::unique_ptr<batch::BatchingPolicy>);
+
+  // Membership. Ids come from the fleet.
+  void add_model(ModelId, const ModelConfig&);
+  void add_node(NodeId, const NodeConfig&);
+  /// After Fleet::load_model / unload_model: requests may go there, or must leave.
+  void residency_changed(TimeNs now_ns, NodeId);
+  /// Nothing more is sent there; what was bound to it is bound anew. node_empty() says when it has run dry.
+  void drain_node(TimeNs now_ns, NodeId);
+  [[nodiscard]] bool node_empty(NodeId) const noexcept;
+
+  // Events.
+  RequestHandle arrive(TimeNs now_ns, const contracts::Request&);
+  bool cancel(TimeNs now_ns, RequestHandle, Reason);
+  void cancel_all(TimeNs now_ns, Reason);
+  /// The node's worker is ready: its oldest open batch closes. nullptr: there is none (its members were cancelled).
+  [[nodiscard]] const Batch* claim(TimeNs now_ns, NodeId);
+  /// The inputs were copied and the run begins: from here on it can hang.
+  void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
+  /// false: the batch was given up before; nothing of it is used.
+  bool complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
+  void node_lost(TimeNs now_ns, NodeId);
+  void node_back(TimeNs now_ns, NodeId);
+  void tick(TimeNs now_ns);
+
+  void schedule(TimeNs now_ns);
+  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.empty() ? base::never_ns : timers_.front().at_ns; }
+  [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
+  [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
+
+  [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
+  [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
+  [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
+
+ private:
+  enum class Where : std::uint8_t { free, waiting, in_batch };
+  struct Slot {
+    contracts::Request request{};
+    std::uint32_t generation{1}, lane{};
+    NodeId node{base::no_node};
+    std::uint64_t batch_id{};
+    double reserved_s{};
+    Where where{Where::free};
+    std::uint8_t attempts{};
+    bool solo{};   ///< runs alone: its batch failed, and one bad member must fail alone
+    bool doomed{}; ///< cancelled while running
+    Reason doomed_reason{};
+  };
+  struct Lane {
+    ModelId model{};
+    std::uint64_t require{};
+    NodeId bound{base::no_node};  ///< no_node: device and batch are chosen together
+    queue::TieredLane queue;
+    ArrivalRate rate{};
+    double work_pending{};
+    TimeNs timer_ns{base::never_ns};  ///< earliest entry of this lane in timers_
+    bool dirty{};
+  };
+  struct Node {
+    bool known{};
+    TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
+    std::vector<Batch> in_flight{};
+    std::vector<std::uint32_t> bound_lanes{};
+    std::unique_ptr<Stats> stats{};
+  };
+  struct ModelState {
+    bool known{};
+    ModelConfig config{};
+    std::vector<NodeId> nodes{};           ///< where it is resident
+    std::vector<std::uint32_t> lanes{};    ///< the joint ones; one for each set of labels asked for
+    std::unique_ptr<Stats> stats{};
+  };
+  struct Timer {
+    TimeNs at_ns;
+    std::uint32_t index;
+    bool is_node;
+  };
+  /// One device in the joint choice: seconds from now until it is free, and the line service = base + n * slope.
+  struct Candidate {
+    NodeId node;
+    double free_in_s, base_s, slope_s;
+    std::uint32_t joined;  ///< already in its open batch
+    bool takes;            ///< has a free slot or an open batch of this lane
+    [[nodiscard]] double finish_s(std::uint32_t n) const noexcept { return free_in_s + base_s + slope_s * n; }
+  };
+
+  // state_machine.cpp
+  std::uint32_t lane_for(const contracts::Request&, NodeId bound);
+  void enqueue(TimeNs now_ns, std::uint32_t slot);
+  void rebind(TimeNs now_ns, Node&);
+  void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
+  void give_up(TimeNs now_ns, NodeId, Batch&, Reason);
+  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  void unreserve(Slot&) noexcept;
+  void leave_lane(std::uint32_t slot);
+  void mark(std::uint32_t lane);
+  void mark_node(NodeId);
+  void set_timer(TimeNs at_ns, std::uint32_t index, bool is_node);
+  void expire(TimeNs now_ns, Lane&);
+  void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
+  void count(std::uint32_t slot, Reason) noexcept;
+
+  // schedule.cpp
+  bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
+  void gather(TimeNs now_ns, std::uint32_t lane);
+  [[nodiscard]] bool carries(NodeId, std::uint64_t require) const noexcept;
+  void consider(TimeNs now_ns, std::uint32_t lane, NodeId, double work_mean);
+  [[nodiscard]] double finish_of_all_s(std::uint32_t n_requests, std::uint32_t max_batch_size) const noexcept;
+  bool serve(TimeNs now_ns, std::uint32_t lane, const Candidate&, std::uint32_t n_share);
+  void fill(TimeNs now_ns, std::uint32_t lane, const Candidate&, Batch&, std::uint32_t n_more);
+  [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
+  [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept;
+
+  EngineConfig config_;
+  route::Fleet& fleet_;
+  contracts::LatencyTable& latency_;
+  route::RouteView view_;  ///< what policies that bind on arrival see of the fleet
+  std::unique_ptr<route::RoutingPolicy> routing_;
+  std::unique_ptr<batch::BatchingPolicy> batching_;
+  queue::QueueSlots queue_slots_;
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> free_slots_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<std::uint32_t> dirty_;
+  std::vector<Node> nodes_;
+  std::vector<ModelState> models_;
+  std::vector<Timer> timers_;  ///< binary heap, earliest first; stale entries are skipped when they come up
+  std::vector<Candidate> candidates_;
+  std::vector<Action> actions_;
+  double alone_s_{};           ///< the soonest that any device of the lane in hand could finish one request
+  std::uint64_t next_batch_id_{1}, next_seq_{0};
+  std::uint32_t n_pending_{};
+};
+
+}  // namespace infcore::engine

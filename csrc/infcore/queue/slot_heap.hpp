@@ -1,0 +1,102 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <vector>
+
+namespace infcore::queue {
+
+/// Indexed 4-ary min-heap of slots by key. Single-threaded. O(log n) push and remove, O(1) top.
+///
+/// Every call is handed an `Index`: position(slot) -> uint32_t&, where the heap keeps each slot's place, and
+/// first(a, b) -> bool, the order of two slots with equal keys. So an empty heap is one empty vector, and thousands of
+/// them can share an arena. Four children: half the levels of a binary heap, and the four keys share a cache line.
+class SlotHeap {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return nodes_.empty(); }
+  [[nodiscard]] std::uint32_t top() const noexcept { return nodes_.front().slot; }
+  [[nodiscard]] std::int64_t top_key() const noexcept { return nodes_.front().key; }
+
+  /// Room for one more, growing geometrically. False: out of memory, nothing changed.
+  [[nodiscard]] bool make_room() noexcept {
+    if (nodes_.size() < nodes_.capacity()) return true;
+    try {
+      nodes_.reserve(nodes_.empty() ? 8 : 2 * nodes_.size());
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    return true;
+  }
+
+  /// Precondition: make_room() was true.
+  template <class Index>
+  void push(Index index, std::int64_t key, std::uint32_t slot) noexcept {
+    nodes_.push_back({key, slot});
+    rise(index, nodes_.size() - 1, {key, slot});
+  }
+
+  /// Precondition: `slot` is in this heap.
+  template <class Index>
+  void remove(Index index, std::uint32_t slot) noexcept {
+    const std::size_t hole = index.position(slot);
+    const Node last = nodes_.back();
+    nodes_.pop_back();
+    if (hole == nodes_.size()) return;
+    // The last node belongs near the leaves: walk the hole down first, then let it rise, one comparison less a level.
+    rise(index, sink_hole(index, hole), last);
+  }
+
+ private:
+  struct Node {
+    std::int64_t key;
+    std::uint32_t slot;
+  };
+
+  template <class Index>
+  static bool less(Index index, const Node& a, const Node& b) noexcept {
+    return a.key != b.key ? a.key < b.key : index.first(a.slot, b.slot);
+  }
+
+  template <class Index>
+  void put(Index index, std::size_t at, const Node& node) noexcept {
+    nodes_[at] = node;
+    index.position(node.slot) = static_cast<std::uint32_t>(at);
+  }
+
+  template <class Index>
+  void rise(Index index, std::size_t at, const Node node) noexcept {
+    while (at > 0) {
+      const std::size_t parent = (at - 1) / 4;
+      if (!less(index, node, nodes_[parent])) break;
+      put(index, at, nodes_[parent]);
+      at = parent;
+    }
+    put(index, at, node);
+  }
+
+  /// Moves the least child up, level by level; returns the leaf where the hole ends.
+  template <class Index>
+  std::size_t sink_hole(Index index, std::size_t at) noexcept {
+    const std::size_t n = nodes_.size();
+    for (;;) {
+      const std::size_t child = 4 * at + 1;
+      if (child >= n) return at;
+      std::size_t least = child;
+      if (child + 3 < n) {
+        const std::size_t left = child + (less(index, nodes_[child + 1], nodes_[child]) ? 1 : 0);
+        const std::size_t right = child + 2 + (less(index, nodes_[child + 3], nodes_[child + 2]) ? 1 : 0);
+        least = less(index, nodes_[right], nodes_[left]) ? right : left;
+      } else {
+        for (std::size_t i = child + 1; i < n; ++i) {
+          if (less(index, nodes_[i], nodes_[least])) least = i;
+        }
+      }
+      put(index, at, nodes_[least]);
+      at = least;
+    }
+  }
+
+  std::vector<Node> nodes_;
+};
+
+}  // namespace infcore::queue

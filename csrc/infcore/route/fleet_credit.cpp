@@ -1,0 +1,188 @@
+// The half of Fleet that runs per request: signals, credit, and the columns published from them.
+#include <algorithm>
+#include <infcore/route/fleet.hpp>
+#include <thread>
+
+namespace infcore::route {
+namespace {
+
+using contracts::Credit;
+using contracts::NodeCredit;
+
+/// The time that one lost packet costs: Linux does not retransmit before 200 ms (TCP_RTO_MIN, net/tcp.h).
+constexpr double lost_packet_us = 200e3;
+/// A saturated device adds half a service time: the utilisation may be our own work, which waiting already counts.
+constexpr double pressure_when_saturated = 0.5;
+/// Memory that is merely full of weights and KV blocks slows nothing down; the last tenth does.
+constexpr double memory_pressure_from = 0.9;
+
+class RowLock {
+ public:
+  explicit RowLock(NodeCredit& row) noexcept : lock_(row.lock) {
+    while (lock_.exchange(1, std::memory_order_acquire) != 0)  // [L1]
+      while (lock_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
+  }
+  ~RowLock() { lock_.store(0, std::memory_order_release); }  // [L1]
+  RowLock(const RowLock&) = delete;
+  RowLock& operator=(const RowLock&) = delete;
+
+ private:
+  std::atomic<std::uint32_t>& lock_;
+};
+
+/// The same seconds give the same credit back, to the nanosecond.
+std::int64_t credit_ns(double service_s) noexcept {
+  constexpr double most_s = 1e6;  // 9,000 of them fit
+  return service_s > 0.0 ? base::to_ns(std::min(service_s, most_s)) : 0;
+}
+
+bool given(double figure) noexcept { return figure == figure; }
+
+void take(double& known, double figure) noexcept {
+  if (given(figure)) known = figure;
+}
+
+double or_zero(double figure) noexcept { return given(figure) ? figure : 0.0; }
+
+double inflight_of(const NodeCredit& row) noexcept {
+  const double since = static_cast<double>(row.own.inflight - row.own_at_inflight.inflight);
+  // A queue depth alone is a lower bound of the node's total.
+  const double signalled = given(row.last.inflight) ? row.last.inflight : or_zero(row.last.queue_depth);
+  return std::max(0.0, signalled + since);
+}
+
+double wait_ns_of(const NodeCredit& row) noexcept {
+  const double since_ns = static_cast<double>(row.own.reserved_ns - row.own_at_queue_wait.reserved_ns);
+  return std::max(0.0, or_zero(row.last.queue_wait_s) * 1e9 + since_ns / row.slots);
+}
+
+double others_ahead_of(const NodeCredit& row) noexcept {
+  if (given(row.last.queue_wait_s)) return 0.0;
+  return std::max(0.0, inflight_of(row) - static_cast<double>(row.own.inflight)) / row.slots;
+}
+
+double pressure_of(const Signal& last) noexcept {
+  const double busy = std::max(or_zero(last.cpu), or_zero(last.gpu));
+  const double full = (or_zero(last.memory) - memory_pressure_from) / (1.0 - memory_pressure_from);
+  return pressure_when_saturated * std::max(busy * busy, full);
+}
+
+double network_us_of(const NodeCredit& row) noexcept {
+  const Signal& last = row.last;
+  const double busy = or_zero(last.network);
+  return row.rtt_s * 1e6 * (1.0 + busy * busy) + or_zero(last.packet_loss) * lost_packet_us;
+}
+
+}  // namespace
+
+/// Under the row's lock, save in add().
+void Fleet::publish(std::uint32_t node) noexcept {
+  const NodeCredit& row = columns_.credit(node);
+  const contracts::FloatPair wait_inflight{static_cast<float>(wait_ns_of(row) * 1e-3),
+                                           static_cast<float>(inflight_of(row))};
+  columns_.wait_inflight(node).store(contracts::pack(wait_inflight), std::memory_order_relaxed);
+  columns_.others_ahead(node).store(static_cast<float>(others_ahead_of(row)), std::memory_order_relaxed);
+  columns_.changes(node / contracts::FleetColumns::block_nodes).fetch_add(1, std::memory_order_release);  // [F1]
+}
+
+void Fleet::reset_credit(NodeId node) noexcept {
+  NodeCredit& row = columns_.credit(node.value);
+  const RowLock hold(row);
+  row.slots = specs_[node.value].slots;
+  row.rtt_s = specs_[node.value].rtt_s;
+  row.own = row.own_at_inflight = row.own_at_queue_wait = {};
+  row.last = {.as_of_ns = untimed};
+  row.history = {};
+  const contracts::FloatPair pair{0.0f, static_cast<float>(network_us_of(row))};
+  columns_.pressure_network(node.value).store(contracts::pack(pair), std::memory_order_relaxed);
+  publish(node.value);
+}
+
+bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
+  NodeCredit& row = columns_.credit(node.value);
+  const RowLock hold(row);
+  Signal& last = row.last;
+  if (signal.as_of_ns < last.as_of_ns) return false;
+  const Credit then = row.history.at(signal.as_of_ns);
+  if (given(signal.inflight) || (given(signal.queue_depth) && !given(last.inflight))) row.own_at_inflight = then;
+  if (given(signal.queue_wait_s)) row.own_at_queue_wait = then;
+  last.as_of_ns = signal.as_of_ns;
+  take(last.queue_depth, signal.queue_depth);
+  take(last.inflight, signal.inflight);
+  take(last.cpu, signal.cpu);
+  take(last.gpu, signal.gpu);
+  take(last.memory, signal.memory);
+  take(last.network, signal.network);
+  take(last.packet_loss, signal.packet_loss);
+  take(last.queue_wait_s, signal.queue_wait_s);
+  const contracts::FloatPair pair{static_cast<float>(pressure_of(last)), static_cast<float>(network_us_of(row))};
+  columns_.pressure_network(node.value).store(contracts::pack(pair), std::memory_order_relaxed);
+  publish(node.value);
+  return true;
+}
+
+void Fleet::reserve(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
+  NodeCredit& row = columns_.credit(node.value);
+  const RowLock hold(row);
+  row.own.inflight += 1;
+  row.own.reserved_ns += credit_ns(service_s);
+  row.history.record(now_ns, row.own);
+  publish(node.value);
+}
+
+void Fleet::release(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
+  NodeCredit& row = columns_.credit(node.value);
+  const RowLock hold(row);
+  row.own.inflight -= 1;
+  row.own.reserved_ns -= credit_ns(service_s);
+  row.history.record(now_ns, row.own);
+  publish(node.value);
+}
+
+double Fleet::wait_s(NodeId node) const noexcept {
+  const std::uint64_t word = columns_.wait_inflight(node.value).load(std::memory_order_relaxed);
+  return static_cast<double>(contracts::unpack(word).first) * 1e-6;
+}
+
+std::uint32_t Fleet::inflight(NodeId node) const noexcept {
+  const std::uint64_t word = columns_.wait_inflight(node.value).load(std::memory_order_relaxed);
+  return static_cast<std::uint32_t>(contracts::unpack(word).second);
+}
+
+NodeState Fleet::state(NodeId node) const noexcept {
+  return static_cast<NodeState>(columns_.state(node.value).load(std::memory_order_acquire));
+}
+
+bool Fleet::resident(NodeId node, ModelId model) const noexcept {
+  const auto& word = columns_.resident(model.value, node.value / 64);
+  return (word.load(std::memory_order_acquire) >> (node.value & 63u) & 1u) != 0;
+}
+
+double Fleet::price_per_hour(NodeId node) const noexcept {
+  return columns_.price_per_hour(node.value).load(std::memory_order_relaxed);
+}
+
+std::uint32_t Fleet::slots(NodeId node) const noexcept {
+  return columns_.slots(node.value).load(std::memory_order_relaxed);
+}
+
+std::uint32_t Fleet::kind_id(NodeId node) const noexcept {
+  return columns_.kind_id(node.value).load(std::memory_order_relaxed);
+}
+
+std::uint64_t Fleet::born(NodeId node) const noexcept {
+  return columns_.born(node.value).load(std::memory_order_relaxed);
+}
+
+void Fleet::read(NodeId node, Credit& own, Signal& last) const noexcept {
+  NodeCredit& row = columns_.credit(node.value);
+  const RowLock hold(row);
+  own = row.own;
+  last = row.last;
+}
+
+std::uint32_t Fleet::n_nodes() const noexcept { return columns_.header().n_nodes.load(std::memory_order_acquire); }
+
+std::uint64_t Fleet::version() const noexcept { return columns_.header().version.load(std::memory_order_acquire); }
+
+}  // namespace infcore::route

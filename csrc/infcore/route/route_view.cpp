@@ -1,0 +1,125 @@
+#include <bit>
+#include <infcore/route/route_view.hpp>
+#include <limits>
+
+namespace infcore::route {
+namespace {
+
+constexpr std::uint32_t block_nodes = contracts::FleetColumns::block_nodes;
+
+ScoreQuery score_query(const RouteQuery& query) noexcept {
+  const float budget_us = query.deadline_ns == base::never_ns
+                              ? std::numeric_limits<float>::infinity()
+                              : static_cast<float>(static_cast<double>(query.deadline_ns - query.now_ns) * 1e-3);
+  return {static_cast<float>(query.work), budget_us};
+}
+
+}  // namespace
+
+RouteView::RouteView(const Fleet& fleet, const contracts::LatencyTable& latency) : fleet_(&fleet), latency_(&latency) {
+  const std::size_t n = std::size_t{fleet.columns().n_words()} * 64;
+  seen_.resize(n / block_nodes);
+  candidates_.resize(n / 64);
+  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pressure_, &network_us_, &cost_us_}) column->resize(n);
+}
+
+bool RouteView::find_candidates(const RouteQuery& query) noexcept {
+  const auto& columns = fleet_->columns();
+  n_nodes_ = fleet_->n_nodes();
+  std::uint64_t any = 0;
+  for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) {
+    std::uint64_t passing = columns.up(word).load(std::memory_order_acquire);  // [F2]
+    passing &= columns.resident(query.model.value, word).load(std::memory_order_acquire);
+    if ((query.require & Fleet::no_such_label) != 0) passing = 0;
+    for (std::uint64_t left = query.require; left != 0 && passing != 0; left &= left - 1) {
+      const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
+      passing &= columns.labelled(bit, word).load(std::memory_order_acquire);
+    }
+    candidates_[word] = passing;
+    any |= passing;
+  }
+  copy_changed();  // after the up bits, so that the row of a node seen up is seen too
+  return any != 0;
+}
+
+void RouteView::copy_changed() noexcept {
+  const auto& columns = fleet_->columns();
+  for (std::uint32_t block = 0; block * block_nodes < n_nodes_; ++block) {
+    const std::uint32_t changes = columns.changes(block).load(std::memory_order_acquire);  // [F1]
+    if (changes == seen_[block]) continue;
+    seen_[block] = changes;
+    for (std::uint32_t node = block * block_nodes; node < (block + 1) * block_nodes; ++node) {
+      const auto ours = contracts::unpack(columns.wait_inflight(node).load(std::memory_order_relaxed));
+      const auto theirs = contracts::unpack(columns.pressure_network(node).load(std::memory_order_relaxed));
+      wait_us_[node] = ours.first;
+      inflight_[node] = ours.second;
+      others_ahead_[node] = columns.others_ahead(node).load(std::memory_order_relaxed);
+      pressure_[node] = theirs.first;
+      network_us_[node] = theirs.second;
+    }
+  }
+}
+
+ScoreColumns RouteView::columns_of(ModelId model) const noexcept {
+  const auto curves = latency_->single(model);
+  return {wait_us_.data(), others_ahead_.data(), pressure_.data(), network_us_.data(),
+          curves.fixed_us, curves.per_work_us,   curves.tail};
+}
+
+float RouteView::score_all(const RouteQuery& query) noexcept {
+  return score(columns_of(query.model), score_query(query), candidates_.data(), n_nodes_, cost_us_.data());
+}
+
+bool RouteView::filter(const RouteQuery& query) noexcept {
+  if (!find_candidates(query)) return false;
+  if (query.deadline_ns == base::never_ns) return true;
+  constexpr float none = std::numeric_limits<float>::infinity();
+  if (score_all(query) == none) return false;
+  for (std::uint32_t node = 0; node < n_nodes_; ++node)
+    if (cost_us_[node] == none) candidates_[node / 64] &= ~(std::uint64_t{1} << (node % 64));
+  return true;
+}
+
+NodeId RouteView::fastest(const RouteQuery& query) noexcept {
+  if (!find_candidates(query)) return base::no_node;
+  const float least = score_all(query);
+  if (least == std::numeric_limits<float>::infinity()) return base::no_node;
+  for (std::uint32_t first = 0; first < n_nodes_; first += block_nodes) {
+    std::uint32_t equal = 0;
+    for (std::uint32_t lane = 0; lane < block_nodes; ++lane)
+      equal |= static_cast<std::uint32_t>(cost_us_[first + lane] == least) << lane;
+    if (equal != 0) return NodeId{first + static_cast<std::uint32_t>(std::countr_zero(equal))};
+  }
+  return base::no_node;
+}
+
+NodeId RouteView::next_candidate(std::uint32_t from) const noexcept {
+  for (std::uint32_t word = from / 64; word * 64 < n_nodes_; ++word) {
+    std::uint64_t left = candidates_[word];
+    if (word == from / 64) left &= ~std::uint64_t{0} << (from % 64);
+    if (left != 0) return NodeId{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+  }
+  return base::no_node;
+}
+
+CostTerms RouteView::terms(const RouteQuery& query, NodeId node) noexcept {
+  n_nodes_ = fleet_->n_nodes();
+  copy_changed();
+  const ScoreQuery q = score_query(query);
+  const NodeScore s = NodeScore::of(columns_of(query.model), q, node.value);
+  return {s.wait_us, s.service_us, s.load_us, s.network_us, s.cost_us, s.upper_us > q.budget_us};
+}
+
+Filtered RouteView::why_not(const RouteQuery& query, NodeId node) noexcept {
+  if (fleet_->state(node) != NodeState::up) return Filtered::not_up;
+  if (!fleet_->resident(node, query.model)) return Filtered::no_model;
+  if ((query.require & Fleet::no_such_label) != 0) return Filtered::no_label;
+  for (std::uint64_t left = query.require; left != 0; left &= left - 1) {
+    const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
+    const std::uint64_t carriers = fleet_->columns().labelled(bit, node.value / 64).load(std::memory_order_acquire);
+    if ((carriers >> (node.value % 64) & 1u) == 0) return Filtered::no_label;
+  }
+  return terms(query, node).late ? Filtered::late : Filtered::no;
+}
+
+}  // namespace infcore::route

@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <infcore/contracts/latency_table.hpp>
+#include <infcore/route/fleet.hpp>
+#include <infcore/route/route_query.hpp>
+#include <infcore/route/score.hpp>
+#include <vector>
+
+namespace infcore::route {
+
+/// Why a node is no candidate.
+enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late };
+
+/// One router's view of a fleet: a private copy of the columns, brought up to date where they changed, the latency
+/// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes.
+///
+/// Each router and each engine has its own; one thread at a time. The fleet and the table outlive it.
+class RouteView {
+ public:
+  RouteView(const Fleet& fleet, const contracts::LatencyTable& latency);
+
+  /// Candidates: up, holding the model, carrying the labels, and, where there is a deadline, able to meet it.
+  /// False where there is none.
+  bool filter(const RouteQuery& query) noexcept;
+  /// The candidate of least cost, the lowest id among equals; base::no_node without candidates.
+  [[nodiscard]] NodeId fastest(const RouteQuery& query) noexcept;
+
+  /// After filter(): the first candidate with an id >= `from`; base::no_node where there is none.
+  [[nodiscard]] NodeId next_candidate(std::uint32_t from) const noexcept;
+  /// After filter().
+  [[nodiscard]] float inflight(NodeId node) const noexcept { return inflight_[node.value]; }
+
+  /// What the node costs now, whether it is a candidate or not.
+  [[nodiscard]] CostTerms terms(const RouteQuery& query, NodeId node) noexcept;
+  [[nodiscard]] Filtered why_not(const RouteQuery& query, NodeId node) noexcept;
+
+  [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
+  [[nodiscard]] const contracts::LatencyTable& latency() const noexcept { return *latency_; }
+
+ private:
+  bool find_candidates(const RouteQuery& query) noexcept;
+  void copy_changed() noexcept;
+  float score_all(const RouteQuery& query) noexcept;
+  [[nodiscard]] ScoreColumns columns_of(ModelId model) const noexcept;
+
+  const Fleet* fleet_;
+  const contracts::LatencyTable* latency_;
+  std::uint32_t n_nodes_{};
+  std::vector<std::uint32_t> seen_;  // FleetColumns::changes, as of our copy
+  std::vector<std::uint64_t> candidates_;
+  std::vector<float> wait_us_, inflight_, others_ahead_, pressure_, network_us_, cost_us_;
+};
+
+}  // namespace infcore::route

@@ -1,0 +1,40 @@
+#include <infcore/base/errors.hpp>
+#include <infcore/route/routing_policy.hpp>
+
+namespace infcore::route {
+
+#define ROUTING_POLICY(name) std::unique_ptr<RoutingPolicy> make_##name(std::uint64_t seed);
+#include <infcore/route/routing_registry.def>
+#undef ROUTING_POLICY
+
+namespace {
+
+struct Entry {
+  const char* name;
+  std::unique_ptr<RoutingPolicy> (*make)(std::uint64_t seed);
+};
+
+constexpr Entry registry[] = {
+#define ROUTING_POLICY(name) {#name, &make_##name},
+#include <infcore/route/routing_registry.def>
+#undef ROUTING_POLICY
+};
+
+}  // namespace
+
+std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed) {
+  std::string known;
+  for (const Entry& entry : registry) {
+    if (name == entry.name) return entry.make(seed);
+    known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw UnknownName("policy", std::string(name), known);
+}
+
+std::vector<std::string> routing_policies() {
+  std::vector<std::string> names;
+  for (const Entry& entry : registry) names.emplace_back(entry.name);
+  return names;
+}
+
+}  // namespace infcore::route

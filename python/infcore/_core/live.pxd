@@ -1,0 +1,41 @@
+from libcpp.memory cimport unique_ptr
+
+from infcore._cpp.engine cimport Driver, Hub, LiveRequest
+from infcore._core.staging cimport ModelSpec
+
+
+cdef class Live:
+    """Owns the driver; futures, hubs and threads keep it, so that it outlives them."""
+    cdef unique_ptr[Driver] c_obj
+    cdef Arrivals threads          # where completions for threads arrive
+    cdef dict loops                # event loop -> Arrivals
+    cdef object last_loop
+    cdef Arrivals last_arrivals
+    cdef bint deferring            # inside a loop's drain: the dispatcher is told once, at its end
+    cdef public dict node_names    # id -> device name
+    cdef Arrivals of_loop(self, object loop)
+
+
+cdef class Arrivals:
+    """One hub, and what runs when something arrives on it."""
+    cdef Hub* hub
+    cdef Live live
+    cdef object loop
+    cdef int drain(self) except -1
+
+
+cdef class Future:
+    cdef LiveRequest c
+    cdef Live live
+    cdef ModelSpec spec
+    cdef Arrivals arrivals
+    cdef object loop
+    cdef object held               # the inputs, until the engine is done with them
+    cdef object callback, context  # the first one: a task's wake-up, mostly
+    cdef list more_callbacks
+    cdef object value, error
+    cdef bint resolved, settled
+    cdef public bint _asyncio_future_blocking
+    cdef int settle(self) except -1
+    cdef int resolve(self) except -1
+    cdef object take(self)

@@ -1,0 +1,38 @@
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
+
+cdef extern from * nogil:
+    """
+    #include <infcore/device/packer.hpp>
+    typedef std::span<const infcore::device::RowSource> InfcoreRows;
+    """
+    cdef cppclass RowSpan "InfcoreRows":
+        RowSpan() noexcept
+        RowSpan(const RowSource*, size_t) noexcept
+
+
+cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil:
+    cdef enum:
+        max_rank
+        max_item_bytes
+
+    cdef cppclass byte "std::byte":
+        pass
+
+    cdef cppclass RowSource:
+        const byte* data
+        const int64_t* dims
+
+    cdef cppclass PadLayout:
+        PadLayout() noexcept
+        uint32_t item_bytes
+        uint32_t rank
+        uint32_t batch_axis
+        int64_t dims_max[max_rank]
+        byte pad_item[max_item_bytes]
+
+    void pad_rows(RowSpan, const PadLayout&, byte* dst) noexcept
+    void dims_max_of(RowSpan, uint32_t rank, int64_t* out) noexcept
+    int64_t packed_steps(RowSpan) noexcept
+    void cu_seqlens_of(RowSpan, int32_t* out) noexcept
+    void pack_rows(RowSpan, size_t step_bytes, byte* dst) noexcept

@@ -1,0 +1,154 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
+from infcore._cpp.device cimport RowSource
+from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.route cimport Fleet
+from infcore._cpp.telemetry cimport Histogram
+
+
+cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts" nogil:
+    cdef cppclass Request:
+        uint64_t cookie
+        TimeNs arrival_ns
+        TimeNs deadline_ns
+        double work
+        uint64_t require
+        ModelId model
+        uint16_t tier
+
+
+cdef extern from "<infcore/contracts/batch.hpp>" namespace "infcore::contracts" nogil:
+    cdef cppclass BatchShape:
+        uint32_t n_requests
+        double work_sum
+        double work_max
+
+
+cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogil:
+    cdef enum class ActionKind(uint8_t):
+        dispatch
+        reject
+        shed
+        cancel
+        complete
+    cdef enum class Reason(uint8_t):
+        none
+        ok
+        queue_full
+        deadline
+        device_failed
+        device_lost
+        device_removed
+        caller
+        closing
+
+
+cdef extern from "<infcore/engine/hub.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass Chain "infcore::queue::DoneChain<infcore::engine::LiveRequest>":
+        LiveRequest* take_all() noexcept
+        cbool empty() noexcept
+    cdef cppclass Hub:
+        int fd() noexcept
+        Chain& chain() noexcept
+        void clear() noexcept
+
+
+cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine" nogil:
+    cdef enum class LiveState(uint8_t):
+        pending
+        done
+        cancelled
+    cdef cppclass LiveRequest:
+        LiveRequest* next
+        void* owner
+        Hub* hub
+        Request request
+        Reason reason
+        ActionKind kind
+        NodeId node
+        uint32_t member
+        void* payload
+        TimeNs end_ns
+        RowSource* rows
+        int64_t* room_for_dims(uint32_t) except +infcore_translate
+        void room_for_rows(uint32_t) except +infcore_translate
+    cbool wait_ended(LiveRequest&, double) except +infcore_translate
+    LiveState state_of(const LiveRequest&) noexcept
+
+
+cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass Stats:
+        uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
+        double busy_s, work
+        Histogram queue_s, batch_wait_s, service_s, latency_s
+
+
+cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass EngineConfig:
+        EngineConfig() noexcept
+        uint32_t max_requests
+        uint32_t max_nodes
+        uint32_t max_models
+        uint16_t n_tiers
+        TimeNs ageing_ns
+    cdef cppclass ModelConfig:
+        ModelConfig() noexcept
+        uint32_t max_batch_size
+        TimeNs batch_delay_ns_max
+        cbool idempotent
+    cdef cppclass NodeConfig:
+        NodeConfig() noexcept
+        TimeNs run_limit_ns
+
+
+cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
+    cdef cppclass EmulatedTimer:
+        EmulatedTimer(double, uint64_t) noexcept
+
+
+cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil:
+    cdef enum class Wake(uint8_t):
+        stop
+        batch
+        control
+    cdef cppclass WorkBatch:
+        WorkBatch() noexcept
+        uint64_t id
+        ModelId model
+        BatchShape shape
+        vector[LiveRequest*] members
+    cdef cppclass Driver:
+        Driver(const EngineConfig&, Fleet&, LatencyTable&, const string&, const string&, uint64_t,
+               const ManualTime*) except +infcore_translate
+        cbool submit(LiveRequest&, cbool) noexcept
+        void flush() noexcept
+        cbool cancel(LiveRequest&) noexcept
+        Hub& add_hub(cbool) except +infcore_translate
+        cbool dispatch_loop(Hub&) noexcept
+        void add_prompt(int) noexcept
+        cbool prompt() noexcept
+        void stop() noexcept
+        Wake wait_batch(NodeId) noexcept
+        cbool claim(NodeId, WorkBatch&) except +infcore_translate
+        void started(NodeId, const WorkBatch&) noexcept
+        uint32_t finish(NodeId, const WorkBatch&, cbool, void*) noexcept
+        Wake run_emulated(NodeId, EmulatedTimer&, const vector[Curve]&) noexcept
+        void control(NodeId) noexcept
+        TimeNs now_ns() noexcept
+        uint32_t n_open() noexcept
+        void check_not_forked() except +infcore_translate
+        void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        void add_node(NodeId, const NodeConfig&) except +infcore_translate
+        void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void set_resident(ModelId, NodeId, cbool) except +infcore_translate
+        void drain_node(NodeId) except +infcore_translate
+        cbool node_empty(NodeId) except +infcore_translate
+        void cancel_all() except +infcore_translate
+        unique_ptr[Stats] model_stats(ModelId) except +infcore_translate
+        unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

@@ -1,0 +1,85 @@
+"""Builds and runs every tests/native/test_*.cpp (GoogleTest) with the core's C++ sources, under a chosen sanitizer.
+
+python tests/native/run.py [--sanitize none|address,undefined|thread] [--filter GTEST_FILTER] [NAME...]
+Exit status: 0 all passed, 1 a test or the build failed, 2 bad arguments or GoogleTest is missing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import cpp_build
+
+SANITIZER_FLAGS = {
+    "none": ["-O2", "-g1"],
+    "address,undefined": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
+    # GCC's thread sanitizer warns of every fence because it does not see them; futex.hpp says why that is all right.
+    "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread", "-Wno-tsan"],
+}
+TIMEOUT_S = 600
+
+
+def build(names: list[str], sanitize: str) -> list[Path]:
+    build_dir = cpp_build.ROOT / "build" / f"native-{sanitize.replace(',', '-')}"
+    flags = [*SANITIZER_FLAGS[sanitize], *cpp_build.WARNINGS]
+    tests = sorted(t for t in HERE.glob("test_*.cpp") if not names or t.stem in names)
+    if not tests:
+        sys.exit(f"no test named {names}; known: {[t.stem for t in sorted(HERE.glob('test_*.cpp'))]}")
+    core = cpp_build.core_sources()
+    objects = cpp_build.in_parallel(lambda s: cpp_build.compile_object(s, build_dir, flags), core + tests)
+    link_flags = [f for f in flags if f.startswith("-fsanitize")] + ["-lgtest_main", "-lgtest", "-ldl"]
+    n_core = len(core)
+    return cpp_build.in_parallel(
+        lambda pair: cpp_build.link([pair[1], *objects[:n_core]], build_dir / pair[0].stem, link_flags),
+        list(zip(tests, objects[n_core:], strict=True)),
+    )
+
+
+def run(program: Path, sanitize: str, gtest_filter: str) -> bool:
+    # The thread sanitizer's shadow memory does not bear address space randomisation of every kernel.
+    command = ["setarch", "-R", str(program)] if sanitize == "thread" else [str(program)]
+    env = os.environ | {
+        "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+        "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }
+    begin_s = time.monotonic()
+    done = subprocess.run(
+        [*command, f"--gtest_filter={gtest_filter}", "--gtest_brief=1"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    ok = done.returncode == 0
+    print(f"{program.stem} [{sanitize}]: {'passed' if ok else 'FAILED'} in {time.monotonic() - begin_s:.1f} s")
+    if not ok:
+        print(done.stdout + done.stderr)
+    return ok
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sanitize", choices=sorted(SANITIZER_FLAGS), default="none")
+    parser.add_argument("--filter", default="*", help="passed on as --gtest_filter")
+    parser.add_argument("names", nargs="*", help="test_queue and so on; none: all")
+    args = parser.parse_args()
+    cpp_build.require_header("gtest/gtest.h", "libgtest-dev")
+    try:
+        programs = build(args.names, args.sanitize)
+    except cpp_build.BuildError as error:
+        print(error)
+        return 1
+    failed = [program.stem for program in programs if not run(program, args.sanitize, args.filter)]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
