@@ -4,13 +4,10 @@ from infcore._core.base import Clock, ManualClock
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
-from infcore.packing import Packed, pack, unpack
-from infcore.telemetry import Histogram
-
-__version__ = "0.1.0"
-__all__ = ["Clock", "Histogram", "ManualClock", "Packed", "pack", "unpack", *_errors]
 from infcore.onnx_device import OnnxDevice
+from infcore.packing import Packed, pack, unpack
 from infcore.request import Model, TensorSpec
+from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,9 +16,13 @@ __all__ = [
     "Curve",
     "Device",
     "EmulatedDevice",
+    "Histogram",
     "ManualClock",
     "Model",
     "OnnxDevice",
+    "Packed",
     "TensorSpec",
+    "pack",
+    "unpack",
     *_errors,
 ]

@@ -34,6 +34,7 @@ enum class Reason : std::uint8_t {
   device_lost,      ///< retry, complete: the device stopped answering
   device_removed,   ///< retry: the device it was bound to is leaving
   caller,           ///< cancel
+  unloaded,         ///< reject: its model is there no more
   closing           ///< cancel: the engine is being closed
 };
 

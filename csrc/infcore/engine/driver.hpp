@@ -63,6 +63,7 @@ class Driver {
   // Membership, by the engine's controlling threads.
   void control(NodeId) noexcept;  ///< wakes that worker with Wake::control
   void add_model(ModelId, const ModelConfig&);
+  void remove_model(ModelId);
   void add_node(NodeId, const NodeConfig&);
   void set_prior(ModelId, NodeId, const contracts::Curve&);
   void set_resident(ModelId, NodeId, bool resident);

@@ -7,6 +7,10 @@ void Driver::add_model(ModelId model, const ModelConfig& config) {
   with_machine([&](StateMachine& machine, TimeNs) { machine.add_model(model, config); });
 }
 
+void Driver::remove_model(ModelId model) {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.remove_model(now_ns, model); });
+}
+
 void Driver::add_node(NodeId node, const NodeConfig& config) {
   with_machine([&](StateMachine& machine, TimeNs) { machine.add_node(node, config); });
 }

@@ -49,6 +49,17 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
   state.config = config;
 }
 
+void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
+  for (const auto& lane : lanes_) {
+    if (lane->model != model) continue;
+    while (lane->queue.size() > 0) {
+      const std::uint32_t slot = lane->queue.front(now_ns);
+      leave_lane(slot);
+      end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+    }
+  }
+}
+
 void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.known = true;

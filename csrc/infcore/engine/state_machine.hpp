@@ -64,6 +64,8 @@ class StateMachine {
 
   // Membership. Ids come from the fleet.
   void add_model(ModelId, const ModelConfig&);
+  /// What waits for it is rejected; what runs is answered.
+  void remove_model(TimeNs now_ns, ModelId);
   void add_node(NodeId, const NodeConfig&);
   /// After Fleet::load_model / unload_model: requests may go there, or must leave.
   void residency_changed(TimeNs now_ns, NodeId);

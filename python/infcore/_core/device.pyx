@@ -14,8 +14,8 @@ from infcore.errors import InvalidArgument, InvalidType
 
 cnp.import_array()
 
-# A copy at least this large gives the GIL up: taking it back may cost another thread's whole switch interval (5 ms),
-# and this much is copied in some 20 us.
+# Only a copy at least this large gives the GIL up: taking it back may cost another thread's whole switch interval
+# (5 ms by default), far more than a smaller copy holds the others up.
 cdef size_t nogil_bytes_min = 256 * 1024
 
 

@@ -14,7 +14,7 @@ from infcore._core.staging cimport BatchResult, ModelSpec
 
 from infcore._core.staging import zeros_of
 from infcore.errors import (Cancelled, DeadlineExceeded, DeviceError, DeviceLost, EngineClosed, InvalidArgument,
-                            InvalidType, QueueFull)
+                            InvalidType, QueueFull, UnknownName)
 
 cdef extern from "Python.h":
     int PyContext_Enter(object) except -1
@@ -51,18 +51,18 @@ cdef class Live:
         self.last_arrivals = arrivals
         return arrivals
 
-    def forget_loops(self):
-        """At the engine's end: no loop watches our descriptors any more."""
+    def leave_loops(self):
+        """At the engine's end: what is left is told, and no loop watches our descriptors any more."""
         for loop, arrivals in self.loops.items():
-            if not loop.is_closed():
-                loop.remove_reader((<Arrivals>arrivals).hub.fd())
+            if loop.is_running():
+                loop.call_soon_threadsafe((<Arrivals>arrivals).leave)
+            elif not loop.is_closed():
+                (<Arrivals>arrivals).leave()
         self.loops = {}
         self.last_loop = self.last_arrivals = None
 
-    def drain_all(self):
+    def drain_threads(self):
         self.threads.drain()
-        for arrivals in self.loops.values():
-            (<Arrivals>arrivals).drain()
 
 
 @cython.final
@@ -76,6 +76,10 @@ cdef class Arrivals:
         finally:
             self.live.deferring = False
             self.live.c_obj.get().flush()
+
+    def leave(self):
+        self.drain()
+        self.loop.remove_reader(self.hub.fd())
 
     cdef int drain(self) except -1:
         cdef LiveRequest* request = self.hub.chain().take_all()
@@ -174,6 +178,8 @@ cdef class Future:
             return DeviceLost(f"{what}: device {self.device!r} stopped answering, {waited}, and it may not run again")
         if self.c.reason == Reason.queue_full:
             return QueueFull(f"{what}: the engine holds as many requests as max_requests allows")
+        if self.c.reason == Reason.unloaded:
+            return UnknownName(f"{what}: the model was unloaded {waited}")
         return EngineClosed(f"{what}: the engine was closed {waited}")
 
     def _make_cancelled_error(self):

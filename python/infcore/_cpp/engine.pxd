@@ -46,6 +46,7 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         device_lost
         device_removed
         caller
+        unloaded
         closing
 
 
@@ -144,6 +145,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         uint32_t n_open() noexcept
         void check_not_forked() except +infcore_translate
         void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        void remove_model(ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
         void set_resident(ModelId, NodeId, cbool) except +infcore_translate

@@ -1,0 +1,22 @@
+from libcpp.memory cimport unique_ptr
+
+from infcore._cpp.engine cimport Driver, WorkBatch
+from infcore._cpp.base cimport NodeId
+from infcore._cpp.latency cimport LatencyTable
+from infcore._core.base cimport Clock
+from infcore._core.fleet cimport Fleet
+from infcore._core.live cimport Live
+
+
+cdef class Workers:
+    cdef readonly Fleet fleet
+    cdef Live live
+    cdef Driver* driver            # live's
+    cdef unique_ptr[LatencyTable] latency
+    cdef Clock clock
+    cdef dict newest               # name -> ModelSpec, or what an alias chooses with
+    cdef dict versions             # (name, version) -> ModelSpec
+    cdef list by_id                # model id -> ModelSpec, or None
+    cdef int n_tiers
+    cdef bint accepting
+    cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings)

@@ -1,0 +1,265 @@
+"""What runs behind the engine's border: the dispatcher, one worker per device, membership, figures."""
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
+from infcore._cpp.engine cimport (Driver, EmulatedTimer, EngineConfig, ModelConfig, NodeConfig, Stats, Wake,
+                                  WorkBatch)
+from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.telemetry cimport Histogram
+from infcore._core.base cimport Clock, ManualClock, as_clock
+from infcore._core.fleet cimport Fleet
+from infcore._core.live cimport Arrivals, Live
+from infcore._core.staging cimport ModelSpec, Staging
+
+from infcore.errors import DeviceError, InvalidArgument
+
+
+cdef class Workers:
+    def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
+               double ageing_s, object clock):
+        cdef EngineConfig config
+        cdef const ManualTime* manual = NULL
+        self.fleet = fleet
+        self.clock = as_clock(clock)
+        if isinstance(self.clock, ManualClock):
+            manual = &(<ManualClock>self.clock).now
+        elif type(self.clock) is not Clock:
+            raise InvalidArgument(f"clock is {clock!r}; allowed for a live engine: None or infcore.ManualClock")
+        config.max_requests = max_requests
+        config.max_nodes = fleet.c_obj.get().max_nodes()
+        config.max_models = fleet.c_obj.get().max_models()
+        config.n_tiers = <uint16_t>n_tiers
+        config.ageing_ns = to_ns(ageing_s) if ageing_s >= 0 else never_ns
+        self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
+        self.live = Live()
+        self.live.c_obj.reset(new Driver(config, fleet.c_obj.get()[0], self.latency.get()[0], policy.encode(),
+                                         batching.encode(), seed, manual))
+        self.driver = self.live.c_obj.get()
+        self.live.threads = Arrivals.__new__(Arrivals)
+        self.live.threads.live = self.live
+        self.live.threads.hub = &self.driver.add_hub(False)
+        self.newest = {}
+        self.versions = {}
+        self.by_id = [None] * config.max_models
+        self.n_tiers = n_tiers
+
+    # ---- the dispatcher and the workers, each on a thread of its own
+
+    def _dispatch(self):
+        cdef cbool stopped = False
+        while not stopped:
+            with nogil:
+                stopped = self.driver.dispatch_loop(self.live.threads.hub[0])
+            self.live.threads.drain()
+
+    def _work(self, uint32_t node, device, controls):
+        """Runs batches of one device until it is removed. `controls`: a deque of calls to be made on this thread."""
+        cdef NodeId id
+        cdef WorkBatch batch
+        cdef Wake wake
+        cdef dict stagings = {}
+        cdef Driver* driver = self.driver
+        cdef Live live = self.live
+        cdef cbool ok
+        cdef uint32_t unused, n
+        cdef object payload
+        id.value = node
+        with nogil:
+            wake = driver.wait_batch(id)
+        while wake != Wake.stop:
+            if not live.threads.hub.chain().empty():
+                live.threads.drain()
+            if wake == Wake.control:
+                while controls:
+                    if not controls.popleft()():
+                        return
+            elif driver.claim(id, batch):
+                ok = True
+                try:
+                    payload = self._run(id, batch, device, stagings)
+                except BaseException as e:  # whatever it is, it is this batch's failure, and the worker lives on
+                    ok = False
+                    payload = _failure(device.name, self.by_id[batch.model.value].name, e)
+                n = <uint32_t>batch.members.size()
+                for _ in range(n):
+                    Py_INCREF(payload)
+                with nogil:
+                    unused = driver.finish(id, batch, ok, <void*>payload)
+                    if unused == 0 and not driver.prompt():
+                        wake = driver.wait_batch(id)
+                        ok = True
+                    else:
+                        ok = False
+                for _ in range(unused):
+                    Py_DECREF(payload)
+                payload = None
+                if ok:
+                    continue
+                live.threads.drain()
+            with nogil:
+                wake = driver.wait_batch(id)
+
+    cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings):
+        cdef ModelSpec spec = <ModelSpec>self.by_id[batch.model.value]
+        cdef Staging staging = stagings.get(spec.id)
+        if staging is None or staging.spec is not spec:
+            staging = stagings[spec.id] = Staging(spec, device.batch_axis)
+        try:
+            inputs = staging.pack(batch.members)
+        finally:
+            self.driver.started(id, batch)
+        return staging.accept(device.name, device.run(spec.name, inputs), <uint32_t>batch.members.size())
+
+    def _emulate(self, uint32_t node, device, controls):
+        """As _work, for a device that only takes time: never holds the GIL while requests pass."""
+        cdef NodeId id
+        cdef vector[Curve] curves
+        cdef Wake wake
+        cdef EmulatedTimer* timer = new EmulatedTimer(device.cv, device.seed)
+        id.value = node
+        curves.resize(len(self.by_id))
+        try:
+            while True:
+                for spec in self.by_id:
+                    curve = None if spec is None else device.curve(spec.name)
+                    if curve is not None:
+                        curves[(<ModelSpec>spec).id] = _curve_of(curve)
+                with nogil:
+                    wake = self.driver.run_emulated(id, timer[0], curves)
+                if wake == Wake.stop:
+                    return
+                while controls:
+                    if not controls.popleft()():
+                        return
+        finally:
+            del timer
+
+    # ---- membership
+
+    def _define(self, model):
+        cdef ModelConfig config
+        cdef ModelId id = self.fleet.c_obj.get().model_id(<string>model.name.encode(), <uint32_t>model.version)
+        cdef ModelSpec spec = ModelSpec(model, id.value)
+        config.max_batch_size = model.max_batch_size
+        config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
+        config.idempotent = model.idempotent
+        self.driver.add_model(id, config)
+        self.by_id[id.value] = spec
+        self.versions[model.name, model.version] = spec
+        newest = max(v for name, v in self.versions if name == model.name)
+        self.newest[model.name] = self.versions[model.name, newest]
+
+    def _undefine(self, str name, version):
+        cdef ModelId id
+        id.value = (<ModelSpec>self.versions.pop((name, version))).id
+        self.driver.remove_model(id)
+        left = [v for known, v in self.versions if known == name]
+        if left:
+            self.newest[name] = self.versions[name, max(left)]
+        else:
+            self.newest.pop(name)
+
+    def _route_alias(self, str name, choose):
+        self.newest[name] = choose
+
+    def _add_node(self, uint32_t node, run_limit_s):
+        cdef NodeConfig config
+        cdef NodeId id
+        id.value = node
+        config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
+        self.driver.add_node(id, config)
+
+    def _set_resident(self, str name, version, uint32_t node, bint resident, prior):
+        cdef ModelSpec spec = self.versions[name, version]
+        cdef ModelId model
+        cdef NodeId id
+        model.value = spec.id
+        id.value = node
+        if prior is not None:
+            self.driver.set_prior(model, id, _curve_of(prior))
+        self.driver.set_resident(model, id, resident)
+
+    def _drain_node(self, uint32_t node):
+        cdef NodeId id
+        id.value = node
+        self.driver.drain_node(id)
+
+    def _node_empty(self, uint32_t node):
+        cdef NodeId id
+        id.value = node
+        return self.driver.node_empty(id)
+
+    def _control(self, uint32_t node):
+        cdef NodeId id
+        id.value = node
+        self.driver.control(id)
+
+    def _accept(self, bint accepting):
+        self.accepting = accepting
+
+    def _cancel_all(self):
+        with nogil:
+            self.driver.cancel_all()
+
+    def _stop(self):
+        with nogil:
+            self.driver.stop()
+
+    def _live(self):
+        return self.live
+
+    @property
+    def n_open(self) -> int:
+        """Requests accepted and not yet ended."""
+        return self.driver.n_open()
+
+    def _model_stats(self, str name, version):
+        cdef ModelId id
+        cdef unique_ptr[Stats] stats
+        id.value = (<ModelSpec>self.versions[name, version]).id
+        stats = self.driver.model_stats(id)
+        return _figures(stats.get()[0])
+
+    def _node_stats(self, uint32_t node):
+        cdef NodeId id
+        cdef unique_ptr[Stats] stats
+        id.value = node
+        stats = self.driver.node_stats(id)
+        return _figures(stats.get()[0])
+
+
+cdef Curve _curve_of(curve):
+    cdef Curve c
+    c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s = curve
+    return c
+
+
+def _failure(device, model, e):
+    if isinstance(e, DeviceError):
+        return e
+    error = DeviceError(f"device {device!r}, model {model!r}: {type(e).__name__}: {e}")
+    error.__cause__ = e
+    return error
+
+
+cdef dict _figures(Stats& s):
+    return {
+        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
+        "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
+        "batch_mean": (s.batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
+        "busy_s": s.busy_s, "work": s.work,
+        "queue_s": _quantiles(s.queue_s), "batch_wait_s": _quantiles(s.batch_wait_s),
+        "service_s": _quantiles(s.service_s), "latency_s": _quantiles(s.latency_s),
+    }
+
+
+cdef dict _quantiles(Histogram& h):
+    if h.count() == 0:
+        return {"p50": None, "p90": None, "p99": None, "p999": None, "mean": None}
+    return {"p50": h.quantile(0.5), "p90": h.quantile(0.9), "p99": h.quantile(0.99), "p999": h.quantile(0.999),
+            "mean": h.mean_s()}

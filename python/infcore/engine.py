@@ -1,0 +1,421 @@
+"""The live engine: requests in, batches on devices, answers out; devices, models and versions come and go meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy.typing as npt
+
+from infcore import _checks
+from infcore._core.base import Clock
+from infcore._core.engine import EngineCore
+from infcore._core.fleet import Fleet
+from infcore.device import Device
+from infcore.errors import DeviceError, EngineClosed, InvalidArgument, InvalidType, UnknownName
+from infcore.request import Model
+
+__all__ = ["Engine"]
+
+_JOIN_S = 5.0  # how long close() waits for a worker that has nothing left to run
+
+
+class _Call:
+    """One call made on a device's thread; whoever asked for it waits for its outcome."""
+
+    def __init__(self, call: Callable[[], None], *, last: bool = False) -> None:
+        self._call = call
+        self._last = last
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+
+    def __call__(self) -> bool:
+        """Returns whether the worker goes on."""
+        try:
+            self._call()
+        except BaseException as e:
+            self._error = e
+        self._done.set()
+        return not self._last
+
+    def wait(self) -> None:
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class _Slot:
+    """A device of the engine, its node in the fleet and its thread."""
+
+    def __init__(self, device: Device, node: int) -> None:
+        self.device = device
+        self.node = node
+        self.controls: deque[_Call] = deque()
+        self.thread: threading.Thread | None = None
+        self.models: set[tuple[str, int]] = set()
+
+
+class Engine(EngineCore):
+    """Serves models on unlike devices, choosing device and batch together by predicted time.
+
+    devices        infcore.Device objects; each gets a thread of its own
+    models         infcore.Model descriptions; every device that can serve one loads it
+    policy         one of infcore.Router.policies(): fastest_finish chooses device and batch together, the others give
+                   each request its device on arrival and a queue per device
+    batching       "dynamic" (size, delay, deadline) or "greedy"
+    max_requests   accepted and not yet answered, at most; more are refused with QueueFull
+    n_tiers        0 is the most urgent
+    ageing_s       a request that has waited longer goes first, whatever its tier; None: never
+    max_nodes      devices at once, at most
+    clock          None (time.monotonic's) or a ManualClock
+    Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
+
+    Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[Device] = (),
+        models: Iterable[Model] = (),
+        *,
+        policy: str = "fastest_finish",
+        batching: str = "dynamic",
+        cache: None = None,
+        clock: Clock | None = None,
+        seed: int = 0,
+        max_requests: int = 8192,
+        n_tiers: int = 8,
+        ageing_s: float | None = None,
+        max_nodes: int = 256,
+    ) -> None:
+        if cache is not None:
+            raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
+        self._slots: dict[str, _Slot] = {}
+        self._models: dict[tuple[str, int], Model] = {}
+        self._aliases: dict[str, Mapping[int, float]] = {}
+        self._abandoned: list[str] = []
+        self._change = threading.RLock()
+        self._state = "new"
+        self._first_devices = tuple(_each("devices", devices, Device))
+        self._setup(
+            Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
+            policy=_checks.text("policy", policy),
+            batching=_checks.text("batching", batching),
+            seed=_checks.integer("seed", seed, 0),
+            max_requests=_checks.integer("max_requests", max_requests, 1),
+            n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
+            ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
+            clock=clock,
+        )
+        for model in _each("models", models, Model):
+            self._add_model(model)
+
+    # ---- life
+
+    def start(self) -> Engine:
+        """Start the threads and load every model; `with engine:` does."""
+        with self._change:
+            if self._state != "new":
+                raise EngineClosed(f"the engine is {self._state}; allowed: start a new one once")
+            self._state = "running"
+            self._dispatcher = threading.Thread(target=self._dispatch, name="infcore-dispatcher", daemon=True)
+            self._dispatcher.start()
+            try:
+                for device in self._first_devices:
+                    self.add_device(device)
+            except BaseException:
+                self.close(drain=False)
+                raise
+            self._accept(True)
+        return self
+
+    def close(self, *, drain: bool = True, timeout_s: float | None = None) -> list[str]:
+        """Take no more requests, answer the open ones, join the threads.
+
+        drain      True: let open requests run to their end; False: end them now (EngineClosed)
+        timeout_s  how long to drain; what is left then is ended. None: no limit
+        Returns    names of devices whose thread could not be joined because their run hangs (also warned of)
+        """
+        limit_s = _checks.optional_finite("timeout_s", timeout_s)
+        with self._change:
+            if self._state != "running":
+                self._state = "closed"
+                return []
+            self._state = "closing"
+            self._accept(False)
+            if drain:
+                self._wait_until(lambda: self.n_open == 0, limit_s)
+            self._cancel_all()
+            for slot in list(self._slots.values()):
+                self._stop_worker(slot)
+            self._stop()
+            self._dispatcher.join()
+            live = self._live()
+            live.drain_threads()
+            live.leave_loops()
+            self._slots.clear()
+            self._state = "closed"
+        if self._abandoned:
+            warnings.warn(
+                f"threads of devices {self._abandoned} still hang in run(); they were abandoned",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return list(self._abandoned)
+
+    def __enter__(self) -> Engine:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(drain=kind is None)
+
+    async def __aenter__(self) -> Engine:
+        import asyncio
+
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.close, drain=kind is None)
+
+    async def stream(
+        self, model: str, inputs: Mapping[str, npt.NDArray[Any]], **options: Any
+    ) -> AsyncIterator[dict[str, npt.NDArray[Any]]]:
+        """The parts of one answer as they come; a model that answers at once gives one. Arguments as asubmit's."""
+        yield await self.asubmit(model, inputs, **options)
+
+    # ---- devices
+
+    def add_device(self, device: Device) -> None:
+        """Add a device while the engine runs; returns once it has loaded every model that it serves.
+
+        Raises  InvalidArgument where the name is in use, DeviceError where a model can't be loaded: nothing was added
+        """
+        _each("device", (device,), Device)
+        with self._change:
+            self._must_run("add_device")
+            if device.name in self._slots:
+                raise InvalidArgument(f"device {device.name!r} is there already; allowed: a name not in use")
+            node = self.fleet.add(
+                device.name,
+                kind=device.kind,
+                zone=device.zone,
+                location=device.location,
+                memory_bytes=device.memory_bytes,
+                price_per_hour=device.price_per_hour,
+                rtt_s=device.rtt_s,
+                slots=device.slots,
+                labels=device.labels,
+            )
+            self._add_node(node, device.run_limit_s)
+            slot = self._slots[device.name] = _Slot(device, node)
+            self._live().node_names[node] = device.name
+            work = self._emulate if device.emulated else self._work
+            slot.thread = threading.Thread(
+                target=work, args=(node, device, slot.controls), name=f"infcore-{device.name}", daemon=True
+            )
+            slot.thread.start()
+            try:
+                for name, version in list(self._models):
+                    self._load_on(slot, name, version)
+            except BaseException:
+                self.remove_device(device.name)
+                raise
+
+    def remove_device(self, name: str, *, timeout_s: float | None = None) -> bool:
+        """Drain a device and take it out; what was bound to it goes elsewhere.
+
+        timeout_s  how long its running batch may take; None: no limit but its own run_limit_s
+        Returns    False where its thread hangs and was abandoned
+        """
+        with self._change:
+            self._must_run("remove_device")
+            if name not in self._slots:
+                raise UnknownName(f"device is {name!r}; allowed: one of {sorted(self._slots)}")
+            slot = self._slots.pop(name)
+            self._drain_node(slot.node)
+            self._wait_until(lambda: self._node_empty(slot.node), timeout_s)
+            joined = self._stop_worker(slot)
+            self.fleet.remove(slot.node)
+            return joined
+
+    def _stop_worker(self, slot: _Slot) -> bool:
+        assert slot.thread is not None
+        slot.controls.append(_Call(lambda: None, last=True))
+        self._control(slot.node)
+        slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))
+        if slot.thread.is_alive():
+            self._abandoned.append(slot.device.name)
+            return False
+        slot.device.close()
+        return True
+
+    @staticmethod
+    def _patience_s(slot: _Slot) -> float:
+        limit_s = slot.device.run_limit_s
+        return _JOIN_S if limit_s is None else min(_JOIN_S, limit_s)
+
+    # ---- models
+
+    def load_model(self, model: Model) -> None:
+        """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it."""
+        _each("model", (model,), Model)
+        with self._change:
+            self._add_model(model)
+            try:
+                for slot in self._slots.values():
+                    self._load_on(slot, model.name, model.version)
+            except BaseException:
+                self.unload_model(model.name, version=model.version)
+                raise
+
+    def unload_model(self, name: str, *, version: int | None = None) -> None:
+        """Take a model (or one version of it) out: waiting requests end with UnknownName, running ones are answered."""
+        with self._change:
+            gone = [key for key in self._models if key[0] == name and version in (None, key[1])]
+            if not gone:
+                raise UnknownName(f"model is {name!r}, version {version!r}; allowed: one of {sorted(self._models)}")
+            for key in gone:
+                del self._models[key]
+                self._undefine(*key)
+                for slot in self._slots.values():
+                    if key in slot.models:
+                        self._unload_from(slot, *key)
+            if name in self._aliases:
+                left = {v: w for v, w in self._aliases[name].items() if (name, v) in self._models}
+                self.set_alias(name, left or None)
+
+    def set_alias(self, name: str, weights: Mapping[int, float] | None) -> None:
+        """Spread requests for a model that name no version over its versions; None: the newest gets them all.
+
+        weights  {version: weight > 0 or 0}; shares are kept exactly, by smooth weighted round robin
+        """
+        with self._change:
+            versions = {v for known, v in self._models if known == name}
+            if not versions and weights is not None:
+                raise UnknownName(f"model is {name!r}; allowed: one of {sorted({n for n, _ in self._models})}")
+            if weights is None:
+                self._aliases.pop(name, None)
+                if versions:
+                    self._route_alias(name, self._spec(name, max(versions)))
+                return
+            for version, weight in weights.items():
+                if version not in versions:
+                    raise UnknownName(f"version of model {name!r} is {version!r}; allowed: one of {sorted(versions)}")
+                _checks.finite(f"weight of version {version}", weight)
+            if not sum(weights.values()) > 0:
+                raise InvalidArgument(f"weights is {dict(weights)!r}; allowed: at least one weight > 0")
+            self._aliases[name] = dict(weights)
+            self._route_alias(name, _weighted([(self._spec(name, v), w) for v, w in weights.items() if w > 0]))
+
+    def _add_model(self, model: Model) -> None:
+        key = (model.name, model.version)
+        if key in self._models:
+            raise InvalidArgument(f"model {key} is there already; allowed: another name or version")
+        self._define(model)
+        self._models[key] = model
+        if model.name in self._aliases:
+            self.set_alias(model.name, self._aliases[model.name])
+
+    def _load_on(self, slot: _Slot, name: str, version: int) -> None:
+        device, model = slot.device, self._models[name, version]
+        if device.models is not None and name not in device.models:
+            return
+        loaded = [v for n, v in slot.models if n == name]
+        if loaded:  # a device knows models by name: its newest version is the one it runs
+            for old in loaded:
+                self._unload_from(slot, name, old)
+        try:
+            self._on_thread(slot, lambda: device.load(model))
+        except Exception as e:
+            raise DeviceError(f"device {device.name!r} can't load model {name!r}: {type(e).__name__}: {e}") from e
+        self._set_resident(name, version, slot.node, True, device.curve(name))
+        slot.models.add((name, version))
+
+    def _unload_from(self, slot: _Slot, name: str, version: int) -> None:
+        self._set_resident(name, version, slot.node, False, None)
+        slot.models.discard((name, version))
+        self._on_thread(slot, lambda: slot.device.unload(name))
+
+    def _on_thread(self, slot: _Slot, call: Callable[[], None]) -> None:
+        asked = _Call(call)
+        slot.controls.append(asked)
+        self._control(slot.node)
+        asked.wait()
+
+    # ---- figures
+
+    def stats(self) -> dict[str, Any]:
+        """Counts by outcome and quantiles in seconds, since the start.
+
+        Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
+                 (answered), failed, lost, expired, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
+                 throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s
+        """
+        with self._change:
+            models = {}
+            for name, version in self._models:
+                shown = name if self._versions_of(name) == 1 else f"{name}:{version}"
+                models[shown] = self._model_stats(name, version)
+            devices = {
+                name: {**self._node_stats(slot.node), "kind": slot.device.kind, "emulated": slot.device.emulated}
+                for name, slot in self._slots.items()
+            }
+            return {"models": models, "devices": devices, "open": self.n_open}
+
+    def _versions_of(self, name: str) -> int:
+        return sum(known == name for known, _ in self._models)
+
+    # ---- what the above share
+
+    def _must_run(self, what: str) -> None:
+        if self._state not in ("running", "closing"):
+            raise EngineClosed(f"the engine is {self._state}; allowed: {what} between start() and close()")
+
+    @staticmethod
+    def _wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        pause_s = 1e-4
+        while not done():
+            if end_s is not None and time.monotonic() >= end_s:
+                return False
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.01)
+        return True
+
+
+def _weighted(choices: list[tuple[Any, float]]) -> Callable[[], Any]:
+    """Smooth weighted round robin: each turn everyone earns its weight, and the richest pays for being chosen."""
+    total = sum(weight for _, weight in choices)
+    earned = [0.0] * len(choices)
+    lock = threading.Lock()
+
+    def choose() -> Any:
+        with lock:
+            for i, (_, weight) in enumerate(choices):
+                earned[i] += weight
+            best = max(range(len(choices)), key=lambda i: (earned[i], -i))
+            earned[best] -= total
+            return choices[best][0]
+
+    return choose
+
+
+def _each(name: str, given: Any, kind: type) -> list[Any]:
+    if not isinstance(given, Iterable):
+        raise InvalidType(f"{name} is {type(given).__name__}; allowed: infcore.{kind.__name__} objects")
+    items = list(given)
+    for item in items:
+        if not isinstance(item, kind):
+            raise InvalidType(f"{name} holds {type(item).__name__}; allowed: infcore.{kind.__name__} objects")
+    return items
