@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,13 +100,19 @@ class OpenFleet:
         """Whether these are the right outputs for that input."""
         return self.served[model].check(example, outputs)
 
-    def engine(self, policy: str) -> AbstractContextManager[Engine]:
-        """A fresh engine under that policy, closed at the end of the `with`."""
-        return infcore.Engine(
+    @contextmanager
+    def engine(self, policy: str) -> Iterator[Engine]:
+        """A fresh engine under that policy; what is still open at the end of the `with` is not waited for."""
+        engine = infcore.Engine(
             devices=[self._device(spec) for spec in self.devices],
             models=[self.served[model.name].model for model in self.models],
             policy=policy,
+            seed=self.seed,
         )
+        try:
+            yield engine.start()
+        finally:
+            engine.close(drain=False)
 
     def _device(self, spec: DeviceSpec) -> infcore.Device:
         options: dict[str, Any] = {"price_per_hour": spec.price_per_hour, "rtt_s": spec.rtt_s, "watts": spec.busy_w}
@@ -122,7 +128,7 @@ class OpenFleet:
             spec.name,
             **models.onnx_arguments(real),
             threads=spec.threads,
-            int8=spec.precision == "int8",
+            int8=[one.name for one in real if spec.precision == "int8" and one.name in spec.int8_models],
             **options,
         )
 
