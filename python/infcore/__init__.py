@@ -1,7 +1,9 @@
 """infcore: the decision core of an inference load balancer, as a library."""
 
 from infcore._core.base import Clock, ManualClock
+from infcore._core.live import Future
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
+from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
 from infcore.onnx_device import OnnxDevice
@@ -16,6 +18,8 @@ __all__ = [
     "Curve",
     "Device",
     "EmulatedDevice",
+    "Engine",
+    "Future",
     "Histogram",
     "ManualClock",
     "Model",

@@ -23,13 +23,14 @@ def string(field: str, value: object) -> str:
     return value
 
 
-def integer(field: str, value: object, at_least: int) -> int:
-    """An integer >= at_least; bool does not count as one."""
+def integer(field: str, value: object, at_least: int, at_most: int | None = None) -> int:
+    """An integer >= at_least and, where given, <= at_most; bool does not count as one."""
+    allowed = f"an integer >= {at_least}" if at_most is None else f"an integer, {at_least} to {at_most}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidType(f"{field} is {type(value).__name__}; allowed: an integer >= {at_least}")
+        raise InvalidType(f"{field} is {type(value).__name__}; allowed: {allowed}")
     number = int(value.__index__())
-    if number < at_least:
-        raise InvalidArgument(f"{field} is {number}; allowed: an integer >= {at_least}")
+    if number < at_least or (at_most is not None and number > at_most):
+        raise InvalidArgument(f"{field} is {number}; allowed: {allowed}")
     return number
 
 

@@ -88,6 +88,10 @@ bool Router::close_locked(Decision& decision, base::TimeNs now_ns) {
 bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
   const std::lock_guard hold(mutex_);
   check_ours(decision);
+  return done_locked(decision, ok, service_s, now_ns);
+}
+
+bool Router::done_locked(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
   if (!close_locked(decision, now_ns)) return false;
   if (!ok) return true;
   follow_membership();  // before learning: the node may be another one by now
@@ -103,6 +107,24 @@ bool Router::cancel(Decision& decision, base::TimeNs now_ns) {
   const std::lock_guard hold(mutex_);
   check_ours(decision);
   return close_locked(decision, now_ns);
+}
+
+std::size_t Router::done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s,
+                              base::TimeNs now_ns) {
+  const std::lock_guard hold(mutex_);
+  for (const Decision& decision : decisions) check_ours(decision);
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < decisions.size(); ++i)
+    n += done_locked(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns) ? 1u : 0u;
+  return n;
+}
+
+std::size_t Router::cancel_many(std::span<Decision> decisions, base::TimeNs now_ns) {
+  const std::lock_guard hold(mutex_);
+  for (const Decision& decision : decisions) check_ours(decision);
+  std::size_t n = 0;
+  for (Decision& decision : decisions) n += close_locked(decision, now_ns) ? 1u : 0u;
+  return n;
 }
 
 void Router::explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations) {

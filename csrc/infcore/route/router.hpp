@@ -51,6 +51,10 @@ class Router {
   /// learned less the network, if the request did not have to wait. False where the credit was released before.
   bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
   bool cancel(Decision& decision, base::TimeNs now_ns);
+  /// done for each; `service_s` is empty (not measured) or has a figure for each. How many still held their credit.
+  std::size_t done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s,
+                        base::TimeNs now_ns);
+  std::size_t cancel_many(std::span<Decision> decisions, base::TimeNs now_ns);
   /// Every node that is not absent, by id.
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
@@ -64,6 +68,7 @@ class Router {
     double service_s;
   };
   void pick_locked(const RouteQuery& query, const PickOptions& options, Decision& decision);
+  bool done_locked(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
   bool close_locked(Decision& decision, base::TimeNs now_ns);
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;

@@ -83,7 +83,7 @@ cdef class EngineCore(Workers):
                 raise InvalidArgument(f"tier is {tier!r}; allowed: an integer, 0 to {self.n_tiers - 1}")
             future.c.request.tier = <uint16_t>tier
         if require is not None:
-            future.c.request.require = self.fleet.label_bits(require, True)
+            future.c.request.require = self.fleet.require_bits(require)
         if session is not None or blocks is not None or key is not None or tenant:
             self._not_yet(session=session, blocks=blocks, key=key, tenant=tenant or None)
         return future

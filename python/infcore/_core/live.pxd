@@ -39,3 +39,4 @@ cdef class Future:
     cdef int settle(self) except -1
     cdef int resolve(self) except -1
     cdef object take(self)
+    cdef int _run(self, object callback, object context) except -1

@@ -128,7 +128,7 @@ cdef class Future:
                 self._run(callback, context)
         return 0
 
-    cpdef _run(self, callback, context):
+    cdef int _run(self, object callback, object context) except -1:
         try:
             if context is None:
                 callback(self)
@@ -145,6 +145,7 @@ cdef class Future:
             else:
                 self.loop.call_exception_handler(
                     {"message": f"a callback of {self!r} raised", "exception": e, "future": self})
+        return 0
 
     cdef int resolve(self) except -1:
         """From the engine's outcome to a value or an error; the batch's result is looked into only when asked for."""

@@ -1,3 +1,4 @@
+cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t
 from libcpp.vector cimport vector
 
@@ -34,6 +35,7 @@ cdef class Staging:
     cdef list owners
     cdef tuple input_axes, output_axes
     cdef vector[RowSource] rows
+    cdef cnp.ndarray _memory(self, uint32_t i, int64_t n_bytes)
     cdef dict pack(self, vector[LiveRequest*]& members)
     cdef BatchResult accept(self, str device, object outputs, uint32_t n_requests)
 

@@ -2,7 +2,7 @@
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_REFCNT
+from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
@@ -16,10 +16,22 @@ from infcore.errors import DeviceError, InvalidArgument, InvalidType, UnknownNam
 
 cnp.import_array()
 
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewFromDescr(object subtype, cnp.dtype descr, int nd, const cnp.npy_intp* dims,
-                                const cnp.npy_intp* strides, void* data, int flags, object obj)
-    int PyArray_SetBaseObject(cnp.ndarray, object) except -1
+cdef extern from *:
+    """
+    // A view of `data`, which `base` keeps alive.
+    static PyObject* infcore_view(PyObject* dtype, int rank, const npy_intp* dims, const npy_intp* strides, void* data,
+                                  int flags, PyObject* base) {
+      Py_INCREF(dtype);
+      PyObject* view = PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr*>(dtype), rank, dims, strides,
+                                            data, flags, nullptr);
+      if (view == nullptr) return nullptr;
+      Py_INCREF(base);
+      if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(view), base) < 0) Py_CLEAR(view);
+      return view;
+    }
+    """
+    cnp.ndarray infcore_view(object dtype, int rank, const cnp.npy_intp* dims, const cnp.npy_intp* strides, void* data,
+                             int flags, object base)
 
 # Below this, copying under the GIL is cheaper than handing the GIL over and waiting for it again (up to 5 ms where a
 # busy thread has it). Measured: see DECISIONS.md.
@@ -161,7 +173,7 @@ cdef class Staging:
         cdef uint32_t i
         cdef int axis, to
         cdef char* data
-        cdef cnp.ndarray owner, view
+        cdef cnp.ndarray owner
         cdef dict inputs = {}
         for i in range(len(self.input_axes)):
             t = <TensorLayout>self.input_axes[i]
@@ -188,11 +200,7 @@ cdef class Staging:
                     pad_rows(RowSpan(self.rows.data(), self.rows.size()), t.layout, <byte*>data)
             else:
                 pad_rows(RowSpan(self.rows.data(), self.rows.size()), t.layout, <byte*>data)
-            Py_INCREF(t.dtype)
-            view = PyArray_NewFromDescr(np.ndarray, t.dtype, t.rank + 1, dims, NULL, data, cnp.NPY_ARRAY_CARRAY, None)
-            Py_INCREF(owner)
-            PyArray_SetBaseObject(view, owner)
-            inputs[t.name] = view
+            inputs[t.name] = infcore_view(t.dtype, t.rank + 1, dims, NULL, data, cnp.NPY_ARRAY_CARRAY, owner)
         return inputs
 
     cdef cnp.ndarray _memory(self, uint32_t i, int64_t n_bytes):
@@ -227,14 +235,14 @@ cdef class Staging:
                                   f"{'missing' if found is None else type(found).__name__}; allowed: an ndarray")
             array = <cnp.ndarray>found
             if cnp.PyArray_TYPE(array) != t.type_num:
-                raise DeviceError(f"{who}: output {t.name!r} is {array.dtype}; allowed: {t.dtype}")
+                raise DeviceError(f"{who}: output {t.name!r} is {found.dtype}; allowed: {t.dtype}")
             fits = cnp.PyArray_NDIM(array) == t.rank + 1 and cnp.PyArray_DIM(array, batch_axis) == n_requests
             if fits:
                 for axis in range(t.rank):
                     at = axis if axis < batch_axis else axis + 1
                     fits = fits and (t.dims[axis] < 0 or cnp.PyArray_DIM(array, at) == t.dims[axis])
             if not fits:
-                raise DeviceError(f"{who}: output {t.name!r} has shape {array.shape}; allowed: {t.describe()} with a "
+                raise DeviceError(f"{who}: output {t.name!r} has shape {found.shape}; allowed: {t.describe()} with a "
                                   f"batch axis of {n_requests} put in before axis {batch_axis}")
             arrays.append(array)
         result.spec = self.spec
@@ -247,10 +255,10 @@ cdef class BatchResult:
     cdef dict of(self, uint32_t member):
         cdef cnp.npy_intp dims[8]
         cdef cnp.npy_intp strides[8]
-        cdef cnp.ndarray array, view
+        cdef cnp.ndarray array
         cdef TensorLayout t
         cdef int axis, at, batch_axis
-        cdef uint32_t i
+        cdef Py_ssize_t i
         cdef char* data
         cdef dict outputs = {}
         for i in range(len(self.arrays)):
@@ -262,12 +270,8 @@ cdef class BatchResult:
                 dims[axis] = cnp.PyArray_DIM(array, at)
                 strides[axis] = cnp.PyArray_STRIDE(array, at)
             data = <char*>cnp.PyArray_DATA(array) + member * cnp.PyArray_STRIDE(array, batch_axis)
-            Py_INCREF(t.dtype)
-            view = PyArray_NewFromDescr(np.ndarray, t.dtype, t.rank, dims, strides, data,
-                                        cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE, None)
-            Py_INCREF(array)
-            PyArray_SetBaseObject(view, array)
-            outputs[t.name] = view
+            outputs[t.name] = infcore_view(t.dtype, t.rank, dims, strides, data,
+                                           cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE, array)
         return outputs
 
 

@@ -7,7 +7,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport RowSource
 from infcore._cpp.errors cimport infcore_translate
-from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.latency cimport BatchShape, Curve
 from infcore._cpp.route cimport Fleet
 from infcore._cpp.telemetry cimport Histogram
 
@@ -23,11 +23,9 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint16_t tier
 
 
-cdef extern from "<infcore/contracts/batch.hpp>" namespace "infcore::contracts" nogil:
-    cdef cppclass BatchShape:
-        uint32_t n_requests
-        double work_sum
-        double work_max
+cdef extern from "<infcore/contracts/latency_table.hpp>" namespace "infcore::contracts" nogil:
+    cdef cppclass LatencyTable:
+        LatencyTable(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
 
 
 cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogil:

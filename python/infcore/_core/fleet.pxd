@@ -1,0 +1,23 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.memory cimport unique_ptr
+
+from infcore._core.base cimport Clock
+from infcore._cpp.base cimport NodeId
+from infcore._cpp.route cimport Fleet as CppFleet, Labels
+
+
+cdef class Fleet:
+    cdef unique_ptr[CppFleet] c_obj  # what borrows it keeps a reference to this object
+    cdef Clock clock
+    cdef uint32_t built_under
+    cdef dict model_ids  # name -> id of "any version"
+
+    cdef int check_alive(self) except -1
+    cdef NodeId node_of(self, object node) except *
+    cdef uint64_t require_bits(self, object require) except? 0
+    cdef size_t _signal_all(self, const uint32_t[::1] ids, const double[:, ::1] table) except? 0
+
+
+# An int from least to most, or an InvalidArgument/InvalidType that names the field.
+cdef int64_t whole(str field, object value, int64_t least, int64_t most) except? -1
+cdef Labels labels_of(str field, object labels) except *

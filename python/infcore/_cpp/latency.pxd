@@ -1,0 +1,22 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from "<infcore/contracts/latency.hpp>" namespace "infcore::contracts" nogil:
+    cdef cppclass BatchShape:
+        uint32_t n_requests
+        double work_sum
+        double work_max
+    cdef cppclass Curve:
+        double base_s
+        double per_request_s
+        double per_work_s
+        double per_padded_work_s
+    cdef cppclass LatencyModel:
+        LatencyModel() noexcept
+        LatencyModel(const Curve&) noexcept
+        void observe(const BatchShape&, double) noexcept
+        double service_s(const BatchShape&) noexcept
+        double upper_s(const BatchShape&) noexcept
+        const Curve& curve() noexcept
+        uint64_t n_observed() noexcept
+        double spread() noexcept
