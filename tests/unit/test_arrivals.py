@@ -1,5 +1,6 @@
 """Arrivals: exact means and peaks, the same for the same seed."""
 
+
 import numpy as np
 import pytest
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from small_fleet import SmallFleet
+from unit.small_fleet import SmallFleet
 
 from infcore.profiling.arrivals import arrivals
 from infcore.profiling.bench import Options, run_bench
