@@ -45,8 +45,9 @@ bench: $(VENV)/.bench-ready $(built)
 
 check: build machine-packages
 	$(say) "format: clang-format, ruff format"
-	@$(if $(cpp_files),$(BIN)/clang-format --dry-run -Werror $(cpp_files))
-	@$(BIN)/ruff format --check --quiet $(python_files)
+	@for file in $(cpp_files); do $(BIN)/clang-format --dry-run -Werror $$file 2>/dev/null || bad+="$$file "; done; \
+	  [ -z "$${bad:-}" ] || { printf 'make: not as clang-format writes it; run `make format`:\n'; printf '   %s\n' $$bad; exit 1; } >&2
+	@$(BIN)/ruff format --check $(python_files) >&2
 	$(say) "lint: ruff check"
 	@$(BIN)/ruff check --quiet $(python_files)
 	@$(BIN)/python .ci/check.py

@@ -1,4 +1,7 @@
-"""Time of `import infcore` beyond NumPy's own, each in a fresh process. The row is extra_info; the timed column includes the process."""
+"""Time of `import infcore` beyond NumPy's own, each in a fresh process.
+
+The figure is in extra_info and on standard output; the timed column includes starting the process.
+"""
 
 import statistics
 import subprocess

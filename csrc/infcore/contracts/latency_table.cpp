@@ -5,7 +5,7 @@
 namespace infcore::contracts {
 namespace {
 
-constexpr std::uint32_t padded(std::uint32_t n) noexcept { return (n + 15u) & ~15u; }
+constexpr std::uint32_t padded(std::uint32_t n) noexcept { return (n + 63u) & ~63u; }
 
 }  // namespace
 

@@ -4,6 +4,8 @@
 #include <time.h>
 
 #include <array>
+#include <cerrno>
+#include <limits>
 #include <utility>
 
 namespace infcore::engine {
@@ -60,6 +62,16 @@ bool Driver::cancel(LiveRequest& request) noexcept {
   return true;
 }
 
+void Driver::flush() noexcept {
+  if (ingress_.empty()) return;
+  std::unique_lock lock(owner_, std::try_to_lock);
+  if (!lock.owns_lock()) return dispatcher_.notify();
+  Outbox& outbox = outbox_of_thread();
+  settle(outbox, now_ns());
+  lock.unlock();
+  deliver(outbox);
+}
+
 Hub& Driver::add_hub(bool for_loop) {
   const std::scoped_lock lock(owner_);
   hubs_.push_back(std::make_unique<Hub>(for_loop));
@@ -104,7 +116,7 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
     }
   }
   machine_.actions().clear();
-  next_timer_ns_.store(machine_.next_timer_ns(), std::memory_order_release);
+  next_timer_ns_.store(machine_.next_timer_ns(), std::memory_order_seq_cst);  // [T1], see deliver()
 }
 
 void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, TimeNs now_ns) noexcept {
@@ -154,8 +166,11 @@ void Driver::deliver(Outbox& outbox) noexcept {
   outbox.batch_id = 0;
   outbox.payload = nullptr;
   outbox.n_payload_used = 0;
-  // A worker's step may have set an earlier timer than the one that the dispatcher sleeps for.
-  dispatcher_.notify();
+  // A step may have set an earlier timer than the one that the dispatcher sleeps for. Each side writes its own and then
+  // reads the other's, all seq_cst, so that one of them sees both [T1].
+  if (next_timer_ns_.load(std::memory_order_seq_cst) < asleep_until_ns_.load(std::memory_order_seq_cst)) {
+    dispatcher_.notify();
+  }
 }
 
 // ---- threads
@@ -163,13 +178,15 @@ void Driver::deliver(Outbox& outbox) noexcept {
 bool Driver::dispatch_loop(Hub& threads) noexcept {
   while (!stopping_.load(std::memory_order_acquire)) {
     const TimeNs timer_ns = next_timer_ns_.load(std::memory_order_acquire);
+    asleep_until_ns_.store(timer_ns, std::memory_order_seq_cst);  // [T1], see deliver()
     const TimeNs until_ns = manual_clock_ == nullptr ? timer_ns : base::monotonic_ns() + manual_poll_ns;
     static_cast<void>(dispatcher_.wait(
         [&] {
           return !ingress_.empty() || stopping_.load(std::memory_order_acquire) ||
-                 next_timer_ns_.load(std::memory_order_acquire) < timer_ns;
+                 next_timer_ns_.load(std::memory_order_seq_cst) < timer_ns;  // [T1]
         },
         until_ns));
+    asleep_until_ns_.store(std::numeric_limits<TimeNs>::min(), std::memory_order_seq_cst);  // awake: nobody need wake it
     with_machine([](StateMachine&, TimeNs) {});
     if (prompt() && !threads.chain().empty()) return false;
   }
@@ -186,6 +203,8 @@ void Driver::control(NodeId node) noexcept {
   mailboxes_[node.value]->control.store(true, std::memory_order_release);
   mailboxes_[node.value]->sleeper.notify();
 }
+
+void Driver::want_punctual_sleeps() noexcept { prctl(PR_SET_TIMERSLACK, 1'000, 0, 0, 0); }
 
 Wake Driver::wait_batch(NodeId node) noexcept {
   Mailbox& mailbox = *mailboxes_[node.value];
@@ -244,7 +263,6 @@ std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void*
 
 Wake Driver::run_emulated(NodeId node, device::EmulatedTimer& timer,
                           const std::vector<contracts::Curve>& curves) noexcept {
-  prctl(PR_SET_TIMERSLACK, 1'000, 0, 0, 0);  // 50 us by default: too coarse for what is emulated here
   WorkBatch batch;
   for (;;) {
     const Wake wake = wait_batch(node);

@@ -32,13 +32,13 @@ TieredQueue::TieredQueue(const TieredQueueConfig& config)
 }
 
 Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns) noexcept {
-  if (shed_lowest_ && !tiers_[tier].lowest.make_room()) return {.outcome = Placed::Outcome::out_of_memory};
+  if (shed_lowest_ && !tiers_[tier].lowest.make_room()) return {.slot = Placed::out_of_memory};
   std::uint32_t shed = no_slot;
   if (is_full(tier)) {
     shed = shed_lowest_ ? lower_than(tier, deadline_ns) : no_slot;
-    if (shed == no_slot) return {.outcome = Placed::Outcome::full};
+    if (shed == no_slot) return {};
   }
-  if (!lane_.make_room(tier, deadline_ns)) return {.outcome = Placed::Outcome::out_of_memory};
+  if (!lane_.make_room(tier, deadline_ns)) return {.slot = Placed::out_of_memory};
   if (shed != no_slot) {
     lane_.remove(shed);
     give_back(shed);
@@ -54,7 +54,7 @@ Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::Time
   ++tiers_[tier].size;
   // ~x turns the order of int64 round without overflow.
   if (shed_lowest_) tiers_[tier].lowest.push(LowestFirst{this}, ~deadline_ns, slot);
-  return {.outcome = Placed::Outcome::taken, .slot = slot, .shed = shed};
+  return {.slot = slot, .shed = shed};
 }
 
 /// The item to give up for a newcomer, or no_slot if the newcomer is the lowest itself. Being the newest, it loses

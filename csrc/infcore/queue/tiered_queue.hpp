@@ -10,18 +10,19 @@
 namespace infcore::queue {
 
 struct TieredQueueConfig {
-  std::uint32_t capacity{};                    ///< items at once, >= 1
+  std::uint32_t capacity{};                    ///< items at once, 1 to 4294967294
   std::uint32_t n_tiers{1};                    ///< 1 to TieredLane::n_tiers_max
   std::vector<std::uint32_t> tier_capacities;  ///< one per tier, each >= 1; empty: no bound but `capacity`
   base::TimeNs ageing_ns{base::never_ns};
   bool shed_lowest{};  ///< when full: give up the lowest item for a higher one
 };
 
-/// What became of a put.
+/// What became of a put. Two words, so that it comes back in a register.
 struct Placed {
-  enum class Outcome : std::uint8_t { taken, full, out_of_memory };
-  Outcome outcome{};
-  std::uint32_t slot{no_slot};  ///< where the new item is, if taken
+  static constexpr std::uint32_t full = no_slot;
+  static constexpr std::uint32_t out_of_memory = no_slot - 1;  // no such slot either: see the bound of capacity
+
+  std::uint32_t slot{full};     ///< where the new item is, or one of the two above
   std::uint32_t shed{no_slot};  ///< whose item had to go; may be the same slot, used again
 };
 

@@ -66,7 +66,7 @@ ScoreColumns RouteView::columns_of(ModelId model) const noexcept {
           curves.fixed_us, curves.per_work_us,   curves.tail};
 }
 
-float RouteView::score_all(const RouteQuery& query) noexcept {
+Least RouteView::score_all(const RouteQuery& query) noexcept {
   return score(columns_of(query.model), score_query(query), candidates_.data(), n_nodes_, cost_us_.data());
 }
 
@@ -74,7 +74,7 @@ bool RouteView::filter(const RouteQuery& query) noexcept {
   if (!find_candidates(query)) return false;
   if (query.deadline_ns == base::never_ns) return true;
   constexpr float none = std::numeric_limits<float>::infinity();
-  if (score_all(query) == none) return false;
+  if (score_all(query).value == none) return false;
   for (std::uint32_t node = 0; node < n_nodes_; ++node)
     if (cost_us_[node] == none) candidates_[node / 64] &= ~(std::uint64_t{1} << (node % 64));
   return true;
@@ -82,15 +82,18 @@ bool RouteView::filter(const RouteQuery& query) noexcept {
 
 NodeId RouteView::fastest(const RouteQuery& query) noexcept {
   if (!find_candidates(query)) return base::no_node;
-  const float least = score_all(query);
-  if (least == std::numeric_limits<float>::infinity()) return base::no_node;
-  for (std::uint32_t first = 0; first < n_nodes_; first += block_nodes) {
-    std::uint32_t equal = 0;
-    for (std::uint32_t lane = 0; lane < block_nodes; ++lane)
-      equal |= static_cast<std::uint32_t>(cost_us_[first + lane] == least) << lane;
-    if (equal != 0) return NodeId{first + static_cast<std::uint32_t>(std::countr_zero(equal))};
-  }
-  return base::no_node;
+  return first_at(score_all(query));
+}
+
+NodeId RouteView::least_inflight() noexcept {
+  return first_at(least_of(inflight_.data(), candidates_.data(), n_nodes_, cost_us_.data()));
+}
+
+NodeId RouteView::first_at(const Least& least) const noexcept {
+  if (least.value == std::numeric_limits<float>::infinity()) return base::no_node;
+  NodeId node{least.from};
+  while (cost_us_[node.value] != least.value) ++node.value;
+  return node;
 }
 
 NodeId RouteView::next_candidate(std::uint32_t from) const noexcept {
@@ -106,7 +109,11 @@ CostTerms RouteView::terms(const RouteQuery& query, NodeId node) noexcept {
   n_nodes_ = fleet_->n_nodes();
   copy_changed();
   const ScoreQuery q = score_query(query);
-  const NodeScore s = NodeScore::of(columns_of(query.model), q, node.value);
+  const ScoreColumns c = columns_of(query.model);
+  const std::uint32_t i = node.value;
+  const NodeScore s = NodeScore::of(
+      {c.wait_us[i], c.others_ahead[i], c.pressure[i], c.network_us[i], c.fixed_us[i], c.per_work_us[i], c.tail[i]},
+      q.work);
   return {s.wait_us, s.service_us, s.load_us, s.network_us, s.cost_us, s.upper_us > q.budget_us};
 }
 

@@ -27,8 +27,8 @@ class RouteView {
 
   /// After filter(): the first candidate with an id >= `from`; base::no_node where there is none.
   [[nodiscard]] NodeId next_candidate(std::uint32_t from) const noexcept;
-  /// After filter().
-  [[nodiscard]] float inflight(NodeId node) const noexcept { return inflight_[node.value]; }
+  /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals.
+  [[nodiscard]] NodeId least_inflight() noexcept;
 
   /// What the node costs now, whether it is a candidate or not.
   [[nodiscard]] CostTerms terms(const RouteQuery& query, NodeId node) noexcept;
@@ -40,7 +40,8 @@ class RouteView {
  private:
   bool find_candidates(const RouteQuery& query) noexcept;
   void copy_changed() noexcept;
-  float score_all(const RouteQuery& query) noexcept;
+  [[nodiscard]] NodeId first_at(const Least& least) const noexcept;
+  Least score_all(const RouteQuery& query) noexcept;
   [[nodiscard]] ScoreColumns columns_of(ModelId model) const noexcept;
 
   const Fleet* fleet_;

@@ -52,8 +52,7 @@ class Router {
   bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
   bool cancel(Decision& decision, base::TimeNs now_ns);
   /// done for each; `service_s` is empty (not measured) or has a figure for each. How many still held their credit.
-  std::size_t done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s,
-                        base::TimeNs now_ns);
+  std::size_t done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s, base::TimeNs now_ns);
   std::size_t cancel_many(std::span<Decision> decisions, base::TimeNs now_ns);
   /// Every node that is not absent, by id.
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);

@@ -3,7 +3,10 @@
 
 namespace infcore::route {
 
-/// One figure per node, padded to 16 nodes.
+/// Columns that are scored together are padded to so many nodes.
+inline constexpr std::uint32_t score_lanes = 32;
+
+/// One figure per node.
 struct ScoreColumns {
   const float* wait_us;
   const float* others_ahead;
@@ -12,6 +15,11 @@ struct ScoreColumns {
   const float* fixed_us;
   const float* per_work_us;
   const float* tail;
+};
+
+/// One node's row of them.
+struct NodeFigures {
+  float wait_us, others_ahead, pressure, network_us, fixed_us, per_work_us, tail;
 };
 
 struct ScoreQuery {
@@ -29,18 +37,26 @@ struct NodeScore {
   float cost_us;
   float upper_us;
 
-  [[nodiscard]] static inline NodeScore of(const ScoreColumns& c, const ScoreQuery& q, std::uint32_t i) noexcept {
-    const float service = c.fixed_us[i] + c.per_work_us[i] * q.work;
-    const float wait = c.wait_us[i] + c.others_ahead[i] * service;
-    const float load = service * c.pressure[i];
-    const float cost = ((wait + service) + load) + c.network_us[i];
-    return {wait, service, load, c.network_us[i], cost, cost + service * c.tail[i]};
+  [[nodiscard]] static inline NodeScore of(const NodeFigures& node, float work) noexcept {
+    const float service = node.fixed_us + node.per_work_us * work;
+    const float wait = node.wait_us + node.others_ahead * service;
+    const float load = service * node.pressure;
+    const float cost = ((wait + service) + load) + node.network_us;
+    return {wait, service, load, node.network_us, cost, cost + service * node.tail};
   }
 };
 
+struct Least {
+  float value;         ///< +inf where no node passes
+  std::uint32_t from;  ///< the first of the score_lanes nodes that hold it first
+};
+
 /// cost_us[i] of every node in the mask that is not late, +inf for the others; returns the least of them.
-/// `mask`: 64 nodes a word. About one nanosecond for 16 nodes with AVX-512.
-float score(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask, std::uint32_t n_nodes,
+/// `mask`: 64 nodes a word.
+Least score(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask, std::uint32_t n_nodes,
             float* cost_us) noexcept;
+
+/// The same for a column as it is: passing[i] = column[i] in the mask, +inf elsewhere.
+Least least_of(const float* column, const std::uint64_t* mask, std::uint32_t n_nodes, float* passing) noexcept;
 
 }  // namespace infcore::route

@@ -75,7 +75,8 @@ cdef class Arrivals:
             self.drain()
         finally:
             self.live.deferring = False
-            self.live.c_obj.get().flush()
+            with nogil:
+                self.live.c_obj.get().flush()
 
     def leave(self):
         self.drain()

@@ -52,6 +52,7 @@ cdef class Workers:
 
     def _dispatch(self):
         cdef cbool stopped = False
+        Driver.want_punctual_sleeps()
         while not stopped:
             with nogil:
                 stopped = self.driver.dispatch_loop(self.live.threads.hub[0])
@@ -69,6 +70,7 @@ cdef class Workers:
         cdef uint32_t unused, n
         cdef object payload
         id.value = node
+        Driver.want_punctual_sleeps()
         with nogil:
             wake = driver.wait_batch(id)
         while wake != Wake.stop:
@@ -122,6 +124,7 @@ cdef class Workers:
         cdef Wake wake
         cdef EmulatedTimer* timer = new EmulatedTimer(device.cv, device.seed)
         id.value = node
+        Driver.want_punctual_sleeps()
         curves.resize(len(self.by_id))
         try:
             while True:

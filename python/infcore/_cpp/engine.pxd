@@ -133,6 +133,8 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         void add_prompt(int) noexcept
         cbool prompt() noexcept
         void stop() noexcept
+        @staticmethod
+        void want_punctual_sleeps() noexcept
         Wake wait_batch(NodeId) noexcept
         cbool claim(NodeId, WorkBatch&) except +infcore_translate
         void started(NodeId, const WorkBatch&) noexcept

@@ -6,7 +6,7 @@ cdef extern from *:
     #include <Python.h>
     #include <new>
 
-    static void infcore_raise(const char* name, const char* what) {
+    [[maybe_unused]] static void infcore_raise(const char* name, const char* what) {
       PyObject* module = PyImport_ImportModule("infcore.errors");
       if (module == nullptr) return;
       PyObject* type = PyObject_GetAttrString(module, name);
@@ -15,7 +15,7 @@ cdef extern from *:
       Py_DECREF(module);
     }
 
-    static void infcore_translate() {
+    [[maybe_unused]] static void infcore_translate() {
       if (PyErr_Occurred()) return;
       try { throw; }
       catch (const infcore::InvalidArgument& e) { infcore_raise("InvalidArgument", e.what()); }

@@ -3,7 +3,7 @@
 //
 // Source: folklore ("least connections"); as in nginx's least_conn without weights.
 // Differs: counts the node's own figure, so that several routers see each other's requests.
-// Cost: O(candidates). Tunables: none. Ties go to the lowest id.
+// Cost: one pass of a float32 column, O(nodes). Tunables: none. Ties go to the lowest id.
 #include <infcore/route/routing_policy.hpp>
 
 namespace infcore::route {
@@ -15,12 +15,7 @@ class LeastOutstanding final : public RoutingPolicy {
   bool binds_on_arrival() const noexcept override { return true; }
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
-    if (!view.filter(query)) return base::no_node;
-    NodeId best = view.next_candidate(0);
-    if (best == base::no_node) return best;
-    for (NodeId node = best; node != base::no_node; node = view.next_candidate(node.value + 1))
-      if (view.inflight(node) < view.inflight(best)) best = node;
-    return best;
+    return view.filter(query) ? view.least_inflight() : base::no_node;
   }
 };
 

@@ -1,0 +1,52 @@
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
+
+from infcore._core.base cimport Clock
+from infcore._cpp.queue cimport SpinLock, TieredQueue, WaitGate
+
+
+@cython.final
+cdef class Ticket:
+    cdef uint64_t _id
+    cdef uint64_t _queue_id
+
+
+cdef class QueueStore:
+    cdef object __weakref__
+    cdef unique_ptr[TieredQueue] c_queue
+    cdef SpinLock _lock         # guards c_queue, _items and _closed; no Python code runs under it
+    cdef WaitGate _arrivals     # where getters wait for an item
+    cdef WaitGate _departures   # where putters wait for room
+    cdef list _items            # slot -> item, None where free: a list, so that the collector sees them
+    cdef list _async_waiters    # (loop, future) of each awaiting getter, first come first
+    cdef object _on_drop
+    cdef Clock _clock
+    cdef uint64_t _queue_id
+    cdef uint32_t _fork_generation
+    cdef uint32_t _capacity
+    cdef uint32_t _n_tiers
+    cdef uint32_t _n_wake_room  # putters to wake for one place: all, where it may be of the wrong tier
+    cdef cbool _blocks
+    cdef cbool _closed
+
+    cdef int _check(self) except -1
+    cdef PyObject* _lift(self, uint32_t slot) noexcept
+    cdef bint _hold(self, uint32_t slot, PyObject* item) noexcept
+    cdef bint _put_again(self, object item, uint32_t tier, int64_t deadline_ns, int64_t now_ns, uint64_t* ticket,
+                         uint32_t token) except -1
+    cdef bint _try_put(self, object item, uint32_t tier, int64_t deadline_ns, int64_t now_ns, uint64_t* ticket,
+                       uint32_t* token) except -1
+    cdef object _next(self, int64_t until_ns)
+    cdef bint _wait(self, WaitGate* gate, uint32_t token, int64_t until_ns) except -1
+    cdef int64_t _room_until_ns(self) except -1
+    cdef uint32_t _expire(self, int64_t now_ns) except? 0xFFFFFFFF
+    cdef int _drop(self, PyObject** items, Py_ssize_t n, str reason) except -1
+    cdef int _wake_async(self, Py_ssize_t n) except -1
+
+
+@cython.final
+cdef class Queue(QueueStore):
+    pass

@@ -1,0 +1,291 @@
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+"""The tiered queue for Python objects: its arguments and results. The mechanism is in queue_store.pxi."""
+from operator import index
+from types import GenericAlias
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_WriteUnraisable
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+
+from infcore._core.base cimport Clock, as_clock, until_ns
+from infcore._cpp.base cimport add_ns, check_not_forked, fork_generation, monotonic_ns, never_ns
+from infcore._cpp.queue cimport Placed, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, no_slot, placed_full, placed_out_of_memory
+
+from infcore.errors import InvalidArgument, InvalidType, QueueClosed, QueueEmpty, QueueFull
+
+include "queue_store.pxi"
+
+cdef uint64_t n_queues = 0
+
+
+cdef inline int64_t whole(str field, object value, int64_t low, int64_t high) except? -1:
+    cdef int overflow = 0
+    cdef int64_t number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and low <= number <= high:
+            return number
+    return whole_or_raise(field, value, low, high)
+
+
+cdef int64_t whole_or_raise(str field, object value, int64_t low, int64_t high) except? -1:
+    try:
+        number = index(value)
+    except TypeError:
+        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a whole number") from None
+    if not low <= number <= high:
+        raise InvalidArgument(f"{field} is {value!r}; allowed: a whole number from {low} to {high}")
+    return number
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Ticket:
+    """Names one item in one Queue until it leaves. Made by Queue.put, for Queue.cancel."""
+
+    def __init__(self):
+        raise InvalidType("Ticket cannot be made; allowed: what Queue.put returns")
+
+    def __eq__(self, other):
+        return type(other) is Ticket and self._id == (<Ticket>other)._id and self._queue_id == (<Ticket>other)._queue_id
+
+    def __hash__(self):
+        return hash((self._id, self._queue_id))
+
+    def __repr__(self):
+        return f"<infcore.Ticket {self._id:#x} of queue {self._queue_id}>"
+
+
+@cython.final
+@cython.no_gc_clear  # methods lean on the members to the very end; a cycle breaks at the list of items instead
+cdef class Queue(QueueStore):
+    """Bounded queue for threads and asyncio: by tier, then earliest deadline, then arrival.
+
+    capacity       items at once, 1 to 4294967294
+    tiers          1 to 64; tier 0 is the most urgent
+    overflow       when full, "reject": raise QueueFull; "block": wait for room; "shed_lowest": give up the item of the
+                   last tier, there the latest deadline (none is latest), there the newest; QueueFull if that is the new one
+    tier_capacity  bound of each tier: one number for all, or one for each; None: none but capacity
+    ageing_s       who has waited this long goes before everything younger, oldest first; None: nobody
+    on_drop        on_drop(item, "expired" | "shed") is called once for each item given up, without locks, by the thread
+                   that found it; what it raises goes to sys.unraisablehook
+    clock          for deadlines and ageing, None: monotonic time; time-outs are in real time always
+    Expiry         an item whose deadline is now or past is not returned. The calls that take items notice it, and put
+                   where there is no room; until then it counts in len()
+    Raises         InvalidArgument, InvalidType; every method: ForkedProcess in a child of the process that made it
+    Complexity     O(log n) an item, O(1) without deadlines
+    """
+
+    def __init__(self, capacity, *, tiers=1, overflow="reject", tier_capacity=None, ageing_s=None, on_drop=None,
+                 clock=None):
+        global n_queues
+        cdef TieredQueueConfig config
+        if self.c_queue:
+            raise InvalidArgument("Queue.__init__ was called again; allowed: once")
+        config.capacity = <uint32_t>whole("capacity", capacity, 1, 0xFFFFFFFE)
+        config.n_tiers = <uint32_t>whole("tiers", tiers, 1, 64)
+        if overflow not in ("reject", "shed_lowest", "block"):
+            raise InvalidArgument(f"overflow is {overflow!r}; allowed: 'reject', 'shed_lowest' or 'block'")
+        if tier_capacity is not None:
+            bounds = list(tier_capacity) if hasattr(tier_capacity, "__iter__") else [tier_capacity] * config.n_tiers
+            if len(bounds) != config.n_tiers:
+                raise InvalidArgument(f"tier_capacity is {tier_capacity!r}; allowed: a number, or {config.n_tiers} of them")
+            for bound in bounds:
+                config.tier_capacities.push_back(<uint32_t>whole("tier_capacity", bound, 1, 0xFFFFFFFE))
+        config.ageing_ns = until_ns("ageing_s", ageing_s, 0)
+        config.shed_lowest = overflow == "shed_lowest"
+        if on_drop is not None and not callable(on_drop):
+            raise InvalidType(f"on_drop is {type(on_drop).__name__}; allowed: None or a callable of (item, reason)")
+        self._clock = as_clock(clock)
+        self._items = []
+        self._async_waiters = []
+        self._on_drop = on_drop
+        self._blocks = overflow == "block"
+        self._capacity = config.capacity
+        self._n_tiers = config.n_tiers
+        self._n_wake_room = 1 if tier_capacity is None else 0x7FFFFFFF
+        self._fork_generation = fork_generation()
+        n_queues += 1
+        self._queue_id = n_queues
+        self.c_queue.reset(new TieredQueue(config))
+
+    @classmethod
+    def __class_getitem__(cls, item):
+        return GenericAlias(cls, item)
+
+    def __len__(self):
+        self._check()
+        self._lock.lock()
+        cdef uint32_t size = self.c_queue.get().size()
+        self._lock.unlock()
+        return size
+
+    def put(self, item, *, tier=0, deadline_s=None, tenant=""):
+        """Queue one item.
+
+        tier        0 (most urgent) to tiers - 1
+        deadline_s  seconds from now, >= 0; None: none
+        tenant      a name; not used yet: fairness between tenants comes with a later version
+        Returns     a Ticket for cancel()
+        Raises      QueueFull, QueueClosed, InvalidArgument, InvalidType
+        """
+        cdef int64_t now_ns = not_read, deadline_ns = never_ns
+        cdef uint32_t token = 0
+        cdef Ticket ticket
+        self._check()
+        if type(tenant) is not str:
+            raise InvalidType(f"tenant is {type(tenant).__name__}; allowed: str")
+        cdef uint32_t c_tier = <uint32_t>whole("tier", tier, 0, self._n_tiers - 1)
+        if deadline_s is not None or self.c_queue.get().ages():
+            now_ns = self._clock.now_ns()
+            deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
+        ticket = Ticket.__new__(Ticket)
+        ticket._queue_id = self._queue_id
+        if not (self._try_put(item, c_tier, deadline_ns, now_ns, &ticket._id, &token)
+                or self._put_again(item, c_tier, deadline_ns, now_ns, &ticket._id, token)):
+            raise QueueFull(f"the queue has no room in tier {tier}; allowed: {self._capacity} items in all, "
+                            "tier_capacity in each tier")
+        return ticket
+
+    def put_many(self, items, *, tier=0, deadline_s=None):
+        """Queue items in order until one does not fit; returns how many were taken.
+
+        items              an iterable
+        tier, deadline_s   as in put, the same for all
+        Raises             QueueClosed, InvalidArgument, InvalidType
+        """
+        cdef int64_t now_ns = not_read, deadline_ns = never_ns
+        cdef uint64_t ticket
+        cdef uint32_t token = 0
+        cdef Py_ssize_t n_taken = 0
+        self._check()
+        cdef uint32_t c_tier = <uint32_t>whole("tier", tier, 0, self._n_tiers - 1)
+        try:
+            held = tuple(items)
+        except TypeError:
+            raise InvalidType(f"items is {type(items).__name__}; allowed: an iterable") from None
+        if deadline_s is not None or self.c_queue.get().ages():
+            now_ns = self._clock.now_ns()
+            deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
+        for item in held:
+            try:
+                if not (self._try_put(item, c_tier, deadline_ns, now_ns, &ticket, &token)
+                        or self._put_again(item, c_tier, deadline_ns, now_ns, &ticket, token)):
+                    break
+            except QueueClosed:
+                if n_taken == 0:
+                    raise
+                break
+            n_taken += 1
+        return n_taken
+
+    def get(self, *, timeout_s=None):
+        """Take the next item, waiting for one at most timeout_s seconds (None: for ever).
+
+        Raises   QueueEmpty after the time-out; QueueClosed once the queue is closed and empty; InvalidArgument, InvalidType
+        """
+        self._check()
+        item = self._next(until_ns("timeout_s", timeout_s, monotonic_ns()))
+        if item is nothing:
+            raise QueueEmpty(f"nothing came within timeout_s = {timeout_s}")
+        return item
+
+    def get_nowait(self):
+        """Take the next item. Raises QueueEmpty, or QueueClosed once the queue is closed and empty."""
+        self._check()
+        item = self._next(0)
+        if item is nothing:
+            raise QueueEmpty("the queue is empty")
+        return item
+
+    async def aget(self):
+        """Take the next item, awaiting it; cancelling loses none. Raises QueueClosed once the queue is closed and empty."""
+        from asyncio import get_running_loop
+
+        self._check()
+        while True:
+            item = self._next(0)
+            if item is not nothing:
+                return item
+            loop = get_running_loop()
+            waiter = (loop, loop.create_future())
+            self._async_waiters.append(waiter)
+            try:
+                item = self._next(0)  # once more: a put before the append has told nobody
+                if item is nothing:
+                    await waiter[1]
+            except BaseException:
+                if not self._forget(waiter):
+                    self._wake_async(1)
+                raise
+            if not self._forget(waiter) and item is not nothing:
+                self._wake_async(1)
+            if item is not nothing:
+                return item
+
+    def drain(self, max_items):
+        """Take up to max_items at once; returns them in order, none if the queue is empty. Raises InvalidArgument, InvalidType."""
+        cdef Py_ssize_t n_max = <Py_ssize_t>whole("max_items", max_items, 0, INT64_MAX), n = 0
+        cdef int64_t now_ns = not_read
+        cdef uint32_t size, slot
+        cdef cbool timed, wake
+        self._check()
+        self._lock.lock()
+        timed = self.c_queue.get().needs_now()
+        self._lock.unlock()
+        if timed:
+            now_ns = self._clock.now_ns()
+            self._expire(now_ns)
+        n_max = min(n_max, <Py_ssize_t>len(self))
+        cdef list taken = PyList_New(n_max)
+        self._lock.lock()
+        while n < n_max and not self.c_queue.get().has_expired(now_ns):
+            slot = self.c_queue.get().pop(now_ns)
+            if slot == no_slot:
+                break
+            PyList_SET_ITEM(<PyObject*>taken, n, self._lift(slot))
+            n += 1
+        wake = n > 0 and self._departures.open()
+        self._lock.unlock()
+        Py_SET_SIZE(<PyObject*>taken, n)  # the rest is still null
+        if wake:
+            self._departures.wake(max(<uint32_t>n, self._n_wake_room))
+        return taken
+
+    def cancel(self, ticket):
+        """Take the ticket's item out and release it; False if it has left already. Raises InvalidType, InvalidArgument."""
+        cdef uint32_t slot
+        cdef PyObject* item = NULL
+        cdef cbool wake = False
+        if type(ticket) is not Ticket:
+            raise InvalidType(f"ticket is {type(ticket).__name__}; allowed: a Ticket from this queue's put")
+        self._check()
+        if (<Ticket>ticket)._queue_id != self._queue_id:
+            raise InvalidArgument(f"ticket is {ticket!r}; allowed: one from this queue, which is {self._queue_id}")
+        self._lock.lock()
+        slot = self.c_queue.get().cancel((<Ticket>ticket)._id)
+        if slot != no_slot:
+            item = self._lift(slot)
+            wake = self._departures.open()
+        self._lock.unlock()
+        if wake:
+            self._departures.wake(self._n_wake_room)
+        if item == NULL:
+            return False
+        release(item)
+        return True
+
+    def close(self):
+        """Take no more items: put raises QueueClosed, and so do getters once what is left has been taken. May be repeated."""
+        self._check()
+        self._lock.lock()
+        self._closed = True
+        self._arrivals.open()
+        self._departures.open()
+        self._lock.unlock()
+        self._arrivals.wake(0x7FFFFFFF)
+        self._departures.wake(0x7FFFFFFF)
+        self._wake_async(len(self._async_waiters))

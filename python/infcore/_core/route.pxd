@@ -1,0 +1,32 @@
+from libc.stdint cimport int64_t, uint32_t
+from libcpp.memory cimport unique_ptr
+from libcpp.vector cimport vector
+
+from infcore._core.base cimport Clock
+from infcore._core.fleet cimport Fleet
+from infcore._cpp.route cimport Decision as CppDecision, PickOptions, RouteQuery, Router as CppRouter
+
+
+cdef class Decisions:
+    cdef vector[CppDecision] c_obj  # never resized once pick_many has filled it
+
+
+cdef class Decision:
+    cdef CppDecision own
+    cdef CppDecision* c_obj  # &own, or an element of `row_of`
+    cdef Decisions row_of
+
+
+cdef class Router:
+    cdef unique_ptr[CppRouter] c_obj
+    cdef Fleet fleet
+    cdef Clock clock
+    cdef uint32_t built_under
+    cdef object last_model  # the str of the last pick, and its id
+    cdef uint32_t last_model_id
+
+    cdef int check_alive(self) except -1
+    cdef uint32_t model_of(self, object model) except? 0xFFFFFFFF
+    cdef int read_query(self, RouteQuery& query, PickOptions& options, object model, object tier, object deadline_s,
+                        object session, object blocks, object require, object allow_late, object lease_s,
+                        object now_s) except -1

@@ -1,0 +1,120 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from infcore._core.fleet import Fleet
+
+class _HasNow(Protocol):
+    def now_s(self) -> float: ...
+
+@final
+class Decision:
+    @property
+    def node(self) -> int: ...
+    @property
+    def cost_us(self) -> float: ...
+    @property
+    def wait_s(self) -> float: ...
+    @property
+    def service_s(self) -> float: ...
+    @property
+    def load_s(self) -> float: ...
+    @property
+    def network_s(self) -> float: ...
+    @property
+    def saving_s(self) -> float: ...
+    @property
+    def price_usd(self) -> float: ...
+    @property
+    def feasible(self) -> bool: ...
+
+@final
+class Decisions(Sequence[Decision]):
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Decision: ...  # type: ignore[override]
+    @property
+    def node(self) -> NDArray[np.uint32]: ...
+    @property
+    def cost_us(self) -> NDArray[np.float64]: ...
+    @property
+    def wait_s(self) -> NDArray[np.float64]: ...
+    @property
+    def service_s(self) -> NDArray[np.float64]: ...
+    @property
+    def load_s(self) -> NDArray[np.float64]: ...
+    @property
+    def network_s(self) -> NDArray[np.float64]: ...
+    @property
+    def saving_s(self) -> NDArray[np.float64]: ...
+    @property
+    def price_usd(self) -> NDArray[np.float64]: ...
+    @property
+    def feasible(self) -> NDArray[np.bool_]: ...
+
+class Router:
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        policy: str = "fastest_finish",
+        seed: int = 0,
+        clock: _HasNow | None = None,
+        **policy_options: Any,
+    ) -> None: ...
+    @staticmethod
+    def policies() -> list[str]: ...
+    @property
+    def policy(self) -> str: ...
+    def pick(
+        self,
+        model: str,
+        *,
+        work: float = 1.0,
+        tier: int = 0,
+        deadline_s: float | None = None,
+        session: None = None,
+        blocks: None = None,
+        require: Mapping[str, str] | None = None,
+        allow_late: bool = False,
+        lease_s: float | None = None,
+        now_s: float | None = None,
+    ) -> Decision: ...
+    def pick_many(
+        self,
+        model: str,
+        work: ArrayLike,
+        *,
+        tier: int = 0,
+        deadline_s: float | None = None,
+        session: None = None,
+        blocks: None = None,
+        require: Mapping[str, str] | None = None,
+        allow_late: bool = False,
+        lease_s: float | None = None,
+        now_s: float | None = None,
+    ) -> Decisions: ...
+    def done(
+        self,
+        decision: Decision | Decisions,
+        *,
+        ok: bool = True,
+        service_s: float | ArrayLike | None = None,
+        now_s: float | None = None,
+    ) -> bool: ...
+    def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...
+    def explain(
+        self,
+        model: str,
+        *,
+        work: float = 1.0,
+        tier: int = 0,
+        deadline_s: float | None = None,
+        session: None = None,
+        blocks: None = None,
+        require: Mapping[str, str] | None = None,
+        allow_late: bool = False,
+        lease_s: float | None = None,
+        now_s: float | None = None,
+    ) -> list[dict[str, Any]]: ...

@@ -1,0 +1,317 @@
+"""The router's border: checks a request, crosses once, boxes the decision."""
+import numpy as np
+
+cimport cython
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libcpp.vector cimport vector
+
+from infcore._core.base cimport as_clock, finite, now_of, until_ns
+from infcore._core.fleet cimport Fleet, whole
+from infcore._cpp.base cimport NodeId, check_not_forked, fork_generation
+from infcore._cpp.route cimport (Decision as CppDecision, Explanation, Filtered, PickOptions, RouteQuery,
+                                 Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
+
+from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
+
+
+@cython.final
+@cython.freelist(64)
+@cython.no_gc
+cdef class Decision:
+    """Where a request goes, what that was predicted to cost, and the credit it holds until done or cancel."""
+
+    def __init__(self):
+        raise InvalidType("a Decision is made by Router.pick")
+
+    @property
+    def node(self) -> int:
+        """The node's id in the fleet."""
+        return self.c_obj.node.value
+
+    @property
+    def cost_us(self) -> float:
+        """What nodes were compared by: wait + service + load + network in microseconds, summed in float32."""
+        return self.c_obj.terms.cost_us
+
+    @property
+    def wait_s(self) -> float:
+        """Predicted seconds before the node starts on it."""
+        return self.c_obj.terms.wait_us * 1e-6
+
+    @property
+    def service_s(self) -> float:
+        """Predicted seconds of service: what is reserved on the node."""
+        return self.c_obj.terms.service_us * 1e-6
+
+    @property
+    def load_s(self) -> float:
+        """Seconds added for a node whose processors or memory are nearly full."""
+        return self.c_obj.terms.load_us * 1e-6
+
+    @property
+    def network_s(self) -> float:
+        """Seconds on the way: round trip, a busy link, packets lost."""
+        return self.c_obj.terms.network_us * 1e-6
+
+    @property
+    def saving_s(self) -> float:
+        """Seconds saved by what the node holds of the prefix: none before there is a prefix index."""
+        return 0.0
+
+    @property
+    def price_usd(self) -> float:
+        """US dollars: predicted service at the node's price per hour."""
+        return self.c_obj.price_usd
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the deadline, if any, is met at the upper quantile of the service time."""
+        return self.c_obj.feasible
+
+    def __repr__(self) -> str:
+        return f"<infcore.Decision: node {self.node}, {self.cost_us:.6g} us>"
+
+
+@cython.final
+cdef class Decisions:
+    """The decisions of one pick_many, in order: a sequence of Decision, and columns.
+
+    node is uint32, feasible is bool, the other columns are float64, all of shape (len,).
+    """
+
+    def __init__(self):
+        raise InvalidType("Decisions are made by Router.pick_many")
+
+    def __len__(self) -> int:
+        return self.c_obj.size()
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t n = self.c_obj.size()
+        cdef Py_ssize_t i = whole("index", index, -n, n) if n else 0
+        if i < 0:
+            i += n
+        if i >= n:
+            raise IndexError(f"index is {index}; allowed: {-n} to {n - 1}")
+        cdef Decision decision = Decision.__new__(Decision)
+        decision.row_of = self
+        decision.c_obj = &self.c_obj[i]
+        return decision
+
+    def _column(self, name, dtype):
+        return np.array([getattr(decision, name) for decision in self], dtype=dtype)
+
+    node = property(lambda self: self._column("node", np.uint32))
+    cost_us = property(lambda self: self._column("cost_us", np.float64))
+    wait_s = property(lambda self: self._column("wait_s", np.float64))
+    service_s = property(lambda self: self._column("service_s", np.float64))
+    load_s = property(lambda self: self._column("load_s", np.float64))
+    network_s = property(lambda self: self._column("network_s", np.float64))
+    saving_s = property(lambda self: self._column("saving_s", np.float64))
+    price_usd = property(lambda self: self._column("price_usd", np.float64))
+    feasible = property(lambda self: self._column("feasible", np.bool_))
+
+    def __repr__(self) -> str:
+        return f"<infcore.Decisions: {len(self)}>"
+
+
+cdef class Router:
+    """Choose a node for each request, reserve credit on it, and learn how long nodes take.
+
+    fleet    where requests may go; several routers may share one
+    policy   one of Router.policies()
+    seed     of policies that draw; same seed, same calls: same decisions
+    clock    None: the fleet's
+    Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
+    Cost     pick is O(nodes): one pass over float32 columns
+    """
+
+    def __init__(self, fleet, *, policy="fastest_finish", seed=0, clock=None, **policy_options):
+        if not isinstance(fleet, Fleet):
+            raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
+        self.fleet = fleet
+        self.fleet.check_alive()
+        if not isinstance(policy, str):
+            raise InvalidType(f"policy is {type(policy).__name__}; allowed: a str of {', '.join(self.policies())}")
+        if policy_options:
+            raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options, {policy} has none")
+        self.clock = self.fleet.clock if clock is None else as_clock(clock)
+        self.built_under = fork_generation()
+        self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
+                                       <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF)))
+
+    @staticmethod
+    def policies() -> list:
+        """Names of the routing policies."""
+        return [name.decode() for name in routing_policies()]
+
+    @property
+    def policy(self) -> str:
+        """The policy's name."""
+        return self.c_obj.get().policy().decode()
+
+    cdef int check_alive(self) except -1:
+        if self.built_under != fork_generation():
+            check_not_forked(self.built_under, "Router")
+        return 0
+
+    cdef uint32_t model_of(self, object model) except? 0xFFFFFFFF:
+        if model is self.last_model:
+            return self.last_model_id
+        if not isinstance(model, str):
+            raise InvalidType(f"model is {type(model).__name__}; allowed: a str")
+        id = self.fleet.model_ids.get(model)
+        if id is None:
+            raise NoNodeAvailable(f"no node for model {model!r}: of {len(self.fleet)} nodes, none was ever told to "
+                                  "hold it (Fleet.load_model)")
+        self.last_model = model
+        self.last_model_id = id
+        return self.last_model_id
+
+    cdef int read_query(self, RouteQuery& query, PickOptions& options, object model, object tier, object deadline_s,
+                        object session, object blocks, object require, object allow_late, object lease_s,
+                        object now_s) except -1:
+        self.check_alive()
+        if session is not None:
+            raise InvalidArgument(f"session is {session!r}; allowed: None (no policy keeps sessions yet)")
+        if blocks is not None:
+            raise InvalidArgument(f"blocks is {type(blocks).__name__}; allowed: None (no policy reads prefixes yet)")
+        query.model.value = self.model_of(model)
+        query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
+        query.now_ns = now_of(self.clock, now_s)
+        query.deadline_ns = until_ns("deadline_s", deadline_s, query.now_ns)
+        query.require = 0 if require is None else self.fleet.require_bits(require)
+        options.allow_late = bool(allow_late)
+        options.lease_end_ns = until_ns("lease_s", lease_s, query.now_ns)
+        return 0
+
+    def pick(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
+             allow_late=False, lease_s=None, now_s=None) -> Decision:
+        """Choose a node and reserve credit on it until done, cancel or the end of the lease.
+
+        work        of the request, >= 0, in the unit of the model's latency curve (items, tokens, pixels)
+        tier        0 is the most urgent
+        deadline_s  seconds from now; None: none
+        require     {label: value} that the node must have; kind, zone and location count as labels
+        allow_late  where no node is in time, the least cost with feasible False instead of an error
+        lease_s     seconds until the credit is released by itself; None: never
+        Raises      NoNodeAvailable, DeadlineInfeasible, InvalidArgument, InvalidType
+        """
+        cdef RouteQuery query
+        cdef PickOptions options
+        query.work = finite("work", work, 0.0)
+        self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
+        cdef Decision decision = Decision.__new__(Decision)
+        decision.c_obj = &decision.own
+        self.c_obj.get().pick(query, options, decision.own)
+        return decision
+
+    def pick_many(self, model, work, *, tier=0, deadline_s=None, session=None, blocks=None, require=None,
+                  allow_late=False, lease_s=None, now_s=None) -> Decisions:
+        """pick for each of `work`, each seeing the credit of those before it; all or none.
+
+        work    (n,) numbers >= 0; the other arguments are those of pick and hold for all
+        Raises  as pick; then no credit is held
+        """
+        cdef RouteQuery query
+        cdef PickOptions options
+        self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
+        cdef const double[::1] works = numbers("work", work)
+        cdef size_t n = works.shape[0]
+        cdef Decisions decisions = Decisions.__new__(Decisions)
+        cdef const_doubles span = const_doubles(&works[0], n) if n else const_doubles()
+        with nogil:
+            self.c_obj.get().pick_many(query, span, options, decisions.c_obj)
+        return decisions
+
+    def done(self, decision, *, ok=True, service_s=None, now_s=None) -> bool:
+        """The request has ended: release its credit and, if ok, learn from it.
+
+        service_s  seconds it took on the node without waiting and network, one or (for Decisions) one each. None: if
+                   it did not have to wait, the time since pick less the predicted network is learned, else nothing
+        Returns    False if done, cancel or the end of the lease came before (of Decisions: for all of them)
+        Raises     InvalidArgument for another router's decision
+        """
+        self.check_alive()
+        cdef int64_t now_ns = now_of(self.clock, now_s)
+        cdef const double[::1] each
+        cdef Decisions many
+        cdef Decision one
+        if type(decision) is Decision:
+            one = decision
+            return self.c_obj.get().done(
+                one.c_obj[0], bool(ok), 0.0 if service_s is None else finite("service_s", service_s, 0.0), now_ns)
+        if type(decision) is not Decisions:
+            raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
+        many = decision
+        cdef size_t n = many.c_obj.size()
+        cdef const_doubles span = const_doubles()
+        if service_s is not None and n:
+            each = numbers("service_s", np.broadcast_to(np.asarray(service_s, np.float64), n))
+            span = const_doubles(&each[0], n)
+        return self.c_obj.get().done_many(decision_span(many.c_obj.data(), n), bool(ok), span, now_ns) > 0
+
+    def cancel(self, decision, *, now_s=None) -> bool:
+        """Release the credit and learn nothing. Returns and raises as done."""
+        self.check_alive()
+        cdef int64_t now_ns = now_of(self.clock, now_s)
+        cdef Decisions many
+        if type(decision) is Decision:
+            return self.c_obj.get().cancel((<Decision>decision).c_obj[0], now_ns)
+        if type(decision) is not Decisions:
+            raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
+        many = decision
+        return self.c_obj.get().cancel_many(decision_span(many.c_obj.data(), many.c_obj.size()), now_ns) > 0
+
+    def explain(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
+                allow_late=False, lease_s=None, now_s=None) -> list:
+        """What every node would cost this request now, and why those that are out are out; reserves nothing.
+
+        Returns  a mapping per node: node (id), name, terms {name: microseconds}, cost_us (None if out), reason (None
+                 if not out). cost_us is the sum of the terms in float32, as pick compares it
+        """
+        cdef RouteQuery query
+        cdef PickOptions options
+        cdef vector[Explanation] explanations
+        cdef NodeId id
+        query.work = finite("work", work, 0.0)
+        if isinstance(model, str) and model not in self.fleet.model_ids:
+            return [{"node": int(row["id"]), "name": str(row["name"]), "cost_us": None, "terms": {},
+                     "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]
+        self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
+        self.c_obj.get().explain(query, options, explanations)
+        out = []
+        for i in range(explanations.size()):
+            terms = explanations[i].terms
+            id = explanations[i].node
+            reason = None
+            if explanations[i].filtered == Filtered.not_up:
+                reason = name_of(self.fleet.c_obj.get().state(id)).decode()
+            elif explanations[i].filtered == Filtered.no_model:
+                reason = f"model {model!r} is not loaded"
+            elif explanations[i].filtered == Filtered.no_label:
+                reason = f"lacks a label of {dict(require)!r}"
+            elif explanations[i].filtered == Filtered.late:
+                reason = f"too late for deadline_s={deadline_s!r}"
+            out.append({
+                "node": id.value,
+                "name": self.fleet.c_obj.get().spec(id).name.decode(),
+                "cost_us": terms.cost_us if reason is None else None,
+                "terms": {"wait": terms.wait_us, "service": terms.service_us, "load": terms.load_us,
+                          "network": terms.network_us},
+                "reason": reason,
+            })
+        return out
+
+
+def numbers(str field, values):
+    try:
+        column = np.ascontiguousarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidType(f"{field} is no array of numbers") from None
+    if column.ndim != 1:
+        raise InvalidArgument(f"{field} has {column.ndim} dimensions; allowed: 1")
+    wrong = ~(np.isfinite(column) & (column >= 0.0))
+    if wrong.any():
+        raise InvalidArgument(f"{field} is {column[wrong][0]} at {int(np.flatnonzero(wrong)[0])}; "
+                              "allowed: finite numbers >= 0")
+    return column

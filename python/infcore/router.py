@@ -1,0 +1,6 @@
+"""Which node gets a request: the fleet table and the router over it."""
+
+from infcore._core.fleet import Fleet
+from infcore._core.route import Decision, Decisions, Router
+
+__all__ = ["Decision", "Decisions", "Fleet", "Router"]
