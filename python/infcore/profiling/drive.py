@@ -66,6 +66,7 @@ class Drive:
     end_s: float
     interrupted: bool
     stopped_early: bool
+    real_time: bool
 
     @property
     def seconds(self) -> float:
@@ -99,6 +100,7 @@ def drive(
         start_s=start_s,
         slo_s=[model.slo_s for model in fleet.models],
         devices=[device.name for device in fleet.devices],
+        network_s=[device.rtt_s if device.emulated else 0.0 for device in fleet.devices],
         keep_from=[device.name for device in fleet.devices if not device.emulated],
         keep_each=keep_each,
     )
@@ -120,7 +122,14 @@ def drive(
     if generator.failure is not None:
         raise generator.failure
     return Drive(
-        arrivals, collector, np.asarray(generator.late_s), start_s, time.monotonic(), interrupt.requested, stopped_early
+        arrivals,
+        collector,
+        np.asarray(generator.late_s),
+        start_s,
+        end_s=time.monotonic(),
+        interrupted=interrupt.requested,
+        stopped_early=stopped_early,
+        real_time=generator.real_time,
     )
 
 

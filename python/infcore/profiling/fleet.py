@@ -126,9 +126,8 @@ class OpenFleet:
         real = [served.real for served in self.served.values() if isinstance(served, PackagedModel)]
         return infcore.OnnxDevice(
             spec.name,
-            **models.onnx_arguments(real),
+            **models.onnx_arguments(real, int8=spec.precision == "int8"),
             threads=spec.threads,
-            int8=[one.name for one in real if spec.precision == "int8" and one.name in spec.int8_models],
             **options,
         )
 

@@ -1,5 +1,6 @@
 """The open-loop load generator: requests go out at the times that were planned, whatever becomes of the ones before."""
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ class LoadGenerator(threading.Thread):
         self.late_s: list[float] = []
         self.refused_at_s: dict[int, float] = {}
         self.failure: BaseException | None = None
+        self.real_time = False
         self._engine = engine
         self._requests = requests
         self._times_s = times_s.tolist()
@@ -65,6 +67,7 @@ class LoadGenerator(threading.Thread):
 
     def run(self) -> None:
         """The thread's work; an error that is not infcore's ends it and is kept in `failure`."""
+        self.real_time = _real_time()
         try:
             for request, offset_s in zip(self._requests, self._times_s, strict=True):
                 if not self._wait_until(self._start_s + offset_s):
@@ -95,3 +98,16 @@ class LoadGenerator(threading.Thread):
             return
         self.late_s.append(late_s)
         self.futures.append(future)
+
+
+def _real_time() -> bool:
+    """Put the calling thread before all ordinary ones, where the system lets us; whether it did.
+
+    The generator needs microseconds, but on a machine whose cores are all busy it would wait milliseconds for them: p99
+    lateness was 3.4 to 7.6 ms without and 0.01 to 0.03 ms with it (suite mixed, 336 req/s, 2 shared cores).
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (AttributeError, OSError):
+        return False
+    return True

@@ -48,7 +48,6 @@ class DeviceSpec:
     name: str
     kind: str
     precision: str
-    int8_models: tuple[str, ...]  # the models whose weights an int8 device quantises; the others stay fp32
     threads: int
     price_per_hour: float
     rtt_s: float
@@ -139,7 +138,6 @@ def _device(table: Table, models: Sequence[str]) -> DeviceSpec:
         name=table.text("name"),
         kind=table.text("kind", allowed=DEVICE_KINDS),
         precision=table.text("precision", "fp32", allowed=PRECISIONS),
-        int8_models=table.names("int8_models", models),
         threads=table.integer("threads", 1, low=1, high=1024),
         price_per_hour=table.number("price_per_hour"),
         rtt_s=table.number("rtt_s", 0.0),

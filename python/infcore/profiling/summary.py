@@ -128,6 +128,7 @@ def summarise(fleet: Fleet, run: PolicyRun) -> dict[str, Any]:
         "devices": devices,
         "models": _model_rows(fleet, run, latency_s, counted),
         "lateness_s": lateness(driven.late_s),
+        "real_time_generator": driven.real_time,
         "first_failure": None if collector.first_failure is None else str(collector.first_failure),
         "interrupted": driven.interrupted,
     }

@@ -65,13 +65,6 @@ class Table:
             )
         return value
 
-    def names(self, key: str, allowed: Sequence[str]) -> tuple[str, ...]:
-        """An array of texts out of `allowed`; all of them without the key."""
-        values = self.take(key, list(allowed))
-        if not isinstance(values, list) or any(value not in allowed for value in values):
-            raise InvalidArgument(f"{self.path(key)} must be an array of {', '.join(allowed)}, got {values!r}")
-        return tuple(values)
-
     def rows(self, key: str) -> list[Any]:
         """An array of tables, empty without the key."""
         value = self.take(key, [])
