@@ -54,7 +54,8 @@ class Model:
     inputs, outputs    {name: (dtype, shape)} per request, without the batch axis; None in a shape: ragged.
                        Kept as tuples of TensorSpec, in the order given
     max_batch_size     most requests in one run
-    max_batch_delay_s  the longest an idle device may be held back for more requests to join a batch; 0: never
+    max_batch_delay_s  the longest that a free device may be held back for more requests to join a batch; 0: never. The
+                       dynamic rule holds it less: at most a quarter of a batch's fixed cost, and only where it pays
     work               what the latency model counts. None: every request is 1.0; the name of an input: its number of
                        elements; a callable: it is given the inputs of one request, and returns a number >= 0
     idempotent         whether a request may run a second time after its device was lost
@@ -93,7 +94,7 @@ class Model:
         outputs: Mapping[str, tuple[DTypeLike, tuple[int | None, ...]]],
         *,
         max_batch_size: int = 64,
-        max_batch_delay_s: float = 0.0,
+        max_batch_delay_s: float = 0.002,
         work: Work = None,
         idempotent: bool = True,
         version: int = 1,

@@ -27,7 +27,7 @@ def test_keeps_specs_in_order_as_plain_tuples():
     assert model.inputs[1].dtype == np.dtype(bool)
     assert model.outputs == (infcore.TensorSpec("y", "int64", ()),)
     assert (model.max_batch_size, model.version, model.idempotent) == (64, 1, True)
-    assert model.slo_s is None and model.max_batch_delay_s == 0.0
+    assert model.slo_s is None and model.max_batch_delay_s == 0.002
 
 
 def test_is_immutable_comparable_and_copyable():
