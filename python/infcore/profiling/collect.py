@@ -49,7 +49,6 @@ class Collector:
         start_s: float,
         slo_s: Sequence[float],
         devices: Sequence[str],
-        network_s: Sequence[float] = (),
         keep_from: Sequence[str] = (),
         keep_each: int = 0,
     ) -> None:
@@ -63,8 +62,6 @@ class Collector:
         self._arrivals = arrivals
         self._generator = generator
         self._slo_s = np.asarray(slo_s)[arrivals.model]
-        # An engine has an emulated device's answer at once; a real one would be under way this long.
-        self._network_s = dict(zip(devices, network_s, strict=bool(network_s)))
         self._device_index = {name: i for i, name in enumerate(devices)}
         self._keep_left = dict.fromkeys(keep_from, keep_each)
         self._keep_gap_s = arrivals.seconds / max(1, keep_each)
@@ -124,8 +121,7 @@ class Collector:
                 self._end(i, time.monotonic() if end_s is None else end_s, error)
             else:
                 self.outcome[i] = OK
-                arrived_s = time.monotonic() if end_s is None else end_s
-                self.end_s[i] = arrived_s + self._network_s.get(future.device or "", 0.0)
+                self.end_s[i] = time.monotonic() if end_s is None else end_s
                 self._answered_by(i, future.device or "", outputs)
         # The future holds the outputs, which may be a megabyte each.
         self._generator.futures[i] = None

@@ -100,7 +100,6 @@ def drive(
         start_s=start_s,
         slo_s=[model.slo_s for model in fleet.models],
         devices=[device.name for device in fleet.devices],
-        network_s=[device.rtt_s if device.emulated else 0.0 for device in fleet.devices],
         keep_from=[device.name for device in fleet.devices if not device.emulated],
         keep_each=keep_each,
     )

@@ -119,6 +119,6 @@ def device_utilization_chart(rows: Sequence[Row]) -> Chart:
         svg.Series(row["policy"], i % N_COLORS, values=[device["utilization"] for device in row["devices"]])
         for i, row in enumerate(rows)
     ]
-    axis = svg.linear_axis(1.0, "busy", lambda v: f"{v * 100:.0f} %")
-    picture = svg.bars("utilisation by device", _device_groups(rows), series, axis, lambda v: f"{v * 100:.0f} %")
+    axis = svg.linear_axis(1.0, "per cent of the time", lambda v: f"{v * 100:.0f}")
+    picture = svg.bars("utilisation by device", _device_groups(rows), series, axis, lambda v: f"{v * 100:.0f}")
     return "Utilisation by device", svg.legend(series) + picture
