@@ -71,9 +71,7 @@ def cost_chart(rows: Sequence[Row]) -> Chart:
     if not series:
         return None
     x_axis = svg.linear_axis(max(row.points[0][0] for row in series) * 1.05, "p99, ms", _milliseconds)
-    y_axis = svg.linear_axis(
-        max(row.points[0][1] for row in series) * 1.15, "US $ per 1,000 answers", lambda v: f"{v:.3g}"
-    )
+    y_axis = svg.linear_axis(max(row.points[0][1] for row in series) * 1.15, "US $ per 1,000 answers", tables.dollars)
     return "Cost against p99 (lower left is better)", svg.points("cost against p99", series, x_axis, y_axis)
 
 
