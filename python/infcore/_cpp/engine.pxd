@@ -5,7 +5,7 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
-from infcore._cpp.device cimport RowSource
+from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.latency cimport BatchShape, Curve
 from infcore._cpp.route cimport Fleet
@@ -104,11 +104,6 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns
-
-
-cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
-    cdef cppclass EmulatedTimer:
-        EmulatedTimer(double, uint64_t) noexcept
 
 
 cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil:
