@@ -58,7 +58,9 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     }
     const double room_s = level_s - c.free_in_s - c.base_s;
     const double fits = c.slope_s > 0.0 ? room_s / c.slope_s + 1e-6 : (room_s >= -1e-12 ? max_batch_size : 0.0);
-    const auto share = static_cast<std::uint32_t>(std::clamp(fits, 0.0, static_cast<double>(max_batch_size)));
+    auto share = static_cast<std::uint32_t>(std::clamp(fits, 0.0, static_cast<double>(max_batch_size)));
+    // Whoever is first to finish one more takes it: rounding may not leave it with nobody.
+    if (&c == &candidates_.front()) share = std::max(share, c.joined + 1);
     if (share <= c.joined) continue;
     if (serve(now_ns, index, c, std::min(share - c.joined, lane.queue.size()))) return true;
   }
@@ -102,7 +104,6 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
               .takes = true};
   if (const Batch* open = open_batch(node, index)) {
     c.joined = open->shape.n_requests;
-    c.takes = c.joined < models_[lane.model.value].config.max_batch_size;
   } else if (node.in_flight.size() >= fleet_.spec(id).slots) {
     c.takes = false;
     TimeNs free_ns = base::never_ns;
@@ -150,9 +151,10 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
   Lane& lane = *lanes_[index];
   Node& node = nodes_[c.node.value];
   if (Batch* open = open_batch(node, index)) {
-    const std::uint32_t before_n = open->shape.n_requests;
+    const std::uint32_t n_before = lane.queue.size();
     fill(now_ns, index, c, *open, n_share);
-    return open->shape.n_requests > before_n;
+    open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, c.node).service_s(open->shape)));
+    return lane.queue.size() < n_before;
   }
   const double work_mean = lane.work_pending / lane.queue.size();
   const batch::Pending pending{
@@ -222,9 +224,12 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, const Candidate& c, 
   }
 }
 
+/// The batch that requests of the lane may still join; nullptr where there is none with room.
 Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
+  const std::uint32_t max_batch_size = models_[lanes_[lane]->model.value].config.max_batch_size;
   for (Batch& b : node.in_flight) {
-    if (b.open && b.lane == lane && (b.members.empty() || !slots_[b.members.front()].solo)) return &b;
+    if (!b.open || b.lane != lane || b.shape.n_requests >= max_batch_size) continue;
+    if (b.members.empty() || !slots_[b.members.front()].solo) return &b;
   }
   return nullptr;
 }

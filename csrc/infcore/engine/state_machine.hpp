@@ -145,7 +145,7 @@ class StateMachine {
     NodeId node;
     double free_in_s, base_s, slope_s;
     std::uint32_t joined;  ///< already in its open batch
-    bool takes;            ///< has a free slot or an open batch of this lane
+    bool takes;            ///< has a free slot or an open batch of this lane with room
     [[nodiscard]] double finish_s(std::uint32_t n) const noexcept { return free_in_s + base_s + slope_s * n; }
   };
 
@@ -163,7 +163,6 @@ class StateMachine {
   void set_timer(TimeNs at_ns, std::uint32_t index, bool is_node);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
-  void count(std::uint32_t slot, Reason) noexcept;
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);

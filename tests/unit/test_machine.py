@@ -1,0 +1,214 @@
+"""One situation each that the state machine must decide well; times are made up, nothing sleeps."""
+
+import pytest
+
+from infcore import Fleet
+from infcore._core.machine import Machine
+from infcore.errors import InvalidArgument, InvalidType, UnknownName
+
+MS = 1_000_000
+S = 1000 * MS
+FAST = (1e-3, 1e-4, 0.0, 0.0)  # a batch of n: 1 ms + n * 0.1 ms
+SLOW = (1.5e-3, 1e-3, 0.0, 0.0)
+
+
+class Rig:
+    """Nodes that hold model 0, and a machine. Every event is a step: event, tick, schedule; returns the actions."""
+
+    def __init__(self, *curves, slots=1, run_limit_ns=None, model=None, **machine):
+        self.fleet = Fleet(max_nodes=8)
+        self.machine = Machine(self.fleet, **{"batching": "greedy", **machine})
+        self.model = self.machine.add_model("m", **(model or {}))
+        for at, curve in enumerate(curves):
+            node = self.fleet.add(f"node{at}", slots=slots)
+            self.machine.add_node(node, run_limit_ns=run_limit_ns)
+            self.machine.set_resident(0, self.model, node, prior=curve)
+        self.handles = {}
+
+    def step(self, now_ns):
+        self.machine.tick(now_ns)
+        self.machine.schedule(now_ns)
+        return self.machine.actions()
+
+    def arrive(self, now_ns, *cookies, model=None, **request):
+        for cookie in cookies:
+            self.handles[cookie] = self.machine.arrive(
+                now_ns, cookie, self.model if model is None else model, **request
+            )
+        return self.step(now_ns)
+
+    def run(self, now_ns, node):
+        """The node takes its batch and starts it."""
+        batch_id, _, cookies = self.machine.claim(now_ns, node)
+        self.machine.started(now_ns, node, batch_id)
+        self.step(now_ns)
+        return batch_id, cookies
+
+    def complete(self, now_ns, node, batch_id, ok=True):
+        assert self.machine.complete(now_ns, node, batch_id, ok)
+        return self.step(now_ns)
+
+    def lose(self, now_ns, node):
+        self.machine.node_lost(now_ns, node)
+        return self.step(now_ns)
+
+
+def dispatched(actions):
+    """{cookie: node}"""
+    return {cookie: node for kind, cookie, node, *_ in actions if kind == "dispatch"}
+
+
+def ended(actions):
+    """{cookie: (kind, reason)}"""
+    return {a[1]: (a[0], a[5]) for a in actions if a[0] not in ("dispatch", "retry")}
+
+
+# ---- a free device is used
+
+
+def test_second_slot_takes_what_the_first_has_no_room_for():
+    rig = Rig(FAST, slots=2, model={"max_batch_size": 1})
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0}
+
+
+def test_request_goes_though_its_marginal_cost_drowns_in_the_fixed_cost():
+    rig = Rig((1.0, 1e-13, 0.0, 0.0))
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0, 3: 0}
+
+
+def test_full_open_batch_counts_as_busy_and_sets_no_timer_for_right_now():
+    rig = Rig(FAST, (5e-3, 5e-3, 0.0, 0.0), model={"max_batch_size": 2})
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0}
+    assert rig.machine.next_timer_ns >= 1 * MS  # when the batch of two should be done
+
+
+def test_estimate_of_an_open_batch_grows_with_those_that_join_it():
+    rig = Rig(FAST, (4.5e-3, 0.0, 0.0, 0.0), model={"max_batch_size": 32})
+    rig.arrive(0, 31)
+    rig.arrive(0, *range(31))
+    batch_id, cookies = rig.machine.claim(0, 0)[0::2]
+    assert len(cookies) == 32
+    rig.arrive(0, 99)  # node 0: 4.2 ms of work, then 1.1 ms; node 1 is done at 4.5 ms
+    assert rig.machine.claim(0, 1)[2] == [99]
+    assert rig.machine.complete(4 * MS, 0, batch_id)
+
+
+# ---- deadlines
+
+
+def test_request_that_no_device_can_finish_in_time_is_shed_before_its_deadline():
+    rig = Rig(FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=2 * MS)
+    assert ended(rig.complete(1 * MS, 0, batch_id))[2] == ("shed", "deadline")
+
+
+def test_shedding_all_that_waits_leaves_no_timer_behind():
+    rig = Rig(FAST, (1.15e-3, 1e-4, 0.0, 0.0))
+    rig.arrive(0, 1)  # an open batch on node 0, which the late ones would join first
+    late = range(2, 12)
+    assert ended(rig.arrive(0, *late, deadline_ns=1 * MS)) == dict.fromkeys(late, ("shed", "deadline"))
+    assert rig.machine.next_timer_ns > 0
+
+
+def test_expired_request_is_shed_at_its_deadline():
+    rig = Rig(FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=50 * MS)
+    assert rig.machine.next_timer_ns == 50 * MS
+    assert rig.step(50 * MS - 1) == []
+    assert ended(rig.step(50 * MS)) == {2: ("shed", "deadline")}
+
+
+# ---- devices come and go
+
+
+def test_lost_device_takes_the_attempts_of_what_ran_only():
+    rig = Rig(FAST, attempts_max=2)
+    for lost in range(5):  # never run: no attempt
+        rig.arrive(lost, 1) if lost == 0 else rig.machine.node_back(lost, 0)
+        rig.step(lost)
+        assert rig.machine.has_open_batch(0)
+        assert ended(rig.lose(lost, 0)) == {}
+    for lost in (6, 7):
+        rig.machine.node_back(lost, 0)
+        rig.step(lost)
+        rig.run(lost, 0)
+        actions = rig.lose(lost, 0)
+    assert ended(actions) == {1: ("complete", "device_lost")}
+
+
+# ---- failures
+
+
+def test_failing_batch_is_retried_one_by_one_and_the_bad_member_fails_alone():
+    rig = Rig(FAST)
+    rig.arrive(0, 1, 2, 3)
+    batch_id, cookies = rig.run(0, 0)
+    assert cookies == [1, 2, 3]
+    actions = rig.complete(1 * MS, 0, batch_id, ok=False)
+    assert [a[:2] for a in actions if a[0] == "retry"] == [("retry", 1), ("retry", 2), ("retry", 3)]
+    outcomes = {}
+    for at in (2, 3, 4):
+        batch_id, cookies = rig.run(at * MS, 0)
+        assert len(cookies) == 1
+        outcomes |= ended(rig.complete(at * MS + 1, 0, batch_id, ok=cookies != [2]))
+    assert outcomes == {1: ("complete", "ok"), 2: ("complete", "device_failed"), 3: ("complete", "ok")}
+
+
+def test_model_that_is_not_idempotent_is_not_run_again():
+    rig = Rig(FAST, model={"idempotent": False})
+    rig.arrive(0, 1, 2)
+    batch_id, _ = rig.run(0, 0)
+    failed = ("complete", "device_failed")
+    assert ended(rig.complete(1 * MS, 0, batch_id, ok=False)) == {1: failed, 2: failed}
+
+
+# ---- cancel, remove
+
+
+def test_model_can_come_back_under_its_id():
+    rig = Rig(FAST)
+    rig.machine.remove_model(0, rig.model)
+    rig.machine.set_resident(0, rig.model, 0, False)
+    assert rig.machine.add_model("m") == rig.model
+    rig.machine.set_resident(1, rig.model, 0)
+    assert dispatched(rig.arrive(2, 1)) == {1: 0}
+
+
+# ---- bounds
+
+
+def test_full_machine_refuses():
+    rig = Rig(FAST, max_requests=2)
+    assert ended(rig.arrive(0, 1, 2, 3)) == {3: ("reject", "queue_full")}
+    assert rig.handles[3] == 0
+    assert rig.machine.n_pending == 2
+
+
+# ---- the border
+
+
+@pytest.mark.parametrize(
+    ("error", "call"),
+    [
+        (UnknownName, lambda m: m.arrive(0, 1, 5)),
+        (InvalidArgument, lambda m: m.arrive(0, 1, 1, tier=8)),
+        (InvalidArgument, lambda m: m.arrive(0, 1, 1, work=float("nan"))),
+        (InvalidArgument, lambda m: m.arrive(0, 1, 1, work=1e16)),
+        (InvalidArgument, lambda m: m.arrive(-1, 1, 1)),
+        (InvalidType, lambda m: m.arrive(0.5, 1, 1)),
+        (UnknownName, lambda m: m.node_lost(0, 3)),
+        (InvalidArgument, lambda m: m.claim(0, 1000)),
+        (UnknownName, lambda m: Machine(m.fleet, policy="best")),
+        (UnknownName, lambda m: Machine(m.fleet, batching="best")),
+        (InvalidArgument, lambda m: Machine(m.fleet, n_tiers=65)),
+    ],
+)
+def test_border_refuses(error, call):
+    rig = Rig(FAST)
+    with pytest.raises(error):
+        call(rig.machine)
+    assert rig.machine.n_pending == 0
