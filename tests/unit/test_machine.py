@@ -93,6 +93,17 @@ def test_estimate_of_an_open_batch_grows_with_those_that_join_it():
     assert rig.machine.complete(4 * MS, 0, batch_id)
 
 
+def test_aged_request_goes_first_whatever_its_tier_and_model():
+    rig = Rig(FAST, model={"max_batch_size": 1}, ageing_ns=10 * MS)
+    other = rig.machine.add_model("other")
+    rig.machine.set_resident(0, other, 0, prior=FAST)
+    rig.arrive(0, 1)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(1 * MS, 2, model=other, tier=7)
+    rig.arrive(19 * MS, 3, tier=0)
+    assert dispatched(rig.complete(20 * MS, 0, batch_id)) == {2: 0}
+
+
 # ---- deadlines
 
 

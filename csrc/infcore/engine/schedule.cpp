@@ -28,11 +28,14 @@ void StateMachine::schedule(TimeNs now_ns) {
   }
 }
 
-/// Order in which lanes that compete for devices are served: the more urgent head first.
+/// Order in which lanes that compete for devices are served: as their heads would stand in one lane.
 bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept {
   const std::uint32_t a = lanes_[lane_a]->queue.front(now_ns), b = lanes_[lane_b]->queue.front(now_ns);
   if (a == queue::no_slot || b == queue::no_slot) return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
   const contracts::Request &ra = slots_[a].request, &rb = slots_[b].request;
+  const bool aged_a = now_ns - ra.arrival_ns >= config_.ageing_ns, aged_b = now_ns - rb.arrival_ns >= config_.ageing_ns;
+  if (aged_a != aged_b) return aged_a;
+  if (aged_a) return ra.arrival_ns != rb.arrival_ns ? ra.arrival_ns < rb.arrival_ns : lane_a < lane_b;
   if (ra.tier != rb.tier) return ra.tier < rb.tier;
   if (ra.deadline_ns != rb.deadline_ns) return ra.deadline_ns < rb.deadline_ns;
   if (ra.arrival_ns != rb.arrival_ns) return ra.arrival_ns < rb.arrival_ns;
