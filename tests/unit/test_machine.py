@@ -107,6 +107,17 @@ def test_aged_request_goes_first_whatever_its_tier_and_model():
 # ---- deadlines
 
 
+def test_small_request_is_not_shed_because_its_neighbours_are_large():
+    rig = Rig((0.0, 0.0, 1e-3, 0.0), model={"max_batch_size": 4})  # 1 ms for a unit of work
+    rig.arrive(0, 0, work=1.0)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(0, 1, work=1.0, deadline_ns=10 * MS)
+    rig.arrive(0, 2, 3, work=1000.0)
+    actions = rig.complete(1 * MS, 0, batch_id)
+    assert 1 in dispatched(actions)
+    assert ended(actions) == {0: ("complete", "ok")}
+
+
 def test_request_that_no_device_can_finish_in_time_is_shed_before_its_deadline():
     rig = Rig(FAST, model={"max_batch_size": 1})
     rig.arrive(0, 1)

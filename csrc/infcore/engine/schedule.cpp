@@ -75,7 +75,6 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
 void StateMachine::gather(TimeNs now_ns, std::uint32_t index) {
   const Lane& lane = *lanes_[index];
   candidates_.clear();
-  alone_s_ = std::numeric_limits<double>::infinity();
   const double work_mean = lane.work_pending / lane.queue.size();
   if (lane.bound != base::no_node) {
     consider(now_ns, index, lane.bound, work_mean);
@@ -103,6 +102,8 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
               .free_in_s = fleet_.spec(id).rtt_s,
               .base_s = curve.base_s,
               .slope_s = curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * work_mean,
+              .alone_s = fleet_.spec(id).rtt_s + curve.base_s + curve.per_request_s,
+              .per_work_s = curve.per_work_s + curve.per_padded_work_s,
               .joined = 0,
               .takes = true};
   if (const Batch* open = open_batch(node, index)) {
@@ -116,7 +117,6 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
     }
     c.free_in_s += base::seconds(free_ns - now_ns);
   }
-  alone_s_ = std::min(alone_s_, fleet_.spec(id).rtt_s + c.base_s + c.slope_s);
   candidates_.push_back(c);
 }
 
@@ -186,20 +186,28 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
   return true;
 }
 
+/// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can.
+bool StateMachine::too_late(TimeNs now_ns, const contracts::Request& r, const Candidate& first) const noexcept {
+  if (r.deadline_ns == base::never_ns) return false;
+  const auto can = [&](const Candidate& c) {
+    return base::add_ns(now_ns, base::to_ns(c.alone_s + c.per_work_s * r.work)) <= r.deadline_ns;
+  };
+  return !can(first) && std::none_of(candidates_.begin(), candidates_.end(), can);
+}
+
 /// Moves up to `n_more` requests from the lane into the batch, most urgent first. One that no device can finish in time
 /// any more is shed; one that must run alone (its batch failed before) does. The batch stops growing where one more
 /// would make its most urgent member late, as long as that costs no more than half of it.
 void StateMachine::fill(TimeNs now_ns, std::uint32_t index, const Candidate& c, Batch& b, std::uint32_t n_more) {
   Lane& lane = *lanes_[index];
   const contracts::LatencyModel& latency = latency_.at(lane.model, c.node);
-  const TimeNs soonest_ns = base::add_ns(now_ns, base::to_ns(alone_s_));
   TimeNs earliest_ns = base::never_ns;
   for (const std::uint32_t m : b.members) earliest_ns = std::min(earliest_ns, slots_[m].request.deadline_ns);
   const std::uint32_t n_wanted = b.shape.n_requests + n_more;
   while (b.shape.n_requests < n_wanted && lane.queue.size() > 0) {
     const std::uint32_t slot = lane.queue.front(now_ns);
     Slot& s = slots_[slot];
-    if (s.request.deadline_ns < soonest_ns) {
+    if (too_late(now_ns, s.request, c)) {
       leave_lane(slot);
       end(now_ns, slot, ActionKind::shed, Reason::deadline);
       continue;

@@ -144,6 +144,7 @@ class StateMachine {
   struct Candidate {
     NodeId node;
     double free_in_s, base_s, slope_s;
+    double alone_s, per_work_s;  ///< one request of work w, the device being free: alone_s + per_work_s * w
     std::uint32_t joined;  ///< already in its open batch
     bool takes;            ///< has a free slot or an open batch of this lane with room
     [[nodiscard]] double finish_s(std::uint32_t n) const noexcept { return free_in_s + base_s + slope_s * n; }
@@ -171,6 +172,7 @@ class StateMachine {
   void consider(TimeNs now_ns, std::uint32_t lane, NodeId, double work_mean);
   [[nodiscard]] double finish_of_all_s(std::uint32_t n_requests, std::uint32_t max_batch_size) const noexcept;
   bool serve(TimeNs now_ns, std::uint32_t lane, const Candidate&, std::uint32_t n_share);
+  [[nodiscard]] bool too_late(TimeNs now_ns, const contracts::Request&, const Candidate& first) const noexcept;
   void fill(TimeNs now_ns, std::uint32_t lane, const Candidate&, Batch&, std::uint32_t n_more);
   [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
   [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept;
@@ -191,7 +193,6 @@ class StateMachine {
   std::vector<Timer> timers_;  ///< binary heap, earliest first; stale entries are skipped when they come up
   std::vector<Candidate> candidates_;
   std::vector<Action> actions_;
-  double alone_s_{};           ///< the soonest that any device of the lane in hand could finish one request
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};
 };
