@@ -93,6 +93,23 @@ def test_estimate_of_an_open_batch_grows_with_those_that_join_it():
     assert rig.machine.complete(4 * MS, 0, batch_id)
 
 
+@pytest.mark.parametrize("how", ["lost", "drained", "unloaded"])
+def test_what_waited_for_a_busy_device_goes_elsewhere_once_that_is_out(how):
+    rig = Rig((1.0, 0.0, 0.0, 0.0), (1.5, 0.0, 0.0, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    assert dispatched(rig.arrive(int(0.9 * S), 2)) == {}  # node 0 should be free in 0.1 s
+    if how == "lost":
+        actions = rig.lose(int(0.95 * S), 0)
+    elif how == "drained":
+        rig.machine.drain_node(int(0.95 * S), 0)
+        actions = rig.step(int(0.95 * S))
+    else:
+        rig.machine.set_resident(int(0.95 * S), rig.model, 0, False)
+        actions = rig.step(int(0.95 * S))
+    assert 1 in dispatched(actions).values()
+
+
 def test_aged_request_goes_first_whatever_its_tier_and_model():
     rig = Rig(FAST, model={"max_batch_size": 1}, ageing_ns=10 * MS)
     other = rig.machine.add_model("other")
@@ -147,6 +164,64 @@ def test_expired_request_is_shed_at_its_deadline():
 # ---- devices come and go
 
 
+def test_bound_requests_wait_for_a_device_and_are_bound_once_one_is_back():
+    rig = Rig(FAST, FAST, policy="round_robin", model={"max_batch_size": 1})
+    rig.lose(0, 0)
+    rig.lose(0, 1)
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {}
+    rig.machine.node_back(1 * MS, 1)
+    assert dispatched(rig.step(1 * MS)) == {1: 1}
+    assert rig.machine.credit(1)[0] == 3  # all are its own now, one of them runs
+
+
+def test_request_without_a_device_names_none_when_it_ends():
+    rig = Rig(FAST, policy="round_robin", model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2)
+    rig.lose(1, 0)
+    assert rig.machine.cancel(2, rig.handles[2])
+    assert rig.machine.actions() == [("cancel", 2, None, 0, 0, "caller")]
+    assert rig.machine.credit(0) == (0, 0)
+
+
+def test_second_model_on_a_device_moves_nobody():
+    rig = Rig(FAST, policy="round_robin", model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2)
+    rig.machine.set_resident(1, rig.machine.add_model("other"), 0, prior=FAST)
+    assert rig.step(1) == []
+
+
+@pytest.mark.parametrize("policy", ["fastest_finish", "round_robin"])
+def test_open_batch_leaves_a_device_that_drops_its_model(policy):
+    rig = Rig(FAST, SLOW, policy=policy)
+    assert dispatched(rig.arrive(0, 1)) == {1: 0}
+    rig.machine.set_resident(1, rig.model, 0, False)
+    actions = rig.step(1)
+    assert ("retry", 1, 0, 1, 0, "device_removed") in actions
+    assert dispatched(actions) == {1: 1}
+    assert rig.machine.claim(2, 0) is None
+    assert rig.machine.credit(0) == (0, 0)
+
+
+def test_device_under_the_id_of_a_removed_one_has_nothing_of_it():
+    rig = Rig((10.0, 0.0, 0.0, 0.0))
+    rig.machine.drain_node(0, 0)
+    rig.fleet.remove(0)
+    node = rig.fleet.add("new")
+    assert node == 0
+    rig.machine.add_node(node)
+    assert rig.arrive(0, 1) == []  # it holds no model yet
+    rig.machine.set_resident(1, rig.model, node)
+    assert dispatched(rig.step(1)) == {1: node}
+    rig.run(1, node)
+    # A curve of its own, not 10 s: nothing is known of it.
+    assert dispatched(rig.arrive(2, 2, deadline_ns=100 * MS)) == {}
+    assert ended(rig.step(3)) == {}
+
+
 def test_lost_device_takes_the_attempts_of_what_ran_only():
     rig = Rig(FAST, attempts_max=2)
     for lost in range(5):  # never run: no attempt
@@ -189,6 +264,22 @@ def test_model_that_is_not_idempotent_is_not_run_again():
 
 
 # ---- cancel, remove
+
+
+def test_removed_model_refuses_what_comes_late_and_answers_what_runs():
+    rig = Rig(FAST, FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1, 2)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(0, 3)
+    rig.machine.remove_model(1, rig.model)
+    assert ended(rig.step(1)) == {3: ("reject", "unloaded")}
+    assert ended(rig.arrive(2, 4)) == {4: ("reject", "unloaded")}
+    rig.machine.set_resident(3, rig.model, 0, False)
+    rig.machine.set_resident(3, rig.model, 1, False)  # its batch is open: nobody has begun
+    assert ended(rig.step(3)) == {2: ("reject", "unloaded")}
+    assert ended(rig.complete(4, 0, batch_id)) == {1: ("complete", "ok")}
+    assert rig.machine.n_pending == 0
+    assert rig.machine.counts(model=rig.model)["rejected"] == 3
 
 
 def test_model_can_come_back_under_its_id():

@@ -8,8 +8,6 @@
 namespace infcore::engine {
 namespace {
 
-constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
-
 constexpr RequestHandle handle_of(std::uint32_t slot, std::uint32_t generation) noexcept {
   return (static_cast<RequestHandle>(generation) << 32) | slot;
 }
@@ -37,59 +35,6 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   actions_.reserve(config.max_requests);
 }
 
-// ---- membership
-
-void StateMachine::add_model(ModelId model, const ModelConfig& config) {
-  if (model.value >= models_.size()) {
-    throw InvalidArgument("models", std::to_string(model.value + 1), "at most " + std::to_string(models_.size()));
-  }
-  ModelState& state = models_[model.value];
-  if (!state.stats) state.stats = std::make_unique<Stats>();
-  state.known = true;
-  state.config = config;
-}
-
-void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
-  for (const auto& lane : lanes_) {
-    if (lane->model != model) continue;
-    while (lane->queue.size() > 0) {
-      const std::uint32_t slot = lane->queue.front(now_ns);
-      leave_lane(slot);
-      end(now_ns, slot, ActionKind::reject, Reason::unloaded);
-    }
-  }
-}
-
-void StateMachine::add_node(NodeId id, const NodeConfig& config) {
-  Node& node = nodes_[id.value];
-  node.known = true;
-  node.run_limit_ns = config.run_limit_ns;
-  node.stats = std::make_unique<Stats>();
-  node.in_flight.clear();
-  latency_.set_class(id, fleet_.kind_id(id));
-}
-
-void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
-  for (std::uint32_t m = 0; m < models_.size(); ++m) {
-    if (!models_[m].known) continue;
-    std::vector<NodeId>& holders = models_[m].nodes;
-    const bool holds = fleet_.resident(id, ModelId{m});
-    const auto at = std::lower_bound(holders.begin(), holders.end(), id);
-    const bool listed = at != holders.end() && *at == id;
-    if (holds && !listed) holders.insert(at, id);
-    if (!holds && listed) holders.erase(at);
-  }
-  rebind(now_ns, nodes_[id.value]);
-  mark_node(id);
-}
-
-void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
-  fleet_.drain(id);
-  rebind(now_ns, nodes_[id.value]);
-}
-
-bool StateMachine::node_empty(NodeId id) const noexcept { return nodes_[id.value].in_flight.empty(); }
-
 // ---- events
 
 RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& request) {
@@ -99,7 +44,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& requ
     refused.kind = ActionKind::reject;
     refused.reason = Reason::queue_full;
     actions_.push_back(refused);
-    ++models_[request.model.value].stats->rejected;
+    if (Stats* stats = models_[request.model.value].stats.get()) ++stats->rejected;
     return 0;
   }
   const std::uint32_t slot = free_slots_.back();
@@ -226,21 +171,6 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   return true;
 }
 
-void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
-  Node& node = nodes_[id.value];
-  if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
-  std::vector<Batch> given_up = std::exchange(node.in_flight, {});
-  for (Batch& b : given_up) give_up(now_ns, id, b, Reason::device_lost);
-  rebind(now_ns, node);
-}
-
-void StateMachine::node_back(TimeNs now_ns, NodeId id) {
-  if (fleet_.state(id) != route::NodeState::lost) return;
-  fleet_.set_state(id, route::NodeState::up);
-  nodes_[id.value].free_since_ns = now_ns;
-  mark_node(id);
-}
-
 void StateMachine::tick(TimeNs now_ns) {
   while (!timers_.empty() && timers_.front().at_ns <= now_ns) {
     std::pop_heap(timers_.begin(), timers_.end(), later);
@@ -287,13 +217,14 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
 void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;
+  if (!models_[r.model.value].known) return end(now_ns, slot, ActionKind::reject, Reason::unloaded);
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
   NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
     const route::RouteQuery query{.model = r.model, .work = r.work, .tier = r.tier, .now_ns = now_ns,
                                   .deadline_ns = base::never_ns, .require = r.require};
     bound = routing_->select(query, view_);
-    // With every device out it waits in the joint lane; rebind() finds it a device when one comes back.
+    // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
     if (bound != base::no_node) {
       contracts::BatchShape alone;
       alone.add(r.work);
@@ -310,19 +241,6 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (s.attempts == 0) lane.rate.add(now_ns);
   set_timer(r.deadline_ns, s.lane, false);
   mark(s.lane);
-}
-
-void StateMachine::rebind(TimeNs now_ns, Node& node) {
-  for (const std::uint32_t index : node.bound_lanes) {
-    Lane& lane = *lanes_[index];
-    for (std::uint32_t n = lane.queue.size(); n > 0; --n) {
-      const std::uint32_t slot = lane.queue.pop(now_ns);
-      lane.work_pending -= slots_[slot].request.work;
-      unreserve(slots_[slot]);
-      act(slot, ActionKind::retry, Reason::device_removed, base::no_node);
-      enqueue(now_ns, slot);
-    }
-  }
 }
 
 void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reason reason, std::uint32_t member) {
@@ -342,6 +260,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
       case Reason::deadline: ++to->expired; break;
       case Reason::device_lost: ++to->lost; break;
       case Reason::device_failed: ++to->failed; break;
+      case Reason::unloaded: ++to->rejected; break;
       default: ++to->cancelled; break;
     }
   }
@@ -351,22 +270,6 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   ++s.generation;
   free_slots_.push_back(slot);
   --n_pending_;
-}
-
-void StateMachine::give_up(TimeNs now_ns, NodeId, Batch& b, Reason reason) {
-  for (std::uint32_t i = 0; i < b.members.size(); ++i) {
-    const std::uint32_t slot = b.members[i];
-    if (slot == vacated) continue;
-    // A batch that never ran costs no attempt and may go elsewhere whatever the model.
-    if (!b.running) --slots_[slot].attempts;
-    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
-                                      slots_[slot].attempts < config_.attempts_max);
-    if (again) {
-      retry(now_ns, slot, slots_[slot].solo, reason);
-    } else {
-      end(now_ns, slot, ActionKind::complete, reason, i);
-    }
-  }
 }
 
 void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason) {
@@ -405,20 +308,8 @@ void StateMachine::expire(TimeNs now_ns, Lane& lane) {
 }
 
 void StateMachine::mark(std::uint32_t lane) {
-  if (std::exchange(lanes_[lane]->dirty, true)) return;
+  if (lanes_[lane]->queue.size() == 0 || std::exchange(lanes_[lane]->dirty, true)) return;
   dirty_.push_back(lane);
-}
-
-void StateMachine::mark_node(NodeId id) {
-  for (const std::uint32_t lane : nodes_[id.value].bound_lanes) {
-    if (lanes_[lane]->queue.size() > 0) mark(lane);
-  }
-  for (const ModelState& model : models_) {
-    if (!model.known || model.lanes.empty() || !std::binary_search(model.nodes.begin(), model.nodes.end(), id)) continue;
-    for (const std::uint32_t lane : model.lanes) {
-      if (lanes_[lane]->queue.size() > 0) mark(lane);
-    }
-  }
 }
 
 void StateMachine::set_timer(TimeNs at_ns, std::uint32_t index, bool is_node) {

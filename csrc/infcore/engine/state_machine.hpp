@@ -122,9 +122,9 @@ class StateMachine {
     bool dirty{};
   };
   struct Node {
-    bool known{};
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
     std::vector<Batch> in_flight{};
+    std::vector<ModelId> models{};  ///< resident there
     std::vector<std::uint32_t> bound_lanes{};
     std::unique_ptr<Stats> stats{};
   };
@@ -135,6 +135,7 @@ class StateMachine {
     std::vector<std::uint32_t> lanes{};    ///< the joint ones; one for each set of labels asked for
     std::unique_ptr<Stats> stats{};
   };
+  static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   struct Timer {
     TimeNs at_ns;
     std::uint32_t index;
@@ -153,17 +154,21 @@ class StateMachine {
   // state_machine.cpp
   std::uint32_t lane_for(const contracts::Request&, NodeId bound);
   void enqueue(TimeNs now_ns, std::uint32_t slot);
-  void rebind(TimeNs now_ns, Node&);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
-  void give_up(TimeNs now_ns, NodeId, Batch&, Reason);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void unreserve(Slot&) noexcept;
   void leave_lane(std::uint32_t slot);
   void mark(std::uint32_t lane);
-  void mark_node(NodeId);
   void set_timer(TimeNs at_ns, std::uint32_t index, bool is_node);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
+
+  // machine_membership.cpp
+  void follow_residency(NodeId);
+  void rebind(TimeNs now_ns, NodeId);
+  void bind_waiting(TimeNs now_ns, NodeId);
+  void give_up(TimeNs now_ns, Batch&, Reason);
+  void mark_node(NodeId);
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
