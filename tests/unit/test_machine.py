@@ -222,6 +222,18 @@ def test_device_under_the_id_of_a_removed_one_has_nothing_of_it():
     assert ended(rig.step(3)) == {}
 
 
+def test_claimed_batch_of_a_lost_device_is_given_up_once_its_inputs_are_copied():
+    rig = Rig(FAST, SLOW)
+    rig.arrive(0, 1)
+    batch_id, _, _ = rig.machine.claim(0, 0)
+    assert rig.lose(1, 0) == []  # the worker may still be reading the inputs
+    rig.machine.started(2, 0, batch_id)
+    actions = rig.step(2)
+    assert actions[0] == ("retry", 1, 0, batch_id, 0, "device_lost")
+    assert dispatched(actions) == {1: 1}
+    assert not rig.machine.complete(3, 0, batch_id)
+
+
 def test_lost_device_takes_the_attempts_of_what_ran_only():
     rig = Rig(FAST, attempts_max=2)
     for lost in range(5):  # never run: no attempt
@@ -264,6 +276,18 @@ def test_model_that_is_not_idempotent_is_not_run_again():
 
 
 # ---- cancel, remove
+
+
+def test_request_cancelled_while_its_inputs_are_copied_ends_once():
+    rig = Rig(FAST)
+    rig.arrive(0, 1, 2)
+    batch_id, _, _ = rig.machine.claim(0, 0)
+    assert rig.machine.cancel(1, rig.handles[1])
+    assert not rig.machine.cancel(1, rig.handles[1])
+    assert rig.step(1) == []
+    # The device failed before it began to run: the cancel still counts.
+    assert ended(rig.complete(2, 0, batch_id, ok=False)) == {1: ("cancel", "caller")}
+    assert rig.machine.n_pending == 1
 
 
 def test_removed_model_refuses_what_comes_late_and_answers_what_runs():

@@ -88,7 +88,13 @@ void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
   Node& node = nodes_[id.value];
   if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
   std::vector<Batch> given_up = std::exchange(node.in_flight, {});
-  for (Batch& b : given_up) give_up(now_ns, b, Reason::device_lost);
+  for (Batch& b : given_up) {
+    if (!b.open && !b.running) {
+      node.in_flight.push_back(std::move(b));  // a worker reads the members' inputs: they stay until started()
+    } else {
+      give_up(now_ns, b, Reason::device_lost);
+    }
+  }
   rebind(now_ns, id);
   mark_node(id);
 }

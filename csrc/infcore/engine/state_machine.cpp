@@ -84,6 +84,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
     } else if (b.running) {
       *member = vacated;
     } else {  // its inputs are being copied: it ends when that is over, see started()
+      if (s.doomed) return false;
       s.doomed = true;
       s.doomed_reason = reason;
       return true;
@@ -119,24 +120,27 @@ const Batch* StateMachine::claim(TimeNs now_ns, NodeId id) {
 
 void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   Node& node = nodes_[id.value];
-  for (Batch& b : node.in_flight) {
-    if (b.id != batch_id) continue;
-    b.running = true;
-    b.start_ns = now_ns;
-    b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
-    if (node.run_limit_ns != base::never_ns) set_timer(base::add_ns(now_ns, node.run_limit_ns), id.value, true);
-    for (std::uint32_t& member : b.members) {
-      if (!slots_[member].doomed) continue;
-      end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
-    }
-    return;
+  const auto it = find_batch(node, batch_id);
+  if (it == node.in_flight.end()) return;
+  if (fleet_.state(id) == route::NodeState::lost) {
+    Batch b = std::move(*it);
+    node.in_flight.erase(it);
+    return give_up(now_ns, b, Reason::device_lost);
+  }
+  Batch& b = *it;
+  b.running = true;
+  b.start_ns = now_ns;
+  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
+  if (node.run_limit_ns != base::never_ns) set_timer(base::add_ns(now_ns, node.run_limit_ns), id.value, true);
+  for (std::uint32_t& member : b.members) {
+    if (!slots_[member].doomed) continue;
+    end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
   }
 }
 
 bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bool ok) {
   Node& node = nodes_[id.value];
-  const auto it = std::find_if(node.in_flight.begin(), node.in_flight.end(),
-                               [=](const Batch& b) { return b.id == batch_id; });
+  const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return false;
   const Batch b = std::move(*it);
   node.in_flight.erase(it);
@@ -152,7 +156,11 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];
     if (slot == vacated) continue;
-    Slot& s = slots_[slot];
+    const Slot& s = slots_[slot];
+    if (s.doomed) {  // it ended before it was started()
+      end(now_ns, slot, ActionKind::cancel, s.doomed_reason);
+      continue;
+    }
     const contracts::Request& r = s.request;
     for (Stats* stats : {model.stats.get(), node.stats.get()}) {
       stats->queue_s.record_ns(b.opened_ns > r.arrival_ns ? b.opened_ns - r.arrival_ns : 0);
@@ -168,6 +176,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
     }
   }
   mark_node(id);
+  node_back(now_ns, id);  // if it was thought lost: it has just answered
   return true;
 }
 
@@ -325,6 +334,10 @@ void StateMachine::set_timer(TimeNs at_ns, std::uint32_t index, bool is_node) {
 void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,
                        std::uint32_t member) {
   actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason});
+}
+
+std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t id) noexcept {
+  return std::find_if(node.in_flight.begin(), node.in_flight.end(), [=](const Batch& b) { return b.id == id; });
 }
 
 bool StateMachine::has_open_batch(NodeId id) const noexcept {

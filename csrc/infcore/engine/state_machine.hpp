@@ -79,10 +79,12 @@ class StateMachine {
   void cancel_all(TimeNs now_ns, Reason);
   /// The node's worker is ready: its oldest open batch closes. nullptr: there is none (its members were cancelled).
   [[nodiscard]] const Batch* claim(TimeNs now_ns, NodeId);
-  /// The inputs were copied and the run begins: from here on it can hang.
+  /// The inputs were copied and the run begins: from here on it can hang. On a node that was lost meanwhile the batch is
+  /// given up instead.
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   /// false: the batch was given up before; nothing of it is used.
   bool complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
+  /// Its batches go elsewhere; one whose inputs are being copied does so at started().
   void node_lost(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
   void tick(TimeNs now_ns);
@@ -158,6 +160,7 @@ class StateMachine {
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void unreserve(Slot&) noexcept;
   void leave_lane(std::uint32_t slot);
+  [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
   void set_timer(TimeNs at_ns, std::uint32_t index, bool is_node);
   void expire(TimeNs now_ns, Lane&);
