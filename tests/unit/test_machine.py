@@ -325,6 +325,30 @@ def test_full_machine_refuses():
     assert rig.machine.n_pending == 2
 
 
+def test_run_limits_leave_one_timer_a_device():
+    rig = Rig(FAST, run_limit_ns=10 * S)
+    for at in range(100):
+        rig.arrive(at * MS, at)
+        batch_id, _ = rig.run(at * MS, 0)
+        rig.complete(at * MS + 1, 0, batch_id)
+    n_ticks = 0
+    while rig.machine.next_timer_ns is not None:
+        rig.step(rig.machine.next_timer_ns)
+        n_ticks += 1
+    assert n_ticks <= 1
+
+
+def test_long_deadlines_and_short_waits_leave_few_timers():
+    rig = Rig((1.0, 0.0, 0.0, 0.0), (100.0, 0.0, 0.0, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=3600 * S)
+    for _ in range(30):  # node 0 hangs: its end is expected ever later
+        assert rig.machine.next_timer_ns < 3600 * S
+        rig.step(rig.machine.next_timer_ns)
+    assert rig.machine.n_timers <= 2
+
+
 # ---- the border
 
 

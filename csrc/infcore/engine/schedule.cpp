@@ -68,7 +68,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     if (serve(now_ns, index, c, std::min(share - c.joined, lane.queue.size()))) return true;
   }
   // Free devices were passed over for busy ones: look again when the first of those should be done.
-  if (lane.bound == base::no_node) set_timer(recheck_ns, index, false);
+  if (lane.bound == base::no_node) set_lane_timer(index, recheck_ns);
   return false;
 }
 
@@ -170,7 +170,7 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
   };
   const batch::Close close = batching_->close(now_ns, pending, latency_.at(lane.model, c.node));
   if (close.n_requests == 0) {
-    set_timer(close.wait_until_ns, index, false);
+    set_lane_timer(index, close.wait_until_ns);
     return false;
   }
   Batch b;

@@ -12,8 +12,6 @@ constexpr RequestHandle handle_of(std::uint32_t slot, std::uint32_t generation) 
   return (static_cast<RequestHandle>(generation) << 32) | slot;
 }
 
-constexpr auto later = [](const auto& a, const auto& b) { return a.at_ns > b.at_ns; };
-
 }  // namespace
 
 StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, contracts::LatencyTable& latency,
@@ -33,6 +31,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
+  timers_.resize(config.max_nodes);
 }
 
 // ---- events
@@ -131,7 +130,7 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   b.running = true;
   b.start_ns = now_ns;
   b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
-  if (node.run_limit_ns != base::never_ns) set_timer(base::add_ns(now_ns, node.run_limit_ns), id.value, true);
+  timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
     if (!slots_[member].doomed) continue;
     end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
@@ -181,27 +180,30 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
 }
 
 void StateMachine::tick(TimeNs now_ns) {
-  while (!timers_.empty() && timers_.front().at_ns <= now_ns) {
-    std::pop_heap(timers_.begin(), timers_.end(), later);
-    const Timer timer = timers_.back();
-    timers_.pop_back();
-    if (timer.is_node) {
-      const NodeId id{timer.index};
-      const Node& node = nodes_[timer.index];
-      for (const Batch& b : node.in_flight) {
-        if (!b.running || base::add_ns(b.start_ns, node.run_limit_ns) > now_ns) continue;
-        node_lost(now_ns, id);
-        break;
-      }
-    } else {
-      Lane& lane = *lanes_[timer.index];
-      if (lane.timer_ns == timer.at_ns) lane.timer_ns = base::never_ns;
-      expire(now_ns, lane);
-      if (lane.queue.size() > 0) {
-        mark(timer.index);
-        set_timer(lane.queue.next_deadline_ns(), timer.index, false);
-      }
+  while (timers_.next_ns() <= now_ns) {
+    const std::uint32_t owner = timers_.pop();
+    if (owner < nodes_.size()) {
+      check_run_limit(now_ns, NodeId{owner});
+      continue;
     }
+    const std::uint32_t index = owner - config_.max_nodes;
+    Lane& lane = *lanes_[index];
+    expire(now_ns, lane);
+    mark(index);
+    set_lane_timer(index, lane.queue.next_deadline_ns());
+  }
+}
+
+void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
+  const Node& node = nodes_[id.value];
+  TimeNs next_ns = base::never_ns;
+  for (const Batch& b : node.in_flight) {
+    if (b.running) next_ns = std::min(next_ns, base::add_ns(b.start_ns, node.run_limit_ns));
+  }
+  if (next_ns <= now_ns) {
+    node_lost(now_ns, id);
+  } else {
+    timers_.set(id.value, next_ns);
   }
 }
 
@@ -220,6 +222,7 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
                                                .bound = bound,
                                                .queue = {queue_slots_, config_.n_tiers, config_.ageing_ns}}));
   lanes.push_back(lane);
+  timers_.resize(config_.max_nodes + lane + 1);
   return lane;
 }
 
@@ -248,7 +251,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (!lane.queue.push(slot)) return end(now_ns, slot, ActionKind::shed, Reason::queue_full);  // out of memory
   lane.work_pending += r.work;
   if (s.attempts == 0) lane.rate.add(now_ns);
-  set_timer(r.deadline_ns, s.lane, false);
+  set_lane_timer(s.lane, r.deadline_ns);
   mark(s.lane);
 }
 
@@ -319,16 +322,6 @@ void StateMachine::expire(TimeNs now_ns, Lane& lane) {
 void StateMachine::mark(std::uint32_t lane) {
   if (lanes_[lane]->queue.size() == 0 || std::exchange(lanes_[lane]->dirty, true)) return;
   dirty_.push_back(lane);
-}
-
-void StateMachine::set_timer(TimeNs at_ns, std::uint32_t index, bool is_node) {
-  if (at_ns == base::never_ns) return;
-  if (!is_node) {
-    if (at_ns >= lanes_[index]->timer_ns) return;
-    lanes_[index]->timer_ns = at_ns;
-  }
-  timers_.push_back({at_ns, index, is_node});
-  std::push_heap(timers_.begin(), timers_.end(), later);
 }
 
 void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,

@@ -6,6 +6,7 @@
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/arrival_rate.hpp>
 #include <infcore/engine/stats.hpp>
+#include <infcore/engine/timers.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -90,13 +91,15 @@ class StateMachine {
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
-  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.empty() ? base::never_ns : timers_.front().at_ns; }
+  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.next_ns(); }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
 
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size(); }
+  [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
  private:
@@ -120,7 +123,6 @@ class StateMachine {
     queue::TieredLane queue;
     ArrivalRate rate{};
     double work_pending{};
-    TimeNs timer_ns{base::never_ns};  ///< earliest entry of this lane in timers_
     bool dirty{};
   };
   struct Node {
@@ -138,11 +140,6 @@ class StateMachine {
     std::unique_ptr<Stats> stats{};
   };
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
-  struct Timer {
-    TimeNs at_ns;
-    std::uint32_t index;
-    bool is_node;
-  };
   /// One device in the joint choice: seconds from now until it is free, and the line service = base + n * slope.
   struct Candidate {
     NodeId node;
@@ -162,7 +159,8 @@ class StateMachine {
   void leave_lane(std::uint32_t slot);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
-  void set_timer(TimeNs at_ns, std::uint32_t index, bool is_node);
+  void set_lane_timer(std::uint32_t lane, TimeNs at_ns) { timers_.set(config_.max_nodes + lane, at_ns); }
+  void check_run_limit(TimeNs now_ns, NodeId);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
 
@@ -198,7 +196,7 @@ class StateMachine {
   std::vector<std::uint32_t> dirty_;
   std::vector<Node> nodes_;
   std::vector<ModelState> models_;
-  std::vector<Timer> timers_;  ///< binary heap, earliest first; stale entries are skipped when they come up
+  Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
   std::vector<Candidate> candidates_;
   std::vector<Action> actions_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};

@@ -284,6 +284,16 @@ cdef class Machine:
         """Accepted and not yet ended."""
         return self.c_obj.get().n_pending()
 
+    @property
+    def n_timers(self) -> int:
+        """How many are set: one per node and lane at most."""
+        return self.c_obj.get().n_timers()
+
+    @property
+    def n_lanes(self) -> int:
+        """Queues that there are: per model and set of labels, or per model and node."""
+        return self.c_obj.get().n_lanes()
+
     def has_open_batch(self, node) -> bool:
         return self.c_obj.get().has_open_batch(self.row_of(node))
 

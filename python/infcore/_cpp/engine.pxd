@@ -165,6 +165,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         vector[Action]& actions() noexcept
         cbool has_open_batch(NodeId) noexcept
         uint32_t n_pending() noexcept
+        uint32_t n_timers() noexcept
+        uint32_t n_lanes() noexcept
         const Stats* model_stats(ModelId) noexcept
         const Stats* node_stats(NodeId) noexcept
         uint64_t cookie(uint32_t) noexcept
