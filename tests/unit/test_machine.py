@@ -161,6 +161,19 @@ def test_expired_request_is_shed_at_its_deadline():
     assert ended(rig.step(50 * MS)) == {2: ("shed", "deadline")}
 
 
+def test_mean_work_forgets_what_is_gone():
+    rig = Rig((0.0, 0.0, 1e-3, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 0, work=0.0)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(1, 1, work=1e15)
+    rig.arrive(1, 2, work=0.05)  # the sum of the two is 1e15
+    assert rig.machine.cancel(1, rig.handles[1])
+    assert rig.machine.cancel(1, rig.handles[2])
+    rig.complete(2, 0, batch_id)
+    rig.arrive(3, 3, work=0.05)
+    assert rig.machine.credit(0)[1] == pytest.approx(50_000, rel=1e-3)
+
+
 # ---- devices come and go
 
 
@@ -336,6 +349,16 @@ def test_run_limits_leave_one_timer_a_device():
         rig.step(rig.machine.next_timer_ns)
         n_ticks += 1
     assert n_ticks <= 1
+
+
+def test_label_sets_that_come_and_go_do_not_add_up():
+    rig = Rig()
+    rig.fleet.add("far", labels={f"k{at}": "1" for at in range(8)})
+    for at in range(1, 256):
+        require = {f"k{bit}": "1" for bit in range(8) if at >> bit & 1}
+        rig.arrive(2 * at, at, require=require)
+        assert rig.machine.cancel(2 * at + 1, rig.handles[at])
+    assert rig.machine.n_lanes <= 64
 
 
 def test_long_deadlines_and_short_waits_leave_few_timers():

@@ -8,6 +8,9 @@
 namespace infcore::engine {
 namespace {
 
+/// Sets of labels per model that keep a queue of their own while nothing waits there.
+constexpr std::size_t joint_lanes_kept = 32;
+
 constexpr RequestHandle handle_of(std::uint32_t slot, std::uint32_t generation) noexcept {
   return (static_cast<RequestHandle>(generation) << 32) | slot;
 }
@@ -216,6 +219,15 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   for (const std::uint32_t lane : lanes) {
     if (lanes_[lane]->model == request.model && (!joint || lanes_[lane]->require == request.require)) return lane;
   }
+  if (lanes.size() >= joint_lanes_kept && joint) {
+    const auto idle = std::find_if(lanes.begin(), lanes.end(), [&](auto l) { return lanes_[l]->queue.size() == 0; });
+    if (idle != lanes.end()) {
+      // A batch of the former labels that is still open is no matter: a node is asked for the lane's present ones.
+      lanes_[*idle]->require = request.require;
+      lanes_[*idle]->rate = {};
+      return *idle;
+    }
+  }
   const auto lane = static_cast<std::uint32_t>(lanes_.size());
   lanes_.push_back(std::make_unique<Lane>(Lane{.model = request.model,
                                                .require = joint ? request.require : 0,
@@ -307,6 +319,7 @@ void StateMachine::leave_lane(std::uint32_t slot) {
   Lane& lane = *lanes_[slots_[slot].lane];
   lane.queue.remove(slot);
   lane.work_pending -= slots_[slot].request.work;
+  if (lane.queue.size() == 0) lane.work_pending = 0.0;  // what rounding left of it
 }
 
 void StateMachine::expire(TimeNs now_ns, Lane& lane) {
