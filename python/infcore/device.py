@@ -1,6 +1,7 @@
 """Devices: what runs a batch. The base class, a plain callable, and an emulated device with a latency curve."""
 
-import math
+from __future__ import annotations
+
 import time
 import zlib
 from abc import ABC, abstractmethod
@@ -9,19 +10,22 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from infcore import _checks
+from infcore._core.device import Timer
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
-from infcore.request import Model
+from infcore.request import Array, Model
 
 __all__ = ["Arrays", "CallableDevice", "Curve", "Device", "EmulatedDevice"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 class Curve(NamedTuple):
-    """Seconds that a batch of n requests with works w takes: base + per_request n + per_work sum(w) + per_padded_work n max(w)."""
+    """Seconds that a batch of n requests with works w takes, as four numbers >= 0.
+
+    base_s + per_request_s * n + per_work_s * sum(w) + per_padded_work_s * n * max(w)
+    """
 
     base_s: float = 0.0
     per_request_s: float = 0.0
@@ -163,7 +167,7 @@ class CallableDevice(Device):
 
 
 class EmulatedDevice(Device):
-    """A device that computes nothing: it takes as long as a latency curve says and answers zeros. Always shown as emulated.
+    """A device that computes nothing: it takes as long as a latency curve says, answers zeros and is shown as emulated.
 
     base_s, per_request_s, per_work_s, per_padded_work_s
             the Curve of every model that `curves` does not name; all >= 0
@@ -191,9 +195,8 @@ class EmulatedDevice(Device):
     ) -> None:
         super().__init__(name, curves=curves, kind=kind, **options)
         self._curve = _curve("", (base_s, per_request_s, per_work_s, per_padded_work_s))
-        variance = math.log1p(_checks.finite("cv", cv) ** 2)
-        self._sigma, self._mu = math.sqrt(variance), -variance / 2
-        self._random = np.random.default_rng([_checks.integer("seed", seed, 0), zlib.crc32(self.name.encode())])
+        seed = _checks.integer("seed", seed, 0, 2**32 - 1) << 32 | zlib.crc32(self.name.encode())
+        self.timer = Timer(_checks.finite("cv", cv), seed)
 
     def curve(self, model_name: str) -> Curve:
         """The curve this device follows for a model."""
@@ -201,10 +204,7 @@ class EmulatedDevice(Device):
 
     def service_s(self, model_name: str, n_requests: int, work_sum: float, work_max: float) -> float:
         """Seconds that the next batch takes: the curve's, times the next lognormal factor."""
-        seconds = self.curve(model_name).seconds(n_requests, work_sum, work_max)
-        if self._sigma == 0.0:
-            return seconds
-        return seconds * math.exp(self._mu + self._sigma * self._random.standard_normal())
+        return self.timer.service_s(self.curve(model_name), n_requests, work_sum, work_max)
 
     def outputs(self, model: Model, n_requests: int) -> Arrays:
         """Zeros for n_requests, the batch axis where batch_axis says."""

@@ -43,8 +43,10 @@ class _Call:
         self._done.set()
         return not self._last
 
-    def wait(self) -> None:
-        self._done.wait()
+    def wait(self, thread: threading.Thread) -> None:
+        while not self._done.wait(0.1):
+            if not thread.is_alive():
+                raise DeviceError(f"{thread.name} ended before it could do what it was asked")
         if self._error is not None:
             raise self._error
 
@@ -339,7 +341,10 @@ class Engine(EngineCore):
             self._on_thread(slot, lambda: device.load(model))
         except Exception as e:
             raise DeviceError(f"device {device.name!r} can't load model {name!r}: {type(e).__name__}: {e}") from e
-        self._set_resident(name, version, slot.node, True, device.curve(name))
+        curve = device.curve(name)
+        if curve is not None:  # what the engine measures includes the way there and back
+            curve = curve._replace(base_s=curve.base_s + device.rtt_s)
+        self._set_resident(name, version, slot.node, True, curve)
         slot.models.add((name, version))
 
     def _unload_from(self, slot: _Slot, name: str, version: int) -> None:
@@ -351,7 +356,8 @@ class Engine(EngineCore):
         asked = _Call(call)
         slot.controls.append(asked)
         self._control(slot.node)
-        asked.wait()
+        assert slot.thread is not None
+        asked.wait(slot.thread)
 
     # ---- figures
 

@@ -7,8 +7,6 @@ namespace {
 
 // Observations of one direction that are remembered: 1 / (1 - 0.98) = 50.
 constexpr double keep = 0.98;
-// What is kept per batch once the node is known to have changed.
-constexpr double keep_when_changed = 0.5;
 constexpr int changed_after = 4;
 // Until then a residual says more about the model than about the batch: nothing is clipped.
 constexpr std::uint64_t young_observations = 8;
@@ -120,26 +118,37 @@ void LatencyModel::observe(const BatchShape& shape, double service_s) noexcept {
   } else {
     clipped_run_ = clipped_run_ * sign > 0 ? std::clamp(clipped_run_ + sign, -changed_after, changed_after) : sign;
   }
-  const bool changed = clipped_run_ * sign >= changed_after;
-  if (!young && !changed) residual = std::clamp(residual, -limit, limit);
+  ++n_observed_;
+  if (clipped_run_ * sign >= changed_after) return rescale(service_s / predicted_s, uncertainty);
+  if (!young) residual = std::clamp(residual, -limit, limit);
 
-  const double kept = changed ? keep_when_changed : keep;
-  const double step = residual / (kept + uncertainty);
-  const double added = 1.0 - (1.0 - kept) / uncertainty;  // the information on this row becomes kept * old + 1
+  const double step = residual / (keep + uncertainty);
+  const double added = 1.0 - (1.0 - keep) / uncertainty;  // the information on this row becomes keep * old + 1
   for (std::size_t j = 0; j < n_features; ++j) {
     estimate_[j] += gain[j] * step;
     for (std::size_t k = 0; k < n_features; ++k) information_[j][k] += added * (row[j] * row[k]);
   }
   project();
   learn_spread((service_s - predicted_s) / (scale_s * noise));
-  ++n_observed_;
+}
+
+/// The node has become `ratio` times as slow, as far as one batch can tell: every term, and what is known of the row at
+/// hand (its information is 1 / uncertainty) counts as that one batch from here on.
+void LatencyModel::rescale(double ratio, double uncertainty) noexcept {
+  const double kept = std::min(uncertainty, 1.0) / (ratio * ratio);
+  curve_ = {curve_.base_s * ratio, curve_.per_request_s * ratio, curve_.per_work_s * ratio,
+            curve_.per_padded_work_s * ratio};
+  estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
+  for (Row& row : information_)
+    for (double& term : row) term *= kept;
+  clipped_run_ = 0;
 }
 
 /// Mean absolute standardised residual; one outlier counts for at most four times the present figure.
 void LatencyModel::learn_spread(double standardised) noexcept {
   const double size = standardised < 0.0 ? -standardised : standardised;
   const double bound = std::max(4.0 * deviation_, 0.02);
-  const double gain = std::max(1.0 / (static_cast<double>(n_observed_) + 2.0), spread_gain_min);
+  const double gain = std::max(1.0 / (static_cast<double>(n_observed_) + 1.0), spread_gain_min);
   deviation_ += gain * (std::min(size, bound) - deviation_);
 }
 

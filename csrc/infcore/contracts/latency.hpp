@@ -29,8 +29,8 @@ inline constexpr Curve unknown_curve{.base_s = 1e-3};
 /// - Forgetting is restricted to the direction of the row at hand (R. Kulhavy, "Restricted exponential forgetting in
 ///   real-time identification", Automatica 23(5), 1987, section 3): a node that sees one shape for hours keeps what it
 ///   knew of the others, and nothing winds up.
-/// - A residual beyond three spreads is clipped; four of one sign in a row are a changed node, not outliers, and then
-///   the past is halved at each batch until the model fits again.
+/// - A residual beyond three spreads is clipped; four of one sign in a row are a changed node, not outliers: then the
+///   curve is scaled to the batch at hand, and the past counts no more than that batch.
 /// - The recursion is free; predictions use its projection on coefficients >= 0 in the metric of the information
 ///   matrix, so they are positive and grow with n and with work.
 ///
@@ -71,6 +71,7 @@ class LatencyModel {
   using Matrix = std::array<Row, n_features>;
 
   void start(const Row& features, double scale_s) noexcept;
+  void rescale(double ratio, double uncertainty) noexcept;
   void project() noexcept;
   bool project_on(unsigned support) noexcept;
   void learn_spread(double standardised) noexcept;

@@ -31,8 +31,8 @@ struct Credit {
 };
 
 /// Our credit as it was at earlier times, so that a signal that is some time under way can be laid over what we have
-/// done since. Sixteen points; when they are full every second one goes, so that the newest eight are exact and the
-/// older ones lie further apart the older they are. Plain data.
+/// done since. Sixteen points; when they are full, every second one of the older half goes: the newest eight are exact,
+/// and the older ones lie further apart the older they are. Plain data.
 class CreditHistory {
  public:
   static constexpr std::uint32_t capacity = 16;
@@ -44,8 +44,10 @@ class CreditHistory {
       return;
     }
     if (n_ == capacity) {
-      for (std::uint32_t i = 0; i < capacity / 2; ++i) points_[i] = points_[2 * i + 1];
-      n_ = capacity / 2;
+      constexpr std::uint32_t half = capacity / 2;
+      for (std::uint32_t i = 0; i < half / 2; ++i) points_[i] = points_[2 * i + 1];
+      for (std::uint32_t i = half; i < capacity; ++i) points_[i - half / 2] = points_[i];
+      n_ = capacity - half / 2;
     }
     points_[n_++] = {now_ns, credit};
   }

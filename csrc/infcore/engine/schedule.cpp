@@ -99,10 +99,10 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
   Node& node = nodes_[id.value];
   const contracts::Curve& curve = latency_.at(lane.model, id).curve();
   Candidate c{.node = id,
-              .free_in_s = fleet_.spec(id).rtt_s,
+              .free_in_s = 0.0,
               .base_s = curve.base_s,
               .slope_s = curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * work_mean,
-              .alone_s = fleet_.spec(id).rtt_s + curve.base_s + curve.per_request_s,
+              .alone_s = curve.base_s + curve.per_request_s,
               .per_work_s = curve.per_work_s + curve.per_padded_work_s,
               .joined = 0,
               .takes = true};

@@ -67,6 +67,16 @@ class Router:
     def policies() -> list[str]: ...
     @property
     def policy(self) -> str: ...
+    def set_prior(
+        self,
+        model: str,
+        node: int | str,
+        *,
+        base_s: float = 0.0,
+        per_request_s: float = 0.0,
+        per_work_s: float = 0.0,
+        per_padded_work_s: float = 0.0,
+    ) -> None: ...
     def pick(
         self,
         model: str,

@@ -7,7 +7,8 @@ from libcpp.vector cimport vector
 
 from infcore._core.base cimport as_clock, finite, now_of, until_ns
 from infcore._core.fleet cimport Fleet, whole
-from infcore._cpp.base cimport NodeId, check_not_forked, fork_generation
+from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
+from infcore._cpp.latency cimport Curve
 from infcore._cpp.route cimport (Decision as CppDecision, Explanation, Filtered, PickOptions, RouteQuery,
                                  Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
 
@@ -148,6 +149,22 @@ cdef class Router:
     def policy(self) -> str:
         """The policy's name."""
         return self.c_obj.get().policy().decode()
+
+    def set_prior(self, model, node, *, base_s=0.0, per_request_s=0.0, per_work_s=0.0, per_padded_work_s=0.0) -> None:
+        """Give a known latency curve (a profile's): predictions start there, and forget what was learned before.
+
+        Seconds of n requests of work w: base_s + per_request_s*n + per_work_s*sum(w) + per_padded_work_s*n*max(w)
+        Raises  UnknownName, NoNodeAvailable for a model that no node was ever told to hold, InvalidArgument
+        """
+        self.check_alive()
+        cdef Curve curve
+        cdef ModelId model_id
+        curve.base_s = finite("base_s", base_s, 0.0)
+        curve.per_request_s = finite("per_request_s", per_request_s, 0.0)
+        curve.per_work_s = finite("per_work_s", per_work_s, 0.0)
+        curve.per_padded_work_s = finite("per_padded_work_s", per_padded_work_s, 0.0)
+        model_id.value = self.model_of(model)
+        self.c_obj.get().set_prior(model_id, self.fleet.node_of(node), curve)
 
     cdef int check_alive(self) except -1:
         if self.built_under != fork_generation():

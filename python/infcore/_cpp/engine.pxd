@@ -5,7 +5,7 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
-from infcore._cpp.device cimport RowSource
+from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel
 from infcore._cpp.route cimport Fleet, RoutingPolicy
@@ -170,11 +170,6 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         const Stats* model_stats(ModelId) noexcept
         const Stats* node_stats(NodeId) noexcept
         uint64_t cookie(uint32_t) noexcept
-
-
-cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
-    cdef cppclass EmulatedTimer:
-        EmulatedTimer(double, uint64_t) noexcept
 
 
 cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil:

@@ -86,13 +86,13 @@ cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route"
 
 cdef extern from "<span>" namespace "std" nogil:
     cdef cppclass const_doubles "std::span<const double>":
-        const_doubles()
-        const_doubles(const double*, size_t)
+        const_doubles() noexcept
+        const_doubles(const double*, size_t) noexcept
 
 
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass decision_span "std::span<infcore::route::Decision>":
-        decision_span(Decision*, size_t)
+        decision_span(Decision*, size_t) noexcept
     cdef enum class Filtered(uint8_t):
         no
         not_up

@@ -1,0 +1,188 @@
+"""The compiled router decides as the plain Python one, decision by decision and term by term."""
+
+import random
+
+import numpy as np
+import pytest
+from reference import routing
+
+import infcore
+
+TICK_S = 2.0**-9  # exact in seconds and in nanoseconds
+TICK_NS = 1_953_125
+MODELS = ("m", "n")
+ZONES = ("z1", "z2")
+
+
+def class_name(policy):
+    return "".join(word.capitalize() for word in policy.split("_"))
+
+
+class Pair:
+    """A compiled router and its model, driven alike."""
+
+    def __init__(self, policy, seed, n_nodes):
+        self.rng = random.Random(f"{policy} {seed}")
+        self.clock = infcore.ManualClock()
+        self.tick = 0
+        self.fleet = infcore.Fleet(max_nodes=128, clock=self.clock)
+        self.nodes, self.curves, self.open = [], {}, []
+        self.n_named = 0
+        for _ in range(n_nodes):
+            self.add()
+        for model in MODELS:  # so that both are known to the fleet
+            self.load(self.nodes[0], model)
+        self.router = infcore.Router(self.fleet, policy=policy, seed=seed)
+        self.model = getattr(routing, class_name(policy))(self.nodes, self.curves)
+        for node in self.nodes:
+            self.give_curves(node)
+
+    def add(self):
+        rng = self.rng
+        labels = {"zone": rng.choice(ZONES), "gpu_memory": rng.choice(("16", "80"))}
+        figures = {"rtt_s": rng.choice((0.0, 0.0, 0.003)), "slots": rng.choice((1, 1, 2, 8))}
+        kind = rng.choice(("cpu", "gpu"))
+        self.n_named += 1
+        node_id = self.fleet.add(
+            f"node-{self.n_named}",
+            kind=kind,
+            zone=labels["zone"],
+            labels={"gpu_memory": labels["gpu_memory"]},
+            **figures,
+        )
+        node = routing.Node(node_id, kind, labels, **figures)
+        self.nodes.append(node)
+        self.nodes.sort(key=lambda each: each.id)
+        for model in MODELS:
+            if rng.random() < 0.8:
+                self.load(node, model)
+        return node
+
+    def load(self, node, model):
+        self.fleet.load_model(node.id, model)
+        node.models.add(model)
+
+    def give_curves(self, node):
+        for model in MODELS:
+            self.curves.pop((model, node.id), None)
+            if self.rng.random() < 0.8:
+                curve = routing.Curve(self.rng.choice((0.001, 0.004, 0.03)), self.rng.choice((0.0, 0.0001, 0.002)))
+                self.curves[model, node.id] = curve
+                self.router.set_prior(model, node.id, base_s=curve.base_s, per_work_s=curve.per_work_s)
+
+    def advance(self):
+        ticks = self.rng.randrange(1, 4)
+        self.clock.advance(ticks * TICK_S)
+        self.tick += ticks
+
+    def pick(self):
+        rng = self.rng
+        model, work = rng.choice(MODELS), rng.choice((0.0, 1.0, 3.7, 50.0))
+        deadline_ticks = rng.choice((None, None, None, 4, 40))
+        require = rng.choice(({}, {}, {}, {"zone": "z1"}, {"kind": "gpu", "gpu_memory": "80"}, {"zone": "z9"}))
+        budget_ns = None if deadline_ticks is None else deadline_ticks * TICK_NS
+        query = routing.Query(model, work, budget_ns, require)
+        deadline_s = None if deadline_ticks is None else deadline_ticks * TICK_S
+        call = {"work": work, "deadline_s": deadline_s, "require": require}
+        self.compare_explained(model, query, call)
+        expected = self.model.select(query)
+        if expected is None:
+            with pytest.raises((infcore.NoNodeAvailable, infcore.DeadlineInfeasible)):
+                self.router.pick(model, **call)
+            return
+        terms = self.model.terms(query, self.node(expected))
+        decision = self.router.pick(model, **call)
+        assert decision.node == expected
+        assert decision.cost_us == float(terms.cost)
+        assert decision.wait_s == float(terms.wait) * 1e-6
+        self.node(expected).add_credit(self.tick * TICK_NS, decision.service_s, 1)
+        self.open.append((decision, self.node(expected)))
+
+    def compare_explained(self, model, query, call):
+        passing = {node.id for node in self.model.candidates(query)}
+        for row, node in zip(self.router.explain(model, **call), self.nodes, strict=True):
+            terms = self.model.terms(query, node)
+            assert row["node"] == node.id
+            assert (row["reason"] is None) == (node.id in passing), row
+            assert row["cost_us"] == (float(terms.cost) if node.id in passing else None)
+            assert list(row["terms"].values()) == [float(terms.wait), float(terms.service), float(terms.load),
+                                                   float(terms.network)]  # fmt: skip
+
+    def node(self, node_id):
+        return next(node for node in self.nodes if node.id == node_id)
+
+    def end(self):
+        if not self.open:
+            return
+        decision, node = self.open.pop(self.rng.randrange(len(self.open)))
+        assert self.router.cancel(decision)
+        assert not self.router.cancel(decision)
+        node.add_credit(self.tick * TICK_NS, decision.service_s, -1)
+
+    def signal(self):
+        rng, node = self.rng, self.rng.choice(self.nodes)
+        figures = {
+            "inflight": rng.randrange(8),
+            "queue_depth": rng.randrange(4),
+            "queue_wait_s": rng.choice((0.0, 0.01, 0.2)),
+            "cpu": rng.random(),
+            "gpu": rng.random(),
+            "memory": rng.random(),
+            "network": rng.random(),
+            "packet_loss": rng.choice((0.0, 0.02)),
+        }
+        figures = {name: value for name, value in figures.items() if rng.random() < 0.4}
+        # The core keeps a node's newest eight changes of credit exactly: reach back no further.
+        times = sorted({at_ns for at_ns, _, _ in node.events})[-8:]
+        oldest_tick = times[0] // TICK_NS if times else 0
+        as_of_tick = max(oldest_tick, self.tick - rng.randrange(4))
+        taken = self.fleet.signal(node.id, as_of_s=as_of_tick * TICK_S, **figures)
+        assert taken == node.signal(as_of_tick * TICK_NS, **figures)
+
+    def change(self):
+        rng, node = self.rng, self.rng.choice(self.nodes)
+        what = rng.choice(("load", "unload", "drain", "remove", "add"))
+        model = rng.choice(MODELS)
+        if what == "load":
+            self.load(node, model)
+        elif what == "unload":
+            self.fleet.unload_model(node.id, model)
+            node.models.discard(model)
+        elif what == "drain" and rng.random() < 0.3:
+            self.fleet.drain(node.id)
+            node.state = "draining"
+        elif what == "remove" and len(self.nodes) > 3:
+            self.fleet.remove(node.id)
+            self.nodes.remove(node)
+        elif what == "add" and len(self.nodes) < 100:
+            self.give_curves(self.add())
+
+    def compare_fleet(self):
+        rows = self.fleet.nodes()
+        assert rows["id"].tolist() == [node.id for node in self.nodes]
+        assert rows["inflight"].tolist() == [int(node.inflight()) for node in self.nodes]
+        assert np.array_equal(rows["wait_s"], [float(node.wait_us()) * 1e-6 for node in self.nodes])
+        assert rows["state"].tolist() == [node.state for node in self.nodes]
+
+
+@pytest.mark.parametrize("n_nodes", [1, 5, 40, 90])
+@pytest.mark.parametrize("policy", infcore.Router.policies())
+@pytest.mark.parametrize("seed", range(2))
+def test_same_decisions(policy, seed, n_nodes):
+    pair = Pair(policy, seed, n_nodes)
+    steps = [pair.pick] * 8 + [pair.end] * 6 + [pair.signal] * 4 + [pair.advance] * 3 + [pair.change]
+    for _ in range(250 if n_nodes < 40 else 120):
+        pair.rng.choice(steps)()
+    pair.compare_fleet()
+    while pair.open:
+        pair.end()
+    pair.compare_fleet()
+
+
+@pytest.mark.parametrize("policy", infcore.Router.policies())
+def test_same_calls_same_decisions(policy):
+    def decisions():
+        pair = Pair(policy, 7, 20)
+        return [pair.router.pick("m", work=float(i % 5)).node for i in range(200)]
+
+    assert decisions() == decisions()

@@ -1,0 +1,166 @@
+"""Routing, readably: a fleet as a list of nodes, one class per policy. The compiled router must decide the same.
+
+Costs are float32 microseconds summed in the order written here, as the columns are; credit is exact nanoseconds.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+F = np.float32
+SD = 1.2533141373155003  # of a normal variable per mean absolute deviation: how the core keeps its spread
+
+
+@dataclass
+class Curve:
+    """Of a single request: base_s + per_work_s * work; `tail` times that on top at the upper quantile."""
+
+    base_s: float = 1e-3
+    per_work_s: float = 0.0
+    spread: float = 0.1 / SD * SD
+
+    @property
+    def tail(self) -> F:
+        return F(2.33 * self.spread)
+
+    def service_us(self, work: float) -> F:
+        return F(self.base_s * 1e6) + F(self.per_work_s * 1e6) * F(work)
+
+
+@dataclass
+class Node:
+    id: int
+    kind: str = "gpu"
+    labels: dict[str, str] = field(default_factory=dict)
+    rtt_s: float = 0.0
+    slots: int = 1
+    state: str = "up"
+    models: set[str] = field(default_factory=set)
+    signals: dict[str, float] = field(default_factory=dict)
+    as_of_ns: int = -(2**63)
+    requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
+    reserved_then_ns: int = 0  # and of the signalled queue wait
+    events: list[tuple[int, int, int]] = field(default_factory=list)  # (time, requests, nanoseconds) since the start
+
+    def credit(self, until_ns: int | None = None) -> tuple[int, int]:
+        """Requests and nanoseconds reserved and not released, as of a time."""
+        counted = [e for e in self.events if until_ns is None or e[0] <= until_ns]
+        return sum(e[1] for e in counted), sum(e[2] for e in counted)
+
+    def add_credit(self, now_ns: int, service_s: float, sign: int) -> None:
+        self.events.append((now_ns, sign, sign * int(service_s * 1e9)))
+
+    def signal(self, as_of_ns: int, **figures: float) -> bool:
+        if as_of_ns < self.as_of_ns:
+            return False
+        self.as_of_ns = as_of_ns
+        self.signals |= figures
+        requests, reserved_ns = self.credit(as_of_ns)
+        if "inflight" in figures or ("queue_depth" in figures and "inflight" not in self.signals):
+            self.requests_then = requests
+        if "queue_wait_s" in figures:
+            self.reserved_then_ns = reserved_ns
+        return True
+
+    def inflight(self) -> float:
+        signalled = self.signals.get("inflight", self.signals.get("queue_depth", 0.0))
+        return max(0.0, signalled + self.credit()[0] - self.requests_then)
+
+    def wait_us(self) -> F:
+        since_ns = float(self.credit()[1] - self.reserved_then_ns)
+        return F(max(0.0, self.signals.get("queue_wait_s", 0.0) * 1e9 + since_ns / self.slots) * 1e-3)
+
+    def others_ahead(self) -> F:
+        if "queue_wait_s" in self.signals:
+            return F(0.0)
+        return F(max(0.0, self.inflight() - self.credit()[0]) / self.slots)
+
+    def pressure(self) -> F:
+        busy = max(self.signals.get("cpu", 0.0), self.signals.get("gpu", 0.0))
+        full = (self.signals.get("memory", 0.0) - 0.9) / (1.0 - 0.9)
+        return F(0.5 * max(busy * busy, full))
+
+    def network_us(self) -> F:
+        busy = self.signals.get("network", 0.0)
+        return F(self.rtt_s * 1e6 * (1.0 + busy * busy) + self.signals.get("packet_loss", 0.0) * 200e3)
+
+
+@dataclass
+class Query:
+    model: str
+    work: float
+    budget_ns: int | None = None
+    require: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Terms:
+    wait: F
+    service: F
+    load: F
+    network: F
+    cost: F
+    late: bool
+
+
+class Policy:
+    """Filter, then choose. `curves` holds what was learned: (model, node id) -> Curve."""
+
+    def __init__(self, nodes: list[Node], curves: dict[tuple[str, int], Curve]):
+        self.nodes = nodes
+        self.curves = curves
+
+    def terms(self, query: Query, node: Node) -> Terms:
+        curve = self.curves.get((query.model, node.id), Curve())
+        service = curve.service_us(query.work)
+        wait = node.wait_us() + node.others_ahead() * service
+        load = service * node.pressure()
+        cost = ((wait + service) + load) + node.network_us()
+        budget_us = F(np.inf) if query.budget_ns is None else F(query.budget_ns * 1e-3)
+        return Terms(wait, service, load, node.network_us(), cost, bool(cost + service * curve.tail > budget_us))
+
+    def candidates(self, query: Query) -> list[Node]:
+        return [
+            node
+            for node in self.nodes
+            if node.state == "up"
+            and query.model in node.models
+            and query.require.items() <= ({"kind": node.kind} | node.labels).items()
+            and not self.terms(query, node).late
+        ]
+
+    def select(self, query: Query) -> int | None:
+        """The chosen node's id, or None where no node passes."""
+        passing = self.candidates(query)
+        return self.choose(query, passing).id if passing else None
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        raise NotImplementedError
+
+
+class RoundRobin(Policy):
+    """The first candidate after the one that the model's last request got."""
+
+    def __init__(self, nodes: list[Node], curves: dict[tuple[str, int], Curve]):
+        super().__init__(nodes, curves)
+        self.last: dict[str, int] = {}
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        last = self.last.get(query.model, -1)
+        node = next((node for node in passing if node.id > last), passing[0])
+        self.last[query.model] = node.id
+        return node
+
+
+class LeastOutstanding(Policy):
+    """Fewest requests in flight."""
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        return min(passing, key=lambda node: (node.inflight(), node.id))
+
+
+class FastestFinish(Policy):
+    """Least waiting + service + load + network."""
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        return min(passing, key=lambda node: (self.terms(query, node).cost, node.id))
