@@ -171,7 +171,7 @@ class Pair:
 def test_same_decisions(policy, seed, n_nodes):
     pair = Pair(policy, seed, n_nodes)
     steps = [pair.pick] * 8 + [pair.end] * 6 + [pair.signal] * 4 + [pair.advance] * 3 + [pair.change]
-    for _ in range(250 if n_nodes < 40 else 120):
+    for _ in range(600):
         pair.rng.choice(steps)()
     pair.compare_fleet()
     while pair.open:

@@ -2,6 +2,7 @@
 import numpy as np
 
 cimport cython
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
@@ -14,12 +15,26 @@ from infcore._cpp.route cimport (Decision as CppDecision, Explanation, Filtered,
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
 
+cdef object _tier_0 = 0  # the default, so that it needs no conversion
+
+
+cdef inline double at_least_0(str field, object value) except? -1.0:
+    cdef double x
+    if type(value) is float:
+        x = <double>value
+        if x >= 0.0 and x < INFINITY:
+            return x
+    return finite(field, value, 0.0)
+
 
 @cython.final
 @cython.freelist(64)
 @cython.no_gc
 cdef class Decision:
     """Where a request goes, what that was predicted to cost, and the credit it holds until done or cancel."""
+
+    def __cinit__(self):
+        self.c_obj = &self.own
 
     def __init__(self):
         raise InvalidType("a Decision is made by Router.pick")
@@ -126,6 +141,9 @@ cdef class Router:
     Cost     pick is O(nodes): one pass over float32 columns
     """
 
+    def __cinit__(self):
+        self.built_under = 0xFFFFFFFF
+
     def __init__(self, fleet, *, policy="fastest_finish", seed=0, clock=None, **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
@@ -136,9 +154,9 @@ cdef class Router:
         if policy_options:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options, {policy} has none")
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
-        self.built_under = fork_generation()
         self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
                                        <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF)))
+        self.built_under = fork_generation()
 
     @staticmethod
     def policies() -> list:
@@ -168,6 +186,8 @@ cdef class Router:
 
     cdef int check_alive(self) except -1:
         if self.built_under != fork_generation():
+            if self.c_obj.get() == NULL:
+                raise InvalidType("Router.__init__ was not called")
             check_not_forked(self.built_under, "Router")
         return 0
 
@@ -193,12 +213,17 @@ cdef class Router:
         if blocks is not None:
             raise InvalidArgument(f"blocks is {type(blocks).__name__}; allowed: None (no policy reads prefixes yet)")
         query.model.value = self.model_of(model)
-        query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
-        query.now_ns = now_of(self.clock, now_s)
-        query.deadline_ns = until_ns("deadline_s", deadline_s, query.now_ns)
-        query.require = 0 if require is None else self.fleet.require_bits(require)
-        options.allow_late = bool(allow_late)
-        options.lease_end_ns = until_ns("lease_s", lease_s, query.now_ns)
+        if tier is not _tier_0:
+            query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
+        query.now_ns = self.clock.now_ns() if now_s is None else now_of(self.clock, now_s)
+        if deadline_s is not None:
+            query.deadline_ns = until_ns("deadline_s", deadline_s, query.now_ns)
+        if require is not None:
+            query.require = self.fleet.require_bits(require)
+        if allow_late is not False:
+            options.allow_late = bool(allow_late)
+        if lease_s is not None:
+            options.lease_end_ns = until_ns("lease_s", lease_s, query.now_ns)
         return 0
 
     def pick(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
@@ -215,10 +240,9 @@ cdef class Router:
         """
         cdef RouteQuery query
         cdef PickOptions options
-        query.work = finite("work", work, 0.0)
+        query.work = at_least_0("work", work)
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
         cdef Decision decision = Decision.__new__(Decision)
-        decision.c_obj = &decision.own
         self.c_obj.get().pick(query, options, decision.own)
         return decision
 
@@ -256,14 +280,16 @@ cdef class Router:
         if type(decision) is Decision:
             one = decision
             return self.c_obj.get().done(
-                one.c_obj[0], bool(ok), 0.0 if service_s is None else finite("service_s", service_s, 0.0), now_ns)
+                one.c_obj[0], bool(ok), 0.0 if service_s is None else at_least_0("service_s", service_s), now_ns)
         if type(decision) is not Decisions:
             raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
         many = decision
         cdef size_t n = many.c_obj.size()
         cdef const_doubles span = const_doubles()
         if service_s is not None and n:
-            each = numbers("service_s", np.broadcast_to(np.asarray(service_s, np.float64), n))
+            each = numbers("service_s", np.full(n, service_s) if np.ndim(service_s) == 0 else service_s)
+            if <size_t>each.shape[0] != n:
+                raise InvalidArgument(f"service_s has {each.shape[0]} figures; allowed: one, or one for each of {n}")
             span = const_doubles(&each[0], n)
         return self.c_obj.get().done_many(decision_span(many.c_obj.data(), n), bool(ok), span, now_ns) > 0
 
@@ -290,7 +316,7 @@ cdef class Router:
         cdef PickOptions options
         cdef vector[Explanation] explanations
         cdef NodeId id
-        query.work = finite("work", work, 0.0)
+        query.work = at_least_0("work", work)
         if isinstance(model, str) and model not in self.fleet.model_ids:
             return [{"node": int(row["id"]), "name": str(row["name"]), "cost_us": None, "terms": {},
                      "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]
