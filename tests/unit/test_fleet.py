@@ -159,7 +159,7 @@ def test_signal_many():
     assert nodes["inflight"].tolist() == [8, 0, 7]
     assert nodes["gpu"][2] == 0.5 and np.isnan(nodes["gpu"][0])
     rows["inflight"], rows["gpu"] = [1, 1], [0.5, 1.5]
-    with pytest.raises(InvalidArgument, match="gpu is 1.5 in row 1"):
+    with pytest.raises(InvalidArgument, match=r"gpu is 1.5 in row 1"):
         fleet.signal_many(rows)
     assert fleet.nodes()["inflight"].tolist() == [8, 0, 7]
 

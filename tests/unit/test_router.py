@@ -177,7 +177,7 @@ def test_no_policy_picks_one_that_is_late(policy):
 @pytest.mark.parametrize("policy", Router.policies())
 def test_every_policy_respects_every_filter(policy):
     fleet = Fleet(clock=ManualClock())
-    a, b, c, d = (fleet.add(name, zone=zone) for name, zone in (("a", "x"), ("b", "x"), ("c", "x"), ("d", "y")))
+    a, b, _, d = (fleet.add(name, zone=zone) for name, zone in (("a", "x"), ("b", "x"), ("c", "x"), ("d", "y")))
     for node in (a, b, d):
         fleet.load_model(node, "m")
     fleet.drain(a)
@@ -391,9 +391,9 @@ def test_objects_that_were_never_made_refuse_calls():
         def __init__(self):
             pass
 
-    with pytest.raises(InvalidType, match="Router.__init__ was not called"):
+    with pytest.raises(InvalidType, match=r"Router\.__init__ was not called"):
         Forgetful().pick("m")
-    with pytest.raises(InvalidType, match="Fleet.__init__ was not called"):
+    with pytest.raises(InvalidType, match=r"Fleet\.__init__ was not called"):
         Fleet.__new__(Fleet).nodes()
     with pytest.raises(InvalidArgument, match="another router"):
         Router(fleet_of(1)).done(infcore.Decision.__new__(infcore.Decision))
