@@ -136,6 +136,7 @@ BROKEN: list[tuple[Rule, tree.Tree, str]] = [
 SOUND: list[tuple[Rule, tree.Tree]] = [
     (tree.top_level, {".github/x": "x\n", "csrc/infcore/a.hpp": "x\n"}),
     (tree.function_lines, {"a.cpp": f"namespace a {{\nstruct B {{{LONG}\n}};\nint run() {{ return 1; }}\n}}\n"}),
+    (tree.function_lines, {"a.pyx": "cdef class A(B):\n    def f(self):\n        x = 1\n" + "    cdef int y\n" * 70}),
     (tree.banned_names, {"python/infcore/threshold.py": "x\n"}),
     (layers.cpp_includes, {"csrc/infcore/sim/a.hpp": "#include <infcore/engine/b.hpp>\n#include <vector>\n"}),
     (layers.python_layers, {"python/infcore/cli.py": "from infcore.router import Router\nimport infcore.profiling\n"}),

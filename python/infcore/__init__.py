@@ -1,7 +1,7 @@
 """infcore: the decision core of an inference load balancer, as a library."""
 
 from infcore._core.base import Clock, ManualClock
-from infcore._core.live import Future
+from infcore._core.future import Future
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403

@@ -1,5 +1,7 @@
 """Devices: what runs a batch. The base class, a plain callable, and an emulated device with a latency curve."""
 
+from __future__ import annotations
+
 import math
 import time
 import zlib
@@ -9,19 +11,21 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from infcore import _checks
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
-from infcore.request import Model
+from infcore.request import Array, Model
 
 __all__ = ["Arrays", "CallableDevice", "Curve", "Device", "EmulatedDevice"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 class Curve(NamedTuple):
-    """Seconds that a batch of n requests with works w takes: base + per_request n + per_work sum(w) + per_padded_work n max(w)."""
+    """Seconds that a batch of n requests with works w takes, as four numbers >= 0.
+
+    base_s + per_request_s * n + per_work_s * sum(w) + per_padded_work_s * n * max(w)
+    """
 
     base_s: float = 0.0
     per_request_s: float = 0.0
@@ -163,7 +167,7 @@ class CallableDevice(Device):
 
 
 class EmulatedDevice(Device):
-    """A device that computes nothing: it takes as long as a latency curve says and answers zeros. Always shown as emulated.
+    """A device that computes nothing: it takes as long as a latency curve says, answers zeros and is shown as emulated.
 
     base_s, per_request_s, per_work_s, per_padded_work_s
             the Curve of every model that `curves` does not name; all >= 0

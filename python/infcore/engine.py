@@ -339,7 +339,10 @@ class Engine(EngineCore):
             self._on_thread(slot, lambda: device.load(model))
         except Exception as e:
             raise DeviceError(f"device {device.name!r} can't load model {name!r}: {type(e).__name__}: {e}") from e
-        self._set_resident(name, version, slot.node, True, device.curve(name))
+        curve = device.curve(name)
+        if curve is not None:  # what the engine measures includes the way there and back
+            curve = curve._replace(base_s=curve.base_s + device.rtt_s)
+        self._set_resident(name, version, slot.node, True, curve)
         slot.models.add((name, version))
 
     def _unload_from(self, slot: _Slot, name: str, version: int) -> None:

@@ -1,18 +1,22 @@
 """A device that runs ONNX files with ONNX Runtime, on the execution providers it is told to use."""
 
+from __future__ import annotations
+
 import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from infcore import _checks
 from infcore.device import Arrays, Device
 from infcore.errors import DeviceError, InvalidArgument, InvalidType, MissingExtra, UnknownName
-from infcore.request import Model, TensorSpec
+from infcore.request import Array, Model, TensorSpec
+
+if TYPE_CHECKING:  # numpy.typing takes milliseconds to import
+    from numpy.typing import ArrayLike
 
 __all__ = ["OnnxDevice"]
 
@@ -34,7 +38,7 @@ class _Loaded:
     session: Any
     outputs: tuple[str, ...]
     batch_fixed: int | None
-    constants: Mapping[str, npt.NDArray[Any]]
+    constants: Mapping[str, Array]
 
 
 class OnnxDevice(Device):
@@ -47,14 +51,14 @@ class OnnxDevice(Device):
     int8              True, or the names of the models whose weights to quantise to 8 bits (quantize_dynamic): done once
                       for each, at its first load. Check the answers: it changes them
     int8_ops          operators to quantise. Conv is left out by default: on CPU its dynamic 8-bit form was slower than
-                      fp32 for every convolutional model tried (bench/RESULTS.md)
+                      fp32 for every convolutional model tried (bench/micro/test_onnx_models.py)
     constants         {model name: {input: array}}: inputs that the file wants and that are the same for every request
     batch_axis        {input or output name: axis of the batch in the file}, 0 where none is given
     The other arguments are those of Device.
 
-    Arrays go to the file and come back as they are, in the file's own layout; the engine puts the batch where batch_axis
-    says. Outputs of the file that the Model does not name are not computed. Where the file fixes its batch size to k, a
-    batch is run k requests at a time, the last run filled up by repeating its last request.
+    Arrays go to the file and come back as they are, in the file's own layout; the engine puts the batch where
+    batch_axis says. Outputs of the file that the Model does not name are not computed. Where the file fixes its batch
+    size to k, a batch is run k requests at a time, the last run filled up by repeating its last request.
     Raises MissingExtra without ONNX Runtime, UnknownName for a provider that this build of it lacks, and at load
     InvalidArgument where the file and the Model disagree and DeviceError where the file cannot be run.
     """
@@ -69,7 +73,7 @@ class OnnxDevice(Device):
         provider_options: Mapping[str, Mapping[str, Any]] | None = None,
         int8: bool | Sequence[str] = False,
         int8_ops: Sequence[str] = _INT8_OPS,
-        constants: Mapping[str, Mapping[str, npt.ArrayLike]] | None = None,
+        constants: Mapping[str, Mapping[str, ArrayLike]] | None = None,
         **options: Any,
     ) -> None:
         self._files = {_checks.text("models", k): _file(k, v) for k, v in _checks.mapping("models", models).items()}
@@ -133,8 +137,8 @@ class OnnxDevice(Device):
         super().close()
         self._sessions.clear()
 
-    def _call(self, loaded: _Loaded, inputs: Arrays) -> list[npt.NDArray[Any]]:
-        outputs: list[npt.NDArray[Any]] = loaded.session.run(loaded.outputs, {**inputs, **loaded.constants})
+    def _call(self, loaded: _Loaded, inputs: Arrays) -> list[Array]:
+        outputs: list[Array] = loaded.session.run(loaded.outputs, {**inputs, **loaded.constants})
         return outputs
 
     def _run_fixed(self, loaded: _Loaded, batch_size: int, inputs: Arrays) -> Arrays:
@@ -173,7 +177,7 @@ class OnnxDevice(Device):
         for provider in self.providers:  # ONNX Runtime falls back to the CPU without an error
             if provider not in running:
                 raise DeviceError(
-                    f"device {self.name!r}: provider {provider!r} did not start for model {name!r}; running are {running}"
+                    f"device {self.name!r}: provider {provider!r} did not start for model {name!r}; there are {running}"
                 )
         return session
 
@@ -221,8 +225,8 @@ class OnnxDevice(Device):
         missing = sorted(set(args) - set(names)) if all_of_them else []
         if missing:
             raise InvalidArgument(
-                f"{where}: the file also wants the inputs {missing}; name them in the Model, or in constants= where they "
-                "are the same for every request"
+                f"{where}: the file also wants the inputs {missing}; name them in the Model, or in constants= where "
+                "they are the same for every request"
             )
 
     def _fits(self, spec: TensorSpec, file_shape: Sequence[Any]) -> bool:
@@ -239,7 +243,10 @@ class OnnxDevice(Device):
             size = shape[self.batch_axis.get(spec.name, 0)] if shape else None
             sizes[spec.name] = size if isinstance(size, int) else None
         if len(set(sizes.values())) > 1:
-            raise InvalidArgument(f"device {self.name!r}, model {model.name!r}: the file's batch sizes differ: {sizes}")
+            raise InvalidArgument(
+                f"device {self.name!r}, model {model.name!r}: the file's batch sizes differ, {sizes}; allowed: one "
+                "size, or None (any) for all, at the axes that batch_axis gives"
+            )
         return next(iter(sizes.values()))
 
 

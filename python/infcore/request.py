@@ -1,18 +1,23 @@
 """What a request to a model looks like: its inputs and outputs, how it may be batched, and how much work it is."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from infcore import _checks
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 
-__all__ = ["Model", "TensorSpec"]
+if TYPE_CHECKING:  # numpy.typing takes milliseconds to import
+    from numpy.typing import DTypeLike
 
-Work = None | str | Callable[[Mapping[str, npt.NDArray[Any]]], float]
+__all__ = ["Array", "Model", "TensorSpec"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Work = None | str | Callable[[Mapping[str, Array]], float]
 
 _RANK_MAX = 31  # NumPy 1.26 arrays have at most 32 axes, and a batch needs one of them
 
@@ -49,7 +54,8 @@ class Model:
     inputs, outputs    {name: (dtype, shape)} per request, without the batch axis; None in a shape: ragged.
                        Kept as tuples of TensorSpec, in the order given
     max_batch_size     most requests in one run
-    max_batch_delay_s  the longest an idle device may be held back for more requests to join a batch; 0: never
+    max_batch_delay_s  the longest that a free device may be held back for more requests to join a batch; 0: never. The
+                       dynamic rule holds it less: at most a quarter of a batch's fixed cost, and only where it pays
     work               what the latency model counts. None: every request is 1.0; the name of an input: its number of
                        elements; a callable: it is given the inputs of one request, and returns a number >= 0
     idempotent         whether a request may run a second time after its device was lost
@@ -60,15 +66,15 @@ class Model:
     """
 
     __slots__ = (
-        "name",
-        "inputs",
-        "outputs",
-        "max_batch_size",
-        "max_batch_delay_s",
-        "work",
         "idempotent",
-        "version",
+        "inputs",
+        "max_batch_delay_s",
+        "max_batch_size",
+        "name",
+        "outputs",
         "slo_s",
+        "version",
+        "work",
     )
 
     name: str
@@ -84,11 +90,11 @@ class Model:
     def __init__(
         self,
         name: str,
-        inputs: Mapping[str, tuple[npt.DTypeLike, tuple[int | None, ...]]],
-        outputs: Mapping[str, tuple[npt.DTypeLike, tuple[int | None, ...]]],
+        inputs: Mapping[str, tuple[DTypeLike, tuple[int | None, ...]]],
+        outputs: Mapping[str, tuple[DTypeLike, tuple[int | None, ...]]],
         *,
         max_batch_size: int = 64,
-        max_batch_delay_s: float = 0.0,
+        max_batch_delay_s: float = 0.002,
         work: Work = None,
         idempotent: bool = True,
         version: int = 1,
@@ -110,7 +116,7 @@ class Model:
         put(self, "version", _checks.integer("version", version, 1))
         put(self, "slo_s", _checks.optional_finite("slo_s", slo_s, above=True))
 
-    def work_of(self, inputs: Mapping[str, npt.NDArray[Any]]) -> float:
+    def work_of(self, inputs: Mapping[str, Array]) -> float:
         """How much work one request with these inputs is, in the unit of the latency curves.
 
         inputs  {name: array} of one request, without the batch axis
@@ -123,9 +129,12 @@ class Model:
             return float(np.size(inputs[self.work]))
         return _checks.finite(f"work of a request to {self.name!r}", self.work(inputs))
 
-    def replace(self, **changes: Any) -> "Model":
-        """The same model with some arguments of its constructor changed."""
-        return Model(**{**self._arguments(), **changes})
+    def replace(self, **changes: Any) -> Model:
+        """The same model with some of its constructor's arguments changed; pad values go with their inputs."""
+        given = self._arguments()
+        kept = changes.get("inputs", given["inputs"])
+        given["pad_value"] = {name: value for name, value in given["pad_value"].items() if name in kept}
+        return Model(**{**given, **changes})
 
     def _arguments(self) -> dict[str, Any]:
         given: dict[str, Any] = {slot: getattr(self, slot) for slot in self.__slots__}
@@ -159,11 +168,12 @@ class Model:
     def _key(self) -> tuple[object, ...]:
         return tuple(getattr(self, slot) for slot in self.__slots__)
 
-    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Model"], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Model], tuple[dict[str, Any]]]:
         return _rebuild, (self._arguments(),)
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r}, version={self.version}, inputs={_shown(self.inputs)}, outputs={_shown(self.outputs)})"
+        arrays = f"inputs={_shown(self.inputs)}, outputs={_shown(self.outputs)}"
+        return f"Model({self.name!r}, version={self.version}, {arrays})"
 
 
 def _rebuild(arguments: dict[str, Any]) -> Model:

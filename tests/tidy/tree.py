@@ -125,7 +125,7 @@ def _cython_functions(text: str) -> Iterator[tuple[str, int, int]]:
     """A def, cdef or cpdef with an argument list and what is indented below it."""
     lines = text.splitlines()
     for at, line in enumerate(lines):
-        head = re.match(r"( *)(?:async )?(?:c|cp)?def\b[^=#]*?(\w+)\(", line)
+        head = re.match(r"( *)(?:async )?(?:c|cp)?def\b(?! (?:class|struct|enum|extern)\b)[^=#]*?(\w+)\(", line)
         if head is None:
             continue
         end = at

@@ -95,7 +95,7 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
   Node& node = nodes_[id.value];
   const contracts::Curve& curve = latency_.at(lane.model, id).curve();
   Candidate c{.node = id,
-              .free_in_s = fleet_.spec(id).rtt_s,
+              .free_in_s = 0.0,
               .base_s = curve.base_s,
               .slope_s = curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * work_mean,
               .joined = 0,
@@ -112,7 +112,7 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
     }
     c.free_in_s += base::seconds(free_ns - now_ns);
   }
-  alone_s_ = std::min(alone_s_, fleet_.spec(id).rtt_s + c.base_s + c.slope_s);
+  alone_s_ = std::min(alone_s_, c.base_s + c.slope_s);
   candidates_.push_back(c);
 }
 

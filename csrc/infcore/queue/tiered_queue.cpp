@@ -6,8 +6,8 @@ namespace infcore::queue {
 namespace {
 
 std::uint32_t checked_capacity(std::uint32_t capacity) {
-  if (capacity >= 1 && capacity < no_slot) return capacity;
-  throw InvalidArgument("capacity", std::to_string(capacity), "1 to 4294967294");
+  if (capacity >= 1 && capacity <= Placed::n_slots_max) return capacity;
+  throw InvalidArgument("capacity", std::to_string(capacity), "1 to " + std::to_string(Placed::n_slots_max));
 }
 
 }  // namespace
@@ -35,6 +35,7 @@ Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::Time
   if (shed_lowest_ && !tiers_[tier].lowest.make_room()) return {.slot = Placed::out_of_memory};
   std::uint32_t shed = no_slot;
   if (is_full(tier)) {
+    if (has_expired(now_ns)) return {.slot = Placed::full_of_expired};
     shed = shed_lowest_ ? lower_than(tier, deadline_ns) : no_slot;
     if (shed == no_slot) return {};
   }

@@ -9,21 +9,23 @@
 
 namespace infcore::queue {
 
+/// What became of a put. Two words, so that it comes back in a register.
+struct Placed {
+  static constexpr std::uint32_t full = no_slot;
+  static constexpr std::uint32_t full_of_expired = no_slot - 1;  ///< full, but take_expired(now_ns) would make room
+  static constexpr std::uint32_t out_of_memory = no_slot - 2;
+  static constexpr std::uint32_t n_slots_max = no_slot - 2;  // none of the above is a slot
+
+  std::uint32_t slot{full};     ///< where the new item is, or one of the above
+  std::uint32_t shed{no_slot};  ///< whose item had to go; may be the same slot, used again
+};
+
 struct TieredQueueConfig {
-  std::uint32_t capacity{};                    ///< items at once, 1 to 4294967294
+  std::uint32_t capacity{};                    ///< items at once, 1 to Placed::n_slots_max
   std::uint32_t n_tiers{1};                    ///< 1 to TieredLane::n_tiers_max
   std::vector<std::uint32_t> tier_capacities;  ///< one per tier, each >= 1; empty: no bound but `capacity`
   base::TimeNs ageing_ns{base::never_ns};
   bool shed_lowest{};  ///< when full: give up the lowest item for a higher one
-};
-
-/// What became of a put. Two words, so that it comes back in a register.
-struct Placed {
-  static constexpr std::uint32_t full = no_slot;
-  static constexpr std::uint32_t out_of_memory = no_slot - 1;  // no such slot either: see the bound of capacity
-
-  std::uint32_t slot{full};     ///< where the new item is, or one of the two above
-  std::uint32_t shed{no_slot};  ///< whose item had to go; may be the same slot, used again
 };
 
 /// Bounded tiered queue: TieredLane over its own slots, with bounds, tickets, expiry and shedding. Slots are names for
@@ -40,6 +42,7 @@ class TieredQueue {
   TieredQueue(const TieredQueue&) = delete;  // the lane points to the slots
   TieredQueue& operator=(const TieredQueue&) = delete;
 
+  /// Precondition: tier < n_tiers. An item may be put with its deadline past.
   [[nodiscard]] Placed put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns) noexcept;
 
   /// The next item in order; no_slot if there is none.

@@ -1,4 +1,4 @@
-from infcore._core.live cimport Future
+from infcore._core.future cimport Future
 from infcore._core.workers cimport Workers
 
 

@@ -3,7 +3,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t
 
 from infcore._core.base cimport finite, until_ns
-from infcore._core.live cimport Future
+from infcore._core.future cimport Future
 from infcore._core.staging cimport ModelSpec
 from infcore._core.workers cimport Workers
 

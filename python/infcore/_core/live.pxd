@@ -1,7 +1,6 @@
 from libcpp.memory cimport unique_ptr
 
 from infcore._cpp.engine cimport Driver, Hub, LiveRequest
-from infcore._core.staging cimport ModelSpec
 
 
 cdef class Live:
@@ -24,19 +23,8 @@ cdef class Arrivals:
     cdef int drain(self) except -1
 
 
-cdef class Future:
+cdef class Pending:
     cdef LiveRequest c
     cdef Live live
-    cdef ModelSpec spec
     cdef Arrivals arrivals
-    cdef object loop
-    cdef object held               # the inputs, until the engine is done with them
-    cdef object callback, context  # the first one: a task's wake-up, mostly
-    cdef list more_callbacks
-    cdef object value, error
-    cdef bint resolved, settled
-    cdef public bint _asyncio_future_blocking
     cdef int settle(self) except -1
-    cdef int resolve(self) except -1
-    cdef object take(self)
-    cdef int _run(self, object callback, object context) except -1

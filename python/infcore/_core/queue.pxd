@@ -30,6 +30,7 @@ cdef class QueueStore:
     cdef uint32_t _n_tiers
     cdef uint32_t _n_wake_room  # putters to wake for one place: all, where it may be of the wrong tier
     cdef cbool _blocks
+    cdef cbool _always_now      # put reads the clock even for an item without a deadline
     cdef cbool _closed
 
     cdef int _check(self) except -1

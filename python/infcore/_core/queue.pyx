@@ -4,7 +4,7 @@ from operator import index
 from types import GenericAlias
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
@@ -12,7 +12,7 @@ from libcpp cimport bool as cbool
 
 from infcore._core.base cimport Clock, as_clock, until_ns
 from infcore._cpp.base cimport add_ns, check_not_forked, fork_generation, monotonic_ns, never_ns
-from infcore._cpp.queue cimport Placed, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, no_slot, placed_full, placed_out_of_memory
+from infcore._cpp.queue cimport Placed, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, n_slots_max, no_slot, placed_full, placed_full_of_expired, placed_out_of_memory
 
 from infcore.errors import InvalidArgument, InvalidType, QueueClosed, QueueEmpty, QueueFull
 
@@ -64,7 +64,7 @@ cdef class Ticket:
 cdef class Queue(QueueStore):
     """Bounded queue for threads and asyncio: by tier, then earliest deadline, then arrival.
 
-    capacity       items at once, 1 to 4294967294
+    capacity       items at once, 1 to 4294967293
     tiers          1 to 64; tier 0 is the most urgent
     overflow       when full, "reject": raise QueueFull; "block": wait for room; "shed_lowest": give up the item of the
                    last tier, there the latest deadline (none is latest), there the newest; QueueFull if that is the new one
@@ -85,7 +85,7 @@ cdef class Queue(QueueStore):
         cdef TieredQueueConfig config
         if self.c_queue:
             raise InvalidArgument("Queue.__init__ was called again; allowed: once")
-        config.capacity = <uint32_t>whole("capacity", capacity, 1, 0xFFFFFFFE)
+        config.capacity = <uint32_t>whole("capacity", capacity, 1, n_slots_max)
         config.n_tiers = <uint32_t>whole("tiers", tiers, 1, 64)
         if overflow not in ("reject", "shed_lowest", "block"):
             raise InvalidArgument(f"overflow is {overflow!r}; allowed: 'reject', 'shed_lowest' or 'block'")
@@ -94,7 +94,7 @@ cdef class Queue(QueueStore):
             if len(bounds) != config.n_tiers:
                 raise InvalidArgument(f"tier_capacity is {tier_capacity!r}; allowed: a number, or {config.n_tiers} of them")
             for bound in bounds:
-                config.tier_capacities.push_back(<uint32_t>whole("tier_capacity", bound, 1, 0xFFFFFFFE))
+                config.tier_capacities.push_back(<uint32_t>whole("tier_capacity", bound, 1, n_slots_max))
         config.ageing_ns = until_ns("ageing_s", ageing_s, 0)
         config.shed_lowest = overflow == "shed_lowest"
         if on_drop is not None and not callable(on_drop):
@@ -104,6 +104,7 @@ cdef class Queue(QueueStore):
         self._async_waiters = []
         self._on_drop = on_drop
         self._blocks = overflow == "block"
+        self._always_now = config.shed_lowest or ageing_s is not None
         self._capacity = config.capacity
         self._n_tiers = config.n_tiers
         self._n_wake_room = 1 if tier_capacity is None else 0x7FFFFFFF
@@ -139,7 +140,7 @@ cdef class Queue(QueueStore):
         if type(tenant) is not str:
             raise InvalidType(f"tenant is {type(tenant).__name__}; allowed: str")
         cdef uint32_t c_tier = <uint32_t>whole("tier", tier, 0, self._n_tiers - 1)
-        if deadline_s is not None or self.c_queue.get().ages():
+        if deadline_s is not None or self._always_now:
             now_ns = self._clock.now_ns()
             deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
         ticket = Ticket.__new__(Ticket)
@@ -167,7 +168,7 @@ cdef class Queue(QueueStore):
             held = tuple(items)
         except TypeError:
             raise InvalidType(f"items is {type(items).__name__}; allowed: an iterable") from None
-        if deadline_s is not None or self.c_queue.get().ages():
+        if deadline_s is not None or self._always_now:
             now_ns = self._clock.now_ns()
             deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
         for item in held:

@@ -83,6 +83,14 @@ cdef class QueueStore:
         closed = self._closed
         if not closed:
             placed = self.c_queue.get().put(tier, deadline_ns, now_ns)
+        while placed.slot == placed_full_of_expired:
+            self._lock.unlock()
+            self._expire(now_ns)
+            self._lock.lock()
+            placed.slot = placed_full
+            closed = self._closed
+            if not closed:
+                placed = self.c_queue.get().put(tier, deadline_ns, now_ns)
         if placed.slot < placed_out_of_memory:
             ticket[0] = self.c_queue.get().ticket(placed.slot)
             if placed.shed != no_slot:
@@ -216,7 +224,8 @@ cdef class QueueStore:
         for item in held:
             try:
                 self._on_drop(item, reason)
-            except Exception:
+            except Exception as error:
+                PyErr_SetObject(type(error), error)  # Cython has taken it off; this is how to hand it on
                 PyErr_WriteUnraisable(self._on_drop)
             except BaseException as error:
                 interrupt = error

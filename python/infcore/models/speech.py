@@ -1,8 +1,8 @@
 """Sound made from nothing, of which it is known whether it is speech: for the model that detects voice.
 
-Speech-like: a voice's harmonics shaped by four resonances that glide from vowel to vowel several times a second, which is
-what makes speech speech. The vowels' resonances are averages for men of Peterson and Barney, "Control methods used in
-a study of the vowels", JASA 24 (1952), table II. A held vowel, a tone, a hum or noise is not speech to the model.
+Speech-like: a voice's harmonics shaped by four resonances that glide from vowel to vowel several times a second, which
+is what makes speech speech. The vowels' resonances are averages for men of Peterson and Barney, "Control methods used
+in a study of the vowels", JASA 24 (1952), table II. A held vowel, a tone, a hum or noise is not speech to the model.
 """
 
 import numpy as np

@@ -49,6 +49,7 @@ class RealModel(ABC):
     path        of the ONNX file
     batch_axis  for OnnxDevice: {input or output: axis of the batch}
     constants   for OnnxDevice: {input: array} that the file wants with every run
+    int8        whether OnnxDevice(int8=...) finds weights to quantise in the file
     source      package and licence
     """
 
@@ -56,6 +57,7 @@ class RealModel(ABC):
     path: Path
     batch_axis: Mapping[str, int] = {}
     constants: Mapping[str, npt.NDArray[Any]] = {}
+    int8: bool = True
     source: str
 
     @property
@@ -118,13 +120,17 @@ def available() -> tuple[dict[str, RealModel], dict[str, str]]:
     return usable, left_out
 
 
-def onnx_arguments(models: Iterable[RealModel]) -> dict[str, Any]:
-    """What OnnxDevice needs to serve these models: OnnxDevice("cpu0", **onnx_arguments(models), threads=1)."""
+def onnx_arguments(models: Iterable[RealModel], *, int8: bool = False) -> dict[str, Any]:
+    """What OnnxDevice needs to serve these models: OnnxDevice("cpu0", **onnx_arguments(models), threads=1).
+
+    int8  True: the models that can be are quantised to 8 bits, the others stay as they are
+    """
     chosen = list(models)
     return {
         "models": {real.name: real.path for real in chosen},
         "batch_axis": {key: axis for real in chosen for key, axis in real.batch_axis.items()},
         "constants": {real.name: dict(real.constants) for real in chosen if real.constants},
+        "int8": tuple(real.name for real in chosen if int8 and real.int8),
     }
 
 
@@ -141,6 +147,6 @@ def package_file(name: str, package: str, part: str) -> Path:
     if spec is not None:
         raise MissingExtra(f"{name} needs {part} in the package {package!r}, and this version has none")
     if package == "rapidocr_onnxruntime" and sys.version_info >= (3, 13):
-        here = f"{sys.version_info.major}.{sys.version_info.minor}"
+        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise MissingExtra(f"{name} is left out: rapidocr-onnxruntime wants Python < 3.13, and this is {here}")
     raise MissingExtra(f"{name} needs the package {package!r}: pip install 'infcore[models]'")

@@ -1,0 +1,39 @@
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from infcore._core.future import Future
+from infcore._core.workers import Workers
+
+class EngineCore(Workers):
+    def submit(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        *,
+        work: float | None = None,
+        version: int | None = None,
+        tenant: str = "",
+        tier: int = 0,
+        deadline_s: float | None = None,
+        session: str | None = None,
+        blocks: npt.NDArray[Any] | None = None,
+        key: str | None = None,
+        require: Mapping[str, str] | None = None,
+    ) -> Future: ...
+    def asubmit(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        *,
+        work: float | None = None,
+        version: int | None = None,
+        tenant: str = "",
+        tier: int = 0,
+        deadline_s: float | None = None,
+        session: str | None = None,
+        blocks: npt.NDArray[Any] | None = None,
+        key: str | None = None,
+        require: Mapping[str, str] | None = None,
+    ) -> Future: ...

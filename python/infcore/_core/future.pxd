@@ -1,0 +1,16 @@
+from infcore._core.live cimport Pending
+from infcore._core.staging cimport ModelSpec
+
+
+cdef class Future(Pending):
+    cdef ModelSpec spec
+    cdef object loop
+    cdef object held               # the inputs, until the engine is done with them
+    cdef object callback, context  # the first one: a task's wake-up, mostly
+    cdef list more_callbacks
+    cdef object value, error
+    cdef bint resolved, settled
+    cdef public bint _asyncio_future_blocking
+    cdef int resolve(self) except -1
+    cdef object take(self)
+    cdef int _run(self, object callback, object context) except -1

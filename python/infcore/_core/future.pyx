@@ -1,0 +1,257 @@
+"""The answer to one request, as our own awaitable.
+
+asyncio's futures cost a loop callback each; here one callback per batch runs every task's wake-up in that task's
+context (2.3-2.7x cheaper for 64 of them).
+"""
+cimport cython
+from cpython.ref cimport Py_DECREF
+from libcpp cimport bool as cbool
+
+from infcore._cpp.base cimport seconds
+from infcore._cpp.engine cimport ActionKind, LiveState, Reason, state_of, wait_ended
+from infcore._core.live cimport Pending
+from infcore._core.staging cimport BatchResult
+
+from infcore._core.staging import zeros_of
+from infcore.errors import (Cancelled, DeadlineExceeded, DeviceError, DeviceLost, EngineClosed, InvalidArgument,
+                            InvalidType, QueueFull, UnknownName)
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object) except -1
+    int PyContext_Exit(object) except -1
+    int PyErr_CheckSignals() except -1
+
+cdef double slice_s = 0.1  # a waiting thread looks for Ctrl-C this often
+
+
+@cython.final
+cdef class Future(Pending):
+    """The answer to one request: of threads (submit) or of an event loop (asubmit, to be awaited there).
+
+    Its methods are those of asyncio's or concurrent.futures' Future, so gather, wait_for, shield and tasks take it.
+    """
+
+    def __dealloc__(self):
+        if self.c.payload != NULL:
+            Py_DECREF(<object>self.c.payload)
+
+    cdef int settle(self) except -1:
+        """The engine has let go of it: the inputs are the caller's again, and callbacks run."""
+        self.settled = True
+        self.held = None
+        callback, context, more = self.callback, self.context, self.more_callbacks
+        self.callback = self.context = self.more_callbacks = None
+        if callback is None:
+            return 0
+        if self.loop is None:
+            self.live.c_obj.get().add_prompt(-1)
+        self._run(callback, context)
+        if more is not None:
+            for callback, context in more:
+                self._run(callback, context)
+        return 0
+
+    cdef int _run(self, object callback, object context) except -1:
+        try:
+            if context is None:
+                callback(self)
+            else:
+                PyContext_Enter(context)
+                try:
+                    callback(self)
+                finally:
+                    PyContext_Exit(context)
+        except Exception as e:
+            if self.loop is None:
+                import sys
+                sys.excepthook(type(e), e, e.__traceback__)
+            else:
+                self.loop.call_exception_handler(
+                    {"message": f"a callback of {self!r} raised", "exception": e, "future": self})
+        return 0
+
+    cdef int resolve(self) except -1:
+        """From the engine's outcome to a value or an error; the batch's result is looked into only when asked for."""
+        cdef object payload = None
+        if self.resolved:
+            return 0
+        self.resolved = True
+        if self.c.payload != NULL:
+            payload = <object>self.c.payload
+            self.c.payload = NULL
+            Py_DECREF(payload)
+        if state_of(self.c) == LiveState.cancelled:
+            self.error = self._make_cancelled_error()
+        elif self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
+            self.value = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
+        else:
+            self.error = self._error(payload)
+        return 0
+
+    def _error(self, payload):
+        what = f"request to model {self.spec.name!r}"
+        waited = f"after {seconds(self.c.end_ns - self.c.request.arrival_ns):.6g} s"
+        if payload is not None:
+            error = DeviceError(f"{what}: {payload}")
+            error.__cause__ = payload.__cause__
+            return error
+        if self.c.reason == Reason.deadline:
+            allowed = seconds(self.c.request.deadline_ns - self.c.request.arrival_ns)
+            return DeadlineExceeded(f"{what}: no device can meet its deadline_s of {allowed:.6g} any more, {waited}")
+        if self.c.reason == Reason.device_lost:
+            return DeviceLost(f"{what}: device {self.device!r} stopped answering, {waited}, and it may not run again")
+        if self.c.reason == Reason.queue_full:
+            return QueueFull(f"{what}: the engine holds as many requests as max_requests allows")
+        if self.c.reason == Reason.unloaded:
+            return UnknownName(f"{what}: the model was unloaded {waited}")
+        return EngineClosed(f"{what}: the engine was closed {waited}")
+
+    def _make_cancelled_error(self):
+        if self.loop is None:
+            return Cancelled(f"request to model {self.spec.name!r} was cancelled by its caller")
+        import asyncio
+        return asyncio.CancelledError()
+
+    cdef object take(self):
+        self.resolve()
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    # ---- what callers see
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        if state_of(self.c) == LiveState.pending:
+            return False
+        if not self.settled and self.loop is None:
+            self.live.threads.drain()
+        return True
+
+    def cancelled(self) -> bool:
+        return state_of(self.c) == LiveState.cancelled
+
+    def cancel(self, msg=None) -> bool:
+        """Take the request back. True: it ends as cancelled (a run under way is finished, its result unused)."""
+        if not self.live.c_obj.get().cancel(self.c):
+            return False
+        # Nobody waits for the engine to let go: callbacks run as asyncio's would, from the loop's next turn.
+        callback, context, more = self.callback, self.context, self.more_callbacks
+        self.callback = self.context = self.more_callbacks = None
+        if callback is not None:
+            if self.loop is None:
+                self.live.c_obj.get().add_prompt(-1)
+            for callback, context in [(callback, context), *(more or ())]:
+                if self.loop is None:
+                    self._run(callback, context)
+                else:
+                    self.loop.call_soon(callback, self, context=context)
+        return True
+
+    def result(self, timeout_s=None):
+        """The outputs, {name: array} without the batch axis; views of the batch's outputs.
+
+        timeout_s  seconds to wait (futures of submit only; one of asubmit is awaited instead); None: no limit
+        Raises     TimeoutError at the time-out (the request goes on); else what ended the request
+        """
+        self._wait(timeout_s)
+        return self.take()
+
+    def exception(self, timeout_s=None):
+        """What result() would raise, or None. Raises if the request was cancelled, as the standard futures do."""
+        self._wait(timeout_s)
+        self.resolve()
+        if state_of(self.c) == LiveState.cancelled:
+            raise self.error
+        return self.error
+
+    def _wait(self, timeout_s):
+        cdef double left = -1.0, slice_now
+        cdef cbool ended = state_of(self.c) != LiveState.pending
+        if self.loop is not None:
+            if not ended:
+                import asyncio
+                raise asyncio.InvalidStateError("not done yet: await it, or use submit() from a thread")
+            return
+        if timeout_s is not None:
+            try:
+                left = timeout_s
+            except TypeError:
+                raise InvalidType(f"timeout_s is {type(timeout_s).__name__}; allowed: seconds, or None") from None
+            if not left >= 0.0:
+                raise InvalidArgument(f"timeout_s is {timeout_s!r}; allowed: seconds >= 0, or None")
+        while not ended:
+            slice_now = slice_s if left < 0.0 or left > slice_s else left
+            with nogil:
+                ended = wait_ended(self.c, slice_now)
+            PyErr_CheckSignals()
+            if not ended and timeout_s is not None:
+                left -= slice_now
+                if left <= 0.0:
+                    raise TimeoutError(f"request to model {self.spec.name!r} is not done within timeout_s={timeout_s!r}")
+        if not self.settled:
+            self.live.threads.drain()
+
+    def add_done_callback(self, fn, *, context=None):
+        """Call fn(self) once it has ended: on its loop, or on the thread that notices (futures of submit)."""
+        if state_of(self.c) != LiveState.pending:
+            if self.loop is not None:
+                self.loop.call_soon(fn, self, context=context)
+            else:
+                self._run(fn, context)
+        elif self.callback is None:
+            self.callback = fn
+            self.context = context
+            if self.loop is None:
+                self.live.c_obj.get().add_prompt(1)
+        elif self.more_callbacks is None:
+            self.more_callbacks = [(fn, context)]
+        else:
+            self.more_callbacks.append((fn, context))
+
+    def remove_done_callback(self, fn) -> int:
+        kept = [(self.callback, self.context), *(self.more_callbacks or ())] if self.callback is not None else []
+        left = [pair for pair in kept if pair[0] != fn]
+        self.callback, self.context = left[0] if left else (None, None)
+        self.more_callbacks = left[1:] or None
+        if kept and not left and self.loop is None:
+            self.live.c_obj.get().add_prompt(-1)
+        return len(kept) - len(left)
+
+    def get_loop(self):
+        return self.loop
+
+    def __await__(self):
+        if self.loop is None:
+            raise InvalidType("a future of submit() is not awaitable; allowed: await engine.asubmit(...)")
+        return self
+
+    def __iter__(self):
+        return self.__await__()
+
+    def __next__(self):
+        if state_of(self.c) == LiveState.pending:
+            self._asyncio_future_blocking = True
+            return self
+        raise StopIteration(self.take())
+
+    @property
+    def device(self):
+        """Name of the device that answered; None before, or where none did."""
+        return self.live.node_names.get(self.c.node.value)
+
+    @property
+    def end_s(self):
+        """When it ended, on the engine's clock (time.monotonic()'s unless another was given); None before."""
+        return None if state_of(self.c) == LiveState.pending else seconds(self.c.end_ns)
+
+    @property
+    def latency_s(self):
+        """Seconds from submit to its end; None before."""
+        if state_of(self.c) == LiveState.pending:
+            return None
+        return seconds(self.c.end_ns - self.c.request.arrival_ns)
+
+    def __repr__(self):
+        states = {LiveState.pending: "pending", LiveState.done: "done", LiveState.cancelled: "cancelled"}
+        return f"<infcore.Future of model {self.spec.name!r}: {states[state_of(self.c)]}>"
