@@ -1,9 +1,10 @@
 // Latency table, credit history, leases, fleet and views where Python cannot look: ids reused, threads, columns.
-#include <gtest/gtest.h>
 #include <infcore/base/errors.hpp>
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/leases.hpp>
 #include <infcore/route/routing_policy.hpp>
+
+#include <gtest/gtest.h>
 
 #include <atomic>
 #include <cmath>
