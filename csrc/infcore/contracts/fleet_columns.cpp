@@ -1,4 +1,5 @@
 #include <infcore/contracts/fleet_columns.hpp>
+
 #include <new>
 
 namespace infcore::contracts {

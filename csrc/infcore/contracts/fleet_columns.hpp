@@ -1,9 +1,10 @@
 #pragma once
+#include <infcore/contracts/node_credit.hpp>
+
 #include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <infcore/contracts/node_credit.hpp>
 #include <memory>
 
 namespace infcore::contracts {

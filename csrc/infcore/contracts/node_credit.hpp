@@ -1,9 +1,10 @@
 #pragma once
+#include <infcore/base/align.hpp>
+#include <infcore/base/clock.hpp>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <infcore/base/align.hpp>
-#include <infcore/base/clock.hpp>
 #include <limits>
 
 namespace infcore::contracts {

@@ -1,8 +1,9 @@
 #pragma once
-#include <cstdint>
 #include <infcore/base/clock.hpp>
 #include <infcore/base/ids.hpp>
 #include <infcore/contracts/fleet_columns.hpp>
+
+#include <cstdint>
 #include <limits>
 #include <mutex>
 #include <string>

@@ -1,6 +1,7 @@
 // The half of Fleet that runs per request: signals, credit, and the columns published from them.
-#include <algorithm>
 #include <infcore/route/fleet.hpp>
+
+#include <algorithm>
 #include <thread>
 
 namespace infcore::route {

@@ -1,5 +1,6 @@
-#include <bit>
 #include <infcore/route/route_view.hpp>
+
+#include <bit>
 #include <limits>
 
 namespace infcore::route {

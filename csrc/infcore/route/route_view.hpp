@@ -1,9 +1,10 @@
 #pragma once
-#include <cstdint>
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_query.hpp>
 #include <infcore/route/score.hpp>
+
+#include <cstdint>
 #include <vector>
 
 namespace infcore::route {

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
-from infcore._cpp.device cimport RowSpan, byte, dims_max_of, max_rank, pad_rows
+from infcore._cpp.device cimport RowSpan, byte, dims_max_of, max_rank, nogil_bytes_min, pad_rows
 from infcore._cpp.engine cimport LiveRequest
 
 import numpy as np
@@ -33,10 +33,6 @@ cdef extern from *:
     cnp.ndarray infcore_view(object dtype, int rank, const cnp.npy_intp* dims, const cnp.npy_intp* strides, void* data,
                              int flags, object base)
 
-# Below this, copying under the GIL is cheaper than handing the GIL over and waiting for it again (up to 5 ms where a
-# busy thread has it). Measured: see DECISIONS.md.
-cdef enum:
-    bytes_worth_a_handover = 64 * 1024
 cdef int64_t alignment = 64
 
 
@@ -201,7 +197,7 @@ cdef class Staging:
             owner = self._memory(i, n_bytes)
             data = <char*>cnp.PyArray_DATA(owner)
             data += (alignment - <int64_t><size_t>data % alignment) % alignment
-            if n_bytes > bytes_worth_a_handover:
+            if n_bytes >= nogil_bytes_min:
                 with nogil:
                     pad_rows(RowSpan(self.rows.data(), self.rows.size()), t.layout, <byte*>data)
             else:

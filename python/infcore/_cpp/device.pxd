@@ -1,4 +1,12 @@
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from infcore._cpp.latency cimport BatchShape, Curve
+
+
+# Only a copy at least this large gives the GIL up: taking it back may cost another thread's whole switch interval
+# (5 ms by default), far more than a smaller copy holds the others up.
+cdef enum:
+    nogil_bytes_min = 256 * 1024
 
 
 cdef extern from * nogil:
@@ -36,3 +44,9 @@ cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil
     int64_t packed_steps(RowSpan) noexcept
     void cu_seqlens_of(RowSpan, int32_t* out) noexcept
     void pack_rows(RowSpan, size_t step_bytes, byte* dst) noexcept
+
+
+cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
+    cdef cppclass EmulatedTimer:
+        EmulatedTimer(double, uint64_t) noexcept
+        double service_s(const Curve&, const BatchShape&) noexcept
