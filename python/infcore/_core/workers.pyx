@@ -157,14 +157,17 @@ cdef class Workers:
         self.newest[model.name] = self.versions[model.name, newest]
 
     def _undefine(self, str name, version):
+        """Nobody finds it any more; returns its spec, for those who still hold it."""
+        cdef ModelSpec spec = self.versions.pop((name, version))
         cdef ModelId id
-        id.value = (<ModelSpec>self.versions.pop((name, version))).id
+        id.value = spec.id
         self.driver.remove_model(id)
         left = [v for known, v in self.versions if known == name]
         if left:
             self.newest[name] = self.versions[name, max(left)]
         else:
             self.newest.pop(name)
+        return spec
 
     def _spec(self, str name, version):
         return self.versions[name, version]
@@ -179,8 +182,7 @@ cdef class Workers:
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
         self.driver.add_node(id, config)
 
-    def _set_resident(self, str name, version, uint32_t node, bint resident, prior):
-        cdef ModelSpec spec = self.versions[name, version]
+    def _set_resident(self, ModelSpec spec, uint32_t node, bint resident, prior):
         cdef ModelId model
         cdef NodeId id
         model.value = spec.id
