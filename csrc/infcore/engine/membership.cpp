@@ -49,6 +49,7 @@ std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
   with_machine([&](StateMachine& machine, TimeNs) {
     if (const Stats* stats = machine.model_stats(model)) copy = std::make_unique<Stats>(*stats);
   });
+  if (copy) copy->rejected += n_refused_[model.value].load(std::memory_order_relaxed);
   return copy;
 }
 
