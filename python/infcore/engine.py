@@ -58,7 +58,7 @@ class _Slot:
     def __init__(self, device: Device, node: int) -> None:
         self.device = device
         self.node = node
-        self.controls: deque[_Call] = deque()
+        self.controls: deque[_Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
         self.models: set[tuple[str, int]] = set()
 
@@ -258,6 +258,8 @@ class Engine(EngineCore):
         self._control(slot.node)
         slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))
         if slot.thread.is_alive():
+            slot.controls.appendleft(None)
+            self._give_up_node(slot.node)
             self._abandoned.append(slot.device.name)
             return False
         slot.device.close()

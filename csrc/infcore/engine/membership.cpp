@@ -40,6 +40,10 @@ bool Driver::node_empty(NodeId node) {
   return empty;
 }
 
+void Driver::give_up_node(NodeId node) {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.node_lost(now_ns, node); });
+}
+
 void Driver::cancel_all() {
   with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.cancel_all(now_ns, Reason::closing); });
 }

@@ -60,7 +60,10 @@ cdef class Workers:
             self.live.threads.drain()
 
     def _work(self, uint32_t node, device, controls):
-        """Runs batches of one device until it is removed. `controls`: a deque of calls to be made on this thread."""
+        """Runs batches of one device until it is removed.
+
+        controls  a deque of calls to be made on this thread; None: it was abandoned, and its node may be another's
+        """
         cdef NodeId id
         cdef WorkBatch batch
         cdef Wake wake
@@ -79,7 +82,8 @@ cdef class Workers:
                 live.threads.drain()
             if wake == Wake.control:
                 while controls:
-                    if not controls.popleft()():
+                    call = controls.popleft()
+                    if call is None or not call():
                         return
             elif driver.claim(id, batch):
                 ok = True
@@ -88,6 +92,8 @@ cdef class Workers:
                 except BaseException as e:  # whatever it is, it is this batch's failure, and the worker lives on
                     ok = False
                     payload = _failure(device.name, self.by_id[batch.model.value].name, e)
+                if controls and controls[0] is None:
+                    return
                 n = <uint32_t>batch.members.size()
                 for _ in range(n):
                     Py_INCREF(payload)
@@ -104,6 +110,8 @@ cdef class Workers:
                 if ok:
                     continue
                 live.threads.drain()
+                if controls and controls[0] is None:
+                    return
             with nogil:
                 wake = driver.wait_batch(id)
 
@@ -138,7 +146,8 @@ cdef class Workers:
             if wake == Wake.stop:
                 return
             while controls:
-                if not controls.popleft()():
+                call = controls.popleft()
+                if call is None or not call():
                     return
 
     # ---- membership
@@ -201,6 +210,11 @@ cdef class Workers:
         id.value = node
         return self.driver.node_empty(id)
 
+    def _give_up_node(self, uint32_t node):
+        cdef NodeId id
+        id.value = node
+        self.driver.give_up_node(id)
+
     def _control(self, uint32_t node):
         cdef NodeId id
         id.value = node
@@ -247,10 +261,13 @@ cdef Curve _curve_of(curve):
 
 
 def _failure(device, model, e):
-    if isinstance(e, DeviceError):
-        return e
-    error = DeviceError(f"device {device!r}, model {model!r}: {type(e).__name__}: {e}")
-    error.__cause__ = e
+    where = f"device {device!r}, model {model!r}: "
+    if isinstance(e, DeviceError) and str(e).startswith(where):
+        error = e  # our own, of what run() returned
+    else:
+        error = DeviceError(f"{where}{type(e).__name__}: {e}")
+        error.__cause__ = e
+    error.device = device
     return error
 
 
