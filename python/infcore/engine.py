@@ -23,6 +23,7 @@ from infcore.request import Model
 
 __all__ = ["Engine"]
 
+_MAX_REQUESTS = 2**24  # room for them is taken at once
 _JOIN_S = 5.0  # how long close() waits for a worker that has nothing left to run
 
 
@@ -109,8 +110,8 @@ class Engine(EngineCore):
             Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
             policy=_checks.text("policy", policy),
             batching=_checks.text("batching", batching),
-            seed=_checks.integer("seed", seed, 0),
-            max_requests=_checks.integer("max_requests", max_requests, 1),
+            seed=_checks.integer("seed", seed, 0, 2**64 - 1),
+            max_requests=_checks.integer("max_requests", max_requests, 1, _MAX_REQUESTS),
             n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
@@ -241,13 +242,15 @@ class Engine(EngineCore):
         timeout_s  how long its running batch may take; None: no limit but its own run_limit_s
         Returns    False where its thread hangs and was abandoned
         """
+        _checks.string("device", name)
+        limit_s = _checks.optional_finite("timeout_s", timeout_s)
         with self._change:
             self._must_run("remove_device")
             if name not in self._slots:
                 raise UnknownName(f"device is {name!r}; allowed: one of {sorted(self._slots)}")
             slot = self._slots.pop(name)
             self._drain_node(slot.node)
-            self._wait_until(lambda: self._node_empty(slot.node), timeout_s)
+            self._wait_until(lambda: self._node_empty(slot.node), limit_s)
             joined = self._stop_worker(slot)
             self.fleet.remove(slot.node)
             return joined
@@ -318,7 +321,7 @@ class Engine(EngineCore):
                 if versions:
                     self._route_alias(name, self._spec(name, max(versions)))
                 return
-            for version, weight in weights.items():
+            for version, weight in _checks.mapping("weights", weights).items():
                 if version not in versions:
                     raise UnknownName(f"version of model {name!r} is {version!r}; allowed: one of {sorted(versions)}")
                 _checks.finite(f"weight of version {version}", weight)

@@ -1,5 +1,5 @@
 """Clocks and the checks of numbers that every border shares."""
-from libc.math cimport isfinite, isnan
+from libc.math cimport INFINITY, isfinite, isnan
 from libc.stdint cimport int64_t
 
 from infcore._cpp.base cimport add_ns, monotonic_ns, never_ns, seconds, to_ns
@@ -70,6 +70,8 @@ cdef int64_t until_ns(str field, object seconds_s, int64_t now_ns) except? -1:
         return never_ns
     try:
         s = seconds_s
+    except OverflowError:  # an int that no double holds
+        s = INFINITY if seconds_s > 0 else -INFINITY
     except TypeError:
         raise InvalidType(f"{field} is {type(seconds_s).__name__}; allowed: seconds as a number, or None") from None
     if isnan(s) or s < 0.0:
@@ -81,6 +83,8 @@ cdef double finite(str field, object value, double at_least) except? -1.0:
     cdef double x
     try:
         x = value
+    except OverflowError:  # an int that no double holds
+        x = INFINITY
     except TypeError:
         raise InvalidType(f"{field} is {type(value).__name__}; allowed: a number") from None
     if not isfinite(x) or x < at_least:

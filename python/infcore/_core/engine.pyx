@@ -1,4 +1,5 @@
 """The border of the live engine: submit on the caller's thread. What it does is in csrc/infcore/engine."""
+from cpython.number cimport PyIndex_Check
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t
 
@@ -63,6 +64,8 @@ cdef class EngineCore(Workers):
         if not self.accepting:
             raise EngineClosed("the engine is not running; allowed: submit inside `with engine:`")
         self.driver.check_not_forked()
+        if not isinstance(model, str) or not (version is None or PyIndex_Check(version)):
+            self._unknown(model, version)
         known = self.newest.get(model) if version is None else self.versions.get((model, version))
         if known is None:
             self._unknown(model, version)
@@ -81,7 +84,9 @@ cdef class EngineCore(Workers):
         future.c.request.arrival_ns = now_ns
         future.c.request.deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
         if tier != 0:
-            if type(tier) is not int or not 0 <= tier < self.n_tiers:
+            if not PyIndex_Check(tier) or isinstance(tier, bool):
+                raise InvalidType(f"tier is {type(tier).__name__}; allowed: an integer, 0 to {self.n_tiers - 1}")
+            if not 0 <= tier < self.n_tiers:
                 raise InvalidArgument(f"tier is {tier!r}; allowed: an integer, 0 to {self.n_tiers - 1}")
             future.c.request.tier = <uint16_t>tier
         if require is not None:
@@ -101,8 +106,10 @@ cdef class EngineCore(Workers):
         return 0
 
     def _unknown(self, model, version):
-        if type(model) is not str:
+        if not isinstance(model, str):
             raise InvalidType(f"model is {type(model).__name__}; allowed: a name, one of {sorted(self.newest)}")
+        if version is not None and not PyIndex_Check(version):
+            raise InvalidType(f"version is {type(version).__name__}; allowed: an integer, or None")
         if model in self.newest:
             there = sorted(v for name, v in self.versions if name == model)
             raise UnknownName(f"version of model {model!r} is {version!r}; allowed: None or one of {there}")
