@@ -47,10 +47,12 @@ cdef class Future(Pending):
             return 0
         if self.loop is None:
             self.live.c_obj.get().add_prompt(-1)
-        self._run(callback, context)
-        if more is not None:
-            for callback, context in more:
-                self._run(callback, context)
+        try:
+            self._run(callback, context)
+        finally:
+            if more is not None:
+                for callback, context in more:
+                    self._run(callback, context)
         return 0
 
     cdef int _run(self, object callback, object context) except -1:

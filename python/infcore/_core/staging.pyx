@@ -226,7 +226,7 @@ cdef class Staging:
         if not isinstance(outputs, dict):
             raise DeviceError(f"{who}: run returned {type(outputs).__name__}; allowed: a dict {{name: ndarray}}")
         if len(outputs) != len(self.spec.outputs):
-            raise DeviceError(f"{who}: run returned {len(outputs)} outputs {sorted(outputs)}; allowed: exactly "
+            raise DeviceError(f"{who}: run returned {len(outputs)} outputs {list(outputs)}; allowed: exactly "
                               f"{len(self.spec.outputs)}, {[(<TensorLayout>o).name for o in self.spec.outputs]}")
         for i, layout in enumerate(self.spec.outputs):
             t = <TensorLayout>layout

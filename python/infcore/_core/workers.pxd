@@ -18,4 +18,5 @@ cdef class Workers:
     cdef list by_id                # model id -> ModelSpec, or None
     cdef int n_tiers
     cdef bint accepting
+    cdef int _tell(self) except -1
     cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings)

@@ -57,7 +57,16 @@ cdef class Workers:
         while not stopped:
             with nogil:
                 stopped = self.driver.dispatch_loop(self.live.threads.hub[0])
+            self._tell()
+
+    cdef int _tell(self) except -1:
+        """Runs callbacks on a thread of ours: whatever they raise, the thread goes on."""
+        try:
             self.live.threads.drain()
+        except BaseException as e:
+            import sys
+            sys.excepthook(type(e), e, e.__traceback__)
+        return 0
 
     def _work(self, uint32_t node, device, controls):
         """Runs batches of one device until it is removed.
@@ -69,7 +78,6 @@ cdef class Workers:
         cdef Wake wake
         cdef dict stagings = {}
         cdef Driver* driver = self.driver
-        cdef Live live = self.live
         cdef cbool ok
         cdef uint32_t unused, n
         cdef object payload
@@ -78,8 +86,8 @@ cdef class Workers:
         with nogil:
             wake = driver.wait_batch(id)
         while wake != Wake.stop:
-            if not live.threads.hub.chain().empty():
-                live.threads.drain()
+            if not self.live.threads.hub.chain().empty():
+                self._tell()
             if wake == Wake.control:
                 while controls:
                     call = controls.popleft()
@@ -109,7 +117,7 @@ cdef class Workers:
                 payload = None
                 if ok:
                     continue
-                live.threads.drain()
+                self._tell()
                 if controls and controls[0] is None:
                     return
             with nogil:
