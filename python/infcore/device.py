@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from abc import ABC, abstractmethod
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infcore import _checks
+from infcore._core.device import Timer
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 from infcore.request import Array, Model
 
@@ -195,9 +195,8 @@ class EmulatedDevice(Device):
     ) -> None:
         super().__init__(name, curves=curves, kind=kind, **options)
         self._curve = _curve("", (base_s, per_request_s, per_work_s, per_padded_work_s))
-        variance = math.log1p(_checks.finite("cv", cv) ** 2)
-        self._sigma, self._mu = math.sqrt(variance), -variance / 2
-        self._random = np.random.default_rng([_checks.integer("seed", seed, 0), zlib.crc32(self.name.encode())])
+        seed = _checks.integer("seed", seed, 0, 2**32 - 1) << 32 | zlib.crc32(self.name.encode())
+        self.timer = Timer(_checks.finite("cv", cv), seed)
 
     def curve(self, model_name: str) -> Curve:
         """The curve this device follows for a model."""
@@ -205,10 +204,7 @@ class EmulatedDevice(Device):
 
     def service_s(self, model_name: str, n_requests: int, work_sum: float, work_max: float) -> float:
         """Seconds that the next batch takes: the curve's, times the next lognormal factor."""
-        seconds = self.curve(model_name).seconds(n_requests, work_sum, work_max)
-        if self._sigma == 0.0:
-            return seconds
-        return seconds * math.exp(self._mu + self._sigma * self._random.standard_normal())
+        return self.timer.service_s(self.curve(model_name), n_requests, work_sum, work_max)
 
     def outputs(self, model: Model, n_requests: int) -> Arrays:
         """Zeros for n_requests, the batch axis where batch_axis says."""

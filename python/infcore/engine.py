@@ -43,8 +43,10 @@ class _Call:
         self._done.set()
         return not self._last
 
-    def wait(self) -> None:
-        self._done.wait()
+    def wait(self, thread: threading.Thread) -> None:
+        while not self._done.wait(0.1):
+            if not thread.is_alive():
+                raise DeviceError(f"{thread.name} ended before it could do what it was asked")
         if self._error is not None:
             raise self._error
 
@@ -354,7 +356,8 @@ class Engine(EngineCore):
         asked = _Call(call)
         slot.controls.append(asked)
         self._control(slot.node)
-        asked.wait()
+        assert slot.thread is not None
+        asked.wait(slot.thread)
 
     # ---- figures
 

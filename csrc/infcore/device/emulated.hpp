@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/contracts/latency.hpp>
 
+#include <cmath>
 #include <cstdint>
 
 namespace infcore::device {
@@ -15,12 +16,7 @@ class EmulatedTimer {
     const double y = cv * cv / (2.0 + cv * cv), y2 = y * y;
     double term = y;
     for (int k = 0; k < 40; ++k, term *= y2) variance_ += 2.0 * term / (2 * k + 1);
-    for (double guess = variance_ > 1.0 ? variance_ : 1.0; guess != sigma_;) {
-      sigma_ = guess;  // Newton's square root, from above: ends where it no longer falls
-      guess = 0.5 * (sigma_ + variance_ / sigma_);
-      if (guess >= sigma_) break;
-    }
-    if (variance_ == 0.0) sigma_ = 0.0;
+    sigma_ = std::sqrt(variance_);  // exactly rounded by IEEE 754, so no libm either
   }
 
   [[nodiscard]] double service_s(const contracts::Curve& curve, const contracts::BatchShape& shape) noexcept {

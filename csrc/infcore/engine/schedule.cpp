@@ -28,11 +28,14 @@ void StateMachine::schedule(TimeNs now_ns) {
   }
 }
 
-/// Order in which lanes that compete for devices are served: the more urgent head first.
+/// Order in which lanes that compete for devices are served: as their heads would stand in one lane.
 bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept {
   const std::uint32_t a = lanes_[lane_a]->queue.front(now_ns), b = lanes_[lane_b]->queue.front(now_ns);
   if (a == queue::no_slot || b == queue::no_slot) return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
   const contracts::Request &ra = slots_[a].request, &rb = slots_[b].request;
+  const bool aged_a = now_ns - ra.arrival_ns >= config_.ageing_ns, aged_b = now_ns - rb.arrival_ns >= config_.ageing_ns;
+  if (aged_a != aged_b) return aged_a;
+  if (aged_a) return ra.arrival_ns != rb.arrival_ns ? ra.arrival_ns < rb.arrival_ns : lane_a < lane_b;
   if (ra.tier != rb.tier) return ra.tier < rb.tier;
   if (ra.deadline_ns != rb.deadline_ns) return ra.deadline_ns < rb.deadline_ns;
   if (ra.arrival_ns != rb.arrival_ns) return ra.arrival_ns < rb.arrival_ns;
@@ -58,19 +61,20 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     }
     const double room_s = level_s - c.free_in_s - c.base_s;
     const double fits = c.slope_s > 0.0 ? room_s / c.slope_s + 1e-6 : (room_s >= -1e-12 ? max_batch_size : 0.0);
-    const auto share = static_cast<std::uint32_t>(std::clamp(fits, 0.0, static_cast<double>(max_batch_size)));
+    auto share = static_cast<std::uint32_t>(std::clamp(fits, 0.0, static_cast<double>(max_batch_size)));
+    // Whoever is first to finish one more takes it: rounding may not leave it with nobody.
+    if (&c == &candidates_.front()) share = std::max(share, c.joined + 1);
     if (share <= c.joined) continue;
     if (serve(now_ns, index, c, std::min(share - c.joined, lane.queue.size()))) return true;
   }
   // Free devices were passed over for busy ones: look again when the first of those should be done.
-  if (lane.bound == base::no_node) set_timer(recheck_ns, index, false);
+  if (lane.bound == base::no_node) set_lane_timer(index, recheck_ns);
   return false;
 }
 
 void StateMachine::gather(TimeNs now_ns, std::uint32_t index) {
   const Lane& lane = *lanes_[index];
   candidates_.clear();
-  alone_s_ = std::numeric_limits<double>::infinity();
   const double work_mean = lane.work_pending / lane.queue.size();
   if (lane.bound != base::no_node) {
     consider(now_ns, index, lane.bound, work_mean);
@@ -98,11 +102,12 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
               .free_in_s = 0.0,
               .base_s = curve.base_s,
               .slope_s = curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * work_mean,
+              .alone_s = curve.base_s + curve.per_request_s,
+              .per_work_s = curve.per_work_s + curve.per_padded_work_s,
               .joined = 0,
               .takes = true};
   if (const Batch* open = open_batch(node, index)) {
     c.joined = open->shape.n_requests;
-    c.takes = c.joined < models_[lane.model.value].config.max_batch_size;
   } else if (node.in_flight.size() >= fleet_.spec(id).slots) {
     c.takes = false;
     TimeNs free_ns = base::never_ns;
@@ -112,7 +117,6 @@ void StateMachine::consider(TimeNs now_ns, std::uint32_t index, NodeId id, doubl
     }
     c.free_in_s += base::seconds(free_ns - now_ns);
   }
-  alone_s_ = std::min(alone_s_, c.base_s + c.slope_s);
   candidates_.push_back(c);
 }
 
@@ -150,9 +154,10 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
   Lane& lane = *lanes_[index];
   Node& node = nodes_[c.node.value];
   if (Batch* open = open_batch(node, index)) {
-    const std::uint32_t before_n = open->shape.n_requests;
+    const std::uint32_t n_before = lane.queue.size();
     fill(now_ns, index, c, *open, n_share);
-    return open->shape.n_requests > before_n;
+    open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, c.node).service_s(open->shape)));
+    return lane.queue.size() < n_before;
   }
   const double work_mean = lane.work_pending / lane.queue.size();
   const batch::Pending pending{
@@ -165,7 +170,7 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
   };
   const batch::Close close = batching_->close(now_ns, pending, latency_.at(lane.model, c.node));
   if (close.n_requests == 0) {
-    set_timer(close.wait_until_ns, index, false);
+    set_lane_timer(index, close.wait_until_ns);
     return false;
   }
   Batch b;
@@ -181,20 +186,28 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
   return true;
 }
 
+/// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can.
+bool StateMachine::too_late(TimeNs now_ns, const contracts::Request& r, const Candidate& first) const noexcept {
+  if (r.deadline_ns == base::never_ns) return false;
+  const auto can = [&](const Candidate& c) {
+    return base::add_ns(now_ns, base::to_ns(c.alone_s + c.per_work_s * r.work)) <= r.deadline_ns;
+  };
+  return !can(first) && std::none_of(candidates_.begin(), candidates_.end(), can);
+}
+
 /// Moves up to `n_more` requests from the lane into the batch, most urgent first. One that no device can finish in time
 /// any more is shed; one that must run alone (its batch failed before) does. The batch stops growing where one more
 /// would make its most urgent member late, as long as that costs no more than half of it.
 void StateMachine::fill(TimeNs now_ns, std::uint32_t index, const Candidate& c, Batch& b, std::uint32_t n_more) {
   Lane& lane = *lanes_[index];
   const contracts::LatencyModel& latency = latency_.at(lane.model, c.node);
-  const TimeNs soonest_ns = base::add_ns(now_ns, base::to_ns(alone_s_));
   TimeNs earliest_ns = base::never_ns;
   for (const std::uint32_t m : b.members) earliest_ns = std::min(earliest_ns, slots_[m].request.deadline_ns);
   const std::uint32_t n_wanted = b.shape.n_requests + n_more;
   while (b.shape.n_requests < n_wanted && lane.queue.size() > 0) {
     const std::uint32_t slot = lane.queue.front(now_ns);
     Slot& s = slots_[slot];
-    if (s.request.deadline_ns < soonest_ns) {
+    if (too_late(now_ns, s.request, c)) {
       leave_lane(slot);
       end(now_ns, slot, ActionKind::shed, Reason::deadline);
       continue;
@@ -222,9 +235,12 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, const Candidate& c, 
   }
 }
 
+/// The batch that requests of the lane may still join; nullptr where there is none with room.
 Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
+  const std::uint32_t max_batch_size = models_[lanes_[lane]->model.value].config.max_batch_size;
   for (Batch& b : node.in_flight) {
-    if (b.open && b.lane == lane && (b.members.empty() || !slots_[b.members.front()].solo)) return &b;
+    if (!b.open || b.lane != lane || b.shape.n_requests >= max_batch_size) continue;
+    if (b.members.empty() || !slots_[b.members.front()].solo) return &b;
   }
   return nullptr;
 }

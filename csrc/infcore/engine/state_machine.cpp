@@ -8,13 +8,12 @@
 namespace infcore::engine {
 namespace {
 
-constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
+/// Sets of labels per model that keep a queue of their own while nothing waits there.
+constexpr std::size_t joint_lanes_kept = 32;
 
 constexpr RequestHandle handle_of(std::uint32_t slot, std::uint32_t generation) noexcept {
   return (static_cast<RequestHandle>(generation) << 32) | slot;
 }
-
-constexpr auto later = [](const auto& a, const auto& b) { return a.at_ns > b.at_ns; };
 
 }  // namespace
 
@@ -35,60 +34,8 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
+  timers_.resize(config.max_nodes);
 }
-
-// ---- membership
-
-void StateMachine::add_model(ModelId model, const ModelConfig& config) {
-  if (model.value >= models_.size()) {
-    throw InvalidArgument("models", std::to_string(model.value + 1), "at most " + std::to_string(models_.size()));
-  }
-  ModelState& state = models_[model.value];
-  if (!state.stats) state.stats = std::make_unique<Stats>();
-  state.known = true;
-  state.config = config;
-}
-
-void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
-  for (const auto& lane : lanes_) {
-    if (lane->model != model) continue;
-    while (lane->queue.size() > 0) {
-      const std::uint32_t slot = lane->queue.front(now_ns);
-      leave_lane(slot);
-      end(now_ns, slot, ActionKind::reject, Reason::unloaded);
-    }
-  }
-}
-
-void StateMachine::add_node(NodeId id, const NodeConfig& config) {
-  Node& node = nodes_[id.value];
-  node.known = true;
-  node.run_limit_ns = config.run_limit_ns;
-  node.stats = std::make_unique<Stats>();
-  node.in_flight.clear();
-  latency_.set_class(id, fleet_.kind_id(id));
-}
-
-void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
-  for (std::uint32_t m = 0; m < models_.size(); ++m) {
-    if (!models_[m].known) continue;
-    std::vector<NodeId>& holders = models_[m].nodes;
-    const bool holds = fleet_.resident(id, ModelId{m});
-    const auto at = std::lower_bound(holders.begin(), holders.end(), id);
-    const bool listed = at != holders.end() && *at == id;
-    if (holds && !listed) holders.insert(at, id);
-    if (!holds && listed) holders.erase(at);
-  }
-  rebind(now_ns, nodes_[id.value]);
-  mark_node(id);
-}
-
-void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
-  fleet_.drain(id);
-  rebind(now_ns, nodes_[id.value]);
-}
-
-bool StateMachine::node_empty(NodeId id) const noexcept { return nodes_[id.value].in_flight.empty(); }
 
 // ---- events
 
@@ -99,7 +46,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& requ
     refused.kind = ActionKind::reject;
     refused.reason = Reason::queue_full;
     actions_.push_back(refused);
-    ++models_[request.model.value].stats->rejected;
+    if (Stats* stats = models_[request.model.value].stats.get()) ++stats->rejected;
     return 0;
   }
   const std::uint32_t slot = free_slots_.back();
@@ -139,6 +86,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
     } else if (b.running) {
       *member = vacated;
     } else {  // its inputs are being copied: it ends when that is over, see started()
+      if (s.doomed) return false;
       s.doomed = true;
       s.doomed_reason = reason;
       return true;
@@ -174,24 +122,27 @@ const Batch* StateMachine::claim(TimeNs now_ns, NodeId id) {
 
 void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   Node& node = nodes_[id.value];
-  for (Batch& b : node.in_flight) {
-    if (b.id != batch_id) continue;
-    b.running = true;
-    b.start_ns = now_ns;
-    b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
-    if (node.run_limit_ns != base::never_ns) set_timer(base::add_ns(now_ns, node.run_limit_ns), id.value, true);
-    for (std::uint32_t& member : b.members) {
-      if (!slots_[member].doomed) continue;
-      end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
-    }
-    return;
+  const auto it = find_batch(node, batch_id);
+  if (it == node.in_flight.end()) return;
+  if (fleet_.state(id) == route::NodeState::lost) {
+    Batch b = std::move(*it);
+    node.in_flight.erase(it);
+    return give_up(now_ns, b, Reason::device_lost);
+  }
+  Batch& b = *it;
+  b.running = true;
+  b.start_ns = now_ns;
+  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
+  timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
+  for (std::uint32_t& member : b.members) {
+    if (!slots_[member].doomed) continue;
+    end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
   }
 }
 
 bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bool ok) {
   Node& node = nodes_[id.value];
-  const auto it = std::find_if(node.in_flight.begin(), node.in_flight.end(),
-                               [=](const Batch& b) { return b.id == batch_id; });
+  const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return false;
   const Batch b = std::move(*it);
   node.in_flight.erase(it);
@@ -207,7 +158,11 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];
     if (slot == vacated) continue;
-    Slot& s = slots_[slot];
+    const Slot& s = slots_[slot];
+    if (s.doomed) {  // it ended before it was started()
+      end(now_ns, slot, ActionKind::cancel, s.doomed_reason);
+      continue;
+    }
     const contracts::Request& r = s.request;
     for (Stats* stats : {model.stats.get(), node.stats.get()}) {
       stats->queue_s.record_ns(b.opened_ns > r.arrival_ns ? b.opened_ns - r.arrival_ns : 0);
@@ -223,46 +178,35 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
     }
   }
   mark_node(id);
+  node_back(now_ns, id);  // if it was thought lost: it has just answered
   return true;
 }
 
-void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
-  Node& node = nodes_[id.value];
-  if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
-  std::vector<Batch> given_up = std::exchange(node.in_flight, {});
-  for (Batch& b : given_up) give_up(now_ns, id, b, Reason::device_lost);
-  rebind(now_ns, node);
-}
-
-void StateMachine::node_back(TimeNs now_ns, NodeId id) {
-  if (fleet_.state(id) != route::NodeState::lost) return;
-  fleet_.set_state(id, route::NodeState::up);
-  nodes_[id.value].free_since_ns = now_ns;
-  mark_node(id);
-}
-
 void StateMachine::tick(TimeNs now_ns) {
-  while (!timers_.empty() && timers_.front().at_ns <= now_ns) {
-    std::pop_heap(timers_.begin(), timers_.end(), later);
-    const Timer timer = timers_.back();
-    timers_.pop_back();
-    if (timer.is_node) {
-      const NodeId id{timer.index};
-      const Node& node = nodes_[timer.index];
-      for (const Batch& b : node.in_flight) {
-        if (!b.running || base::add_ns(b.start_ns, node.run_limit_ns) > now_ns) continue;
-        node_lost(now_ns, id);
-        break;
-      }
-    } else {
-      Lane& lane = *lanes_[timer.index];
-      if (lane.timer_ns == timer.at_ns) lane.timer_ns = base::never_ns;
-      expire(now_ns, lane);
-      if (lane.queue.size() > 0) {
-        mark(timer.index);
-        set_timer(lane.queue.next_deadline_ns(), timer.index, false);
-      }
+  while (timers_.next_ns() <= now_ns) {
+    const std::uint32_t owner = timers_.pop();
+    if (owner < nodes_.size()) {
+      check_run_limit(now_ns, NodeId{owner});
+      continue;
     }
+    const std::uint32_t index = owner - config_.max_nodes;
+    Lane& lane = *lanes_[index];
+    expire(now_ns, lane);
+    mark(index);
+    set_lane_timer(index, lane.queue.next_deadline_ns());
+  }
+}
+
+void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
+  const Node& node = nodes_[id.value];
+  TimeNs next_ns = base::never_ns;
+  for (const Batch& b : node.in_flight) {
+    if (b.running) next_ns = std::min(next_ns, base::add_ns(b.start_ns, node.run_limit_ns));
+  }
+  if (next_ns <= now_ns) {
+    node_lost(now_ns, id);
+  } else {
+    timers_.set(id.value, next_ns);
   }
 }
 
@@ -275,25 +219,36 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   for (const std::uint32_t lane : lanes) {
     if (lanes_[lane]->model == request.model && (!joint || lanes_[lane]->require == request.require)) return lane;
   }
+  if (lanes.size() >= joint_lanes_kept && joint) {
+    const auto idle = std::find_if(lanes.begin(), lanes.end(), [&](auto l) { return lanes_[l]->queue.size() == 0; });
+    if (idle != lanes.end()) {
+      // A batch of the former labels that is still open is no matter: a node is asked for the lane's present ones.
+      lanes_[*idle]->require = request.require;
+      lanes_[*idle]->rate = {};
+      return *idle;
+    }
+  }
   const auto lane = static_cast<std::uint32_t>(lanes_.size());
   lanes_.push_back(std::make_unique<Lane>(Lane{.model = request.model,
                                                .require = joint ? request.require : 0,
                                                .bound = bound,
                                                .queue = {queue_slots_, config_.n_tiers, config_.ageing_ns}}));
   lanes.push_back(lane);
+  timers_.resize(config_.max_nodes + lane + 1);
   return lane;
 }
 
 void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;
+  if (!models_[r.model.value].known) return end(now_ns, slot, ActionKind::reject, Reason::unloaded);
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
   NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
     const route::RouteQuery query{.model = r.model, .work = r.work, .tier = r.tier, .now_ns = now_ns,
                                   .deadline_ns = base::never_ns, .require = r.require};
     bound = routing_->select(query, view_);
-    // With every device out it waits in the joint lane; rebind() finds it a device when one comes back.
+    // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
     if (bound != base::no_node) {
       contracts::BatchShape alone;
       alone.add(r.work);
@@ -308,21 +263,8 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (!lane.queue.push(slot)) return end(now_ns, slot, ActionKind::shed, Reason::queue_full);  // out of memory
   lane.work_pending += r.work;
   if (s.attempts == 0) lane.rate.add(now_ns);
-  set_timer(r.deadline_ns, s.lane, false);
+  set_lane_timer(s.lane, r.deadline_ns);
   mark(s.lane);
-}
-
-void StateMachine::rebind(TimeNs now_ns, Node& node) {
-  for (const std::uint32_t index : node.bound_lanes) {
-    Lane& lane = *lanes_[index];
-    for (std::uint32_t n = lane.queue.size(); n > 0; --n) {
-      const std::uint32_t slot = lane.queue.pop(now_ns);
-      lane.work_pending -= slots_[slot].request.work;
-      unreserve(slots_[slot]);
-      act(slot, ActionKind::retry, Reason::device_removed, base::no_node);
-      enqueue(now_ns, slot);
-    }
-  }
 }
 
 void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reason reason, std::uint32_t member) {
@@ -342,6 +284,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
       case Reason::deadline: ++to->expired; break;
       case Reason::device_lost: ++to->lost; break;
       case Reason::device_failed: ++to->failed; break;
+      case Reason::unloaded: ++to->rejected; break;
       default: ++to->cancelled; break;
     }
   }
@@ -351,22 +294,6 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   ++s.generation;
   free_slots_.push_back(slot);
   --n_pending_;
-}
-
-void StateMachine::give_up(TimeNs now_ns, NodeId, Batch& b, Reason reason) {
-  for (std::uint32_t i = 0; i < b.members.size(); ++i) {
-    const std::uint32_t slot = b.members[i];
-    if (slot == vacated) continue;
-    // A batch that never ran costs no attempt and may go elsewhere whatever the model.
-    if (!b.running) --slots_[slot].attempts;
-    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
-                                      slots_[slot].attempts < config_.attempts_max);
-    if (again) {
-      retry(now_ns, slot, slots_[slot].solo, reason);
-    } else {
-      end(now_ns, slot, ActionKind::complete, reason, i);
-    }
-  }
 }
 
 void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason) {
@@ -392,6 +319,7 @@ void StateMachine::leave_lane(std::uint32_t slot) {
   Lane& lane = *lanes_[slots_[slot].lane];
   lane.queue.remove(slot);
   lane.work_pending -= slots_[slot].request.work;
+  if (lane.queue.size() == 0) lane.work_pending = 0.0;  // what rounding left of it
 }
 
 void StateMachine::expire(TimeNs now_ns, Lane& lane) {
@@ -405,35 +333,17 @@ void StateMachine::expire(TimeNs now_ns, Lane& lane) {
 }
 
 void StateMachine::mark(std::uint32_t lane) {
-  if (std::exchange(lanes_[lane]->dirty, true)) return;
+  if (lanes_[lane]->queue.size() == 0 || std::exchange(lanes_[lane]->dirty, true)) return;
   dirty_.push_back(lane);
-}
-
-void StateMachine::mark_node(NodeId id) {
-  for (const std::uint32_t lane : nodes_[id.value].bound_lanes) {
-    if (lanes_[lane]->queue.size() > 0) mark(lane);
-  }
-  for (const ModelState& model : models_) {
-    if (!model.known || model.lanes.empty() || !std::binary_search(model.nodes.begin(), model.nodes.end(), id)) continue;
-    for (const std::uint32_t lane : model.lanes) {
-      if (lanes_[lane]->queue.size() > 0) mark(lane);
-    }
-  }
-}
-
-void StateMachine::set_timer(TimeNs at_ns, std::uint32_t index, bool is_node) {
-  if (at_ns == base::never_ns) return;
-  if (!is_node) {
-    if (at_ns >= lanes_[index]->timer_ns) return;
-    lanes_[index]->timer_ns = at_ns;
-  }
-  timers_.push_back({at_ns, index, is_node});
-  std::push_heap(timers_.begin(), timers_.end(), later);
 }
 
 void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,
                        std::uint32_t member) {
   actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason});
+}
+
+std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t id) noexcept {
+  return std::find_if(node.in_flight.begin(), node.in_flight.end(), [=](const Batch& b) { return b.id == id; });
 }
 
 bool StateMachine::has_open_batch(NodeId id) const noexcept {

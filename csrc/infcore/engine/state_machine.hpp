@@ -6,6 +6,7 @@
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/arrival_rate.hpp>
 #include <infcore/engine/stats.hpp>
+#include <infcore/engine/timers.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -79,22 +80,26 @@ class StateMachine {
   void cancel_all(TimeNs now_ns, Reason);
   /// The node's worker is ready: its oldest open batch closes. nullptr: there is none (its members were cancelled).
   [[nodiscard]] const Batch* claim(TimeNs now_ns, NodeId);
-  /// The inputs were copied and the run begins: from here on it can hang.
+  /// The inputs were copied and the run begins: from here on it can hang. On a node that was lost meanwhile the batch is
+  /// given up instead.
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   /// false: the batch was given up before; nothing of it is used.
   bool complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
+  /// Its batches go elsewhere; one whose inputs are being copied does so at started().
   void node_lost(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
-  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.empty() ? base::never_ns : timers_.front().at_ns; }
+  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.next_ns(); }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
 
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size(); }
+  [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
  private:
@@ -118,13 +123,12 @@ class StateMachine {
     queue::TieredLane queue;
     ArrivalRate rate{};
     double work_pending{};
-    TimeNs timer_ns{base::never_ns};  ///< earliest entry of this lane in timers_
     bool dirty{};
   };
   struct Node {
-    bool known{};
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
     std::vector<Batch> in_flight{};
+    std::vector<ModelId> models{};  ///< resident there
     std::vector<std::uint32_t> bound_lanes{};
     std::unique_ptr<Stats> stats{};
   };
@@ -135,35 +139,37 @@ class StateMachine {
     std::vector<std::uint32_t> lanes{};    ///< the joint ones; one for each set of labels asked for
     std::unique_ptr<Stats> stats{};
   };
-  struct Timer {
-    TimeNs at_ns;
-    std::uint32_t index;
-    bool is_node;
-  };
+  static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   /// One device in the joint choice: seconds from now until it is free, and the line service = base + n * slope.
   struct Candidate {
     NodeId node;
     double free_in_s, base_s, slope_s;
+    double alone_s, per_work_s;  ///< one request of work w, the device being free: alone_s + per_work_s * w
     std::uint32_t joined;  ///< already in its open batch
-    bool takes;            ///< has a free slot or an open batch of this lane
+    bool takes;            ///< has a free slot or an open batch of this lane with room
     [[nodiscard]] double finish_s(std::uint32_t n) const noexcept { return free_in_s + base_s + slope_s * n; }
   };
 
   // state_machine.cpp
   std::uint32_t lane_for(const contracts::Request&, NodeId bound);
   void enqueue(TimeNs now_ns, std::uint32_t slot);
-  void rebind(TimeNs now_ns, Node&);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
-  void give_up(TimeNs now_ns, NodeId, Batch&, Reason);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void unreserve(Slot&) noexcept;
   void leave_lane(std::uint32_t slot);
+  [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
-  void mark_node(NodeId);
-  void set_timer(TimeNs at_ns, std::uint32_t index, bool is_node);
+  void set_lane_timer(std::uint32_t lane, TimeNs at_ns) { timers_.set(config_.max_nodes + lane, at_ns); }
+  void check_run_limit(TimeNs now_ns, NodeId);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
-  void count(std::uint32_t slot, Reason) noexcept;
+
+  // machine_membership.cpp
+  void follow_residency(NodeId);
+  void rebind(TimeNs now_ns, NodeId);
+  void bind_waiting(TimeNs now_ns, NodeId);
+  void give_up(TimeNs now_ns, Batch&, Reason);
+  void mark_node(NodeId);
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
@@ -172,6 +178,7 @@ class StateMachine {
   void consider(TimeNs now_ns, std::uint32_t lane, NodeId, double work_mean);
   [[nodiscard]] double finish_of_all_s(std::uint32_t n_requests, std::uint32_t max_batch_size) const noexcept;
   bool serve(TimeNs now_ns, std::uint32_t lane, const Candidate&, std::uint32_t n_share);
+  [[nodiscard]] bool too_late(TimeNs now_ns, const contracts::Request&, const Candidate& first) const noexcept;
   void fill(TimeNs now_ns, std::uint32_t lane, const Candidate&, Batch&, std::uint32_t n_more);
   [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
   [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept;
@@ -189,10 +196,9 @@ class StateMachine {
   std::vector<std::uint32_t> dirty_;
   std::vector<Node> nodes_;
   std::vector<ModelState> models_;
-  std::vector<Timer> timers_;  ///< binary heap, earliest first; stale entries are skipped when they come up
+  Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
   std::vector<Candidate> candidates_;
   std::vector<Action> actions_;
-  double alone_s_{};           ///< the soonest that any device of the lane in hand could finish one request
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};
 };

@@ -14,6 +14,7 @@ namespace infcore::queue {
 class SlotHeap {
  public:
   [[nodiscard]] bool empty() const noexcept { return nodes_.empty(); }
+  [[nodiscard]] std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(nodes_.size()); }
   [[nodiscard]] std::uint32_t top() const noexcept { return nodes_.front().slot; }
   [[nodiscard]] std::int64_t top_key() const noexcept { return nodes_.front().key; }
 

@@ -1,5 +1,5 @@
 """What a device is handed: rows of requests as one batch."""
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
@@ -7,8 +7,10 @@ cimport numpy as cnp
 
 import numpy
 
-from infcore._cpp.device cimport (PadLayout, RowSource, RowSpan, byte, cu_seqlens_of, dims_max_of, max_item_bytes, max_rank,
+from infcore._cpp.device cimport (EmulatedTimer, PadLayout, RowSource, RowSpan, byte, cu_seqlens_of, dims_max_of, max_item_bytes, max_rank,
                                   pack_rows, packed_steps, pad_rows)
+
+from infcore._cpp.latency cimport BatchShape, Curve
 
 from infcore.errors import InvalidArgument, InvalidType
 
@@ -139,3 +141,19 @@ cdef cnp.ndarray _array(size_t i, object row):
         return numpy.asarray(row)
     except ValueError as ragged:
         raise InvalidArgument(f"rows[{i}] is no array: {ragged}") from None
+
+
+cdef class Timer:
+    """The service times of an emulated device: a curve's times a lognormal factor, from one seed."""
+
+    def __init__(self, double cv, seed):
+        self.c_obj.reset(new EmulatedTimer(cv, <uint64_t>seed))
+
+    def service_s(self, curve, uint32_t n_requests, double work_sum, double work_max):
+        cdef Curve c
+        cdef BatchShape shape
+        c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s = curve
+        shape.n_requests = n_requests
+        shape.work_sum = work_sum
+        shape.work_max = work_max
+        return self.c_obj.get().service_s(c, shape)

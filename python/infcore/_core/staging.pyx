@@ -61,6 +61,12 @@ cdef class TensorLayout:
         pad = np.array(spec.pad_value, dtype=spec.dtype).tobytes()
         memcpy(self.layout.pad_item, <const char*>pad, spec.dtype.itemsize)
 
+    cdef bint holds(self, cnp.ndarray array):
+        """Whether the array is of this dtype: long and long long are two type numbers of one dtype."""
+        cdef int num = cnp.PyArray_TYPE(array)
+        return ((num == self.type_num or cnp.PyArray_EquivTypenums(num, self.type_num))
+                and cnp.PyArray_ISNOTSWAPPED(array))
+
     def describe(self):
         return f"{self.dtype.name} of shape {tuple(None if d < 0 else d for d in self.dims[:self.rank])}"
 
@@ -107,7 +113,7 @@ cdef class ModelSpec:
                 raise InvalidType(f"inputs[{t.name!r}] of model {self.name!r} is {type(<object>found).__name__}; "
                                   f"allowed: an ndarray, {t.describe()}")
             array = <cnp.ndarray>found
-            if cnp.PyArray_TYPE(array) != t.type_num or not cnp.PyArray_ISNOTSWAPPED(array):
+            if not t.holds(array):
                 raise InvalidType(f"inputs[{t.name!r}] of model {self.name!r} is {array.dtype}; allowed: {t.describe()}")
             if cnp.PyArray_NDIM(array) != t.rank:
                 self._wrong_shape(t, array)
@@ -234,7 +240,7 @@ cdef class Staging:
                 raise DeviceError(f"{who}: output {t.name!r} is "
                                   f"{'missing' if found is None else type(found).__name__}; allowed: an ndarray")
             array = <cnp.ndarray>found
-            if cnp.PyArray_TYPE(array) != t.type_num:
+            if not t.holds(array):
                 raise DeviceError(f"{who}: output {t.name!r} is {found.dtype}; allowed: {t.dtype}")
             fits = cnp.PyArray_NDIM(array) == t.rank + 1 and cnp.PyArray_DIM(array, batch_axis) == n_requests
             if fits:

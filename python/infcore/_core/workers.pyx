@@ -7,11 +7,12 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
-from infcore._cpp.engine cimport (Driver, EmulatedTimer, EngineConfig, LatencyTable, ModelConfig, NodeConfig, Stats,
+from infcore._cpp.engine cimport (Driver, EngineConfig, LatencyTable, ModelConfig, NodeConfig, Stats,
                                   Wake, WorkBatch)
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.base cimport Clock, ManualClock, as_clock
+from infcore._core.device cimport Timer
 from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Arrivals, Live
 from infcore._core.staging cimport ModelSpec, Staging
@@ -122,26 +123,23 @@ cdef class Workers:
         cdef NodeId id
         cdef vector[Curve] curves
         cdef Wake wake
-        cdef EmulatedTimer* timer = new EmulatedTimer(device.cv, device.seed)
+        cdef Timer timer = device.timer
         id.value = node
         Driver.want_punctual_sleeps()
         curves.resize(len(self.by_id))
-        try:
-            while True:
-                for spec in self.by_id:
-                    curve = None if spec is None else device.curve(spec.name)
-                    if curve is not None:
-                        curves[(<ModelSpec>spec).id] = _curve_of(curve)
-                        curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
-                with nogil:
-                    wake = self.driver.run_emulated(id, timer[0], curves)
-                if wake == Wake.stop:
+        while True:
+            for spec in self.by_id:
+                curve = None if spec is None else device.curve(spec.name)
+                if curve is not None:
+                    curves[(<ModelSpec>spec).id] = _curve_of(curve)
+                    curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
+            with nogil:
+                wake = self.driver.run_emulated(id, timer.c_obj.get()[0], curves)
+            if wake == Wake.stop:
+                return
+            while controls:
+                if not controls.popleft()():
                     return
-                while controls:
-                    if not controls.popleft()():
-                        return
-        finally:
-            del timer
 
     # ---- membership
 

@@ -1,4 +1,6 @@
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from infcore._cpp.latency cimport BatchShape, Curve
 
 
 cdef extern from * nogil:
@@ -36,3 +38,9 @@ cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil
     int64_t packed_steps(RowSpan) noexcept
     void cu_seqlens_of(RowSpan, int32_t* out) noexcept
     void pack_rows(RowSpan, size_t step_bytes, byte* dst) noexcept
+
+
+cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
+    cdef cppclass EmulatedTimer:
+        EmulatedTimer(double, uint64_t) noexcept
+        double service_s(const Curve&, const BatchShape&) noexcept

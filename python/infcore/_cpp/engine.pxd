@@ -5,10 +5,10 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
-from infcore._cpp.device cimport RowSource
+from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
-from infcore._cpp.latency cimport BatchShape, Curve
-from infcore._cpp.route cimport Fleet
+from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel
+from infcore._cpp.route cimport Fleet, RoutingPolicy
 from infcore._cpp.telemetry cimport Histogram
 
 
@@ -26,14 +26,40 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
 cdef extern from "<infcore/contracts/latency_table.hpp>" namespace "infcore::contracts" nogil:
     cdef cppclass LatencyTable:
         LatencyTable(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
+        void set_class(NodeId, uint32_t) noexcept
+        void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void observe(ModelId, NodeId, const BatchShape&, double) except +infcore_translate
+        void forget(NodeId) noexcept
+        const LatencyModel& at(ModelId, NodeId) noexcept
+
+
+cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch" nogil:
+    cdef cppclass Pending:
+        BatchShape shape
+        TimeNs earliest_deadline_ns, held_since_ns, delay_ns_max
+        double arrivals_per_s
+        uint32_t max_batch_size
+    cdef cppclass Close:
+        uint32_t n_requests
+        TimeNs wait_until_ns
+    cdef cppclass BatchingPolicy:
+        Close close(TimeNs, const Pending&, const LatencyModel&) noexcept
+    unique_ptr[BatchingPolicy] make_batching_policy(const string&) except +infcore_translate
+    vector[string] batching_policies() except +infcore_translate
 
 
 cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogil:
     cdef enum class ActionKind(uint8_t):
         dispatch
+        load
+        unload
         reject
         shed
+        defer
+        retry
+        hedge
         cancel
+        preempt
         complete
     cdef enum class Reason(uint8_t):
         none
@@ -46,6 +72,12 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         caller
         unloaded
         closing
+    cdef cppclass Action:
+        uint64_t cookie, batch_id
+        NodeId node
+        uint32_t member
+        ActionKind kind
+        Reason reason
 
 
 cdef extern from "<infcore/engine/hub.hpp>" namespace "infcore::engine" nogil:
@@ -96,6 +128,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         uint32_t max_models
         uint16_t n_tiers
         TimeNs ageing_ns
+        uint8_t attempts_max
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size
@@ -104,11 +137,39 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns
-
-
-cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
-    cdef cppclass EmulatedTimer:
-        EmulatedTimer(double, uint64_t) noexcept
+    cdef cppclass Batch:
+        uint64_t id
+        ModelId model
+        BatchShape shape
+        vector[uint32_t] members
+    cdef cppclass StateMachine:
+        StateMachine(const EngineConfig&, Fleet&, LatencyTable&, unique_ptr[RoutingPolicy],
+                     unique_ptr[BatchingPolicy]) except +infcore_translate
+        void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        void remove_model(TimeNs, ModelId) except +infcore_translate
+        void add_node(NodeId, const NodeConfig&) except +infcore_translate
+        void residency_changed(TimeNs, NodeId) except +infcore_translate
+        void drain_node(TimeNs, NodeId) except +infcore_translate
+        cbool node_empty(NodeId) noexcept
+        uint64_t arrive(TimeNs, const Request&) except +infcore_translate
+        cbool cancel(TimeNs, uint64_t, Reason) except +infcore_translate
+        void cancel_all(TimeNs, Reason) except +infcore_translate
+        const Batch* claim(TimeNs, NodeId) except +infcore_translate
+        void started(TimeNs, NodeId, uint64_t) except +infcore_translate
+        cbool complete(TimeNs, NodeId, uint64_t, cbool) except +infcore_translate
+        void node_lost(TimeNs, NodeId) except +infcore_translate
+        void node_back(TimeNs, NodeId) except +infcore_translate
+        void tick(TimeNs) except +infcore_translate
+        void schedule(TimeNs) except +infcore_translate
+        TimeNs next_timer_ns() noexcept
+        vector[Action]& actions() noexcept
+        cbool has_open_batch(NodeId) noexcept
+        uint32_t n_pending() noexcept
+        uint32_t n_timers() noexcept
+        uint32_t n_lanes() noexcept
+        const Stats* model_stats(ModelId) noexcept
+        const Stats* node_stats(NodeId) noexcept
+        uint64_t cookie(uint32_t) noexcept
 
 
 cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil:

@@ -1,4 +1,5 @@
 from libc.stdint cimport uint32_t, uint64_t
+from libcpp cimport bool as cbool
 
 
 cdef extern from "<infcore/contracts/latency.hpp>" namespace "infcore::contracts" nogil:
@@ -20,3 +21,4 @@ cdef extern from "<infcore/contracts/latency.hpp>" namespace "infcore::contracts
         const Curve& curve() noexcept
         uint64_t n_observed() noexcept
         double spread() noexcept
+        cbool has_prior() noexcept

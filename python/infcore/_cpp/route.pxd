@@ -1,6 +1,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -77,6 +78,9 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
 
 
 cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass RoutingPolicy:
+        pass
+    unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
 
 

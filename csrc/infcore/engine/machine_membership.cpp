@@ -1,0 +1,168 @@
+// Models and devices come and go; what waits or was handed over follows them.
+#include <infcore/base/errors.hpp>
+#include <infcore/engine/state_machine.hpp>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace infcore::engine {
+
+void StateMachine::add_model(ModelId model, const ModelConfig& config) {
+  if (model.value >= models_.size()) {
+    throw InvalidArgument("models", std::to_string(model.value + 1), "at most " + std::to_string(models_.size()));
+  }
+  ModelState& state = models_[model.value];
+  if (!state.stats) state.stats = std::make_unique<Stats>();
+  state.known = true;
+  state.config = config;
+}
+
+void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
+  models_[model.value].known = false;
+  for (const auto& lane : lanes_) {
+    if (lane->model != model) continue;
+    while (lane->queue.size() > 0) {
+      const std::uint32_t slot = lane->queue.front(now_ns);
+      leave_lane(slot);
+      end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+    }
+  }
+}
+
+void StateMachine::add_node(NodeId id, const NodeConfig& config) {
+  Node& node = nodes_[id.value];
+  node.run_limit_ns = config.run_limit_ns;
+  node.stats = std::make_unique<Stats>();
+  node.free_since_ns = 0;
+  node.in_flight.clear();  // of a removed node whose id this was: nobody waits for it, or its credit would hold the id
+  latency_.forget(id);
+  latency_.set_class(id, fleet_.kind_id(id));
+  follow_residency(id);
+}
+
+/// Brings the lists of who holds what up to date with the fleet.
+void StateMachine::follow_residency(NodeId id) {
+  std::vector<ModelId>& held = nodes_[id.value].models;
+  held.clear();
+  for (ModelId model{0}; model.value < models_.size(); ++model.value) {
+    std::vector<NodeId>& holders = models_[model.value].nodes;
+    const bool holds = fleet_.resident(id, model);
+    const auto at = std::lower_bound(holders.begin(), holders.end(), id);
+    const bool listed = at != holders.end() && *at == id;
+    if (holds && !listed) holders.insert(at, id);
+    if (!holds && listed) holders.erase(at);
+    if (holds) held.push_back(model);
+  }
+}
+
+void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
+  mark_node(id);  // those who waited for it and can't any more
+  follow_residency(id);
+  mark_node(id);
+  Node& node = nodes_[id.value];
+  std::vector<Batch> given_up;
+  for (auto b = node.in_flight.begin(); b != node.in_flight.end();) {
+    if (!b->open || fleet_.resident(id, b->model)) {
+      ++b;
+    } else {
+      given_up.push_back(std::move(*b));
+      b = node.in_flight.erase(b);
+      node.free_since_ns = now_ns;
+    }
+  }
+  for (Batch& b : given_up) give_up(now_ns, b, Reason::device_removed);
+  rebind(now_ns, id);
+  bind_waiting(now_ns, id);
+}
+
+void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
+  fleet_.drain(id);
+  rebind(now_ns, id);
+  mark_node(id);
+}
+
+bool StateMachine::node_empty(NodeId id) const noexcept { return nodes_[id.value].in_flight.empty(); }
+
+void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
+  Node& node = nodes_[id.value];
+  if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
+  std::vector<Batch> given_up = std::exchange(node.in_flight, {});
+  for (Batch& b : given_up) {
+    if (!b.open && !b.running) {
+      node.in_flight.push_back(std::move(b));  // a worker reads the members' inputs: they stay until started()
+    } else {
+      give_up(now_ns, b, Reason::device_lost);
+    }
+  }
+  rebind(now_ns, id);
+  mark_node(id);
+}
+
+void StateMachine::node_back(TimeNs now_ns, NodeId id) {
+  if (fleet_.state(id) != route::NodeState::lost) return;
+  fleet_.set_state(id, route::NodeState::up);
+  nodes_[id.value].free_since_ns = now_ns;
+  mark_node(id);
+  bind_waiting(now_ns, id);
+}
+
+/// What waits for a device that it can't have any more is bound anew.
+void StateMachine::rebind(TimeNs now_ns, NodeId id) {
+  const bool up = fleet_.state(id) == route::NodeState::up;
+  for (const std::uint32_t index : nodes_[id.value].bound_lanes) {
+    Lane& lane = *lanes_[index];
+    if (up && fleet_.resident(id, lane.model)) continue;
+    while (lane.queue.size() > 0) {
+      const std::uint32_t slot = lane.queue.front(now_ns);
+      leave_lane(slot);
+      act(slot, ActionKind::retry, Reason::device_removed, id);
+      unreserve(slots_[slot]);
+      slots_[slot].node = base::no_node;
+      enqueue(now_ns, slot);
+    }
+  }
+}
+
+/// Under a policy that binds on arrival: what found no device then is bound now that one is there.
+void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
+  if (!routing_->binds_on_arrival() || fleet_.state(id) != route::NodeState::up) return;
+  for (const ModelId model : nodes_[id.value].models) {
+    for (const std::uint32_t index : models_[model.value].lanes) {
+      Lane& lane = *lanes_[index];
+      if (!carries(id, lane.require)) continue;
+      while (lane.queue.size() > 0) {
+        const std::uint32_t slot = lane.queue.front(now_ns);
+        leave_lane(slot);
+        enqueue(now_ns, slot);
+        if (slots_[slot].where == Where::waiting && slots_[slot].lane == index) break;  // no device after all
+      }
+    }
+  }
+}
+
+void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
+  for (std::uint32_t i = 0; i < b.members.size(); ++i) {
+    const std::uint32_t slot = b.members[i];
+    if (slot == vacated) continue;
+    // A batch that never ran costs no attempt and may go elsewhere whatever the model.
+    if (!b.running) --slots_[slot].attempts;
+    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
+                                      slots_[slot].attempts < config_.attempts_max);
+    if (again) {
+      retry(now_ns, slot, slots_[slot].solo, reason);
+    } else {
+      end(now_ns, slot, ActionKind::complete, reason, i);
+    }
+  }
+}
+
+/// The lanes that might send something to the node are looked at again.
+void StateMachine::mark_node(NodeId id) {
+  for (const std::uint32_t lane : nodes_[id.value].bound_lanes) mark(lane);
+  for (const ModelId model : nodes_[id.value].models) {
+    for (const std::uint32_t lane : models_[model.value].lanes) mark(lane);
+  }
+}
+
+}  // namespace infcore::engine

@@ -1,0 +1,326 @@
+"""The engine's state machine under a virtual clock: what the simulator drives, and what tests compare with a model.
+
+Times are int nanoseconds on the caller's clock, >= 0; None where there is none. Nothing here is public.
+"""
+from cython.operator cimport dereference as deref
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp.memory cimport unique_ptr
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+from infcore._core.base cimport finite
+from infcore._core.fleet cimport Fleet, whole
+from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
+from infcore._cpp.engine cimport (Action, ActionKind, Batch, BatchingPolicy, Close, EngineConfig, LatencyTable,
+                                  ModelConfig, NodeConfig, Pending, Reason, Request, StateMachine, Stats,
+                                  batching_policies as cpp_batching_policies, make_batching_policy)
+from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel
+from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
+
+from infcore.errors import InvalidArgument, UnknownName
+
+_KINDS = {
+    <uint8_t>ActionKind.dispatch: "dispatch", <uint8_t>ActionKind.load: "load", <uint8_t>ActionKind.unload: "unload",
+    <uint8_t>ActionKind.reject: "reject", <uint8_t>ActionKind.shed: "shed", <uint8_t>ActionKind.defer: "defer",
+    <uint8_t>ActionKind.retry: "retry", <uint8_t>ActionKind.hedge: "hedge", <uint8_t>ActionKind.cancel: "cancel",
+    <uint8_t>ActionKind.preempt: "preempt", <uint8_t>ActionKind.complete: "complete"}
+_REASONS = {
+    <uint8_t>Reason.none: "none", <uint8_t>Reason.ok: "ok", <uint8_t>Reason.queue_full: "queue_full",
+    <uint8_t>Reason.deadline: "deadline", <uint8_t>Reason.device_failed: "device_failed",
+    <uint8_t>Reason.device_lost: "device_lost", <uint8_t>Reason.device_removed: "device_removed",
+    <uint8_t>Reason.caller: "caller", <uint8_t>Reason.unloaded: "unloaded", <uint8_t>Reason.closing: "closing"}
+# The border's bound on works: sums of 8 M of them, and their products with a curve's terms, stay exact enough.
+_WORK_MAX = 1e15
+
+
+def batching_policies() -> list:
+    """Names of the batching rules, in the registry's order."""
+    return [name.decode() for name in cpp_batching_policies()]
+
+
+def close_batch(str policy, now_ns, *, n_requests, work_sum=0.0, work_max=0.0, earliest_deadline_ns=None, held_since_ns=0,
+                arrivals_per_s=0.0, max_batch_size=64, delay_ns_max=0, prior=None, observed=()) -> tuple:
+    """One decision of a batching rule: (n, wait_until_ns).
+
+    prior     the device's curve as four seconds, or None: nothing is known of it
+    observed  (n_requests, work_sum, work_max, service_s) of batches that it learned from
+    """
+    cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(policy.encode())
+    cdef Pending pending
+    cdef LatencyModel latency
+    cdef Close close
+    if prior is not None:
+        latency = LatencyModel(curve_of(prior))
+    for *shape, service_s in observed:
+        latency.observe(shape_of(tuple(shape)), service_s)
+    pending.shape = shape_of((n_requests, work_sum, work_max))
+    pending.earliest_deadline_ns = time_of("earliest_deadline_ns", earliest_deadline_ns)
+    pending.held_since_ns = time_of("held_since_ns", held_since_ns)
+    pending.arrivals_per_s = finite("arrivals_per_s", arrivals_per_s, 0.0)
+    pending.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
+    pending.delay_ns_max = time_of("delay_ns_max", delay_ns_max)
+    close = deref(rule).close(time_of("now_ns", now_ns), pending, latency)
+    return close.n_requests, close.wait_until_ns
+
+
+cdef NodeId node_id(uint32_t value):
+    cdef NodeId id
+    id.value = value
+    return id
+
+
+cdef ModelId model_id(uint32_t value):
+    cdef ModelId id
+    id.value = value
+    return id
+
+
+cdef int64_t time_of(str field, object value) except? -1:
+    return never_ns if value is None else whole(field, value, 0, never_ns)
+
+
+cdef BatchShape shape_of(tuple figures) except *:
+    """(n_requests, work_sum, work_max)"""
+    cdef BatchShape shape
+    n_requests, shape.work_sum, shape.work_max = figures
+    shape.n_requests = <uint32_t>whole("n_requests", n_requests, 0, 1 << 20)
+    return shape
+
+
+cdef Curve curve_of(prior) except *:
+    cdef Curve curve
+    curve.base_s, curve.per_request_s, curve.per_work_s, curve.per_padded_work_s = [
+        finite("a term of prior", term, 0.0) for term in prior]
+    return curve
+
+
+cdef class Latencies:
+    """The latency models of all (model, node) pairs, apart from any machine: ids are ints."""
+
+    cdef unique_ptr[LatencyTable] c_obj
+
+    def __init__(self, uint32_t max_nodes, uint32_t max_models):
+        self.c_obj.reset(new LatencyTable(max_nodes, max_models))
+
+    def set_class(self, uint32_t node, uint32_t device_class) -> None:
+        self.c_obj.get().set_class(node_id(node), device_class)
+
+    def set_prior(self, uint32_t model, uint32_t node, prior) -> None:
+        self.c_obj.get().set_prior(model_id(model), node_id(node), curve_of(prior))
+
+    def observe(self, uint32_t model, uint32_t node, shape, double service_s) -> None:
+        """shape: (n_requests, work_sum, work_max)."""
+        self.c_obj.get().observe(model_id(model), node_id(node), shape_of(shape), service_s)
+
+    def forget(self, uint32_t node) -> None:
+        self.c_obj.get().forget(node_id(node))
+
+    def curve(self, uint32_t model, uint32_t node) -> tuple:
+        cdef Curve c = self.c_obj.get().at(model_id(model), node_id(node)).curve()
+        return c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s
+
+    def service_s(self, uint32_t model, uint32_t node, shape) -> float:
+        return self.c_obj.get().at(model_id(model), node_id(node)).service_s(shape_of(shape))
+
+    def upper_s(self, uint32_t model, uint32_t node, shape) -> float:
+        return self.c_obj.get().at(model_id(model), node_id(node)).upper_s(shape_of(shape))
+
+    def is_known(self, uint32_t model, uint32_t node) -> bool:
+        """Whether anything was given, learned or taken over from the device class."""
+        cdef const LatencyModel* m = &self.c_obj.get().at(model_id(model), node_id(node))
+        return m.has_prior() or m.n_observed() > 0
+
+
+cdef class Machine:
+    """The engine's decisions: events in, actions out, time handed in.
+
+    fleet      infcore.Fleet; nodes are added to it first, under ids that it gives
+    Raises     InvalidArgument, InvalidType, UnknownName naming the argument
+    One thread at a time. After events: tick(), schedule(), then actions().
+    """
+
+    cdef readonly Fleet fleet
+    cdef unique_ptr[LatencyTable] latency
+    cdef unique_ptr[StateMachine] c_obj
+    cdef uint32_t n_tiers
+    cdef set models
+
+    def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
+                 max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3):
+        cdef EngineConfig config
+        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed)
+        cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(batching.encode())
+        self.fleet = fleet
+        self.n_tiers = <uint32_t>whole("n_tiers", n_tiers, 1, 64)
+        self.models = set()
+        config.max_requests = <uint32_t>whole("max_requests", max_requests, 1, 1 << 30)
+        config.max_nodes = fleet.c_obj.get().max_nodes()
+        config.max_models = fleet.c_obj.get().max_models()
+        config.n_tiers = <uint16_t>self.n_tiers
+        config.ageing_ns = time_of("ageing_ns", ageing_ns)
+        config.attempts_max = <uint8_t>whole("attempts_max", attempts_max, 1, 255)
+        self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
+        self.c_obj.reset(new StateMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
+
+    # ---- membership
+
+    def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True) -> int:
+        """Make a model known; returns its id."""
+        cdef ModelConfig config
+        cdef ModelId id = self.fleet.c_obj.get().model_id(name.encode(), <uint32_t>whole("version", version, 1, 1 << 30))
+        config.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
+        config.batch_delay_ns_max = time_of("batch_delay_ns_max", batch_delay_ns_max)
+        config.idempotent = idempotent
+        self.c_obj.get().add_model(id, config)
+        self.models.add(id.value)
+        return id.value
+
+    def remove_model(self, now_ns, model) -> None:
+        self.c_obj.get().remove_model(time_of("now_ns", now_ns), self.model_of(model))
+
+    def add_node(self, node, *, run_limit_ns=None) -> None:
+        """After Fleet.add."""
+        cdef NodeConfig config
+        config.run_limit_ns = time_of("run_limit_ns", run_limit_ns)
+        self.c_obj.get().add_node(self.fleet.node_of(node), config)
+
+    def set_resident(self, now_ns, model, node, bint resident=True, *, prior=None) -> None:
+        """A node holds a model from now on, or no longer. prior: its curve there, as four seconds."""
+        cdef ModelId held = self.model_of(model)
+        cdef NodeId id = self.fleet.node_of(node)
+        if prior is not None:
+            self.latency.get().set_prior(held, id, curve_of(prior))
+        if resident:
+            self.fleet.c_obj.get().load_model(id, held)
+        else:
+            self.fleet.c_obj.get().unload_model(id, held)
+        self.c_obj.get().residency_changed(time_of("now_ns", now_ns), id)
+
+    def drain_node(self, now_ns, node) -> None:
+        self.c_obj.get().drain_node(time_of("now_ns", now_ns), self.fleet.node_of(node))
+
+    def node_empty(self, node) -> bool:
+        return self.c_obj.get().node_empty(self.row_of(node))
+
+    # ---- events
+
+    def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None) -> int:
+        """One request; returns the handle that cancel() takes, 0 where the machine is full.
+
+        cookie      uint64, handed back in actions
+        require     {label: value} that a node must have
+        arrival_ns  None: now_ns
+        """
+        cdef Request r
+        cdef TimeNs now = time_of("now_ns", now_ns)
+        r.cookie = cookie
+        r.model = self.model_of(model)
+        r.work = finite("work", work, 0.0)
+        if r.work > _WORK_MAX:
+            raise InvalidArgument(f"work is {work!r}; allowed: at most {_WORK_MAX:g}")
+        r.tier = <uint16_t>whole("tier", tier, 0, self.n_tiers - 1)
+        r.deadline_ns = time_of("deadline_ns", deadline_ns)
+        r.arrival_ns = now if arrival_ns is None else time_of("arrival_ns", arrival_ns)
+        r.require = self.fleet.require_bits(require)
+        return self.c_obj.get().arrive(now, r)
+
+    def cancel(self, now_ns, uint64_t handle) -> bool:
+        return self.c_obj.get().cancel(time_of("now_ns", now_ns), handle, Reason.caller)
+
+    def cancel_all(self, now_ns) -> None:
+        self.c_obj.get().cancel_all(time_of("now_ns", now_ns), Reason.closing)
+
+    def claim(self, now_ns, node):
+        """The node takes its oldest open batch: (batch id, model, cookies of its members), or None."""
+        cdef size_t i
+        cdef const Batch* batch = self.c_obj.get().claim(time_of("now_ns", now_ns), self.row_of(node))
+        if batch == NULL:
+            return None
+        return batch.id, batch.model.value, [self.c_obj.get().cookie(batch.members[i])
+                                             for i in range(batch.members.size())]
+
+    def started(self, now_ns, node, uint64_t batch_id) -> None:
+        self.c_obj.get().started(time_of("now_ns", now_ns), self.row_of(node), batch_id)
+
+    def complete(self, now_ns, node, uint64_t batch_id, bint ok=True) -> bool:
+        """Whether the batch was still the node's."""
+        return self.c_obj.get().complete(time_of("now_ns", now_ns), self.row_of(node), batch_id, ok)
+
+    def node_lost(self, now_ns, node) -> None:
+        self.c_obj.get().node_lost(time_of("now_ns", now_ns), self.fleet.node_of(node))
+
+    def node_back(self, now_ns, node) -> None:
+        self.c_obj.get().node_back(time_of("now_ns", now_ns), self.fleet.node_of(node))
+
+    def tick(self, now_ns) -> None:
+        self.c_obj.get().tick(time_of("now_ns", now_ns))
+
+    def schedule(self, now_ns) -> None:
+        self.c_obj.get().schedule(time_of("now_ns", now_ns))
+
+    # ---- what came of it
+
+    def actions(self) -> list:
+        """What was decided since the last call: (kind, cookie, node or None, batch id, place in the batch, reason)."""
+        cdef vector[Action]* actions = &self.c_obj.get().actions()
+        cdef Action* a
+        cdef size_t i
+        out = []
+        for i in range(actions.size()):
+            a = &deref(actions)[i]
+            out.append((_KINDS[<uint8_t>a.kind], a.cookie, None if a.node.value == no_node.value else a.node.value,
+                        a.batch_id, a.member, _REASONS[<uint8_t>a.reason]))
+        actions.clear()
+        return out
+
+    @property
+    def next_timer_ns(self):
+        """When tick() should be called at the latest; None: no timer."""
+        cdef TimeNs at_ns = self.c_obj.get().next_timer_ns()
+        return None if at_ns == never_ns else at_ns
+
+    @property
+    def n_pending(self) -> int:
+        """Accepted and not yet ended."""
+        return self.c_obj.get().n_pending()
+
+    @property
+    def n_timers(self) -> int:
+        """How many are set: one per node and lane at most."""
+        return self.c_obj.get().n_timers()
+
+    @property
+    def n_lanes(self) -> int:
+        """Queues that there are: per model and set of labels, or per model and node."""
+        return self.c_obj.get().n_lanes()
+
+    def has_open_batch(self, node) -> bool:
+        return self.c_obj.get().has_open_batch(self.row_of(node))
+
+    def credit(self, node) -> tuple:
+        """(requests, nanoseconds) reserved on the node and not released."""
+        cdef Credit own
+        cdef Signal last
+        self.fleet.c_obj.get().read(self.row_of(node), own, last)
+        return own.inflight, own.reserved_ns
+
+    def counts(self, *, model=None, node=None) -> dict:
+        """How many of a model's or a node's requests ended in which way."""
+        cdef const Stats* s
+        s = self.c_obj.get().node_stats(self.row_of(node)) if model is None else \
+            self.c_obj.get().model_stats(self.model_of(model))
+        if s == NULL:
+            raise UnknownName(f"node is {node!r}; known: those of add_node()")
+        return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
+                "rejected": s.rejected, "retried": s.retried, "batches": s.batches}
+
+    # ---- ids
+
+    cdef ModelId model_of(self, object model) except *:
+        if model not in self.models:
+            raise UnknownName(f"model is {model!r}; known: {sorted(self.models)}")
+        return model_id(<uint32_t>model)
+
+    cdef NodeId row_of(self, object node) except *:
+        """Also of a node that was removed: its batches may still complete."""
+        return node_id(<uint32_t>whole("node", node, 0, self.fleet.c_obj.get().max_nodes() - 1))

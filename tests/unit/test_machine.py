@@ -1,0 +1,398 @@
+"""One situation each that the state machine must decide well; times are made up, nothing sleeps."""
+
+import pytest
+
+from infcore import Fleet
+from infcore._core.machine import Machine
+from infcore.errors import InvalidArgument, InvalidType, UnknownName
+
+MS = 1_000_000
+S = 1000 * MS
+FAST = (1e-3, 1e-4, 0.0, 0.0)  # a batch of n: 1 ms + n * 0.1 ms
+SLOW = (1.5e-3, 1e-3, 0.0, 0.0)
+
+
+class Rig:
+    """Nodes that hold model 0, and a machine. Every event is a step: event, tick, schedule; returns the actions."""
+
+    def __init__(self, *curves, slots=1, run_limit_ns=None, model=None, **machine):
+        self.fleet = Fleet(max_nodes=8)
+        self.machine = Machine(self.fleet, **{"batching": "greedy", **machine})
+        self.model = self.machine.add_model("m", **(model or {}))
+        for at, curve in enumerate(curves):
+            node = self.fleet.add(f"node{at}", slots=slots)
+            self.machine.add_node(node, run_limit_ns=run_limit_ns)
+            self.machine.set_resident(0, self.model, node, prior=curve)
+        self.handles = {}
+
+    def step(self, now_ns):
+        self.machine.tick(now_ns)
+        self.machine.schedule(now_ns)
+        return self.machine.actions()
+
+    def arrive(self, now_ns, *cookies, model=None, **request):
+        for cookie in cookies:
+            self.handles[cookie] = self.machine.arrive(
+                now_ns, cookie, self.model if model is None else model, **request
+            )
+        return self.step(now_ns)
+
+    def run(self, now_ns, node):
+        """The node takes its batch and starts it."""
+        batch_id, _, cookies = self.machine.claim(now_ns, node)
+        self.machine.started(now_ns, node, batch_id)
+        self.step(now_ns)
+        return batch_id, cookies
+
+    def complete(self, now_ns, node, batch_id, ok=True):
+        assert self.machine.complete(now_ns, node, batch_id, ok)
+        return self.step(now_ns)
+
+    def lose(self, now_ns, node):
+        self.machine.node_lost(now_ns, node)
+        return self.step(now_ns)
+
+
+def dispatched(actions):
+    """{cookie: node}"""
+    return {cookie: node for kind, cookie, node, *_ in actions if kind == "dispatch"}
+
+
+def ended(actions):
+    """{cookie: (kind, reason)}"""
+    return {a[1]: (a[0], a[5]) for a in actions if a[0] not in ("dispatch", "retry")}
+
+
+# ---- a free device is used
+
+
+def test_second_slot_takes_what_the_first_has_no_room_for():
+    rig = Rig(FAST, slots=2, model={"max_batch_size": 1})
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0}
+
+
+def test_request_goes_though_its_marginal_cost_drowns_in_the_fixed_cost():
+    rig = Rig((1.0, 1e-13, 0.0, 0.0))
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0, 3: 0}
+
+
+def test_full_open_batch_counts_as_busy_and_sets_no_timer_for_right_now():
+    rig = Rig(FAST, (5e-3, 5e-3, 0.0, 0.0), model={"max_batch_size": 2})
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0}
+    assert rig.machine.next_timer_ns >= 1 * MS  # when the batch of two should be done
+
+
+def test_estimate_of_an_open_batch_grows_with_those_that_join_it():
+    rig = Rig(FAST, (4.5e-3, 0.0, 0.0, 0.0), model={"max_batch_size": 32})
+    rig.arrive(0, 31)
+    rig.arrive(0, *range(31))
+    batch_id, cookies = rig.machine.claim(0, 0)[0::2]
+    assert len(cookies) == 32
+    rig.arrive(0, 99)  # node 0: 4.2 ms of work, then 1.1 ms; node 1 is done at 4.5 ms
+    assert rig.machine.claim(0, 1)[2] == [99]
+    assert rig.machine.complete(4 * MS, 0, batch_id)
+
+
+@pytest.mark.parametrize("how", ["lost", "drained", "unloaded"])
+def test_what_waited_for_a_busy_device_goes_elsewhere_once_that_is_out(how):
+    rig = Rig((1.0, 0.0, 0.0, 0.0), (1.5, 0.0, 0.0, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    assert dispatched(rig.arrive(int(0.9 * S), 2)) == {}  # node 0 should be free in 0.1 s
+    if how == "lost":
+        actions = rig.lose(int(0.95 * S), 0)
+    elif how == "drained":
+        rig.machine.drain_node(int(0.95 * S), 0)
+        actions = rig.step(int(0.95 * S))
+    else:
+        rig.machine.set_resident(int(0.95 * S), rig.model, 0, False)
+        actions = rig.step(int(0.95 * S))
+    assert 1 in dispatched(actions).values()
+
+
+def test_aged_request_goes_first_whatever_its_tier_and_model():
+    rig = Rig(FAST, model={"max_batch_size": 1}, ageing_ns=10 * MS)
+    other = rig.machine.add_model("other")
+    rig.machine.set_resident(0, other, 0, prior=FAST)
+    rig.arrive(0, 1)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(1 * MS, 2, model=other, tier=7)
+    rig.arrive(19 * MS, 3, tier=0)
+    assert dispatched(rig.complete(20 * MS, 0, batch_id)) == {2: 0}
+
+
+# ---- deadlines
+
+
+def test_small_request_is_not_shed_because_its_neighbours_are_large():
+    rig = Rig((0.0, 0.0, 1e-3, 0.0), model={"max_batch_size": 4})  # 1 ms for a unit of work
+    rig.arrive(0, 0, work=1.0)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(0, 1, work=1.0, deadline_ns=10 * MS)
+    rig.arrive(0, 2, 3, work=1000.0)
+    actions = rig.complete(1 * MS, 0, batch_id)
+    assert 1 in dispatched(actions)
+    assert ended(actions) == {0: ("complete", "ok")}
+
+
+def test_request_that_no_device_can_finish_in_time_is_shed_before_its_deadline():
+    rig = Rig(FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=2 * MS)
+    assert ended(rig.complete(1 * MS, 0, batch_id))[2] == ("shed", "deadline")
+
+
+def test_shedding_all_that_waits_leaves_no_timer_behind():
+    rig = Rig(FAST, (1.15e-3, 1e-4, 0.0, 0.0))
+    rig.arrive(0, 1)  # an open batch on node 0, which the late ones would join first
+    late = range(2, 12)
+    assert ended(rig.arrive(0, *late, deadline_ns=1 * MS)) == dict.fromkeys(late, ("shed", "deadline"))
+    assert rig.machine.next_timer_ns > 0
+
+
+def test_expired_request_is_shed_at_its_deadline():
+    rig = Rig(FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=50 * MS)
+    assert rig.machine.next_timer_ns == 50 * MS
+    assert rig.step(50 * MS - 1) == []
+    assert ended(rig.step(50 * MS)) == {2: ("shed", "deadline")}
+
+
+def test_mean_work_forgets_what_is_gone():
+    rig = Rig((0.0, 0.0, 1e-3, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 0, work=0.0)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(1, 1, work=1e15)
+    rig.arrive(1, 2, work=0.05)  # the sum of the two is 1e15
+    assert rig.machine.cancel(1, rig.handles[1])
+    assert rig.machine.cancel(1, rig.handles[2])
+    rig.complete(2, 0, batch_id)
+    rig.arrive(3, 3, work=0.05)
+    assert rig.machine.credit(0)[1] == pytest.approx(50_000, rel=1e-3)
+
+
+# ---- devices come and go
+
+
+def test_bound_requests_wait_for_a_device_and_are_bound_once_one_is_back():
+    rig = Rig(FAST, FAST, policy="round_robin", model={"max_batch_size": 1})
+    rig.lose(0, 0)
+    rig.lose(0, 1)
+    assert dispatched(rig.arrive(0, 1, 2, 3)) == {}
+    rig.machine.node_back(1 * MS, 1)
+    assert dispatched(rig.step(1 * MS)) == {1: 1}
+    assert rig.machine.credit(1)[0] == 3  # all are its own now, one of them runs
+
+
+def test_request_without_a_device_names_none_when_it_ends():
+    rig = Rig(FAST, policy="round_robin", model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2)
+    rig.lose(1, 0)
+    assert rig.machine.cancel(2, rig.handles[2])
+    assert rig.machine.actions() == [("cancel", 2, None, 0, 0, "caller")]
+    assert rig.machine.credit(0) == (0, 0)
+
+
+def test_second_model_on_a_device_moves_nobody():
+    rig = Rig(FAST, policy="round_robin", model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2)
+    rig.machine.set_resident(1, rig.machine.add_model("other"), 0, prior=FAST)
+    assert rig.step(1) == []
+
+
+@pytest.mark.parametrize("policy", ["fastest_finish", "round_robin"])
+def test_open_batch_leaves_a_device_that_drops_its_model(policy):
+    rig = Rig(FAST, SLOW, policy=policy)
+    assert dispatched(rig.arrive(0, 1)) == {1: 0}
+    rig.machine.set_resident(1, rig.model, 0, False)
+    actions = rig.step(1)
+    assert ("retry", 1, 0, 1, 0, "device_removed") in actions
+    assert dispatched(actions) == {1: 1}
+    assert rig.machine.claim(2, 0) is None
+    assert rig.machine.credit(0) == (0, 0)
+
+
+def test_device_under_the_id_of_a_removed_one_has_nothing_of_it():
+    rig = Rig((10.0, 0.0, 0.0, 0.0))
+    rig.machine.drain_node(0, 0)
+    rig.fleet.remove(0)
+    node = rig.fleet.add("new")
+    assert node == 0
+    rig.machine.add_node(node)
+    assert rig.arrive(0, 1) == []  # it holds no model yet
+    rig.machine.set_resident(1, rig.model, node)
+    assert dispatched(rig.step(1)) == {1: node}
+    rig.run(1, node)
+    # A curve of its own, not 10 s: nothing is known of it.
+    assert dispatched(rig.arrive(2, 2, deadline_ns=100 * MS)) == {}
+    assert ended(rig.step(3)) == {}
+
+
+def test_claimed_batch_of_a_lost_device_is_given_up_once_its_inputs_are_copied():
+    rig = Rig(FAST, SLOW)
+    rig.arrive(0, 1)
+    batch_id, _, _ = rig.machine.claim(0, 0)
+    assert rig.lose(1, 0) == []  # the worker may still be reading the inputs
+    rig.machine.started(2, 0, batch_id)
+    actions = rig.step(2)
+    assert actions[0] == ("retry", 1, 0, batch_id, 0, "device_lost")
+    assert dispatched(actions) == {1: 1}
+    assert not rig.machine.complete(3, 0, batch_id)
+
+
+def test_lost_device_takes_the_attempts_of_what_ran_only():
+    rig = Rig(FAST, attempts_max=2)
+    for lost in range(5):  # never run: no attempt
+        rig.arrive(lost, 1) if lost == 0 else rig.machine.node_back(lost, 0)
+        rig.step(lost)
+        assert rig.machine.has_open_batch(0)
+        assert ended(rig.lose(lost, 0)) == {}
+    for lost in (6, 7):
+        rig.machine.node_back(lost, 0)
+        rig.step(lost)
+        rig.run(lost, 0)
+        actions = rig.lose(lost, 0)
+    assert ended(actions) == {1: ("complete", "device_lost")}
+
+
+# ---- failures
+
+
+def test_failing_batch_is_retried_one_by_one_and_the_bad_member_fails_alone():
+    rig = Rig(FAST)
+    rig.arrive(0, 1, 2, 3)
+    batch_id, cookies = rig.run(0, 0)
+    assert cookies == [1, 2, 3]
+    actions = rig.complete(1 * MS, 0, batch_id, ok=False)
+    assert [a[:2] for a in actions if a[0] == "retry"] == [("retry", 1), ("retry", 2), ("retry", 3)]
+    outcomes = {}
+    for at in (2, 3, 4):
+        batch_id, cookies = rig.run(at * MS, 0)
+        assert len(cookies) == 1
+        outcomes |= ended(rig.complete(at * MS + 1, 0, batch_id, ok=cookies != [2]))
+    assert outcomes == {1: ("complete", "ok"), 2: ("complete", "device_failed"), 3: ("complete", "ok")}
+
+
+def test_model_that_is_not_idempotent_is_not_run_again():
+    rig = Rig(FAST, model={"idempotent": False})
+    rig.arrive(0, 1, 2)
+    batch_id, _ = rig.run(0, 0)
+    failed = ("complete", "device_failed")
+    assert ended(rig.complete(1 * MS, 0, batch_id, ok=False)) == {1: failed, 2: failed}
+
+
+# ---- cancel, remove
+
+
+def test_request_cancelled_while_its_inputs_are_copied_ends_once():
+    rig = Rig(FAST)
+    rig.arrive(0, 1, 2)
+    batch_id, _, _ = rig.machine.claim(0, 0)
+    assert rig.machine.cancel(1, rig.handles[1])
+    assert not rig.machine.cancel(1, rig.handles[1])
+    assert rig.step(1) == []
+    # The device failed before it began to run: the cancel still counts.
+    assert ended(rig.complete(2, 0, batch_id, ok=False)) == {1: ("cancel", "caller")}
+    assert rig.machine.n_pending == 1
+
+
+def test_removed_model_refuses_what_comes_late_and_answers_what_runs():
+    rig = Rig(FAST, FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1, 2)
+    batch_id, _ = rig.run(0, 0)
+    rig.arrive(0, 3)
+    rig.machine.remove_model(1, rig.model)
+    assert ended(rig.step(1)) == {3: ("reject", "unloaded")}
+    assert ended(rig.arrive(2, 4)) == {4: ("reject", "unloaded")}
+    rig.machine.set_resident(3, rig.model, 0, False)
+    rig.machine.set_resident(3, rig.model, 1, False)  # its batch is open: nobody has begun
+    assert ended(rig.step(3)) == {2: ("reject", "unloaded")}
+    assert ended(rig.complete(4, 0, batch_id)) == {1: ("complete", "ok")}
+    assert rig.machine.n_pending == 0
+    assert rig.machine.counts(model=rig.model)["rejected"] == 3
+
+
+def test_model_can_come_back_under_its_id():
+    rig = Rig(FAST)
+    rig.machine.remove_model(0, rig.model)
+    rig.machine.set_resident(0, rig.model, 0, False)
+    assert rig.machine.add_model("m") == rig.model
+    rig.machine.set_resident(1, rig.model, 0)
+    assert dispatched(rig.arrive(2, 1)) == {1: 0}
+
+
+# ---- bounds
+
+
+def test_full_machine_refuses():
+    rig = Rig(FAST, max_requests=2)
+    assert ended(rig.arrive(0, 1, 2, 3)) == {3: ("reject", "queue_full")}
+    assert rig.handles[3] == 0
+    assert rig.machine.n_pending == 2
+
+
+def test_run_limits_leave_one_timer_a_device():
+    rig = Rig(FAST, run_limit_ns=10 * S)
+    for at in range(100):
+        rig.arrive(at * MS, at)
+        batch_id, _ = rig.run(at * MS, 0)
+        rig.complete(at * MS + 1, 0, batch_id)
+    n_ticks = 0
+    while rig.machine.next_timer_ns is not None:
+        rig.step(rig.machine.next_timer_ns)
+        n_ticks += 1
+    assert n_ticks <= 1
+
+
+def test_label_sets_that_come_and_go_do_not_add_up():
+    rig = Rig()
+    rig.fleet.add("far", labels={f"k{at}": "1" for at in range(8)})
+    for at in range(1, 256):
+        require = {f"k{bit}": "1" for bit in range(8) if at >> bit & 1}
+        rig.arrive(2 * at, at, require=require)
+        assert rig.machine.cancel(2 * at + 1, rig.handles[at])
+    assert rig.machine.n_lanes <= 64
+
+
+def test_long_deadlines_and_short_waits_leave_few_timers():
+    rig = Rig((1.0, 0.0, 0.0, 0.0), (100.0, 0.0, 0.0, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=3600 * S)
+    for _ in range(30):  # node 0 hangs: its end is expected ever later
+        assert rig.machine.next_timer_ns < 3600 * S
+        rig.step(rig.machine.next_timer_ns)
+    assert rig.machine.n_timers <= 2
+
+
+# ---- the border
+
+
+@pytest.mark.parametrize(
+    ("error", "call"),
+    [
+        (UnknownName, lambda m: m.arrive(0, 1, 5)),
+        (InvalidArgument, lambda m: m.arrive(0, 1, 1, tier=8)),
+        (InvalidArgument, lambda m: m.arrive(0, 1, 1, work=float("nan"))),
+        (InvalidArgument, lambda m: m.arrive(0, 1, 1, work=1e16)),
+        (InvalidArgument, lambda m: m.arrive(-1, 1, 1)),
+        (InvalidType, lambda m: m.arrive(0.5, 1, 1)),
+        (UnknownName, lambda m: m.node_lost(0, 3)),
+        (InvalidArgument, lambda m: m.claim(0, 1000)),
+        (UnknownName, lambda m: Machine(m.fleet, policy="best")),
+        (UnknownName, lambda m: Machine(m.fleet, batching="best")),
+        (InvalidArgument, lambda m: Machine(m.fleet, n_tiers=65)),
+    ],
+)
+def test_border_refuses(error, call):
+    rig = Rig(FAST)
+    with pytest.raises(error):
+        call(rig.machine)
+    assert rig.machine.n_pending == 0
