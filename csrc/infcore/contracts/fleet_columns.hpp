@@ -57,7 +57,7 @@ class FleetColumns {
   [[nodiscard]] Block& block(std::uint32_t index) const noexcept { return blocks_[index]; }
   /// One pair of the node's row in its block; for readers that want this one only, and need no order.
   [[nodiscard]] FloatPair pair(std::uint32_t node, std::uint32_t word) const noexcept {
-    return unpack(blocks_[node / block_nodes].load(node % block_nodes, word));
+    return unpack(blocks_[node / block_nodes].get(node % block_nodes, word));
   }
   [[nodiscard]] std::atomic<double>& price_per_hour(std::uint32_t node) const noexcept { return price_[node]; }
   [[nodiscard]] std::atomic<std::uint32_t>& slots(std::uint32_t node) const noexcept { return slots_[node]; }

@@ -71,8 +71,8 @@ void Fleet::publish(NodeId node) noexcept {
   const std::uint32_t at = node.value % FleetColumns::block_nodes;
   const FloatPair ours{static_cast<float>(wait_ns_of(row) * 1e-3), static_cast<float>(inflight_of(row))};
   const FloatPair others{static_cast<float>(others_ahead_of(row)), 0.0f};
-  block.store(at, FleetColumns::wait_inflight, pack(ours));
-  block.store(at, FleetColumns::others_ahead, pack(others));
+  block.put(at, FleetColumns::wait_inflight, pack(ours));
+  block.put(at, FleetColumns::others_ahead, pack(others));
   block.announce();
 }
 
@@ -81,7 +81,7 @@ void Fleet::publish_signals(NodeId node) noexcept {
   const NodeCredit& row = columns_.credit(node.value);
   const FloatPair theirs{static_cast<float>(pressure_of(row.last)), static_cast<float>(network_us_of(row))};
   columns_.block(node.value / FleetColumns::block_nodes)
-      .store(node.value % FleetColumns::block_nodes, FleetColumns::pressure_network, pack(theirs));
+      .put(node.value % FleetColumns::block_nodes, FleetColumns::pressure_network, pack(theirs));
 }
 
 void Fleet::reset_credit(NodeId node) noexcept {

@@ -49,11 +49,11 @@ void RouteView::copy_changed() noexcept {
     const Columns::Block& block = fleet_->columns().block(first / block_nodes);
     if (!block.changed(seen_[first / block_nodes])) continue;
     for (std::uint32_t row = 0; row < block_nodes; ++row) {
-      const contracts::FloatPair ours = contracts::unpack(block.load(row, Columns::wait_inflight));
-      const contracts::FloatPair theirs = contracts::unpack(block.load(row, Columns::pressure_network));
+      const contracts::FloatPair ours = contracts::unpack(block.get(row, Columns::wait_inflight));
+      const contracts::FloatPair theirs = contracts::unpack(block.get(row, Columns::pressure_network));
       wait_us_[first + row] = ours.first;
       inflight_[first + row] = ours.second;
-      others_ahead_[first + row] = contracts::unpack(block.load(row, Columns::others_ahead)).first;
+      others_ahead_[first + row] = contracts::unpack(block.get(row, Columns::others_ahead)).first;
       pressure_[first + row] = theirs.first;
       network_us_[first + row] = theirs.second;
     }
