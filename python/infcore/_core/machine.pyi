@@ -1,38 +1,9 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from infcore._core.fleet import Fleet
 
-Shape = tuple[int, float, float]
 Curve = tuple[float, float, float, float]
 Action = tuple[str, int, int | None, int, int, str]
-
-def batching_policies() -> list[str]: ...
-def close_batch(
-    policy: str,
-    now_ns: int,
-    *,
-    n_requests: int,
-    work_sum: float = 0.0,
-    work_max: float = 0.0,
-    earliest_deadline_ns: int | None = None,
-    held_since_ns: int = 0,
-    arrivals_per_s: float = 0.0,
-    max_batch_size: int = 64,
-    delay_ns_max: int = 0,
-    prior: Curve | None = None,
-    observed: Iterable[tuple[int, float, float, float]] = (),
-) -> tuple[int, int]: ...
-
-class Latencies:
-    def __init__(self, max_nodes: int, max_models: int) -> None: ...
-    def set_class(self, node: int, device_class: int) -> None: ...
-    def set_prior(self, model: int, node: int, prior: Curve) -> None: ...
-    def observe(self, model: int, node: int, shape: Shape, service_s: float) -> None: ...
-    def forget(self, node: int) -> None: ...
-    def curve(self, model: int, node: int) -> Curve: ...
-    def service_s(self, model: int, node: int, shape: Shape) -> float: ...
-    def upper_s(self, model: int, node: int, shape: Shape) -> float: ...
-    def is_known(self, model: int, node: int) -> bool: ...
 
 class Machine:
     fleet: Fleet

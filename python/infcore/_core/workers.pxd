@@ -1,6 +1,7 @@
 from libcpp.memory cimport unique_ptr
 
-from infcore._cpp.engine cimport Driver, LatencyTable, WorkBatch
+from infcore._cpp.engine cimport Driver, WorkBatch
+from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.base cimport NodeId
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet

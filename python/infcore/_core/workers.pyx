@@ -7,9 +7,9 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
-from infcore._cpp.engine cimport (Driver, EngineConfig, LatencyTable, ModelConfig, NodeConfig, Stats,
+from infcore._cpp.engine cimport (Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
                                   Wake, WorkBatch)
-from infcore._cpp.latency cimport Curve
+from infcore._cpp.latency cimport Curve, LatencyTable
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.base cimport Clock, ManualClock, as_clock
 from infcore._core.device cimport Timer

@@ -7,7 +7,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
-from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel
+from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport Fleet, RoutingPolicy
 from infcore._cpp.telemetry cimport Histogram
 
@@ -21,16 +21,6 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint64_t require
         ModelId model
         uint16_t tier
-
-
-cdef extern from "<infcore/contracts/latency_table.hpp>" namespace "infcore::contracts" nogil:
-    cdef cppclass LatencyTable:
-        LatencyTable(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
-        void set_class(NodeId, uint32_t) noexcept
-        void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
-        void observe(ModelId, NodeId, const BatchShape&, double) except +infcore_translate
-        void forget(NodeId) noexcept
-        const LatencyModel& at(ModelId, NodeId) noexcept
 
 
 cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch" nogil:
