@@ -252,7 +252,8 @@ class Engine(EngineCore):
             return joined
 
     def _stop_worker(self, slot: _Slot) -> bool:
-        assert slot.thread is not None
+        if slot.thread is None or slot.thread.ident is None:  # interrupted before it began
+            return True
         slot.controls.append(_Call(lambda: None, last=True))
         self._control(slot.node)
         slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))

@@ -1,6 +1,7 @@
 """Which node gets a request: the fleet table and the router over it."""
 
+from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
-from infcore._core.route import Decision, Decisions, Router
+from infcore._core.route import Router
 
 __all__ = ["Decision", "Decisions", "Fleet", "Router"]

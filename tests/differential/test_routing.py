@@ -1,6 +1,9 @@
 """The compiled router decides as the plain Python one, decision by decision and term by term."""
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -171,7 +174,7 @@ class Pair:
 def test_same_decisions(policy, seed, n_nodes):
     pair = Pair(policy, seed, n_nodes)
     steps = [pair.pick] * 8 + [pair.end] * 6 + [pair.signal] * 4 + [pair.advance] * 3 + [pair.change]
-    for _ in range(250 if n_nodes < 40 else 120):
+    for _ in range(600):
         pair.rng.choice(steps)()
     pair.compare_fleet()
     while pair.open:
@@ -186,3 +189,36 @@ def test_same_calls_same_decisions(policy):
         return [pair.router.pick("m", work=float(i % 5)).node for i in range(200)]
 
     assert decisions() == decisions()
+
+
+ISA_PROBE = """
+import hashlib, infcore, numpy as np
+rng = np.random.default_rng(3)
+fleet = infcore.Fleet(clock=infcore.ManualClock())
+for i in range(333):
+    fleet.load_model(fleet.add(f"n{i}", rtt_s=float(rng.random()) * 1e-3, slots=int(rng.integers(1, 4))), "m")
+digest = hashlib.sha256()
+for policy in infcore.Router.policies():
+    router = infcore.Router(fleet, policy=policy)
+    for i in range(0, 333, 2):
+        router.set_prior("m", i, base_s=float(rng.random()) * 1e-2, per_work_s=float(rng.random()) * 1e-3)
+    for i in range(500):
+        fleet.signal(int(rng.integers(333)), gpu=float(rng.random()), queue_wait_s=float(rng.random()) * 1e-2)
+        decision = router.pick("m", work=float(rng.random()) * 9, deadline_s=5e-2, allow_late=True)
+        digest.update(f"{decision.node} {decision.cost_us!r} {decision.feasible}".encode())
+print(digest.hexdigest())
+"""
+
+
+def test_same_bits_on_every_isa():
+    digests = {
+        isa: subprocess.run(
+            [sys.executable, "-c", ISA_PROBE],
+            env=os.environ | {"INFCORE_ISA": isa},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for isa in ("baseline", "avx2", "avx512")
+    }
+    assert len(set(digests.values())) == 1, digests

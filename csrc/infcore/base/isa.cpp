@@ -1,6 +1,7 @@
+#include <infcore/base/isa.hpp>
+
 #include <algorithm>
 #include <cstdlib>
-#include <infcore/base/isa.hpp>
 #include <string_view>
 
 namespace infcore::base {

@@ -1,6 +1,7 @@
+#include <infcore/contracts/latency.hpp>
+
 #include <algorithm>
 #include <cmath>
-#include <infcore/contracts/latency.hpp>
 
 namespace infcore::contracts {
 namespace {

@@ -1,7 +1,8 @@
 #pragma once
+#include <infcore/contracts/batch.hpp>
+
 #include <array>
 #include <cstdint>
-#include <infcore/contracts/batch.hpp>
 
 namespace infcore::contracts {
 

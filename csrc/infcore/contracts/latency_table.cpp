@@ -1,6 +1,7 @@
+#include <infcore/contracts/latency_table.hpp>
+
 #include <algorithm>
 #include <bit>
-#include <infcore/contracts/latency_table.hpp>
 
 namespace infcore::contracts {
 namespace {

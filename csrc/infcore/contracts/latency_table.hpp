@@ -1,7 +1,8 @@
 #pragma once
-#include <cstdint>
 #include <infcore/base/ids.hpp>
 #include <infcore/contracts/latency.hpp>
+
+#include <cstdint>
 #include <memory>
 #include <vector>
 

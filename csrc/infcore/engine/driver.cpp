@@ -157,9 +157,11 @@ void Driver::release(Outbox& outbox, LiveRequest& request) noexcept {
 
 void Driver::deliver(Outbox& outbox) noexcept {
   for (const NodeId node : outbox.called) mailboxes_[node.value]->sleeper.notify();
+  bool look = false;  // somebody's callbacks are to run, and whoever made this step may be busy or without the GIL
   for (const Ended& ended : outbox.ended) {
     Hub& hub = *ended.hub;  // the requests may be gone after the push, the hub not
     if (hub.chain().push_chain(ended.first, ended.last) || hub.fd() < 0) hub.wake();
+    look = look || (hub.fd() < 0 && prompt());
   }
   outbox.called.clear();
   outbox.ended.clear();
@@ -168,7 +170,7 @@ void Driver::deliver(Outbox& outbox) noexcept {
   outbox.n_payload_used = 0;
   // A step may have set an earlier timer than the one that the dispatcher sleeps for. Each side writes its own and then
   // reads the other's, all seq_cst, so that one of them sees both [T1].
-  if (next_timer_ns_.load(std::memory_order_seq_cst) < asleep_until_ns_.load(std::memory_order_seq_cst)) {
+  if (look || next_timer_ns_.load(std::memory_order_seq_cst) < asleep_until_ns_.load(std::memory_order_seq_cst)) {
     dispatcher_.notify();
   }
 }
@@ -183,6 +185,7 @@ bool Driver::dispatch_loop(Hub& threads) noexcept {
     static_cast<void>(dispatcher_.wait(
         [&] {
           return !ingress_.empty() || stopping_.load(std::memory_order_acquire) ||
+                 (prompt() && !threads.chain().empty()) ||
                  next_timer_ns_.load(std::memory_order_seq_cst) < timer_ns;  // [T1]
         },
         until_ns));

@@ -1,7 +1,8 @@
-#include <algorithm>
-#include <bit>
 #include <infcore/base/errors.hpp>
 #include <infcore/route/fleet.hpp>
+
+#include <algorithm>
+#include <bit>
 
 namespace infcore::route {
 namespace {

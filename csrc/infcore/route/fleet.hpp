@@ -1,8 +1,9 @@
 #pragma once
-#include <cstdint>
 #include <infcore/base/clock.hpp>
 #include <infcore/base/ids.hpp>
 #include <infcore/contracts/fleet_columns.hpp>
+
+#include <cstdint>
 #include <limits>
 #include <mutex>
 #include <string>
@@ -113,7 +114,8 @@ class Fleet {
   void clear_sets(NodeId node) noexcept;
   std::uint32_t kind_id_of(const std::string& kind, NodeId node) const noexcept;
   void reset_credit(NodeId node) noexcept;
-  void publish(std::uint32_t node) noexcept;
+  void publish(NodeId node) noexcept;
+  void publish_signals(NodeId node) noexcept;
 
   contracts::FleetColumns columns_;
   mutable std::mutex membership_;

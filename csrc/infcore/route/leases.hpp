@@ -1,7 +1,8 @@
 #pragma once
+#include <infcore/base/clock.hpp>
+
 #include <algorithm>
 #include <cstdint>
-#include <infcore/base/clock.hpp>
 #include <vector>
 
 namespace infcore::route {

@@ -1,7 +1,8 @@
 #pragma once
-#include <cstdint>
 #include <infcore/base/clock.hpp>
 #include <infcore/base/ids.hpp>
+
+#include <cstdint>
 
 namespace infcore::route {
 

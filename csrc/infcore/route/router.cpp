@@ -1,7 +1,8 @@
-#include <array>
-#include <atomic>
 #include <infcore/base/errors.hpp>
 #include <infcore/route/router.hpp>
+
+#include <array>
+#include <atomic>
 #include <limits>
 #include <string>
 

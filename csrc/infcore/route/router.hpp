@@ -1,7 +1,8 @@
 #pragma once
-#include <cstdint>
 #include <infcore/route/leases.hpp>
 #include <infcore/route/routing_policy.hpp>
+
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>

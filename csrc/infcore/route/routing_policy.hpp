@@ -1,6 +1,7 @@
 #pragma once
-#include <cstdint>
 #include <infcore/route/route_view.hpp>
+
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>

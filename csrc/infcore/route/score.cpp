@@ -1,7 +1,8 @@
-#include <array>
-#include <cstddef>
 #include <infcore/base/isa.hpp>
 #include <infcore/route/score.hpp>
+
+#include <array>
+#include <cstddef>
 #include <limits>
 
 namespace infcore::route {
@@ -48,16 +49,18 @@ template <class ValueOf>
   const float* __restrict const per_work_us = columns.per_work_us;
   const float* __restrict const tail = columns.tail;
   const ScoreQuery q = query;
-  return least_body(mask, n_nodes, cost_us, [=](std::size_t i) __attribute__((always_inline)) {
-    const NodeScore node = NodeScore::of(
-        {wait_us[i], others_ahead[i], pressure[i], network_us[i], fixed_us[i], per_work_us[i], tail[i]}, q.work);
-    return node.upper_us > q.budget_us ? none : node.cost_us;
-  });
+  return least_body(
+      mask, n_nodes, cost_us, [=](std::size_t i) __attribute__((always_inline)) {
+        const NodeScore node = NodeScore::of(
+            {wait_us[i], others_ahead[i], pressure[i], network_us[i], fixed_us[i], per_work_us[i], tail[i]}, q.work);
+        return node.upper_us > q.budget_us ? none : node.cost_us;
+      });
 }
 
 [[gnu::always_inline]] inline Least column_body(const float* __restrict column, const std::uint64_t* mask,
                                                 std::uint32_t n_nodes, float* passing) noexcept {
-  return least_body(mask, n_nodes, passing, [=](std::size_t i) __attribute__((always_inline)) { return column[i]; });
+  return least_body(
+      mask, n_nodes, passing, [=](std::size_t i) __attribute__((always_inline)) { return column[i]; });
 }
 
 // One copy of the loops for each ISA. None has fma among its targets, so no compiler can fuse, and all agree to the

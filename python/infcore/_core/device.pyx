@@ -8,17 +8,13 @@ cimport numpy as cnp
 import numpy
 
 from infcore._cpp.device cimport (EmulatedTimer, PadLayout, RowSource, RowSpan, byte, cu_seqlens_of, dims_max_of, max_item_bytes, max_rank,
-                                  pack_rows, packed_steps, pad_rows)
+                                  nogil_bytes_min, pack_rows, packed_steps, pad_rows)
 
 from infcore._cpp.latency cimport BatchShape, Curve
 
 from infcore.errors import InvalidArgument, InvalidType
 
 cnp.import_array()
-
-# Only a copy at least this large gives the GIL up: taking it back may cost another thread's whole switch interval
-# (5 ms by default), far more than a smaller copy holds the others up.
-cdef size_t nogil_bytes_min = 256 * 1024
 
 
 cdef class Rows:

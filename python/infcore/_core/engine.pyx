@@ -49,7 +49,7 @@ cdef class EngineCore(Workers):
         future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key, require)
         future.loop = loop
         future.arrivals = self.live.of_loop(loop)
-        self._push(future, self.live.deferring and loop is self.live.last_loop)
+        self._push(future, future.arrivals.deferring)
         return future
 
     cdef Future begin(self, object model, object inputs, object work, object version, object tenant, object tier,

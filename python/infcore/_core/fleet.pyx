@@ -77,17 +77,22 @@ cdef class Fleet:
     Raises     InvalidArgument, InvalidType; ForkedProcess from every method after a fork
     """
 
+    def __cinit__(self):
+        self.built_under = 0xFFFFFFFF
+
     def __init__(self, *, shared=None, max_nodes=1024, clock=None):
         if shared is not None:
             raise InvalidArgument(f"shared is {shared!r}; allowed: None (memory of this process)")
         cdef uint32_t n = whole("max_nodes", max_nodes, 1, 1 << 20)
         self.clock = as_clock(clock)
         self.model_ids = {}
-        self.built_under = fork_generation()
         self.c_obj.reset(new CppFleet(n))
+        self.built_under = fork_generation()
 
     cdef int check_alive(self) except -1:
         if self.built_under != fork_generation():
+            if self.c_obj.get() == NULL:
+                raise InvalidType("Fleet.__init__ was not called")
             check_not_forked(self.built_under, "Fleet")
         return 0
 

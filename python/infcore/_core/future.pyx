@@ -7,6 +7,8 @@ cimport cython
 from cpython.ref cimport Py_DECREF
 from libcpp cimport bool as cbool
 
+from contextvars import copy_context
+
 from infcore._cpp.base cimport seconds
 from infcore._cpp.engine cimport ActionKind, LiveState, Reason, state_of, wait_ended
 from infcore._core.live cimport Pending
@@ -76,13 +78,14 @@ cdef class Future(Pending):
         if self.resolved:
             return 0
         self.resolved = True
+        if state_of(self.c) == LiveState.cancelled:  # the engine may still be writing the rest
+            self.error = self._make_cancelled_error()
+            return 0
         if self.c.payload != NULL:
             payload = <object>self.c.payload
             self.c.payload = NULL
             Py_DECREF(payload)
-        if state_of(self.c) == LiveState.cancelled:
-            self.error = self._make_cancelled_error()
-        elif self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
+        if self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
             self.value = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
         else:
             self.error = self._error(payload)
@@ -194,6 +197,8 @@ cdef class Future(Pending):
 
     def add_done_callback(self, fn, *, context=None):
         """Call fn(self) once it has ended: on its loop, or on the thread that notices (futures of submit)."""
+        if context is None and self.loop is not None:
+            context = copy_context()
         if state_of(self.c) != LiveState.pending:
             if self.loop is not None:
                 self.loop.call_soon(fn, self, context=context)
@@ -204,6 +209,8 @@ cdef class Future(Pending):
             self.context = context
             if self.loop is None:
                 self.live.c_obj.get().add_prompt(1)
+                if state_of(self.c) != LiveState.pending:  # it ended before anybody was told to be prompt
+                    self.live.threads.drain()
         elif self.more_callbacks is None:
             self.more_callbacks = [(fn, context)]
         else:

@@ -8,9 +8,7 @@ cdef class Live:
     cdef unique_ptr[Driver] c_obj
     cdef Arrivals threads          # where completions for threads arrive
     cdef dict loops                # event loop -> Arrivals
-    cdef object last_loop
-    cdef Arrivals last_arrivals
-    cdef bint deferring            # inside a loop's drain: the dispatcher is told once, at its end
+    cdef Arrivals last_arrivals    # of the loop that submitted last
     cdef public dict node_names    # id -> device name
     cdef Arrivals of_loop(self, object loop)
 
@@ -20,6 +18,7 @@ cdef class Arrivals:
     cdef Hub* hub
     cdef Live live
     cdef object loop
+    cdef bint deferring            # inside its loop's drain: the dispatcher is told once, at its end
     cdef int drain(self) except -1
 
 

@@ -13,15 +13,16 @@ cdef class Live:
 
     cdef Arrivals of_loop(self, object loop):
         """The hub of an event loop. Hubs of closed loops are used again: there are never more than loops at once."""
-        cdef Arrivals arrivals
-        if loop is self.last_loop:
-            return self.last_arrivals
+        cdef Arrivals arrivals = self.last_arrivals
+        if arrivals is not None and arrivals.loop is loop:
+            return arrivals
         arrivals = self.loops.get(loop)
         if arrivals is None:
             for known in list(self.loops):
                 if known.is_closed():
-                    arrivals = self.loops.pop(known)
-                    break
+                    arrivals = self.loops.pop(known, None)  # None: another thread's loop was quicker
+                    if arrivals is not None:
+                        break
             if arrivals is None:
                 arrivals = Arrivals.__new__(Arrivals)
                 arrivals.live = self
@@ -29,7 +30,6 @@ cdef class Live:
             arrivals.loop = loop
             loop.add_reader(arrivals.hub.fd(), arrivals.on_ready)
             self.loops[loop] = arrivals
-        self.last_loop = loop
         self.last_arrivals = arrivals
         return arrivals
 
@@ -40,8 +40,10 @@ cdef class Live:
                 loop.call_soon_threadsafe((<Arrivals>arrivals).leave)
             elif not loop.is_closed():
                 (<Arrivals>arrivals).leave()
+            else:
+                (<Arrivals>arrivals).drain()
         self.loops = {}
-        self.last_loop = self.last_arrivals = None
+        self.last_arrivals = None
 
     def drain_threads(self):
         self.threads.drain()
@@ -52,11 +54,11 @@ cdef class Arrivals:
     def on_ready(self):
         """The loop's reader: everything that ended since the last time."""
         self.hub.clear()
-        self.live.deferring = True
+        self.deferring = True
         try:
             self.drain()
         finally:
-            self.live.deferring = False
+            self.deferring = False
             with nogil:
                 self.live.c_obj.get().flush()
 

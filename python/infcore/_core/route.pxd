@@ -1,20 +1,9 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 from libcpp.memory cimport unique_ptr
-from libcpp.vector cimport vector
 
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet
-from infcore._cpp.route cimport Decision as CppDecision, PickOptions, RouteQuery, Router as CppRouter
-
-
-cdef class Decisions:
-    cdef vector[CppDecision] c_obj  # never resized once pick_many has filled it
-
-
-cdef class Decision:
-    cdef CppDecision own
-    cdef CppDecision* c_obj  # &own, or an element of `row_of`
-    cdef Decisions row_of
+from infcore._cpp.route cimport PickOptions, RouteQuery, Router as CppRouter
 
 
 cdef class Router:

@@ -1,118 +1,30 @@
 """The router's border: checks a request, crosses once, boxes the decision."""
 import numpy as np
 
-cimport cython
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
 from infcore._core.base cimport as_clock, finite, now_of, until_ns
+from infcore._core.decision cimport Decision, Decisions
 from infcore._core.fleet cimport Fleet, whole
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
 from infcore._cpp.latency cimport Curve
-from infcore._cpp.route cimport (Decision as CppDecision, Explanation, Filtered, PickOptions, RouteQuery,
+from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
                                  Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
 
-
-@cython.final
-@cython.freelist(64)
-@cython.no_gc
-cdef class Decision:
-    """Where a request goes, what that was predicted to cost, and the credit it holds until done or cancel."""
-
-    def __init__(self):
-        raise InvalidType("a Decision is made by Router.pick")
-
-    @property
-    def node(self) -> int:
-        """The node's id in the fleet."""
-        return self.c_obj.node.value
-
-    @property
-    def cost_us(self) -> float:
-        """What nodes were compared by: wait + service + load + network in microseconds, summed in float32."""
-        return self.c_obj.terms.cost_us
-
-    @property
-    def wait_s(self) -> float:
-        """Predicted seconds before the node starts on it."""
-        return self.c_obj.terms.wait_us * 1e-6
-
-    @property
-    def service_s(self) -> float:
-        """Predicted seconds of service: what is reserved on the node."""
-        return self.c_obj.terms.service_us * 1e-6
-
-    @property
-    def load_s(self) -> float:
-        """Seconds added for a node whose processors or memory are nearly full."""
-        return self.c_obj.terms.load_us * 1e-6
-
-    @property
-    def network_s(self) -> float:
-        """Seconds on the way: round trip, a busy link, packets lost."""
-        return self.c_obj.terms.network_us * 1e-6
-
-    @property
-    def saving_s(self) -> float:
-        """Seconds saved by what the node holds of the prefix: none before there is a prefix index."""
-        return 0.0
-
-    @property
-    def price_usd(self) -> float:
-        """US dollars: predicted service at the node's price per hour."""
-        return self.c_obj.price_usd
-
-    @property
-    def feasible(self) -> bool:
-        """Whether the deadline, if any, is met at the upper quantile of the service time."""
-        return self.c_obj.feasible
-
-    def __repr__(self) -> str:
-        return f"<infcore.Decision: node {self.node}, {self.cost_us:.6g} us>"
+cdef object _tier_0 = 0  # the default, so that it needs no conversion
 
 
-@cython.final
-cdef class Decisions:
-    """The decisions of one pick_many, in order: a sequence of Decision, and columns.
-
-    node is uint32, feasible is bool, the other columns are float64, all of shape (len,).
-    """
-
-    def __init__(self):
-        raise InvalidType("Decisions are made by Router.pick_many")
-
-    def __len__(self) -> int:
-        return self.c_obj.size()
-
-    def __getitem__(self, index):
-        cdef Py_ssize_t n = self.c_obj.size()
-        cdef Py_ssize_t i = whole("index", index, -n, n) if n else 0
-        if i < 0:
-            i += n
-        if i >= n:
-            raise IndexError(f"index is {index}; allowed: {-n} to {n - 1}")
-        cdef Decision decision = Decision.__new__(Decision)
-        decision.row_of = self
-        decision.c_obj = &self.c_obj[i]
-        return decision
-
-    def _column(self, name, dtype):
-        return np.array([getattr(decision, name) for decision in self], dtype=dtype)
-
-    node = property(lambda self: self._column("node", np.uint32))
-    cost_us = property(lambda self: self._column("cost_us", np.float64))
-    wait_s = property(lambda self: self._column("wait_s", np.float64))
-    service_s = property(lambda self: self._column("service_s", np.float64))
-    load_s = property(lambda self: self._column("load_s", np.float64))
-    network_s = property(lambda self: self._column("network_s", np.float64))
-    saving_s = property(lambda self: self._column("saving_s", np.float64))
-    price_usd = property(lambda self: self._column("price_usd", np.float64))
-    feasible = property(lambda self: self._column("feasible", np.bool_))
-
-    def __repr__(self) -> str:
-        return f"<infcore.Decisions: {len(self)}>"
+cdef inline double at_least_0(str field, object value) except? -1.0:
+    cdef double x
+    if type(value) is float:
+        x = <double>value
+        if x >= 0.0 and x < INFINITY:
+            return x
+    return finite(field, value, 0.0)
 
 
 cdef class Router:
@@ -126,6 +38,9 @@ cdef class Router:
     Cost     pick is O(nodes): one pass over float32 columns
     """
 
+    def __cinit__(self):
+        self.built_under = 0xFFFFFFFF
+
     def __init__(self, fleet, *, policy="fastest_finish", seed=0, clock=None, **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
@@ -136,9 +51,9 @@ cdef class Router:
         if policy_options:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options, {policy} has none")
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
-        self.built_under = fork_generation()
         self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
                                        <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF)))
+        self.built_under = fork_generation()
 
     @staticmethod
     def policies() -> list:
@@ -168,6 +83,8 @@ cdef class Router:
 
     cdef int check_alive(self) except -1:
         if self.built_under != fork_generation():
+            if self.c_obj.get() == NULL:
+                raise InvalidType("Router.__init__ was not called")
             check_not_forked(self.built_under, "Router")
         return 0
 
@@ -193,12 +110,17 @@ cdef class Router:
         if blocks is not None:
             raise InvalidArgument(f"blocks is {type(blocks).__name__}; allowed: None (no policy reads prefixes yet)")
         query.model.value = self.model_of(model)
-        query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
-        query.now_ns = now_of(self.clock, now_s)
-        query.deadline_ns = until_ns("deadline_s", deadline_s, query.now_ns)
-        query.require = 0 if require is None else self.fleet.require_bits(require)
-        options.allow_late = bool(allow_late)
-        options.lease_end_ns = until_ns("lease_s", lease_s, query.now_ns)
+        if tier is not _tier_0:
+            query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
+        query.now_ns = self.clock.now_ns() if now_s is None else now_of(self.clock, now_s)
+        if deadline_s is not None:
+            query.deadline_ns = until_ns("deadline_s", deadline_s, query.now_ns)
+        if require is not None:
+            query.require = self.fleet.require_bits(require)
+        if allow_late is not False:
+            options.allow_late = bool(allow_late)
+        if lease_s is not None:
+            options.lease_end_ns = until_ns("lease_s", lease_s, query.now_ns)
         return 0
 
     def pick(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
@@ -215,10 +137,9 @@ cdef class Router:
         """
         cdef RouteQuery query
         cdef PickOptions options
-        query.work = finite("work", work, 0.0)
+        query.work = at_least_0("work", work)
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
         cdef Decision decision = Decision.__new__(Decision)
-        decision.c_obj = &decision.own
         self.c_obj.get().pick(query, options, decision.own)
         return decision
 
@@ -256,14 +177,16 @@ cdef class Router:
         if type(decision) is Decision:
             one = decision
             return self.c_obj.get().done(
-                one.c_obj[0], bool(ok), 0.0 if service_s is None else finite("service_s", service_s, 0.0), now_ns)
+                one.c_obj[0], bool(ok), 0.0 if service_s is None else at_least_0("service_s", service_s), now_ns)
         if type(decision) is not Decisions:
             raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
         many = decision
         cdef size_t n = many.c_obj.size()
         cdef const_doubles span = const_doubles()
         if service_s is not None and n:
-            each = numbers("service_s", np.broadcast_to(np.asarray(service_s, np.float64), n))
+            each = numbers("service_s", np.full(n, service_s) if np.ndim(service_s) == 0 else service_s)
+            if <size_t>each.shape[0] != n:
+                raise InvalidArgument(f"service_s has {each.shape[0]} figures; allowed: one, or one for each of {n}")
             span = const_doubles(&each[0], n)
         return self.c_obj.get().done_many(decision_span(many.c_obj.data(), n), bool(ok), span, now_ns) > 0
 
@@ -290,7 +213,7 @@ cdef class Router:
         cdef PickOptions options
         cdef vector[Explanation] explanations
         cdef NodeId id
-        query.work = finite("work", work, 0.0)
+        query.work = at_least_0("work", work)
         if isinstance(model, str) and model not in self.fleet.model_ids:
             return [{"node": int(row["id"]), "name": str(row["name"]), "cost_us": None, "terms": {},
                      "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]

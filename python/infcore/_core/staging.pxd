@@ -14,6 +14,7 @@ cdef class TensorLayout:
     cdef bint ragged
     cdef int64_t dims[8]           # -1: ragged
     cdef PadLayout layout
+    cdef bint holds(self, cnp.ndarray array)
 
 
 cdef class ModelSpec:

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
-from infcore._cpp.device cimport RowSpan, byte, dims_max_of, max_rank, pad_rows
+from infcore._cpp.device cimport RowSpan, byte, dims_max_of, max_rank, nogil_bytes_min, pad_rows
 from infcore._cpp.engine cimport LiveRequest
 
 import numpy as np
@@ -33,10 +33,6 @@ cdef extern from *:
     cnp.ndarray infcore_view(object dtype, int rank, const cnp.npy_intp* dims, const cnp.npy_intp* strides, void* data,
                              int flags, object base)
 
-# Below this, copying under the GIL is cheaper than handing the GIL over and waiting for it again (up to 5 ms where a
-# busy thread has it). Measured: see DECISIONS.md.
-cdef enum:
-    bytes_worth_a_handover = 64 * 1024
 cdef int64_t alignment = 64
 
 
@@ -60,6 +56,12 @@ cdef class TensorLayout:
             self.layout.dims_max[i] = self.dims[i]
         pad = np.array(spec.pad_value, dtype=spec.dtype).tobytes()
         memcpy(self.layout.pad_item, <const char*>pad, spec.dtype.itemsize)
+
+    cdef bint holds(self, cnp.ndarray array):
+        """Whether the array is of this dtype: long and long long are two type numbers of one dtype."""
+        cdef int num = cnp.PyArray_TYPE(array)
+        return ((num == self.type_num or cnp.PyArray_EquivTypenums(num, self.type_num))
+                and cnp.PyArray_ISNOTSWAPPED(array))
 
     def describe(self):
         return f"{self.dtype.name} of shape {tuple(None if d < 0 else d for d in self.dims[:self.rank])}"
@@ -107,7 +109,7 @@ cdef class ModelSpec:
                 raise InvalidType(f"inputs[{t.name!r}] of model {self.name!r} is {type(<object>found).__name__}; "
                                   f"allowed: an ndarray, {t.describe()}")
             array = <cnp.ndarray>found
-            if cnp.PyArray_TYPE(array) != t.type_num or not cnp.PyArray_ISNOTSWAPPED(array):
+            if not t.holds(array):
                 raise InvalidType(f"inputs[{t.name!r}] of model {self.name!r} is {array.dtype}; allowed: {t.describe()}")
             if cnp.PyArray_NDIM(array) != t.rank:
                 self._wrong_shape(t, array)
@@ -195,7 +197,7 @@ cdef class Staging:
             owner = self._memory(i, n_bytes)
             data = <char*>cnp.PyArray_DATA(owner)
             data += (alignment - <int64_t><size_t>data % alignment) % alignment
-            if n_bytes > bytes_worth_a_handover:
+            if n_bytes >= nogil_bytes_min:
                 with nogil:
                     pad_rows(RowSpan(self.rows.data(), self.rows.size()), t.layout, <byte*>data)
             else:
@@ -234,7 +236,7 @@ cdef class Staging:
                 raise DeviceError(f"{who}: output {t.name!r} is "
                                   f"{'missing' if found is None else type(found).__name__}; allowed: an ndarray")
             array = <cnp.ndarray>found
-            if cnp.PyArray_TYPE(array) != t.type_num:
+            if not t.holds(array):
                 raise DeviceError(f"{who}: output {t.name!r} is {found.dtype}; allowed: {t.dtype}")
             fits = cnp.PyArray_NDIM(array) == t.rank + 1 and cnp.PyArray_DIM(array, batch_axis) == n_requests
             if fits:

@@ -3,6 +3,12 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from infcore._cpp.latency cimport BatchShape, Curve
 
 
+# Only a copy at least this large gives the GIL up: taking it back may cost another thread's whole switch interval
+# (5 ms by default), far more than a smaller copy holds the others up.
+cdef enum:
+    nogil_bytes_min = 256 * 1024
+
+
 cdef extern from * nogil:
     """
     #include <infcore/device/packer.hpp>

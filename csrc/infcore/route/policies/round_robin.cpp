@@ -4,8 +4,9 @@
 // Source: folklore; as in nginx's default upstream method without weights.
 // Differs: one cursor per model, so that two models sent alternately do not each end on half of the nodes.
 // Cost: O(nodes / 64) words. Tunables: none.
-#include <array>
 #include <infcore/route/routing_policy.hpp>
+
+#include <array>
 
 namespace infcore::route {
 namespace {

@@ -1,0 +1,144 @@
+"""Router: one decision from Python (pick, then done) by policy and number of nodes, beside what it replaces.
+
+A group per number of nodes. Rows: the floor (two C method calls that do nothing of it), the ten lines of Python that
+servers write by hand, each policy. The group "asked for" has a row for each thing that pick or done can be asked for;
+it unpacks its keywords, so its rows compare with each other only. No row asserts a time.
+"""
+
+import numpy as np
+import pytest
+
+import infcore
+
+N_NODES = [4, 64, 1024]
+MODEL = "m"
+
+
+def fleet_of(n_nodes):
+    fleet = infcore.Fleet(max_nodes=max(N_NODES))
+    for i in range(n_nodes):
+        fleet.load_model(fleet.add(f"n{i}", rtt_s=1e-5 * (i * 7 % 9), slots=1 + i % 3), MODEL)
+    return fleet
+
+
+def router_of(n_nodes, policy="fastest_finish"):
+    router = infcore.Router(fleet_of(n_nodes), policy=policy)
+    for node in range(n_nodes):
+        router.set_prior(MODEL, node, base_s=1e-3 * (2 + node * 31 % 13), per_work_s=1e-5 * (1 + node * 17 % 11))
+    return router
+
+
+class ByHand:
+    """Least outstanding as a dict and min(): what a small gateway has."""
+
+    def __init__(self, n_nodes):
+        self.inflight = dict.fromkeys(range(n_nodes), 0)
+
+    def pick(self):
+        node = min(self.inflight, key=self.inflight.__getitem__)
+        self.inflight[node] += 1
+        return node
+
+    def done(self, node):
+        self.inflight[node] -= 1
+
+
+@pytest.mark.parametrize("n_nodes", N_NODES)
+@pytest.mark.parametrize("policy", infcore.Router.policies())
+def test_pick_and_done(benchmark, policy, n_nodes):
+    benchmark.group = f"one decision, {n_nodes} nodes"
+    router = router_of(n_nodes, policy)
+
+    def decide():
+        decision = router.pick(MODEL, work=3.0)
+        router.done(decision, ok=False)  # releases and does not learn
+        return decision
+
+    decision = benchmark(decide)
+    assert 0 <= decision.node < n_nodes
+    assert router.done(decision) is False
+    assert router.pick(MODEL, work=3.0).wait_s == 0.0  # no credit is left behind
+
+
+@pytest.mark.parametrize("n_nodes", N_NODES)
+def test_floor(benchmark, n_nodes):
+    benchmark.group = f"one decision, {n_nodes} nodes"
+    nodes = dict.fromkeys(range(n_nodes))
+
+    def two_calls():
+        nodes.get(MODEL)
+        return nodes.get(MODEL, False)
+
+    assert benchmark(two_calls) is False
+
+
+@pytest.mark.parametrize("n_nodes", N_NODES)
+def test_by_hand(benchmark, n_nodes):
+    benchmark.group = f"one decision, {n_nodes} nodes"
+    by_hand = ByHand(n_nodes)
+
+    def decide():
+        node = by_hand.pick()
+        by_hand.done(node)
+        return node
+
+    assert benchmark(decide) == 0
+    assert not any(by_hand.inflight.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "pick", "done"),
+    [
+        ("nothing", {}, {"ok": False}),
+        ("now_s", {"now_s": 1.0}, {"ok": False, "now_s": 1.0}),
+        ("a deadline", {"deadline_s": 60.0}, {"ok": False}),
+        ("a lease", {"lease_s": 1e-4}, {"ok": False}),
+        ("a label", {"require": {"location": "cloud"}}, {"ok": False}),
+        ("to learn", {}, {"service_s": 2e-3}),
+    ],
+)
+def test_asked_for(benchmark, asked, pick, done):
+    benchmark.group = "one decision, fastest_finish, 64 nodes, asked for"
+    benchmark.name = asked
+    router = router_of(64)
+
+    def decide():
+        decision = router.pick(MODEL, work=3.0, **pick)
+        router.done(decision, **done)
+        return decision
+
+    assert benchmark(decide).feasible
+
+
+def test_pick_many(benchmark):
+    benchmark.group = "1,000 decisions at once, fastest_finish, 64 nodes"
+    router, work = router_of(64), np.ones(1000)
+
+    def decide():
+        decisions = router.pick_many(MODEL, work)
+        assert router.done(decisions, ok=False)
+        return decisions
+
+    assert len(np.unique(benchmark(decide).node)) > 1
+
+
+@pytest.mark.parametrize("shape", ["one", "all terms"])
+def test_latency_model(benchmark, shape):
+    """One observation: of a single shape, or of ragged batches, where terms must be told apart."""
+    from infcore._core.latency import LatencyModel
+
+    benchmark.group = "latency model, one observation"
+    model, rng = LatencyModel(), np.random.default_rng(1)
+    batches = [(1, 3.0, 3.0)] if shape == "one" else [
+        (len(works), float(works.sum()), float(works.max()))
+        for works in (rng.lognormal(3.0, 0.8, rng.integers(1, 33)) for _ in range(64))
+    ]  # fmt: skip
+    batches = [(*batch, 2e-3 + 1e-4 * batch[0] + 1e-5 * batch[1]) for batch in batches]
+
+    def observe():
+        for batch in batches:
+            model.observe(*batch)
+
+    benchmark(observe)
+    benchmark.extra_info["observations per call"] = len(batches)
+    assert model.service_s(*batches[0][:3]) == pytest.approx(batches[0][3], rel=0.01)

@@ -1,0 +1,45 @@
+#pragma once
+#include <infcore/base/align.hpp>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+namespace infcore::contracts {
+
+/// A block of rows that some threads write and others keep a copy of. A reader asks one counter whether anything has
+/// changed since it last looked, and copies the rows only if so; it never waits, and no change is lost on it.
+///
+/// Any number of writers and readers; writers of one row exclude each other (RowLock). Wait-free on both sides. A copy
+/// made while a writer is at work may mix a row's old and new words; the counter then moves again, so the next look
+/// copies it whole. Words are 64 bits, all relaxed: order comes from the counter alone.
+template <std::uint32_t n_rows, std::uint32_t n_words, template <class> class Atom = std::atomic>
+class alignas(base::false_sharing_bytes) PublishedBlock {
+ public:
+  void put(std::uint32_t row, std::uint32_t word, std::uint64_t value) noexcept {
+    words_[word][row].store(value, std::memory_order_relaxed);  // relaxed: announce() orders it
+  }
+  /// After the stores of a change.
+  void announce() noexcept {
+    // release [F1]: whoever sees this count sees the stores before it. A read-modify-write, so that it also carries on
+    // what writers of other rows released.
+    changes_.fetch_add(1, std::memory_order_release);
+  }
+
+  /// Whether there is something that a reader who saw `seen` has not; if so, the words may be read, `seen` is moved.
+  [[nodiscard]] bool changed(std::uint32_t& seen) const noexcept {
+    const std::uint32_t now = changes_.load(std::memory_order_acquire);  // acquire [F1]
+    if (now == seen) return false;
+    seen = now;
+    return true;
+  }
+  [[nodiscard]] std::uint64_t get(std::uint32_t row, std::uint32_t word) const noexcept {
+    return words_[word][row].load(std::memory_order_relaxed);  // relaxed: changed() orders it
+  }
+
+ private:
+  Atom<std::uint32_t> changes_{};
+  std::array<std::array<Atom<std::uint64_t>, n_rows>, n_words> words_{};
+};
+
+}  // namespace infcore::contracts

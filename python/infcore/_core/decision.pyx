@@ -1,0 +1,111 @@
+"""What a pick comes to: one decision with its credit, or a column of them."""
+import numpy as np
+
+cimport cython
+
+from infcore._core.fleet cimport whole
+
+from infcore.errors import InvalidType
+
+
+@cython.final
+@cython.freelist(64)
+@cython.no_gc
+cdef class Decision:
+    """Where a request goes, what that was predicted to cost, and the credit it holds until done or cancel."""
+
+    def __cinit__(self):
+        self.c_obj = &self.own
+
+    def __init__(self):
+        raise InvalidType("a Decision is made by Router.pick")
+
+    @property
+    def node(self) -> int:
+        """The node's id in the fleet."""
+        return self.c_obj.node.value
+
+    @property
+    def cost_us(self) -> float:
+        """What nodes were compared by: wait + service + load + network in microseconds, summed in float32."""
+        return self.c_obj.terms.cost_us
+
+    @property
+    def wait_s(self) -> float:
+        """Predicted seconds before the node starts on it."""
+        return self.c_obj.terms.wait_us * 1e-6
+
+    @property
+    def service_s(self) -> float:
+        """Predicted seconds of service: what is reserved on the node."""
+        return self.c_obj.terms.service_us * 1e-6
+
+    @property
+    def load_s(self) -> float:
+        """Seconds added for a node whose processors or memory are nearly full."""
+        return self.c_obj.terms.load_us * 1e-6
+
+    @property
+    def network_s(self) -> float:
+        """Seconds on the way: round trip, a busy link, packets lost."""
+        return self.c_obj.terms.network_us * 1e-6
+
+    @property
+    def saving_s(self) -> float:
+        """Seconds saved by what the node holds of the prefix: none before there is a prefix index."""
+        return 0.0
+
+    @property
+    def price_usd(self) -> float:
+        """US dollars: predicted service at the node's price per hour."""
+        return self.c_obj.price_usd
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the deadline, if any, is met at the upper quantile of the service time."""
+        return self.c_obj.feasible
+
+    def __repr__(self) -> str:
+        return f"<infcore.Decision: node {self.node}, {self.cost_us:.6g} us>"
+
+
+@cython.final
+cdef class Decisions:
+    """The decisions of one pick_many, in order: a sequence of Decision, and columns.
+
+    node is uint32, feasible is bool, the other columns are float64, all of shape (len,).
+    """
+
+    def __init__(self):
+        raise InvalidType("Decisions are made by Router.pick_many")
+
+    def __len__(self) -> int:
+        return self.c_obj.size()
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t n = self.c_obj.size()
+        cdef Py_ssize_t i = whole("index", index, -n, n) if n else 0
+        if i < 0:
+            i += n
+        if i >= n:
+            raise IndexError(f"index is {index}; allowed: {-n} to {n - 1}")
+        cdef Decision decision = Decision.__new__(Decision)
+        decision.row_of = self
+        decision.c_obj = &self.c_obj[i]
+        return decision
+
+    def _column(self, name, dtype):
+        return np.array([getattr(decision, name) for decision in self], dtype=dtype)
+
+    node = property(lambda self: self._column("node", np.uint32))
+    cost_us = property(lambda self: self._column("cost_us", np.float64))
+    wait_s = property(lambda self: self._column("wait_s", np.float64))
+    service_s = property(lambda self: self._column("service_s", np.float64))
+    load_s = property(lambda self: self._column("load_s", np.float64))
+    network_s = property(lambda self: self._column("network_s", np.float64))
+    saving_s = property(lambda self: self._column("saving_s", np.float64))
+    price_usd = property(lambda self: self._column("price_usd", np.float64))
+    feasible = property(lambda self: self._column("feasible", np.bool_))
+
+    def __repr__(self) -> str:
+        return f"<infcore.Decisions: {len(self)}>"

@@ -1,0 +1,43 @@
+"""What the harness needs of an engine and of a fleet: its border to infcore, and to the tests' own fleet."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from infcore.profiling.suite import DeviceSpec, ModelLoad
+
+Inputs = Mapping[str, Any]
+Outputs = Mapping[str, Any]
+
+
+class Future(Protocol):
+    """A request under way. end_s is on time.monotonic()'s scale; device names the one that answered."""
+
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def end_s(self) -> float | None: ...
+    def done(self) -> bool: ...
+    def result(self, timeout_s: float | None = None) -> Outputs: ...
+    def cancel(self) -> bool: ...
+
+
+class Engine(Protocol):
+    """infcore.Engine, as far as the harness uses it."""
+
+    def submit(self, model: str, inputs: Inputs, *, tier: int = 0, deadline_s: float | None = None) -> Future: ...
+    def stats(self) -> Mapping[str, Any]: ...
+
+
+class Fleet(Protocol):
+    """A suite's models and devices, ready to serve: examples are made, sessions are open."""
+
+    @property
+    def models(self) -> Sequence[ModelLoad]: ...
+    @property
+    def devices(self) -> Sequence[DeviceSpec]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def examples(self, model: str) -> Sequence[Inputs]: ...
+    def check(self, model: str, example: int, outputs: Outputs) -> bool: ...
+    def engine(self, policy: str) -> AbstractContextManager[Engine]: ...

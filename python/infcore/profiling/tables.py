@@ -1,0 +1,131 @@
+"""The tables of `infcore bench` as plain text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Below this many samples p99.9 rests on fewer than one of them, and is marked.
+P999_SAMPLES = 1000
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Milliseconds with three digits; a dash for None."""
+    if seconds is None:
+        return "-"
+    value = seconds * 1e3
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with that many digits behind the point; a dash for None."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """A part of 1 as per cent."""
+    return "-" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def dollars(value: float | None) -> str:
+    """US dollars with three significant digits, never in powers of ten."""
+    if value is None:
+        return "-"
+    if value <= 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def times(value: float | None) -> str:
+    """A ratio."""
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def render(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with the first column left, the others right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        return "  ".join([first, *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))])
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(head), rule, *(line(row) for row in rows)])
+
+
+def _quantiles(latency_s: Mapping[str, Any], samples: int) -> list[str]:
+    mark = "~" if samples < P999_SAMPLES and latency_s["p999"] is not None else ""
+    return [*(milliseconds(latency_s[q]) for q in ("p50", "p90", "p99")), mark + milliseconds(latency_s["p999"])]
+
+
+def device_table(row: Mapping[str, Any]) -> str:
+    """One policy's devices, and their sum."""
+    head = ["device", "requests", "req/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "busy", "batch", "$/1k"]
+    rows = [
+        [
+            device["name"] + (" (emulated)" if device["emulated"] else ""),
+            f"{device['requests']:,}",
+            number(device["throughput_rps"]),
+            *_quantiles(device["latency_s"], device["requests"]),
+            percent(device["utilization"]),
+            number(device["batch_mean"]),
+            dollars(device["cost_usd_per_1k"]),
+        ]
+        for device in row["devices"]
+    ]
+    answered = row["outcomes"]["ok"]
+    total = ["all", f"{answered:,}", number(row["throughput_rps"]), *_quantiles(row["latency_s"], answered)]
+    return render(head, [*rows, [*total, "", "", dollars(row["cost_usd_per_1k"])]])
+
+
+def answers_line(row: Mapping[str, Any]) -> str:
+    """What was checked, and what became of requests that were not answered."""
+    parts = [f"{model['name']} {model['checked'] - model['wrong']}/{model['checked']}" for model in row["models"]]
+    ended = [f"{count} {name}" for name, count in row["outcomes"].items() if count and name != "ok"]
+    return f"answers right / checked: {', '.join(parts)}" + (f"; not answered: {', '.join(ended)}" if ended else "")
+
+
+def policy_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The policies side by side, each with its ratio to the baseline."""
+    capacity = any(row["capacity_rps"] is not None for row in rows)
+    head = [
+        "policy",
+        "req/s",
+        "goodput",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "in SLO",
+        "$/1k",
+        "p99 ratio",
+        "$ ratio",
+    ]
+    body = []
+    for row in rows:
+        ratios = row.get("ratio_to_baseline", {})
+        cells = [row["policy"], number(row["throughput_rps"]), number(row["goodput_rps"])]
+        cells += [*_quantiles(row["latency_s"], row["outcomes"]["ok"]), percent(row["within_slo"], 2)]
+        cells += [dollars(row["cost_usd_per_1k"]), times(ratios.get("p99")), times(ratios.get("cost_usd_per_1k"))]
+        if capacity:
+            cells += [number(row["capacity_rps"], 0), times(ratios.get("capacity_rps"))]
+        body.append(cells)
+    return render([*head, "capacity", "cap. ratio"] if capacity else head, body)
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """Lines under the tables: how to read them, and whether to believe them."""
+    emulated = [device["name"] for device in document["suite_detail"]["devices"] if device["emulated"]]
+    late = document["lateness_detail_s"]
+    lines = [
+        "Latency from the intended arrival; req/s counts answers, goodput those inside their SLO; $/1k: price of busy "
+        f"time per 1,000 answers; ratios to {document['baseline']}.",
+        f"Load generator late by p99 {milliseconds(late['p99'])} ms (limit {milliseconds(late['limit'])} ms).",
+    ]
+    if emulated:
+        lines.append(
+            f"Emulated, not measured on such hardware: {', '.join(emulated)} (curves and sources in the suite's file)."
+        )
+    if any(row["outcomes"]["ok"] < P999_SAMPLES for row in document["policies"]):
+        lines.append(f"~ p99.9 from fewer than {P999_SAMPLES:,} answers.")
+    lines += list(document["suite_detail"]["notes"])
+    return lines
