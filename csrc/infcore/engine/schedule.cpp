@@ -56,7 +56,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   TimeNs recheck_ns = base::never_ns;
   for (const Candidate& c : candidates_) {
     if (!c.takes) {
-      recheck_ns = std::min(recheck_ns, base::add_ns(now_ns, base::to_ns(c.free_in_s) + 1));
+      recheck_ns = std::min(recheck_ns, base::add_ns(base::add_ns(now_ns, base::to_ns(c.free_in_s)), 1));
       continue;
     }
     const double room_s = level_s - c.free_in_s - c.base_s;
