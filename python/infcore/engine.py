@@ -16,6 +16,7 @@ from infcore import _checks
 from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
+from infcore._core.staging import ModelSpec
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, InvalidArgument, InvalidType, UnknownName
 from infcore.request import Model
@@ -57,7 +58,7 @@ class _Slot:
     def __init__(self, device: Device, node: int) -> None:
         self.device = device
         self.node = node
-        self.controls: deque[_Call] = deque()
+        self.controls: deque[_Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
         self.models: set[tuple[str, int]] = set()
 
@@ -258,6 +259,8 @@ class Engine(EngineCore):
         self._control(slot.node)
         slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))
         if slot.thread.is_alive():
+            slot.controls.appendleft(None)
+            self._give_up_node(slot.node)
             self._abandoned.append(slot.device.name)
             return False
         slot.device.close()
@@ -290,10 +293,14 @@ class Engine(EngineCore):
                 raise UnknownName(f"model is {name!r}, version {version!r}; allowed: one of {sorted(self._models)}")
             for key in gone:
                 del self._models[key]
-                self._undefine(*key)
+                spec = self._undefine(*key)
                 for slot in self._slots.values():
                     if key in slot.models:
-                        self._unload_from(slot, *key)
+                        self._unload_from(slot, spec, key)
+            left_over = [v for known, v in self._models if known == name]
+            if left_over:
+                for slot in self._slots.values():
+                    self._load_on(slot, name, max(left_over))
             if name in self._aliases:
                 left = {v: w for v, w in self._aliases[name].items() if (name, v) in self._models}
                 self.set_alias(name, left or None)
@@ -334,10 +341,12 @@ class Engine(EngineCore):
         device, model = slot.device, self._models[name, version]
         if device.models is not None and name not in device.models:
             return
+        # A device knows models by name: it runs the newest version.
         loaded = [v for n, v in slot.models if n == name]
-        if loaded:  # a device knows models by name: its newest version is the one it runs
-            for old in loaded:
-                self._unload_from(slot, name, old)
+        if any(held >= version for held in loaded):
+            return
+        for old in loaded:
+            self._unload_from(slot, self._spec(name, old), (name, old))
         try:
             self._on_thread(slot, lambda: device.load(model))
         except Exception as e:
@@ -345,13 +354,13 @@ class Engine(EngineCore):
         curve = device.curve(name)
         if curve is not None:  # what the engine measures includes the way there and back
             curve = curve._replace(base_s=curve.base_s + device.rtt_s)
-        self._set_resident(name, version, slot.node, True, curve)
+        self._set_resident(self._spec(name, version), slot.node, True, curve)
         slot.models.add((name, version))
 
-    def _unload_from(self, slot: _Slot, name: str, version: int) -> None:
-        self._set_resident(name, version, slot.node, False, None)
-        slot.models.discard((name, version))
-        self._on_thread(slot, lambda: slot.device.unload(name))
+    def _unload_from(self, slot: _Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
+        self._set_resident(spec, slot.node, False, None)
+        slot.models.discard(key)
+        self._on_thread(slot, lambda: slot.device.unload(key[0]))
 
     def _on_thread(self, slot: _Slot, call: Callable[[], None]) -> None:
         asked = _Call(call)

@@ -24,6 +24,7 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
       latency_(latency),
       machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
       mailboxes_(config.max_nodes),
+      n_refused_(config.max_models),
       max_requests_(config.max_requests),
       built_under_(base::fork_generation()),
       manual_clock_(manual_clock) {
@@ -35,6 +36,7 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
 bool Driver::submit(LiveRequest& request, bool defer) noexcept {
   if (n_open_.fetch_add(1, std::memory_order_acq_rel) >= max_requests_) {
     n_open_.fetch_sub(1, std::memory_order_acq_rel);
+    n_refused_[request.request.model.value].fetch_add(1, std::memory_order_relaxed);
     return false;
   }
   request.request.arrival_ns = request.request.arrival_ns == 0 ? now_ns() : request.request.arrival_ns;

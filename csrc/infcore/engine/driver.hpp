@@ -72,6 +72,7 @@ class Driver {
   void set_resident(ModelId, NodeId, bool resident);
   void drain_node(NodeId);
   [[nodiscard]] bool node_empty(NodeId);
+  void give_up_node(NodeId);  ///< its worker is abandoned: what runs there goes elsewhere
   void cancel_all();
   [[nodiscard]] std::unique_ptr<Stats> model_stats(ModelId);
   [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
@@ -129,6 +130,7 @@ class Driver {
   std::atomic<TimeNs> next_timer_ns_{base::never_ns}, asleep_until_ns_{base::never_ns};
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;
   std::vector<std::unique_ptr<Hub>> hubs_;
+  std::vector<std::atomic<std::uint64_t>> n_refused_;  ///< by model: at the door, for want of room
   const std::uint32_t max_requests_, built_under_;
   const std::atomic<TimeNs>* const manual_clock_;
 };

@@ -40,6 +40,10 @@ bool Driver::node_empty(NodeId node) {
   return empty;
 }
 
+void Driver::give_up_node(NodeId node) {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.node_lost(now_ns, node); });
+}
+
 void Driver::cancel_all() {
   with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.cancel_all(now_ns, Reason::closing); });
 }
@@ -49,6 +53,7 @@ std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
   with_machine([&](StateMachine& machine, TimeNs) {
     if (const Stats* stats = machine.model_stats(model)) copy = std::make_unique<Stats>(*stats);
   });
+  if (copy) copy->rejected += n_refused_[model.value].load(std::memory_order_relaxed);
   return copy;
 }
 

@@ -2,12 +2,13 @@
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t
 
+from infcore._cpp.route cimport no_such_label
 from infcore._core.base cimport finite, until_ns
 from infcore._core.future cimport Future
 from infcore._core.staging cimport ModelSpec
 from infcore._core.workers cimport Workers
 
-from infcore.errors import EngineClosed, InvalidArgument, InvalidType, QueueFull, UnknownName
+from infcore.errors import EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
 
 cdef object get_running_loop = None  # asyncio's, imported at the first asubmit: it costs more than all of infcore
 
@@ -26,9 +27,10 @@ cdef class EngineCore(Workers):
         version     of the model; None: as its alias says, else the newest
         tier        0 (most urgent) to n_tiers - 1
         deadline_s  seconds from now, > 0; a request that can't be answered by then ends with DeadlineExceeded
-        require     labels that a device must have, {"region": "eu"}
+        require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
-        Raises      UnknownName, InvalidArgument, InvalidType, QueueFull, EngineClosed, ForkedProcess: nothing was queued
+        Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,
+                    ForkedProcess: nothing was queued
         Costs       one check of the inputs and one push to a lock-free ring; O(inputs)
         """
         cdef Future future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key,
@@ -84,6 +86,8 @@ cdef class EngineCore(Workers):
             future.c.request.tier = <uint16_t>tier
         if require is not None:
             future.c.request.require = self.fleet.require_bits(require)
+            if future.c.request.require & no_such_label:
+                raise NoNodeAvailable(f"require is {require!r}; allowed: labels that some device of the engine carries")
         if session is not None or blocks is not None or key is not None or tenant:
             self._not_yet(session=session, blocks=blocks, key=key, tenant=tenant or None)
         return future

@@ -85,6 +85,7 @@ cdef class Future(Pending):
             payload = <object>self.c.payload
             self.c.payload = NULL
             Py_DECREF(payload)
+            self.answered_by = payload.device
         if self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
             self.value = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
         else:
@@ -245,6 +246,12 @@ cdef class Future(Pending):
     @property
     def device(self):
         """Name of the device that answered; None before, or where none did."""
+        if state_of(self.c) != LiveState.done:
+            return None
+        if self.c.payload != NULL:
+            return (<object>self.c.payload).device
+        if self.answered_by is not None:
+            return self.answered_by
         return self.live.node_names.get(self.c.node.value)
 
     @property

@@ -45,4 +45,5 @@ cdef class BatchResult:
     """The outputs of one batch, shared by its requests; each takes its own views."""
     cdef ModelSpec spec
     cdef tuple arrays, axes
+    cdef readonly str device
     cdef dict of(self, uint32_t member)

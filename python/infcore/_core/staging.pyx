@@ -248,6 +248,7 @@ cdef class Staging:
                                   f"batch axis of {n_requests} put in before axis {batch_axis}")
             arrays.append(array)
         result.spec = self.spec
+        result.device = device
         result.arrays = tuple(arrays)
         result.axes = self.output_axes
         return result

@@ -60,7 +60,10 @@ cdef class Workers:
             self.live.threads.drain()
 
     def _work(self, uint32_t node, device, controls):
-        """Runs batches of one device until it is removed. `controls`: a deque of calls to be made on this thread."""
+        """Runs batches of one device until it is removed.
+
+        controls  a deque of calls to be made on this thread; None: it was abandoned, and its node may be another's
+        """
         cdef NodeId id
         cdef WorkBatch batch
         cdef Wake wake
@@ -79,7 +82,8 @@ cdef class Workers:
                 live.threads.drain()
             if wake == Wake.control:
                 while controls:
-                    if not controls.popleft()():
+                    call = controls.popleft()
+                    if call is None or not call():
                         return
             elif driver.claim(id, batch):
                 ok = True
@@ -88,6 +92,8 @@ cdef class Workers:
                 except BaseException as e:  # whatever it is, it is this batch's failure, and the worker lives on
                     ok = False
                     payload = _failure(device.name, self.by_id[batch.model.value].name, e)
+                if controls and controls[0] is None:
+                    return
                 n = <uint32_t>batch.members.size()
                 for _ in range(n):
                     Py_INCREF(payload)
@@ -104,6 +110,8 @@ cdef class Workers:
                 if ok:
                     continue
                 live.threads.drain()
+                if controls and controls[0] is None:
+                    return
             with nogil:
                 wake = driver.wait_batch(id)
 
@@ -138,7 +146,8 @@ cdef class Workers:
             if wake == Wake.stop:
                 return
             while controls:
-                if not controls.popleft()():
+                call = controls.popleft()
+                if call is None or not call():
                     return
 
     # ---- membership
@@ -157,14 +166,17 @@ cdef class Workers:
         self.newest[model.name] = self.versions[model.name, newest]
 
     def _undefine(self, str name, version):
+        """Nobody finds it any more; returns its spec, for those who still hold it."""
+        cdef ModelSpec spec = self.versions.pop((name, version))
         cdef ModelId id
-        id.value = (<ModelSpec>self.versions.pop((name, version))).id
+        id.value = spec.id
         self.driver.remove_model(id)
         left = [v for known, v in self.versions if known == name]
         if left:
             self.newest[name] = self.versions[name, max(left)]
         else:
             self.newest.pop(name)
+        return spec
 
     def _spec(self, str name, version):
         return self.versions[name, version]
@@ -179,8 +191,7 @@ cdef class Workers:
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
         self.driver.add_node(id, config)
 
-    def _set_resident(self, str name, version, uint32_t node, bint resident, prior):
-        cdef ModelSpec spec = self.versions[name, version]
+    def _set_resident(self, ModelSpec spec, uint32_t node, bint resident, prior):
         cdef ModelId model
         cdef NodeId id
         model.value = spec.id
@@ -198,6 +209,11 @@ cdef class Workers:
         cdef NodeId id
         id.value = node
         return self.driver.node_empty(id)
+
+    def _give_up_node(self, uint32_t node):
+        cdef NodeId id
+        id.value = node
+        self.driver.give_up_node(id)
 
     def _control(self, uint32_t node):
         cdef NodeId id
@@ -245,10 +261,13 @@ cdef Curve _curve_of(curve):
 
 
 def _failure(device, model, e):
-    if isinstance(e, DeviceError):
-        return e
-    error = DeviceError(f"device {device!r}, model {model!r}: {type(e).__name__}: {e}")
-    error.__cause__ = e
+    where = f"device {device!r}, model {model!r}: "
+    if isinstance(e, DeviceError) and str(e).startswith(where):
+        error = e  # our own, of what run() returned
+    else:
+        error = DeviceError(f"{where}{type(e).__name__}: {e}")
+        error.__cause__ = e
+    error.device = device
     return error
 
 

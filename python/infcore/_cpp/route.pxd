@@ -33,6 +33,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         draining
         lost
     const char* name_of(NodeState) noexcept
+    const uint64_t no_such_label "infcore::route::Fleet::no_such_label"
     cdef cppclass NodeSpec:
         string name, kind, zone, location
         uint64_t memory_bytes
