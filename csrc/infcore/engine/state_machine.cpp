@@ -124,7 +124,8 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   Node& node = nodes_[id.value];
   const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return;
-  if (fleet_.state(id) == route::NodeState::lost) {
+  const route::NodeState state = fleet_.state(id);
+  if (state == route::NodeState::lost || state == route::NodeState::absent) {
     Batch b = std::move(*it);
     node.in_flight.erase(it);
     return give_up(now_ns, b, Reason::device_lost);

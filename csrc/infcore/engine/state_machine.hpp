@@ -73,6 +73,8 @@ class StateMachine {
   /// Nothing more is sent there; what was bound to it is bound anew. node_empty() says when it has run dry.
   void drain_node(TimeNs now_ns, NodeId);
   [[nodiscard]] bool node_empty(NodeId) const noexcept;
+  /// Takes it out of the fleet, run dry or not: what it has not finished goes elsewhere as far as that may be.
+  void remove_node(TimeNs now_ns, NodeId);
 
   // Events.
   RequestHandle arrive(TimeNs now_ns, const contracts::Request&);
@@ -80,8 +82,8 @@ class StateMachine {
   void cancel_all(TimeNs now_ns, Reason);
   /// The node's worker is ready: its oldest open batch closes. nullptr: there is none (its members were cancelled).
   [[nodiscard]] const Batch* claim(TimeNs now_ns, NodeId);
-  /// The inputs were copied and the run begins: from here on it can hang. On a node that was lost meanwhile the batch is
-  /// given up instead.
+  /// The inputs were copied and the run begins: from here on it can hang. On a node that was lost or removed meanwhile the
+  /// batch is given up instead.
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   /// false: the batch was given up before; nothing of it is used.
   bool complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
@@ -168,6 +170,8 @@ class StateMachine {
   void follow_residency(NodeId);
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
+  template <class Which>
+  void give_up_where(TimeNs now_ns, NodeId, Reason, Which);
   void give_up(TimeNs now_ns, Batch&, Reason);
   void mark_node(NodeId);
 
