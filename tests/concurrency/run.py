@@ -18,7 +18,7 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import cpp_build
+import cpp_build  # noqa: E402  (its folder is known only now)
 
 # -fpermissive and -w: Relacy predates C++20. Sized deallocation would pass by the allocator that Relacy replaces.
 FLAGS = ["-O2", "-w", "-fpermissive", "-fno-sized-deallocation"]

@@ -96,5 +96,5 @@ def test_border_refuses(error, changed):
 
 
 def test_unknown_rule_is_named():
-    with pytest.raises(UnknownName, match="'best'.*dynamic.*greedy"):
+    with pytest.raises(UnknownName, match=r"'best'.*dynamic.*greedy"):
         close_batch("best", 0, LatencyModel(), n_requests=1)

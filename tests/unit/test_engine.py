@@ -56,7 +56,9 @@ def test_arguments_by_name():
         assert answer(engine.submit(model="m", inputs=x_of(1))) == 2
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float64", "complex64"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float64", "complex64"]
+)
 def test_dtypes_go_in_and_out_to_the_bit(dtype):
     of = Model("m", {"x": (dtype, (3,))}, {"y": (dtype, (3,))})
     given = np.array([0, 1, 1], dtype)

@@ -8,7 +8,7 @@ import pytest
 from engine_rig import WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
 
 import infcore
-from infcore import Cancelled, CallableDevice, DeadlineExceeded, EmulatedDevice, ManualClock
+from infcore import CallableDevice, Cancelled, DeadlineExceeded, EmulatedDevice, ManualClock
 
 
 @pytest.fixture
