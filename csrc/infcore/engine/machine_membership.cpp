@@ -60,7 +60,8 @@ void StateMachine::follow_residency(NodeId id) {
 template <class Which>
 void StateMachine::give_up_where(TimeNs now_ns, NodeId id, Reason reason, Which which) {
   std::vector<Batch>& in_flight = nodes_[id.value].in_flight;
-  const auto from = std::stable_partition(in_flight.begin(), in_flight.end(), [&](const Batch& b) { return !which(b); });
+  const auto from =
+      std::stable_partition(in_flight.begin(), in_flight.end(), [&](const Batch& b) { return !which(b); });
   if (from == in_flight.end()) return;
   std::vector<Batch> given_up(std::make_move_iterator(from), std::make_move_iterator(in_flight.end()));
   in_flight.erase(from, in_flight.end());
@@ -151,8 +152,8 @@ void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
     if (slot == vacated) continue;
     // A batch that never ran costs no attempt and may go elsewhere whatever the model.
     if (!b.running) --slots_[slot].attempts;
-    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
-                                      slots_[slot].attempts < config_.attempts_max);
+    const bool again =
+        !b.running || (models_[b.model.value].config.idempotent && slots_[slot].attempts < config_.attempts_max);
     if (again) {
       retry(now_ns, slot, slots_[slot].solo, reason);
     } else {

@@ -215,8 +215,7 @@ void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
 
 std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId bound) {
   const bool joint = bound == base::no_node;
-  std::vector<std::uint32_t>& lanes =
-      joint ? models_[request.model.value].lanes : nodes_[bound.value].bound_lanes;
+  std::vector<std::uint32_t>& lanes = joint ? models_[request.model.value].lanes : nodes_[bound.value].bound_lanes;
   for (const std::uint32_t lane : lanes) {
     if (lanes_[lane]->model == request.model && (!joint || lanes_[lane]->require == request.require)) return lane;
   }
@@ -246,8 +245,12 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
   NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
-    const route::RouteQuery query{.model = r.model, .work = r.work, .tier = r.tier, .now_ns = now_ns,
-                                  .deadline_ns = base::never_ns, .require = r.require};
+    const route::RouteQuery query{.model = r.model,
+                                  .work = r.work,
+                                  .tier = r.tier,
+                                  .now_ns = now_ns,
+                                  .deadline_ns = base::never_ns,
+                                  .require = r.require};
     bound = routing_->select(query, view_);
     // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
     if (bound != base::no_node) {
@@ -282,11 +285,21 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
         ++to->ok;
         to->latency_s.record(latency_s);
         break;
-      case Reason::deadline: ++to->expired; break;
-      case Reason::device_lost: ++to->lost; break;
-      case Reason::device_failed: ++to->failed; break;
-      case Reason::unloaded: ++to->rejected; break;
-      default: ++to->cancelled; break;
+      case Reason::deadline:
+        ++to->expired;
+        break;
+      case Reason::device_lost:
+        ++to->lost;
+        break;
+      case Reason::device_failed:
+        ++to->failed;
+        break;
+      case Reason::unloaded:
+        ++to->rejected;
+        break;
+      default:
+        ++to->cancelled;
+        break;
     }
   }
   s.where = Where::free;
