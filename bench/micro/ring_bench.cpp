@@ -207,13 +207,24 @@ void pin(int cpu) {
   static_cast<void>(pthread_setaffinity_np(pthread_self(), sizeof(set), &set));  // a restricted host may refuse
 }
 
-/// What a thread does that found nothing to do: looks again at once. Only after a long while does it give up its core,
-/// so that hosts with fewer cores than threads get on; on a busy host each yield would cost a whole time slice.
+inline void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// What a thread does that found nothing to do: pauses for some hundred nanoseconds, since looking again at once takes
+/// the line away from the peer who is about to write it. After a long while it gives up its core, so that hosts with
+/// fewer cores than threads get on; on a busy host each yield would cost a whole time slice.
 struct Backoff {
+  static constexpr int n_pauses = 16;
   int n_in_vain = 0;
   void unless(bool progress) {
     n_in_vain = progress ? 0 : n_in_vain + 1;
-    if (n_in_vain % 50'000 == 49'999) std::this_thread::yield();
+    for (int i = 0; !progress && i < n_pauses; ++i) pause_cpu();
+    if (n_in_vain % 2'000 == 1'999) std::this_thread::yield();
   }
 };
 
@@ -317,9 +328,12 @@ int main(int argc, char** argv) {
       }
       std::printf(
           "%s\n {\"shape\": \"%s\", \"queue\": \"%s\", \"ns_per_item\": %.3f, \"ns_per_item_best\": %.3f, "
-          "\"checksum_ok\": %s}",
+          "\"checksum_ok\": %s, ",
           separator, shape.c_str(), queue.c_str(), median(ns), *std::min_element(ns.begin(), ns.end()),
           checksum_ok ? "true" : "false");
+      std::printf("\"runs_ns\": [");
+      for (std::size_t i = 0; i < ns.size(); ++i) std::printf("%s%.3f", i == 0 ? "" : ", ", ns[i]);
+      std::printf("]}");
       separator = ",";
     }
   }

@@ -43,6 +43,23 @@ def test_order_is_tier_then_deadline_then_arrival(clock: infcore.ManualClock) ->
     assert q.drain(10) == ["soon, first", "soon, second", "late", "none, first", "none, second", "low, soon"]
 
 
+def test_any_object_with_now_s_is_a_clock() -> None:
+    class Sundial:
+        at_s = 0.0
+
+        def now_s(self) -> float:
+            len(q)  # a clock may look at what it times
+            return self.at_s
+
+    sundial = Sundial()
+    q = infcore.Queue(10, clock=sundial)
+    q.put("over", deadline_s=1.0)
+    q.put("due", deadline_s=5.0)
+    sundial.at_s = 2.0
+    assert q.get_nowait() == "due"
+    assert q.drain(5) == []
+
+
 def test_ageing_overrides_tier_and_deadline(clock: infcore.ManualClock) -> None:
     q = infcore.Queue(10, tiers=2, ageing_s=5.0, clock=clock)
     q.put("old", tier=1)
