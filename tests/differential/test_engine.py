@@ -20,7 +20,15 @@ MS = 1_000_000
 MAX_NODES = 5
 N_STEPS = 400
 SITES = [{"region": "eu"}, {"region": "us"}, {"region": "eu", "tee": "yes"}]
-REQUIRES = [{}, {}, {"region": "eu"}, {"region": "us"}, {"tee": "yes"}, {"region": "eu", "tee": "yes"}, {"region": "mars"}]
+REQUIRES = [
+    {},
+    {},
+    {"region": "eu"},
+    {"region": "us"},
+    {"tee": "yes"},
+    {"region": "eu", "tee": "yes"},
+    {"region": "mars"},
+]
 
 
 class Pair:
@@ -164,11 +172,9 @@ class Pair:
             self.both("drain_node", self.now_ns, self.draw.choice(nodes))
 
     def replace(self):
-        """A drained node is taken out, whether it has run dry or not, and another one comes."""
-        if nodes := self.nodes_in("draining"):
-            node = self.draw.choice(nodes)
-            self.fleet.remove(node)
-            self.model.remove_node(node)
+        """A node is taken out, mostly a drained one, whether it has run dry or not, and another one comes."""
+        if nodes := self.nodes_in("draining") or self.nodes_in("lost", "up")[3:]:
+            self.both("remove_node", self.now_ns, self.draw.choice(nodes))
         if len(self.nodes_in("up", "draining", "lost")) < MAX_NODES and any(self.is_free(i) for i in range(MAX_NODES)):
             self.add_node()
 

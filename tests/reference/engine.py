@@ -63,12 +63,7 @@ class Engine:
         self.mark_node(id)
         (self.fleet[id].models.add if resident else self.fleet[id].models.discard)(model)
         self.mark_node(id)
-        gone = [b for b in self.batches[id] if b.open and b.model not in self.fleet[id].models]
-        for batch in gone:
-            self.batches[id].remove(batch)
-            self.free_since_ns[id] = now_ns
-        for batch in gone:
-            self.give_up(now_ns, batch, "device_removed")
+        self.give_up_where(now_ns, id, "device_removed", lambda b: b.open and b.model not in self.fleet[id].models)
         self.rebind(now_ns, id)
         self.bind_waiting(now_ns, id)
 
@@ -77,16 +72,19 @@ class Engine:
         self.rebind(now_ns, id)
         self.mark_node(id)
 
-    def remove_node(self, id: int) -> None:
+    def remove_node(self, now_ns: int, id: int) -> None:
         self.fleet[id].state = "absent"
+        self.mark_node(id)
+        self.fleet[id].models.clear()
+        self.give_up_where(now_ns, id, "device_removed", lambda b: b.open)
+        self.give_up_where(now_ns, id, "device_lost", lambda b: b.running)
+        self.rebind(now_ns, id)
 
     def node_lost(self, now_ns: int, id: int) -> None:
         if self.fleet[id].state == "up":
             self.fleet[id].state = "lost"
-        given_up = [b for b in self.batches[id] if b.open or b.running]
-        self.batches[id] = [b for b in self.batches[id] if b not in given_up]
-        for batch in given_up:
-            self.give_up(now_ns, batch, "device_lost")
+        # A worker reads the inputs of what it has claimed: those stay until started().
+        self.give_up_where(now_ns, id, "device_lost", lambda b: b.open or b.running)
         self.rebind(now_ns, id)
         self.mark_node(id)
 
@@ -122,7 +120,9 @@ class Engine:
 
     # ---- requests
 
-    def arrive(self, now_ns: int, cookie: int, model: int, work: float, tier: int, deadline_ns: int, require: Any) -> None:
+    def arrive(
+        self, now_ns: int, cookie: int, model: int, work: float, tier: int, deadline_ns: int, require: Any
+    ) -> None:
         if len(self.pending) == self.max_requests:
             self.actions.append(("reject", cookie, None, 0, 0, "queue_full"))
             return
@@ -192,6 +192,14 @@ class Engine:
         r.node, r.batch, r.solo = None, None, solo
         self.enqueue(now_ns, r)
 
+    def give_up_where(self, now_ns: int, id: int, reason: str, which: Any) -> None:
+        given_up = [b for b in self.batches[id] if which(b)]
+        self.batches[id] = [b for b in self.batches[id] if b not in given_up]
+        if given_up:
+            self.free_since_ns[id] = now_ns
+        for batch in given_up:
+            self.give_up(now_ns, batch, reason)
+
     def give_up(self, now_ns: int, batch: Batch, reason: str) -> None:
         for i, r in enumerate(batch.members):
             if r is None:
@@ -232,7 +240,7 @@ class Engine:
         batch = next((b for b in self.batches[id] if b.id == batch_id), None)
         if batch is None:
             return
-        if self.fleet[id].state == "lost":
+        if self.fleet[id].state in ("lost", "absent"):
             self.batches[id].remove(batch)
             return self.give_up(now_ns, batch, "device_lost")
         batch.running, batch.start_ns = True, now_ns

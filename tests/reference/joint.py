@@ -103,7 +103,9 @@ def finish_of_all_s(candidates: list[Candidate], n_requests: int, max_batch_size
     if n_requests == 1:
         return low_s
     high_s = min(
-        c.free_in_s + math.ceil((n_requests + c.joined) / max_batch_size) * c.base_s + c.slope_s * (n_requests + c.joined)
+        c.free_in_s
+        + math.ceil((n_requests + c.joined) / max_batch_size) * c.base_s
+        + c.slope_s * (n_requests + c.joined)
         for c in candidates
     )
     for _ in range(24):

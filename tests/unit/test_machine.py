@@ -247,6 +247,18 @@ def test_claimed_batch_of_a_lost_device_is_given_up_once_its_inputs_are_copied()
     assert not rig.machine.complete(3, 0, batch_id)
 
 
+def test_removed_device_gives_back_all_that_it_has_not_finished():
+    rig = Rig(FAST, SLOW, slots=2, model={"max_batch_size": 1})
+    rig.arrive(0, 1)
+    running, _ = rig.run(0, 0)
+    rig.arrive(0, 2)  # open on the second slot
+    rig.machine.remove_node(1, 0)
+    assert dispatched(rig.step(1)) == {1: 1, 2: 1}
+    assert rig.machine.credit(0) == (0, 0)
+    assert not rig.machine.complete(2, 0, running)
+    assert rig.fleet.add("next") == 0
+
+
 def test_lost_device_takes_the_attempts_of_what_ran_only():
     rig = Rig(FAST, attempts_max=2)
     for lost in range(5):  # never run: no attempt

@@ -1,5 +1,5 @@
-// The joint choice of device and batch. A lane's requests wait together; when a device that can run them is free, we ask
-// by when all of them could be done if every device, free or busy, took its part (a water level over the devices'
+// The joint choice of device and batch. A lane's requests wait together; when a device that can run them is free, we
+// ask by when all of them could be done if every device, free or busy, took its part (a water level over the devices'
 // service lines), and give each free device what it can finish by then. So a slow free device gets nothing that a fast
 // busy one would finish sooner, and helps exactly as far as it shortens the whole. A lane bound to one device is the
 // same with one candidate. What else a lane waits for is the batching rule's.
@@ -31,7 +31,8 @@ void StateMachine::schedule(TimeNs now_ns) {
 /// Order in which lanes that compete for devices are served: as their heads would stand in one lane.
 bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept {
   const std::uint32_t a = lanes_[lane_a]->queue.front(now_ns), b = lanes_[lane_b]->queue.front(now_ns);
-  if (a == queue::no_slot || b == queue::no_slot) return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
+  if (a == queue::no_slot || b == queue::no_slot)
+    return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
   const contracts::Request &ra = slots_[a].request, &rb = slots_[b].request;
   const bool aged_a = now_ns - ra.arrival_ns >= config_.ageing_ns, aged_b = now_ns - rb.arrival_ns >= config_.ageing_ns;
   if (aged_a != aged_b) return aged_a;

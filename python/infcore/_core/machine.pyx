@@ -108,6 +108,10 @@ cdef class Machine:
     def node_empty(self, node) -> bool:
         return self.c_obj.get().node_empty(self.row_of(node))
 
+    def remove_node(self, now_ns, node) -> None:
+        """Takes it out of the fleet, too; what it has not finished goes elsewhere."""
+        self.c_obj.get().remove_node(time_of("now_ns", now_ns), self.fleet.node_of(node))
+
     # ---- events
 
     def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None) -> int:

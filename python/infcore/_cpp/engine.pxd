@@ -141,6 +141,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         void residency_changed(TimeNs, NodeId) except +infcore_translate
         void drain_node(TimeNs, NodeId) except +infcore_translate
         cbool node_empty(NodeId) noexcept
+        void remove_node(TimeNs, NodeId) except +infcore_translate
         uint64_t arrive(TimeNs, const Request&) except +infcore_translate
         cbool cancel(TimeNs, uint64_t, Reason) except +infcore_translate
         void cancel_all(TimeNs, Reason) except +infcore_translate
