@@ -60,7 +60,7 @@ class _Slot:
         self.node = node
         self.controls: deque[_Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
-        self.models: set[tuple[str, int]] = set()
+        self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here
 
 
 class Engine(EngineCore):
@@ -274,7 +274,11 @@ class Engine(EngineCore):
     # ---- models
 
     def load_model(self, model: Model) -> None:
-        """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it."""
+        """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it.
+
+        Versions stand side by side on a device that lists them ("name:2" among its models) or serves any model: there the
+        first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older one's place.
+        """
         _each("model", (model,), Model)
         with self._change:
             self._add_model(model)
@@ -339,28 +343,30 @@ class Engine(EngineCore):
 
     def _load_on(self, slot: _Slot, name: str, version: int) -> None:
         device, model = slot.device, self._models[name, version]
-        if device.models is not None and name not in device.models:
+        known_as = _name_on(slot, name, version)
+        if known_as is None or (name, version) in slot.models:
             return
-        # A device knows models by name: it runs the newest version.
-        loaded = [v for n, v in slot.models if n == name]
-        if any(held >= version for held in loaded):
+        before = [key for key, known in slot.models.items() if known == known_as]
+        if any(held >= version for _, held in before):
             return
-        for old in loaded:
-            self._unload_from(slot, self._spec(name, old), (name, old))
+        for key in before:  # the device tells no versions apart: the newest takes the place
+            self._unload_from(slot, self._spec(*key), key)
+        self._set_run_name(self._spec(name, version), slot.node, known_as)
         try:
-            self._on_thread(slot, lambda: device.load(model))
+            loaded = model if known_as == name else model.replace(name=known_as)
+            self._on_thread(slot, lambda: device.load(loaded))
         except Exception as e:
-            raise DeviceError(f"device {device.name!r} can't load model {name!r}: {type(e).__name__}: {e}") from e
-        curve = device.curve(name)
+            raise DeviceError(f"device {device.name!r} can't load model {known_as!r}: {type(e).__name__}: {e}") from e
+        curve = device.curve(known_as)
         if curve is not None:  # what the engine measures includes the way there and back
             curve = curve._replace(base_s=curve.base_s + device.rtt_s)
         self._set_resident(self._spec(name, version), slot.node, True, curve)
-        slot.models.add((name, version))
+        slot.models[name, version] = known_as
 
     def _unload_from(self, slot: _Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
         self._set_resident(spec, slot.node, False, None)
-        slot.models.discard(key)
-        self._on_thread(slot, lambda: slot.device.unload(key[0]))
+        known_as = slot.models.pop(key)
+        self._on_thread(slot, lambda: slot.device.unload(known_as))
 
     def _on_thread(self, slot: _Slot, call: Callable[[], None]) -> None:
         asked = _Call(call)
@@ -408,6 +414,16 @@ class Engine(EngineCore):
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.01)
         return True
+
+
+def _name_on(slot: _Slot, name: str, version: int) -> str | None:
+    """Under which name a device runs a model's version: "name:version" where it lists that, or holds another version
+    of a model already while it serves any; else the name alone. None: it doesn't serve it."""
+    full, listed = f"{name}:{version}", slot.device.models
+    if listed is None:
+        taken = any(known == name and key != (name, version) for key, known in slot.models.items())
+        return full if taken else name
+    return full if full in listed else name if name in listed else None
 
 
 def _weighted(choices: list[tuple[Any, float]]) -> Callable[[], Any]:

@@ -33,6 +33,7 @@ cdef class ModelSpec:
 cdef class Staging:
     """One device's staging memory for one model."""
     cdef ModelSpec spec
+    cdef readonly str run_name     # as which the device knows the model
     cdef list owners
     cdef tuple input_axes, output_axes
     cdef vector[RowSource] rows

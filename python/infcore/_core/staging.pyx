@@ -158,8 +158,9 @@ cdef class ModelSpec:
 
 
 cdef class Staging:
-    def __init__(self, ModelSpec spec, batch_axis):
+    def __init__(self, ModelSpec spec, batch_axis, str run_name):
         self.spec = spec
+        self.run_name = run_name
         self.input_axes = tuple(TensorLayout(s, batch_axis.get(s.name, 0)) for s in spec.model.inputs)
         self.output_axes = tuple(int(batch_axis.get(s.name, 0)) for s in spec.model.outputs)
         self.owners = [None] * len(self.input_axes)

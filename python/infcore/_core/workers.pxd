@@ -17,6 +17,7 @@ cdef class Workers:
     cdef dict newest               # name -> ModelSpec, or what an alias chooses with
     cdef dict versions             # (name, version) -> ModelSpec
     cdef list by_id                # model id -> ModelSpec, or None
+    cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
     cdef bint accepting
     cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings)

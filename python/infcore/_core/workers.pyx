@@ -47,6 +47,7 @@ cdef class Workers:
         self.newest = {}
         self.versions = {}
         self.by_id = [None] * config.max_models
+        self.run_names = {}
         self.n_tiers = n_tiers
 
     # ---- the dispatcher and the workers, each on a thread of its own
@@ -119,12 +120,12 @@ cdef class Workers:
         cdef ModelSpec spec = <ModelSpec>self.by_id[batch.model.value]
         cdef Staging staging = stagings.get(spec.id)
         if staging is None or staging.spec is not spec:
-            staging = stagings[spec.id] = Staging(spec, device.batch_axis)
+            staging = stagings[spec.id] = Staging(spec, device.batch_axis, self.run_names[id.value, spec.id])
         try:
             inputs = staging.pack(batch.members)
         finally:
             self.driver.started(id, batch)
-        return staging.accept(device.name, device.run(spec.name, inputs), <uint32_t>batch.members.size())
+        return staging.accept(device.name, device.run(staging.run_name, inputs), <uint32_t>batch.members.size())
 
     def _emulate(self, uint32_t node, device, controls):
         """As _work, for a device that only takes time: never holds the GIL while requests pass."""
@@ -137,7 +138,8 @@ cdef class Workers:
         curves.resize(len(self.by_id))
         while True:
             for spec in self.by_id:
-                curve = None if spec is None else device.curve(spec.name)
+                known_as = None if spec is None else self.run_names.get((node, (<ModelSpec>spec).id))
+                curve = None if known_as is None else device.curve(known_as)
                 if curve is not None:
                     curves[(<ModelSpec>spec).id] = _curve_of(curve)
                     curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
@@ -190,6 +192,10 @@ cdef class Workers:
         id.value = node
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
         self.driver.add_node(id, config)
+
+    def _set_run_name(self, ModelSpec spec, uint32_t node, str run_name):
+        """As which a device knows a model; before it is loaded there, so that its worker finds it."""
+        self.run_names[node, spec.id] = run_name
 
     def _set_resident(self, ModelSpec spec, uint32_t node, bint resident, prior):
         cdef ModelId model
