@@ -8,7 +8,6 @@ from engine_rig import WAIT_S, Gated, answer, double, engine_of, model, wait_unt
 
 from infcore import (
     CallableDevice,
-    DeadlineExceeded,
     Device,
     DeviceError,
     EngineClosed,
@@ -16,6 +15,7 @@ from infcore import (
     QueueFull,
     UnknownName,
 )
+
 
 class Tells(Device):
     """Answers with the version that it has loaded, and keeps what was asked of it."""

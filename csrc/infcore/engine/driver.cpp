@@ -11,8 +11,8 @@
 namespace infcore::engine {
 namespace {
 
-constexpr std::uintptr_t cancel_tag = 1;        ///< low bit of a ring item: not an arrival but a cancel
-constexpr TimeNs manual_poll_ns = 1'000'000;    ///< how often a clock that only a test moves is looked at
+constexpr std::uintptr_t cancel_tag = 1;      ///< low bit of a ring item: not an arrival but a cancel
+constexpr TimeNs manual_poll_ns = 1'000'000;  ///< how often a clock that only a test moves is looked at
 
 }  // namespace
 
@@ -129,8 +129,8 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.node = action.node;
     request.member = action.member;
     request.end_ns = now_ns;
-    const bool carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
-                         action.batch_id == outbox.batch_id;
+    const bool carries =
+        action.kind == ActionKind::complete && outbox.payload != nullptr && action.batch_id == outbox.batch_id;
     request.payload = carries ? outbox.payload : nullptr;
   }
   LiveState expected = LiveState::pending;
@@ -191,7 +191,8 @@ bool Driver::dispatch_loop(Hub& threads) noexcept {
                  next_timer_ns_.load(std::memory_order_seq_cst) < timer_ns;  // [T1]
         },
         until_ns));
-    asleep_until_ns_.store(std::numeric_limits<TimeNs>::min(), std::memory_order_seq_cst);  // awake: nobody need wake it
+    asleep_until_ns_.store(std::numeric_limits<TimeNs>::min(),
+                           std::memory_order_seq_cst);  // awake: nobody need wake it
     with_machine([](StateMachine&, TimeNs) {});
     if (prompt() && !threads.chain().empty()) return false;
   }

@@ -25,10 +25,12 @@ struct WorkBatch {
 enum class Wake : std::uint8_t { stop, batch, control };
 
 /// Runs the state machine against the clock: callers push to the ingress ring, a dispatcher thread and one worker per
-/// device carry events in and actions out. The threads are the caller's (they are Python's); every call here works without the GIL.
+/// device carry events in and actions out. The threads are the caller's (they are Python's); every call here works
+/// without the GIL.
 ///
 /// One owner at a time: whoever holds `owner_`, the dispatcher for arrivals and timers, a worker for its own claim and
-/// completion. A worker that took its completion through the dispatcher would pay a second thread wake-up, 20-60 us, per batch.
+/// completion. A worker that took its completion through the dispatcher would pay a second thread wake-up, 20-60 us,
+/// per batch.
 class Driver {
  public:
   Driver(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, const std::string& policy,
@@ -37,7 +39,8 @@ class Driver {
   // Callers.
   /// false: the configured bound of requests is reached. With `defer` the dispatcher is told by flush().
   [[nodiscard]] bool submit(LiveRequest&, bool defer) noexcept;
-  /// What submit deferred goes on: carried out here where nobody else is at it, since waking the dispatcher costs as much.
+  /// What submit deferred goes on: carried out here where nobody else is at it, since waking the dispatcher costs as
+  /// much.
   void flush() noexcept;
   /// true: the caller was first and the request ends as cancelled.
   bool cancel(LiveRequest&) noexcept;
@@ -55,7 +58,8 @@ class Driver {
   /// At the start of a worker's or the dispatcher's thread: its sleeps end on time, not up to 50 us late.
   static void want_punctual_sleeps() noexcept;
   [[nodiscard]] Wake wait_batch(NodeId) noexcept;
-  /// Fills `batch` with what goes now, including what came in since the worker was called. false: nothing is left of it.
+  /// Fills `batch` with what goes now, including what came in since the worker was called. false: nothing is left of
+  /// it.
   [[nodiscard]] bool claim(NodeId, WorkBatch& batch);
   void started(NodeId, const WorkBatch&) noexcept;
   /// `payload` carries one reference for each member; returns how many were not passed on.
