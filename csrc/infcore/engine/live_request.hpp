@@ -23,6 +23,7 @@ struct LiveRequest {
   void* owner{};        ///< the future that this lies in
   Hub* hub{};
   contracts::Request request{};
+  std::uint32_t epoch{};   ///< of the model's definition that the inputs were checked against
   std::uint64_t handle{};  ///< of the state machine
   std::atomic<LiveState> state{LiveState::pending};
   bool ended{}, cancel_seen{};  ///< owner's: a cancelled request leaves when both are true

@@ -29,6 +29,14 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
       end(now_ns, slot, ActionKind::reject, Reason::unloaded);
     }
   }
+  for (Node& node : nodes_) {
+    for (Batch& b : node.in_flight) {
+      if (!b.open || b.model != model) continue;
+      for (const std::uint32_t slot : b.members) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      b.members.clear();
+      b.shape = {};
+    }
+  }
 }
 
 void StateMachine::add_node(NodeId id, const NodeConfig& config) {

@@ -10,6 +10,8 @@ from infcore._core.workers cimport Workers
 
 from infcore.errors import EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
 
+cdef object NO_TENANT = ""
+cdef object ZERO = 0  # small integers are one object each: the common tier costs one comparison
 cdef object get_running_loop = None  # asyncio's, imported at the first asubmit: it costs more than all of infcore
 
 
@@ -63,6 +65,8 @@ cdef class EngineCore(Workers):
         if not self.accepting:
             raise EngineClosed("the engine is not running; allowed: submit inside `with engine:`")
         self.driver.check_not_forked()
+        if type(model) is not str or (version is not None and type(version) is not int):
+            self._unknown(model, version)
         known = self.newest.get(model) if version is None else self.versions.get((model, version))
         if known is None:
             self._unknown(model, version)
@@ -77,10 +81,11 @@ cdef class EngineCore(Workers):
         else:
             future.c.request.work = finite("work", work, 0.0)
         future.c.request.model.value = spec.id
+        future.c.epoch = spec.epoch
         now_ns = self.driver.now_ns()
         future.c.request.arrival_ns = now_ns
         future.c.request.deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
-        if tier != 0:
+        if tier is not ZERO:
             if type(tier) is not int or not 0 <= tier < self.n_tiers:
                 raise InvalidArgument(f"tier is {tier!r}; allowed: an integer, 0 to {self.n_tiers - 1}")
             future.c.request.tier = <uint16_t>tier
@@ -88,8 +93,8 @@ cdef class EngineCore(Workers):
             future.c.request.require = self.fleet.require_bits(require)
             if future.c.request.require & no_such_label:
                 raise NoNodeAvailable(f"require is {require!r}; allowed: labels that some device of the engine carries")
-        if session is not None or blocks is not None or key is not None or tenant:
-            self._not_yet(session=session, blocks=blocks, key=key, tenant=tenant or None)
+        if session is not None or blocks is not None or key is not None or tenant is not NO_TENANT:
+            self._not_yet(session=session, blocks=blocks, key=key, tenant=None if type(tenant) is str and not tenant else tenant)
         return future
 
     cdef int _push(self, Future future, bint defer) except -1:
@@ -97,12 +102,16 @@ cdef class EngineCore(Workers):
         Py_INCREF(future)  # the engine's; Arrivals.drain gives it back
         if not self.driver.submit(future.c, defer):
             Py_DECREF(future)
+            if not self.accepting:
+                raise EngineClosed("the engine is being closed; allowed: submit inside `with engine:`")
             raise QueueFull(f"the engine holds {self.driver.n_open()} requests; allowed: max_requests, then try later")
         return 0
 
     def _unknown(self, model, version):
         if type(model) is not str:
             raise InvalidType(f"model is {type(model).__name__}; allowed: a name, one of {sorted(self.newest)}")
+        if version is not None and type(version) is not int:
+            raise InvalidType(f"version is {type(version).__name__}; allowed: None or an int")
         if model in self.newest:
             there = sorted(v for name, v in self.versions if name == model)
             raise UnknownName(f"version of model {model!r} is {version!r}; allowed: None or one of {there}")

@@ -22,6 +22,7 @@ cdef class ModelSpec:
     cdef readonly object model
     cdef readonly str name
     cdef readonly uint32_t id
+    cdef public uint32_t epoch     # of this definition of the id, see Driver::add_model
     cdef tuple inputs, outputs
     cdef object work_of
     cdef int work_input            # index of the input whose elements are the work; -1: constant, -2: work_of

@@ -133,7 +133,9 @@ cdef class Workers:
         cdef vector[Curve] curves
         cdef Wake wake
         cdef Timer timer = device.timer
+        cdef uint32_t generation
         id.value = node
+        generation = self.driver.generation(id)
         Driver.want_punctual_sleeps()
         curves.resize(len(self.by_id))
         while True:
@@ -144,7 +146,7 @@ cdef class Workers:
                     curves[(<ModelSpec>spec).id] = _curve_of(curve)
                     curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
             with nogil:
-                wake = self.driver.run_emulated(id, timer.c_obj.get()[0], curves)
+                wake = self.driver.run_emulated(id, timer.c_obj.get()[0], curves, generation)
             if wake == Wake.stop:
                 return
             while controls:
@@ -161,7 +163,7 @@ cdef class Workers:
         config.max_batch_size = model.max_batch_size
         config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
         config.idempotent = model.idempotent
-        self.driver.add_model(id, config)
+        spec.epoch = self.driver.add_model(id, config)
         self.by_id[id.value] = spec
         self.versions[model.name, model.version] = spec
         newest = max(v for name, v in self.versions if name == model.name)
@@ -228,6 +230,11 @@ cdef class Workers:
 
     def _accept(self, bint accepting):
         self.accepting = accepting
+        if not accepting:
+            self.driver.refuse()
+
+    def _check_not_forked(self):
+        self.driver.check_not_forked()
 
     def _cancel_all(self):
         with nogil:
@@ -268,10 +275,14 @@ cdef Curve _curve_of(curve):
 
 def _failure(device, model, e):
     where = f"device {device!r}, model {model!r}: "
-    if isinstance(e, DeviceError) and str(e).startswith(where):
+    try:
+        said = str(e)
+    except BaseException:  # a worker outlives what its device raises, whatever that is
+        said = "(its text could not be had)"
+    if type(e) is DeviceError and said.startswith(where):
         error = e  # our own, of what run() returned
     else:
-        error = DeviceError(f"{where}{type(e).__name__}: {e}")
+        error = DeviceError(f"{where}{type(e).__name__}: {said}")
         error.__cause__ = e
     error.device = device
     return error

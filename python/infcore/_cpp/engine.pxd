@@ -96,6 +96,7 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
         uint32_t member
         void* payload
         TimeNs end_ns
+        uint32_t epoch
         RowSource* rows
         int64_t* room_for_dims(uint32_t) except +infcore_translate
         void room_for_rows(uint32_t) except +infcore_translate
@@ -135,7 +136,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
     cdef cppclass StateMachine:
         StateMachine(const EngineConfig&, Fleet&, LatencyTable&, unique_ptr[RoutingPolicy],
                      unique_ptr[BatchingPolicy]) except +infcore_translate
-        void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        uint32_t add_model(ModelId, const ModelConfig&) except +infcore_translate
         void remove_model(TimeNs, ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void residency_changed(TimeNs, NodeId) except +infcore_translate
@@ -191,12 +192,15 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         cbool claim(NodeId, WorkBatch&) except +infcore_translate
         void started(NodeId, const WorkBatch&) noexcept
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*) noexcept
-        Wake run_emulated(NodeId, EmulatedTimer&, const vector[Curve]&) noexcept
+        Wake run_emulated(NodeId, EmulatedTimer&, const vector[Curve]&, uint32_t) noexcept
+        uint32_t generation(NodeId) noexcept
+        void refuse() noexcept
+        void drained(uint32_t) noexcept
         void control(NodeId) noexcept
         TimeNs now_ns() noexcept
         uint32_t n_open() noexcept
         void check_not_forked() except +infcore_translate
-        void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        uint32_t add_model(ModelId, const ModelConfig&) except +infcore_translate
         void remove_model(ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
