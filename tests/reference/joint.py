@@ -66,7 +66,7 @@ def share_of(c: Candidate, level_s: float, max_batch_size: int) -> int:
 
 def gather(engine: Any, now_ns: int, lane: Lane) -> list[Candidate]:
     holders = [node.id for node in engine.fleet if lane.model in node.models] if lane.bound is None else [lane.bound]
-    mean = lane.work_pending / len(lane.requests)
+    mean = lane.work_mean()
     return [
         candidate(engine, now_ns, lane, id, mean)
         for id in holders
@@ -154,7 +154,7 @@ def serve(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[C
 
 
 def pending_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, n_share: int) -> Pending:
-    mean = lane.work_pending / len(lane.requests)
+    mean = lane.work_mean()
     oldest_ns = min(r.arrival_ns for r in lane.requests)
     return Pending(
         n_requests=n_share,

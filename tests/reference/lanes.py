@@ -68,6 +68,9 @@ class Lane:
             return oldest
         return min(self.requests, key=lambda r: (r.tier, r.deadline_ns, r.seq))
 
+    def work_mean(self) -> float:
+        return max(0.0, self.work_pending / len(self.requests))
+
     def next_deadline_ns(self) -> int:
         return min((r.deadline_ns for r in self.requests), default=NEVER_NS)
 

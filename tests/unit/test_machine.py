@@ -174,6 +174,19 @@ def test_mean_work_forgets_what_is_gone():
     assert rig.machine.credit(0)[1] == pytest.approx(50_000, rel=1e-3)
 
 
+def test_credit_comes_back_where_rounding_leaves_less_than_no_work():
+    rig = Rig((0.0, 0.0, 1e-3, 0.0), model={"max_batch_size": 1})
+    rig.arrive(0, 0, work=0.0)
+    batch_id, _ = rig.run(0, 0)
+    for cookie, work in ((1, 0.7), (2, 0.1), (3, 0.0)):  # 0.7 + 0.1 - 0.7 - 0.1 is -2.8e-17
+        rig.arrive(0, cookie, work=work)
+    for _ in range(3):
+        rig.complete(0, 0, batch_id)  # takes no time: nothing is learned
+        batch_id, _ = rig.run(0, 0)
+    rig.complete(0, 0, batch_id)
+    assert rig.machine.credit(0) == (0, 0)
+
+
 # ---- devices come and go
 
 

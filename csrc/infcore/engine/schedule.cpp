@@ -76,7 +76,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
 void StateMachine::gather(TimeNs now_ns, std::uint32_t index) {
   const Lane& lane = *lanes_[index];
   candidates_.clear();
-  const double work_mean = lane.work_pending / lane.queue.size();
+  const double work_mean = lane.work_mean();
   if (lane.bound != base::no_node) {
     consider(now_ns, index, lane.bound, work_mean);
   } else {
@@ -160,7 +160,7 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
     open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, c.node).service_s(open->shape)));
     return lane.queue.size() < n_before;
   }
-  const double work_mean = lane.work_pending / lane.queue.size();
+  const double work_mean = lane.work_mean();
   const batch::Pending pending{
       .shape = {n_share, work_mean * n_share, work_mean},
       .earliest_deadline_ns = lane.queue.next_deadline_ns(),
@@ -227,8 +227,7 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, const Candidate& c, 
     s.node = c.node;
     s.batch_id = b.id;
     ++s.attempts;
-    s.reserved_s = c.slope_s + (b.members.empty() ? c.base_s : 0.0);
-    fleet_.reserve(c.node, s.reserved_s);
+    reserve(s, c.slope_s + (b.members.empty() ? c.base_s : 0.0));
     earliest_ns = with_it_ns;
     b.shape = larger;
     b.members.push_back(slot);

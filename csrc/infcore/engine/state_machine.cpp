@@ -257,8 +257,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
       contracts::BatchShape alone;
       alone.add(r.work);
       s.node = bound;
-      s.reserved_s = latency_.at(r.model, bound).service_s(alone);
-      fleet_.reserve(bound, s.reserved_s);
+      reserve(s, latency_.at(r.model, bound).service_s(alone));
     }
   }
   s.where = Where::waiting;
@@ -323,10 +322,14 @@ void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason re
   enqueue(now_ns, slot);
 }
 
+void StateMachine::reserve(Slot& s, double service_s) noexcept {
+  s.reserved_s = service_s;
+  s.holds_credit = true;
+  fleet_.reserve(s.node, service_s);
+}
+
 void StateMachine::unreserve(Slot& s) noexcept {
-  if (s.reserved_s < 0.0 || s.node == base::no_node) return;
-  fleet_.release(s.node, s.reserved_s);
-  s.reserved_s = -1.0;
+  if (std::exchange(s.holds_credit, false)) fleet_.release(s.node, s.reserved_s);
 }
 
 void StateMachine::leave_lane(std::uint32_t slot) {

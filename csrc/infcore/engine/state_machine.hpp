@@ -12,6 +12,7 @@
 #include <infcore/route/route_view.hpp>
 #include <infcore/route/routing_policy.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -112,6 +113,7 @@ class StateMachine {
     NodeId node{base::no_node};
     std::uint64_t batch_id{};
     double reserved_s{};
+    bool holds_credit{};  ///< reserved_s, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
     bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
@@ -125,6 +127,8 @@ class StateMachine {
     queue::TieredLane queue;
     ArrivalRate rate{};
     double work_pending{};
+    /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
+    [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
     bool dirty{};
   };
   struct Node {
@@ -157,6 +161,7 @@ class StateMachine {
   void enqueue(TimeNs now_ns, std::uint32_t slot);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  void reserve(Slot&, double service_s) noexcept;
   void unreserve(Slot&) noexcept;
   void leave_lane(std::uint32_t slot);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
