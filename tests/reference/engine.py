@@ -47,6 +47,12 @@ class Engine:
                 request = lane.front(now_ns, self.ageing_ns)
                 self.leave_lane(request)
                 self.end(request, "reject", "unloaded")
+        for _, batches in sorted(self.batches.items()):
+            for batch in batches:
+                if batch.open and batch.model == model:
+                    for request in batch.members:
+                        self.end(request, "reject", "unloaded")
+                    batch.members, batch.shape = [], (0, 0.0, 0.0)
 
     def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int) -> None:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
