@@ -1,4 +1,4 @@
-"""Histories of a state machine for Hypothesis: rules that make events and read the actions. Invariants are the tests'."""
+"""Histories of a state machine for Hypothesis: rules that make events and read the actions; tests add invariants."""
 
 from dataclasses import dataclass, field
 

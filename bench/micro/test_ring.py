@@ -2,8 +2,8 @@
 
     pytest bench/micro/test_ring.py            (RING_RUNS, RING_ITEMS: the size of the C++ part)
 
-The C++ rows come from ring_bench.cpp, compiled here; the times shown are its own, per item and run, and extra_info holds
-its row with the ratios. Nothing is asserted about time, only that every item came out.
+The C++ rows come from ring_bench.cpp, compiled here; the times shown are its own, per item and run, and extra_info
+holds its row with the ratios. Nothing is asserted about time, only that every item came out.
 """
 
 import heapq

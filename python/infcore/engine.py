@@ -310,8 +310,8 @@ class Engine(EngineCore):
     def load_model(self, model: Model) -> None:
         """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it.
 
-        Versions stand side by side on a device that lists them ("name:2" among its models) or serves any model: there the
-        first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older one's place.
+        Versions stand side by side on a device that lists them ("name:2" among its models) or serves any model: there
+        the first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older one's place.
         """
         _each("model", (model,), Model)
         with self._change:

@@ -135,7 +135,7 @@ def finished_by(t_s: float, c: Candidate, n_requests: int, max_batch_size: int) 
 
 
 def serve(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate], n_share: int) -> bool:
-    """Joins the device's open batch, or opens one unless the batching rule would rather wait; whether the lane changed."""
+    """Joins the device's open batch, or opens one unless the batching rule would rather wait. Did the lane change?"""
     n_before = len(lane.requests)
     latency = engine.latency.at(lane.model, c.node)
     batch = c.open
