@@ -311,7 +311,7 @@ class Engine(EngineCore):
         """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it.
 
         Versions stand side by side on a device that lists them ("name:2" among its models) or serves any model: there
-        the first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older one's place.
+        the first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older's place.
         """
         _each("model", (model,), Model)
         with self._change:
@@ -408,7 +408,7 @@ class Engine(EngineCore):
         self._on_thread(slot, lambda: slot.device.unload(known_as))
 
     def _on_thread(self, slot: _Slot, call: Callable[[], None]) -> None:
-        """Makes a call on a device's thread. One that hangs in a run makes it when it is back; nobody waits for that."""
+        """Makes a call on a device's thread; one that hangs in a run makes it when it is back, and nobody waits."""
         assert slot.thread is not None
         asked = _Call(call)
         slot.controls.append(asked)
