@@ -1,4 +1,4 @@
-"""Compiles and runs the C++ tests: what the makefiles of tests/native and tests/concurrency would be. No dependencies."""
+"""Compiles and runs the C++ tests: what makefiles of tests/native and tests/concurrency would be. No dependencies."""
 
 import os
 import re

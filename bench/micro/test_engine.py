@@ -1,7 +1,7 @@
 """The engine beside a batcher written by hand: CPU per request, requests per second, a lone caller's latency.
 
-Rows of one group alternate on one event loop each; a row's time is what its name says (CPU or wall seconds per request),
-so the ratio that pytest-benchmark prints beside it is the figure. No row asserts a time; each checks every answer.
+Rows of one group run on an event loop each; a row's time is what its name says (CPU or wall seconds per request), so
+the ratio that pytest-benchmark prints beside it is the figure. No row asserts a time; each checks every answer.
 """
 
 import pytest
@@ -38,7 +38,9 @@ def test_cpu_per_request(benchmark, way):
     _row(benchmark, way, double, 64, 500, 7, lambda f: 1e-6 * f["cpu_us_per_request"])
 
 
-@pytest.mark.benchmark(group="engine: sleep model (1 ms + 0.1 ms x n), 64 callers: seconds a request", timer=SaidTimer.read)
+@pytest.mark.benchmark(
+    group="engine: sleep model (1 ms + 0.1 ms x n), 64 callers: seconds a request", timer=SaidTimer.read
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_sleep_model(benchmark, way):
     _row(benchmark, way, sleep_then_double, 64, 60, 5, lambda f: 1.0 / f["requests_per_s"])

@@ -1,7 +1,8 @@
 """Router: one decision from Python (pick, then done) by policy and number of nodes, beside what it replaces.
 
 A group per number of nodes. Rows: the floor (two C method calls that do nothing of it), the ten lines of Python that
-servers write by hand, each policy. One row each for what pick or done can be asked for beside. No row asserts a time.
+servers write by hand, each policy. The group "asked for" has a row for each thing that pick or done can be asked for;
+it unpacks its keywords, so its rows compare with each other only. No row asserts a time.
 """
 
 import numpy as np

@@ -42,8 +42,9 @@ class Device(ABC):
     """What runs batches. Subclass it with your own `run`; load, unload, curve and close may be overridden too.
 
     name, kind, zone, location, memory_bytes, price_per_hour (US dollars), rtt_s, slots, labels
-                 what the fleet knows of it; `slots` is how many runs it takes at once, each on a thread of its own
-    models       names of the models that it can serve; None: any
+                 what the fleet knows of it; `slots` is how many batches an engine sends it at once: its one worker
+                 runs them in turn, so more than 1 only hides the hand-over
+    models       names of the models that it can serve, "name:2" for one version of one; None: any
     batch_axis   {input or output name: the axis where this device wants and returns the batch}; 0 where none is given
     run_limit_s  a run longer than this marks the device lost; None: no limit
     watts        power while it runs, for energy estimates; None: unknown

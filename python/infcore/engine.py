@@ -18,7 +18,7 @@ from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.staging import ModelSpec
 from infcore.device import Device
-from infcore.errors import DeviceError, EngineClosed, InvalidArgument, InvalidType, UnknownName
+from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, InvalidType, UnknownName
 from infcore.request import Model
 
 __all__ = ["Engine"]
@@ -45,8 +45,10 @@ class _Call:
         self._done.set()
         return not self._last
 
-    def wait(self, thread: threading.Thread) -> None:
+    def wait(self, thread: threading.Thread, hangs: Callable[[], bool]) -> None:
         while not self._done.wait(0.1):
+            if hangs():
+                return
             if not thread.is_alive():
                 raise DeviceError(f"{thread.name} ended before it could do what it was asked")
         if self._error is not None:
@@ -61,7 +63,7 @@ class _Slot:
         self.node = node
         self.controls: deque[_Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
-        self.models: set[tuple[str, int]] = set()
+        self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here
 
 
 class Engine(EngineCore):
@@ -105,6 +107,8 @@ class Engine(EngineCore):
         self._abandoned: list[str] = []
         self._change = threading.RLock()
         self._state = "new"
+        self._start_s = 0.0
+        self._dispatcher = threading.Thread(target=self._dispatch, name="infcore-dispatcher", daemon=True)
         self._first_devices = tuple(_each("devices", devices, Device))
         self._setup(
             Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
@@ -127,7 +131,7 @@ class Engine(EngineCore):
             if self._state != "new":
                 raise EngineClosed(f"the engine is {self._state}; allowed: start a new one once")
             self._state = "running"
-            self._dispatcher = threading.Thread(target=self._dispatch, name="infcore-dispatcher", daemon=True)
+            self._start_s = time.monotonic()
             self._dispatcher.start()
             try:
                 for device in self._first_devices:
@@ -146,23 +150,25 @@ class Engine(EngineCore):
         Returns    names of devices whose thread could not be joined because their run hangs (also warned of)
         """
         limit_s = _checks.optional_finite("timeout_s", timeout_s)
+        if threading.current_thread() in self._own_threads():
+            raise EngineClosed("close() was called on a thread of the engine's own; allowed: any other thread")
+        try:
+            self._check_not_forked()
+        except ForkedProcess:  # the threads are the parent's: here there is nothing to end
+            self._state = "closed"
+            return []
+        self._accept(False)
+        if not drain:  # at once, even while another thread adds a device
+            self._cancel_all()
         with self._change:
-            if self._state != "running":
+            if self._state not in ("running", "closing"):
                 self._state = "closed"
                 return []
-            self._state = "closing"
-            self._accept(False)
+            self._state = "closing"  # until the end: a close() that was interrupted can be called again
             if drain:
-                self._wait_until(lambda: self.n_open == 0, limit_s)
+                self._wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
             self._cancel_all()
-            for slot in list(self._slots.values()):
-                self._stop_worker(slot)
-            self._stop()
-            self._dispatcher.join()
-            live = self._live()
-            live.drain_threads()
-            live.leave_loops()
-            self._slots.clear()
+            errors = self._end_threads()
             self._state = "closed"
         if self._abandoned:
             warnings.warn(
@@ -170,7 +176,34 @@ class Engine(EngineCore):
                 RuntimeWarning,
                 stacklevel=2,
             )
+        if errors:
+            raise errors[0]
         return list(self._abandoned)
+
+    def _end_threads(self) -> list[Exception]:
+        """Stops workers and dispatcher, whatever a device's close() raises; that is returned."""
+        errors = []
+        for name, slot in list(self._slots.items()):
+            try:
+                self._stop_worker(slot)
+            except Exception as e:
+                errors.append(e)
+            del self._slots[name]
+        self._stop()
+        if self._dispatcher.ident is not None:
+            self._dispatcher.join()
+        live = self._live()
+        live.drain_threads()
+        live.leave_loops()
+        return errors
+
+    def _own_threads(self) -> list[threading.Thread | None]:
+        return [self._dispatcher, *(slot.thread for slot in list(self._slots.values()))]
+
+    def _can_go_on(self) -> bool:
+        """Whether any device is left that could run what waits."""
+        states = self.fleet.nodes()["state"]
+        return any(state == "up" for state in states)
 
     def __enter__(self) -> Engine:
         return self.start()
@@ -256,7 +289,8 @@ class Engine(EngineCore):
             return joined
 
     def _stop_worker(self, slot: _Slot) -> bool:
-        assert slot.thread is not None
+        if slot.thread is None or slot.thread.ident is None:  # interrupted before it began
+            return True
         slot.controls.append(_Call(lambda: None, last=True))
         self._control(slot.node)
         slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))
@@ -276,7 +310,11 @@ class Engine(EngineCore):
     # ---- models
 
     def load_model(self, model: Model) -> None:
-        """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it."""
+        """Add a model, or a further version of one, while the engine runs; every device that can serve it loads it.
+
+        Versions stand side by side on a device that lists them ("name:2" among its models) or serves any model: there
+        the first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older's place.
+        """
         _each("model", (model,), Model)
         with self._change:
             self._add_model(model)
@@ -341,35 +379,47 @@ class Engine(EngineCore):
 
     def _load_on(self, slot: _Slot, name: str, version: int) -> None:
         device, model = slot.device, self._models[name, version]
-        if device.models is not None and name not in device.models:
+        known_as = _name_on(slot, name, version)
+        if known_as is None or (name, version) in slot.models:
             return
-        # A device knows models by name: it runs the newest version.
-        loaded = [v for n, v in slot.models if n == name]
-        if any(held >= version for held in loaded):
+        before = [key for key, known in slot.models.items() if known == known_as]
+        if any(held >= version for _, held in before):
             return
-        for old in loaded:
-            self._unload_from(slot, self._spec(name, old), (name, old))
+        for key in before:  # the device tells no versions apart: the newest takes the place
+            self._unload_from(slot, self._spec(*key), key)
+        loaded = model if known_as == name else model.replace(name=known_as)
+        spec = self._spec(name, version)
+        self._set_run_name(spec, slot.node, known_as)
+
+        def load() -> None:
+            device.load(loaded)
+            curve = device.curve(known_as)
+            if curve is not None:  # what the engine measures includes the way there and back
+                curve = curve._replace(base_s=curve.base_s + device.rtt_s)
+            self._set_resident(spec, slot.node, True, curve)
+
         try:
-            self._on_thread(slot, lambda: device.load(model))
+            self._on_thread(slot, load)
         except Exception as e:
-            raise DeviceError(f"device {device.name!r} can't load model {name!r}: {type(e).__name__}: {e}") from e
-        curve = device.curve(name)
-        if curve is not None:  # what the engine measures includes the way there and back
-            curve = curve._replace(base_s=curve.base_s + device.rtt_s)
-        self._set_resident(self._spec(name, version), slot.node, True, curve)
-        slot.models.add((name, version))
+            raise DeviceError(f"device {device.name!r} can't load model {known_as!r}: {type(e).__name__}: {e}") from e
+        slot.models[name, version] = known_as
 
     def _unload_from(self, slot: _Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
         self._set_resident(spec, slot.node, False, None)
-        slot.models.discard(key)
-        self._on_thread(slot, lambda: slot.device.unload(key[0]))
+        known_as = slot.models.pop(key)
+        self._on_thread(slot, lambda: slot.device.unload(known_as))
 
     def _on_thread(self, slot: _Slot, call: Callable[[], None]) -> None:
+        """Makes a call on a device's thread; one that hangs in a run makes it when it is back, and nobody waits."""
+        assert slot.thread is not None
         asked = _Call(call)
         slot.controls.append(asked)
         self._control(slot.node)
-        assert slot.thread is not None
-        asked.wait(slot.thread)
+        asked.wait(slot.thread, lambda: self._is_lost(slot))
+
+    def _is_lost(self, slot: _Slot) -> bool:
+        nodes = self.fleet.nodes()
+        return bool((nodes["state"][nodes["id"] == slot.node] == "lost").any())
 
     # ---- figures
 
@@ -380,19 +430,22 @@ class Engine(EngineCore):
                  (answered), failed, lost, expired, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
                  throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s
         """
-        with self._change:
-            models = {}
-            for name, version in self._models:
-                shown = name if self._versions_of(name) == 1 else f"{name}:{version}"
-                models[shown] = self._model_stats(name, version)
-            devices = {
-                name: {**self._node_stats(slot.node), "kind": slot.device.kind, "emulated": slot.device.emulated}
-                for name, slot in self._slots.items()
-            }
-            return {"models": models, "devices": devices, "open": self.n_open}
+        self._check_not_forked()
+        run_s = max(time.monotonic() - self._start_s, 1e-9)
+        models = {}
+        for name, version in list(self._models):
+            shown = name if self._versions_of(name) == 1 else f"{name}:{version}"
+            models[shown] = self._model_stats(name, version)
+        devices = {
+            name: {**self._node_stats(slot.node), "kind": slot.device.kind, "emulated": slot.device.emulated}
+            for name, slot in list(self._slots.items())
+        }
+        for figures in (*models.values(), *devices.values()):
+            figures["throughput_rps"] = figures["requests"] / run_s
+        return {"models": models, "devices": devices, "open": self.n_open}
 
     def _versions_of(self, name: str) -> int:
-        return sum(known == name for known, _ in self._models)
+        return sum(known == name for known, _ in list(self._models))
 
     # ---- what the above share
 
@@ -410,6 +463,16 @@ class Engine(EngineCore):
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.01)
         return True
+
+
+def _name_on(slot: _Slot, name: str, version: int) -> str | None:
+    """Under which name a device runs a model's version: "name:version" where it lists that, or holds another version
+    of a model already while it serves any; else the name alone. None: it doesn't serve it."""
+    full, listed = f"{name}:{version}", slot.device.models
+    if listed is None:
+        taken = any(known == name and key != (name, version) for key, known in slot.models.items())
+        return full if taken else name
+    return full if full in listed else name if name in listed else None
 
 
 def _weighted(choices: list[tuple[Any, float]]) -> Callable[[], Any]:

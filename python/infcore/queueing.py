@@ -1,4 +1,4 @@
-"""The tiered queue: bounded, by tier, deadline and arrival, with tickets, expiry and shedding; for threads and asyncio."""
+"""The tiered queue: bounded, by tier, deadline and arrival; tickets, expiry and shedding; for threads and asyncio."""
 
 from infcore._core.queue import Queue, Ticket
 

@@ -15,8 +15,8 @@ struct RingSuite {
   int pushed[2]{};
   int popped[2]{};
 
-  void begin() {
-    ring = new Ring(2);
+  void begin(std::size_t capacity = 2) {
+    ring = new Ring(capacity);
     for (int p = 0; p < 2; ++p) pushed[p] = popped[p] = 0;
   }
   void take(const Item& item) {
@@ -33,17 +33,20 @@ struct RingSuite {
   void push(int producer) {
     if (ring->try_push(Item(10 * producer + pushed[producer] + 1))) ++pushed[producer];
   }
-  void push_bulk(int producer, std::size_t n) {
-    const Item items[2] = {Item(10 * producer + pushed[producer] + 1), Item(10 * producer + pushed[producer] + 2)};
+  template <std::size_t n>
+  void push_bulk(int producer) {
+    Item items[n];
+    for (std::size_t i = 0; i < n; ++i) items[i] = 10 * producer + pushed[producer] + 1 + static_cast<int>(i);
     pushed[producer] += static_cast<int>(ring->try_push_bulk({items, n}));
   }
   void pop() {
     Item item;
     if (ring->try_pop(item)) take(item);
   }
+  template <std::size_t n_max>
   void pop_bulk() {
-    Item items[2];
-    const std::size_t n = ring->try_pop_bulk({items, 2});
+    Item items[n_max];
+    const std::size_t n = ring->try_pop_bulk({items, n_max});
     for (std::size_t i = 0; i < n; ++i) take(items[i]);
   }
 };
@@ -66,34 +69,46 @@ struct OneByOne : rl::test_suite<OneByOne, 3>, RingSuite {
 
 struct BulkPair : rl::test_suite<BulkPair, 2>, RingSuite {
   static constexpr const char* name = "MpmcRing bulk to bulk";
-  static constexpr int context_bound = 4;
+  static constexpr int context_bound = 3;
   void before() { begin(); }
   void after() { end(); }
   void thread(unsigned index) {
     for (int i = 0; i < 2; ++i) {
       if (index == 0) {
-        push_bulk(0, 2);
+        push_bulk<2>(0);
       } else {
-        pop_bulk();
+        pop_bulk<2>();
       }
     }
   }
 };
 
+/// The cells of a run are looked at in fours.
+struct RunOfFour : rl::test_suite<RunOfFour, 2>, RingSuite {
+  static constexpr const char* name = "MpmcRing run of four";
+  static constexpr int context_bound = 2;
+  void before() { begin(4); }
+  void after() { end(); }
+  void thread(unsigned index) {
+    if (index == 0) {
+      push_bulk<4>(0);
+    } else {
+      pop_bulk<4>();
+    }
+  }
+};
+
 struct Bulk : rl::test_suite<Bulk, 3>, RingSuite {
-  static constexpr const char* name = "MpmcRing in bulk";
+  static constexpr const char* name = "MpmcRing two producers in bulk";
   static constexpr int context_bound = 2;
   void before() { begin(); }
   void after() { end(); }
   void thread(unsigned index) {
-    if (index == 0) {
-      push_bulk(0, 2);
-      push_bulk(0, 2);
-    } else if (index == 1) {
-      push_bulk(1, 2);
+    if (index < 2) {
+      push_bulk<2>(static_cast<int>(index));
     } else {
-      pop_bulk();
-      pop_bulk();
+      pop_bulk<2>();
+      pop_bulk<2>();
     }
   }
 };
@@ -116,7 +131,7 @@ struct TwoConsumers : rl::test_suite<TwoConsumers, 3>, RingSuite {
   }
   void thread(unsigned index) {
     if (index == 0) {
-      push_bulk(0, 2);
+      push_bulk<2>(0);
       push(0);
       return;
     }
@@ -128,4 +143,4 @@ struct TwoConsumers : rl::test_suite<TwoConsumers, 3>, RingSuite {
 
 }  // namespace
 
-int main(int argc, char** argv) { return model::run<BulkPair, OneByOne, TwoConsumers, Bulk>(argc, argv); }
+int main(int argc, char** argv) { return model::run<BulkPair, RunOfFour, OneByOne, TwoConsumers, Bulk>(argc, argv); }

@@ -19,7 +19,7 @@ struct Published : rl::test_suite<Published, 3> {
   void thread(unsigned index) {
     if (index < 2) {
       for (std::uint64_t n = 1; n <= 2 - index; ++n) {
-        block->store(index, 0, n);
+        block->put(index, 0, n);
         block->announce();
       }
       return;
@@ -30,7 +30,7 @@ struct Published : rl::test_suite<Published, 3> {
       const std::uint32_t last = seen;
       if (!block->changed(seen)) continue;
       RL_ASSERT(seen > last);
-      const std::uint64_t now = block->load(0, 0) + block->load(1, 0);
+      const std::uint64_t now = block->get(0, 0) + block->get(1, 0);
       RL_ASSERT(now >= seen && now >= before);
       before = now;
     }

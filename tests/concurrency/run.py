@@ -18,13 +18,13 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import cpp_build
+import cpp_build  # noqa: E402  (its folder is known only now)
 
 # -fpermissive and -w: Relacy predates C++20. Sized deallocation would pass by the allocator that Relacy replaces.
 FLAGS = ["-O2", "-w", "-fpermissive", "-fno-sized-deallocation"]
 BUILD_DIR = cpp_build.ROOT / "build" / "models"
 FOUND_A_FAILURE = 3  # exit status of a model, see model.hpp
-TIMEOUT_S = 300
+TIMEOUT_S = 180
 
 
 class Site(NamedTuple):
@@ -37,10 +37,18 @@ def build(source: Path) -> Path:
     return cpp_build.link([cpp_build.compile_object(source, BUILD_DIR, FLAGS)], BUILD_DIR / source.stem, [])
 
 
+def run(program: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [str(program), *args]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, -1, "", f"no end within {TIMEOUT_S} s; make the model smaller")
+
+
 def search(program: Path) -> tuple[bool, str, list[Site]]:
     """Without weakening: passed?, report, the operations met."""
     begin_s = time.monotonic()
-    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = run(program)
     lines = done.stdout.splitlines()
     sites = [Site(m[1], int(m[2]), m[3]) for line in lines if (m := re.fullmatch(r"site (.+):(\d+) (\w+)", line))]
     report = [line for line in lines if not line.startswith("site ")]
@@ -54,7 +62,7 @@ def tag_of(site: Site) -> str | None:
     lines = (cpp_build.ROOT / site.file).read_text().splitlines()
     for line in reversed(lines[max(0, site.line - 4) : site.line]):
         if tags := re.findall(r"\[[A-Z]\d+\]", line):
-            return "".join(tags)
+            return "".join(dict.fromkeys(tags))
     return None
 
 
@@ -62,8 +70,7 @@ def control(program: Path, site: Site) -> tuple[bool, str]:
     name = f"{program.stem}: control {Path(site.file).name}:{site.line} {tag_of(site) or ''} without its {site.order}"
     if tag_of(site) is None:
         return False, f"{name}: FAILED, the operation carries no tag"
-    command = [str(program), "--weaken", f"{site.file}:{site.line}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = run(program, "--weaken", f"{site.file}:{site.line}")
     if done.returncode != FOUND_A_FAILURE:
         return False, f"{name}: FAILED, the search did not notice (exit status {done.returncode})\n{done.stdout}"
     found = re.search(r": ([A-Z ]+), (\d+) interleavings", done.stdout)

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import cpp_build
+import cpp_build  # noqa: E402  (its folder is known only now)
 
 SANITIZER_FLAGS = {
     "none": ["-O2", "-g1"],

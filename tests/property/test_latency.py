@@ -72,7 +72,7 @@ def test_learns_all_four_terms_through_noise(seed, cv):
     # Error of the prediction, not of the terms. Noise of cv averages out over what is remembered, about 50 batches.
     for n, work in ((1, 20.0), (8, 20.0), (32, 40.0)):
         expected = truth @ [1.0, n, n * work, n * work]
-        assert model.service_s(*shape(n, work)) == pytest.approx(expected, rel=0.02 + cv)
+        assert model.service_s(*shape(n, work)) == pytest.approx(expected, rel=0.05 + 2.5 * cv)
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 64), cv=st.floats(0.0, 0.2))

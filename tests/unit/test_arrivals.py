@@ -1,6 +1,5 @@
 """Arrivals: exact means and peaks, the same for the same seed."""
 
-
 import numpy as np
 import pytest
 

@@ -148,7 +148,7 @@ def test_tiers_out_of_bounds(engine, tier):
     refuses(engine, InvalidArgument, ["tier", str(tier), "0 to 2"], "m", {"x": X}, tier=tier)
 
 
-@pytest.mark.parametrize("tier", [1.0, "1", None, math.nan, [1], True])
+@pytest.mark.parametrize("tier", [1.0, 0.0, "1", None, math.nan, [1], True])
 def test_tiers_that_are_none(engine, tier):
     refuses(engine, InvalidType, ["tier", type(tier).__name__, "0 to 2"], "m", {"x": X}, tier=tier)
 

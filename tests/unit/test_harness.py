@@ -153,11 +153,26 @@ def test_interrupt_ends_with_the_table_so_far() -> None:
     assert notes(document)
 
 
-def test_interrupt_outside_a_drive_is_an_interrupt() -> None:
+def test_the_second_interrupt_is_an_exception() -> None:
     interrupt = Interrupt()
-    with pytest.raises(KeyboardInterrupt), interrupt.handled():
+    with interrupt.handled():
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+
+def test_interrupted_before_the_first_policy() -> None:
+    suite = patient_suite()
+    fleet = SmallFleet(suite)
+    interrupt = Interrupt()
+    interrupt.requested = True
+    for rate_rps in (200.0, None):
+        document = run_bench(suite, fleet, Options(rate_rps=rate_rps), env={}, interrupt=interrupt, progress=Silent())
+        assert document["policies"] == []
+        assert [reason.partition(":")[0] for reason in document["invalid_reasons"]] == ["interrupted"]
+    assert fleet.opened == []
 
 
 def test_a_hopeless_probe_stops_early() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = {"README.md": "markdown", "pyproject.toml": "toml"}
 
 
 def test_the_server_in_the_readme_answers():
@@ -21,11 +22,14 @@ def test_the_server_in_the_readme_answers():
 
     async def ask():
         transport = httpx.ASGITransport(app=app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as http,
+        ):
             answers = await asyncio.gather(
-                *[http.post("/file-type", content=(ROOT / name).read_bytes()) for name in ("README.md", "pyproject.toml")]
+                *[http.post("/file-type", content=(ROOT / name).read_bytes()) for name in FILES]
             )
         return [answer.json()["type"] for answer in answers]
 
-    assert asyncio.run(ask()) == ["markdown", "toml"]
+    assert asyncio.run(ask()) == list(FILES.values())
     assert server["engine"].n_open == 0

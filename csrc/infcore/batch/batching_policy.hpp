@@ -13,12 +13,12 @@ namespace infcore::batch {
 
 /// What waits in one lane, as a rule sees it.
 struct Pending {
-  contracts::BatchShape shape;       ///< of the batch that would go now; n_requests >= 1
-  base::TimeNs earliest_deadline_ns; ///< in that batch
-  base::TimeNs held_since_ns;        ///< since when these requests and this free device have had each other
-  double arrivals_per_s;             ///< of this lane, lately
+  contracts::BatchShape shape;        ///< of the batch that would go now; n_requests >= 1
+  base::TimeNs earliest_deadline_ns;  ///< in that batch
+  base::TimeNs held_since_ns;         ///< since when these requests and this free device have had each other
+  double arrivals_per_s;              ///< of this lane, lately
   std::uint32_t max_batch_size;
-  base::TimeNs delay_ns_max;         ///< the longest that a free device may be kept waiting for a larger batch
+  base::TimeNs delay_ns_max;  ///< the longest that a free device may be kept waiting for a larger batch
 };
 
 /// How many to send. n == 0: nothing yet, ask again at `wait_until_ns` or at the next arrival.

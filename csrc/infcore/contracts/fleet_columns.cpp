@@ -34,10 +34,7 @@ T* FleetColumns::place(std::size_t count) {
 
 void FleetColumns::lay_out() {
   header_ = place<Header>(1);
-  changes_ = place<std::atomic<std::uint32_t>>(max_nodes_ / block_nodes);
-  wait_inflight_ = place<std::atomic<std::uint64_t>>(max_nodes_);
-  pressure_network_ = place<std::atomic<std::uint64_t>>(max_nodes_);
-  others_ahead_ = place<std::atomic<float>>(max_nodes_);
+  blocks_ = place<Block>(max_nodes_ / block_nodes);
   price_ = place<std::atomic<double>>(max_nodes_);
   slots_ = place<std::atomic<std::uint32_t>>(max_nodes_);
   kind_id_ = place<std::atomic<std::uint32_t>>(max_nodes_);

@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/contracts/node_credit.hpp>
+#include <infcore/contracts/published_block.hpp>
 
 #include <atomic>
 #include <bit>
@@ -19,10 +20,9 @@ struct FloatPair {
 
 /// The fleet as scorers see it: one block without pointers, of fixed capacity, in columns.
 ///
-/// Any number of readers and writers; readers never wait. A reader keeps its own copy and looks at `changes`, one
-/// counter for 16 nodes: a writer stores the figures and then adds 1 [F1, release]; a reader that sees a new count
-/// [F1, acquire] reads the sixteen again. Sets of nodes (up, resident, labelled) are bit rows of 64 nodes a word.
-/// The row of a new node is written before its `up` bit is set [F2].
+/// Any number of readers and writers; readers never wait. What changes per request or signal is published in blocks of
+/// 16 nodes, of which a reader keeps its own copy. Sets of nodes (up, resident, labelled) are bit rows of 64 nodes a
+/// word. The row of a new node is written before its `up` bit is set [F2], and readers look at `up` first.
 ///
 /// The class holds the block and computes where columns begin; what is inside would work in shared memory.
 class FleetColumns {
@@ -30,6 +30,15 @@ class FleetColumns {
   static constexpr std::uint32_t layout_version = 1;
   static constexpr std::uint32_t block_nodes = 16;
   static constexpr std::uint32_t n_labels = 64;
+
+  /// The words of a block: a FloatPair for each node.
+  enum Word : std::uint32_t {
+    wait_inflight,     ///< {waiting in microseconds, requests in flight}
+    pressure_network,  ///< {share of a service time that a busy node adds, network in microseconds}
+    others_ahead,      ///< {others' requests ahead of a new one per slot, where no signalled wait covers them; 0}
+    n_words_of_block
+  };
+  using Block = PublishedBlock<block_nodes, n_words_of_block>;
 
   struct Header {
     std::uint64_t magic{0x31656574666e69ull};  // "infeet1": refuses a block that is something else
@@ -45,17 +54,11 @@ class FleetColumns {
   [[nodiscard]] Header& header() const noexcept { return *header_; }
   [[nodiscard]] std::uint32_t n_words() const noexcept { return n_words_; }
 
-  [[nodiscard]] std::atomic<std::uint32_t>& changes(std::uint32_t block) const noexcept { return changes_[block]; }
-  /// {waiting in microseconds, requests in flight}
-  [[nodiscard]] std::atomic<std::uint64_t>& wait_inflight(std::uint32_t node) const noexcept {
-    return wait_inflight_[node];
+  [[nodiscard]] Block& block(std::uint32_t index) const noexcept { return blocks_[index]; }
+  /// One pair of the node's row in its block; for readers that want this one only, and need no order.
+  [[nodiscard]] FloatPair pair(std::uint32_t node, std::uint32_t word) const noexcept {
+    return unpack(blocks_[node / block_nodes].get(node % block_nodes, word));
   }
-  /// {pressure: share of a service time that a busy node adds, network in microseconds}
-  [[nodiscard]] std::atomic<std::uint64_t>& pressure_network(std::uint32_t node) const noexcept {
-    return pressure_network_[node];
-  }
-  /// Requests of others ahead of a new one, per slot, where no queue wait was signalled that would cover them.
-  [[nodiscard]] std::atomic<float>& others_ahead(std::uint32_t node) const noexcept { return others_ahead_[node]; }
   [[nodiscard]] std::atomic<double>& price_per_hour(std::uint32_t node) const noexcept { return price_[node]; }
   [[nodiscard]] std::atomic<std::uint32_t>& slots(std::uint32_t node) const noexcept { return slots_[node]; }
   /// Device class: equal for nodes that are expected to be alike.
@@ -88,10 +91,7 @@ class FleetColumns {
   std::uint32_t n_words_;
 
   Header* header_{};
-  std::atomic<std::uint32_t>* changes_{};
-  std::atomic<std::uint64_t>* wait_inflight_{};
-  std::atomic<std::uint64_t>* pressure_network_{};
-  std::atomic<float>* others_ahead_{};
+  Block* blocks_{};
   std::atomic<double>* price_{};
   std::atomic<std::uint32_t>* slots_{};
   std::atomic<std::uint32_t>* kind_id_{};
@@ -102,8 +102,7 @@ class FleetColumns {
   std::atomic<std::uint64_t>* labelled_{};
   NodeCredit* credit_{};
 
-  static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<double>::is_always_lock_free &&
-                std::atomic<float>::is_always_lock_free);
+  static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<double>::is_always_lock_free);
 };
 
 }  // namespace infcore::contracts

@@ -1,9 +1,9 @@
 #pragma once
 #include <infcore/base/align.hpp>
 #include <infcore/base/clock.hpp>
+#include <infcore/contracts/row_lock.hpp>
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <limits>
 
@@ -68,10 +68,10 @@ class CreditHistory {
   std::uint32_t n_{};
 };
 
-/// One node's credit and signals: the exact figures, behind a row lock. What scorers read is published from here into
-/// the columns. A writer that is stopped inside the lock holds up the writers of this row only; readers never wait.
+/// One node's credit and signals: the exact figures, behind the row's lock. What scorers read is published from here
+/// into the columns.
 struct alignas(base::false_sharing_bytes) NodeCredit {
-  std::atomic<std::uint32_t> lock{};
+  RowLock<> lock;
   std::uint32_t slots{1};
   double rtt_s{};
   Credit own;

@@ -16,7 +16,7 @@ namespace infcore::contracts {
 template <std::uint32_t n_rows, std::uint32_t n_words, template <class> class Atom = std::atomic>
 class alignas(base::false_sharing_bytes) PublishedBlock {
  public:
-  void store(std::uint32_t row, std::uint32_t word, std::uint64_t value) noexcept {
+  void put(std::uint32_t row, std::uint32_t word, std::uint64_t value) noexcept {
     words_[word][row].store(value, std::memory_order_relaxed);  // relaxed: announce() orders it
   }
   /// After the stores of a change.
@@ -33,7 +33,7 @@ class alignas(base::false_sharing_bytes) PublishedBlock {
     seen = now;
     return true;
   }
-  [[nodiscard]] std::uint64_t load(std::uint32_t row, std::uint32_t word) const noexcept {
+  [[nodiscard]] std::uint64_t get(std::uint32_t row, std::uint32_t word) const noexcept {
     return words_[word][row].load(std::memory_order_relaxed);  // relaxed: changed() orders it
   }
 

@@ -28,21 +28,21 @@ enum class ActionKind : std::uint8_t {
 enum class Reason : std::uint8_t {
   none,
   ok,
-  queue_full,       ///< reject: the configured bound of requests is reached
-  deadline,         ///< shed: passed, or cannot be met any more
-  device_failed,    ///< retry, complete: the device's run raised
-  device_lost,      ///< retry, complete: the device stopped answering
-  device_removed,   ///< retry: the device it was bound to is leaving
-  caller,           ///< cancel
-  unloaded,         ///< reject: its model is there no more
-  closing           ///< cancel: the engine is being closed
+  queue_full,      ///< reject: the configured bound of requests is reached
+  deadline,        ///< shed: passed, or cannot be met any more
+  device_failed,   ///< retry, complete: the device's run raised
+  device_lost,     ///< retry, complete: the device stopped answering
+  device_removed,  ///< retry: the device it was bound to is leaving
+  caller,          ///< cancel
+  unloaded,        ///< reject: its model is there no more
+  closing          ///< cancel: the engine is being closed
 };
 
 struct Action {
-  std::uint64_t cookie{};     ///< the request's, as the driver gave it
-  std::uint64_t batch_id{};   ///< dispatch, complete
+  std::uint64_t cookie{};    ///< the request's, as the driver gave it
+  std::uint64_t batch_id{};  ///< dispatch, complete
   base::NodeId node{base::no_node};
-  std::uint32_t member{};     ///< dispatch, complete: its place in the batch
+  std::uint32_t member{};  ///< dispatch, complete: its place in the batch
   ActionKind kind{};
   Reason reason{};
 };

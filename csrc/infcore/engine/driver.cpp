@@ -11,8 +11,9 @@
 namespace infcore::engine {
 namespace {
 
-constexpr std::uintptr_t cancel_tag = 1;        ///< low bit of a ring item: not an arrival but a cancel
-constexpr TimeNs manual_poll_ns = 1'000'000;    ///< how often a clock that only a test moves is looked at
+constexpr std::uintptr_t cancel_tag = 1;       ///< low bit of a ring item: not an arrival but a cancel
+constexpr std::uint32_t undrained_max = 1024;  ///< ended requests of threads that nobody has looked at
+constexpr TimeNs manual_poll_ns = 1'000'000;   ///< how often a clock that only a test moves is looked at
 
 }  // namespace
 
@@ -23,6 +24,7 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
       fleet_(fleet),
       latency_(latency),
       machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
+      model_epochs_(config.max_models),
       mailboxes_(config.max_nodes),
       n_refused_(config.max_models),
       max_requests_(config.max_requests),
@@ -34,7 +36,8 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
 // ---- callers
 
 bool Driver::submit(LiveRequest& request, bool defer) noexcept {
-  if (n_open_.fetch_add(1, std::memory_order_acq_rel) >= max_requests_) {
+  // [Q1] seq_cst: either this sees `closed_`, or whoever set it sees the request in n_open_ and waits for it.
+  if (n_open_.fetch_add(1, std::memory_order_seq_cst) >= max_requests_ || closed_.load(std::memory_order_seq_cst)) {
     n_open_.fetch_sub(1, std::memory_order_acq_rel);
     n_refused_[request.request.model.value].fetch_add(1, std::memory_order_relaxed);
     return false;
@@ -95,7 +98,11 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
       LiveRequest& request = *reinterpret_cast<LiveRequest*>(items[i] & ~cancel_tag);
       if ((items[i] & cancel_tag) == 0) {
         // Rejected ones end in the action below; an arrival never finds its cancel first, the ring keeps their order.
-        request.handle = machine_.arrive(now_ns, request.request);
+        if (request.epoch == model_epochs_[request.request.model.value]) {
+          request.handle = machine_.arrive(now_ns, request.request);
+        } else {
+          end(outbox, request, {.kind = ActionKind::reject, .reason = Reason::unloaded}, now_ns);
+        }
       } else {
         request.cancel_seen = true;
         if (request.ended) {
@@ -123,21 +130,22 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
 
 void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, TimeNs now_ns) noexcept {
   request.ended = true;
+  bool carries = false;
   if (request.state.load(std::memory_order_acquire) == LiveState::pending) {
     request.kind = action.kind;
     request.reason = action.reason;
     request.node = action.node;
     request.member = action.member;
     request.end_ns = now_ns;
-    const bool carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
-                         action.batch_id == outbox.batch_id;
+    carries = action.kind == ActionKind::complete && outbox.payload != nullptr && action.batch_id == outbox.batch_id;
     request.payload = carries ? outbox.payload : nullptr;
   }
   LiveState expected = LiveState::pending;
   // [L1] release: the outcome above is readable by whoever sees `done`.
   if (request.state.compare_exchange_strong(expected, LiveState::done, std::memory_order_acq_rel,
                                             std::memory_order_acquire)) {
-    if (request.payload != nullptr) ++outbox.n_payload_used;
+    if (carries)
+      ++outbox.n_payload_used;  // the future's from here on: whoever sees `done` may take the payload at once
     release(outbox, request);
   } else {
     request.payload = nullptr;  // its caller cancelled it: the result is nobody's
@@ -148,6 +156,7 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
 
 /// The engine lets go of the request: onto its hub's chain.
 void Driver::release(Outbox& outbox, LiveRequest& request) noexcept {
+  if (request.hub->fd() < 0) n_undrained_.fetch_add(1, std::memory_order_relaxed);
   for (Ended& ended : outbox.ended) {
     if (ended.hub != request.hub) continue;
     ended.last->next = &request;
@@ -179,6 +188,11 @@ void Driver::deliver(Outbox& outbox) noexcept {
 
 // ---- threads
 
+bool Driver::wants_drain(Hub& threads) const noexcept {
+  if (threads.chain().empty()) return false;
+  return prompt() || n_undrained_.load(std::memory_order_relaxed) > undrained_max;
+}
+
 bool Driver::dispatch_loop(Hub& threads) noexcept {
   while (!stopping_.load(std::memory_order_acquire)) {
     const TimeNs timer_ns = next_timer_ns_.load(std::memory_order_acquire);
@@ -186,14 +200,14 @@ bool Driver::dispatch_loop(Hub& threads) noexcept {
     const TimeNs until_ns = manual_clock_ == nullptr ? timer_ns : base::monotonic_ns() + manual_poll_ns;
     static_cast<void>(dispatcher_.wait(
         [&] {
-          return !ingress_.empty() || stopping_.load(std::memory_order_acquire) ||
-                 (prompt() && !threads.chain().empty()) ||
+          return !ingress_.empty() || stopping_.load(std::memory_order_acquire) || wants_drain(threads) ||
                  next_timer_ns_.load(std::memory_order_seq_cst) < timer_ns;  // [T1]
         },
         until_ns));
-    asleep_until_ns_.store(std::numeric_limits<TimeNs>::min(), std::memory_order_seq_cst);  // awake: nobody need wake it
+    asleep_until_ns_.store(std::numeric_limits<TimeNs>::min(),
+                           std::memory_order_seq_cst);  // awake: nobody need wake it
     with_machine([](StateMachine&, TimeNs) {});
-    if (prompt() && !threads.chain().empty()) return false;
+    if (wants_drain(threads)) return false;
   }
   return true;
 }
@@ -266,10 +280,11 @@ std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void*
   return static_cast<std::uint32_t>(batch.members.size()) - n_used;
 }
 
-Wake Driver::run_emulated(NodeId node, device::EmulatedTimer& timer,
-                          const std::vector<contracts::Curve>& curves) noexcept {
+Wake Driver::run_emulated(NodeId node, device::EmulatedTimer& timer, const std::vector<contracts::Curve>& curves,
+                          std::uint32_t generation) noexcept {
+  const std::atomic<std::uint32_t>& present = mailboxes_[node.value]->generation;
   WorkBatch batch;
-  for (;;) {
+  while (present.load(std::memory_order_acquire) == generation) {
     const Wake wake = wait_batch(node);
     if (wake != Wake::batch) return wake;
     if (!claim(node, batch)) continue;
@@ -279,8 +294,11 @@ Wake Driver::run_emulated(NodeId node, device::EmulatedTimer& timer,
     const timespec until{until_ns / 1'000'000'000, until_ns % 1'000'000'000};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
     }
+    // Abandoned meanwhile: its batch was given up, and the node is another device's.
+    if (present.load(std::memory_order_acquire) != generation) break;
     static_cast<void>(finish(node, batch, true, nullptr));
   }
+  return Wake::stop;
 }
 
 }  // namespace infcore::engine

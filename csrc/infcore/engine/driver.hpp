@@ -25,19 +25,25 @@ struct WorkBatch {
 enum class Wake : std::uint8_t { stop, batch, control };
 
 /// Runs the state machine against the clock: callers push to the ingress ring, a dispatcher thread and one worker per
-/// device carry events in and actions out. The threads are the caller's (they are Python's); every call here works without the GIL.
+/// device carry events in and actions out. The threads are the caller's (they are Python's); every call here works
+/// without the GIL.
 ///
 /// One owner at a time: whoever holds `owner_`, the dispatcher for arrivals and timers, a worker for its own claim and
-/// completion. A worker that took its completion through the dispatcher would pay a second thread wake-up, 20-60 us, per batch.
+/// completion. A worker that took its completion through the dispatcher would pay a second thread wake-up, 20-60 us,
+/// per batch.
 class Driver {
  public:
   Driver(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, const std::string& policy,
          const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock);
 
   // Callers.
-  /// false: the configured bound of requests is reached. With `defer` the dispatcher is told by flush().
+  /// false: the configured bound of requests is reached, or refuse() was called. With `defer` the dispatcher is told by
+  /// flush().
   [[nodiscard]] bool submit(LiveRequest&, bool defer) noexcept;
-  /// What submit deferred goes on: carried out here where nobody else is at it, since waking the dispatcher costs as much.
+  /// From here on nothing is taken; what n_open() counts was taken before.
+  void refuse() noexcept { closed_.store(true, std::memory_order_seq_cst); }
+  /// What submit deferred goes on: carried out here where nobody else is at it, since waking the dispatcher costs as
+  /// much.
   void flush() noexcept;
   /// true: the caller was first and the request ends as cancelled.
   bool cancel(LiveRequest&) noexcept;
@@ -48,6 +54,8 @@ class Driver {
   [[nodiscard]] bool dispatch_loop(Hub& threads) noexcept;
   /// While some future of a thread has callbacks, ended requests are not left on the chain until somebody looks.
   void add_prompt(int n) noexcept { n_prompt_.fetch_add(n, std::memory_order_relaxed); }
+  /// The caller has drained `n` ended requests of threads.
+  void drained(std::uint32_t n) noexcept { n_undrained_.fetch_sub(n, std::memory_order_relaxed); }
   [[nodiscard]] bool prompt() const noexcept { return n_prompt_.load(std::memory_order_relaxed) > 0; }
   void stop() noexcept;
 
@@ -55,17 +63,24 @@ class Driver {
   /// At the start of a worker's or the dispatcher's thread: its sleeps end on time, not up to 50 us late.
   static void want_punctual_sleeps() noexcept;
   [[nodiscard]] Wake wait_batch(NodeId) noexcept;
-  /// Fills `batch` with what goes now, including what came in since the worker was called. false: nothing is left of it.
+  /// Fills `batch` with what goes now, including what came in since the worker was called. false: nothing is left of
+  /// it.
   [[nodiscard]] bool claim(NodeId, WorkBatch& batch);
   void started(NodeId, const WorkBatch&) noexcept;
   /// `payload` carries one reference for each member; returns how many were not passed on.
   [[nodiscard]] std::uint32_t finish(NodeId, const WorkBatch&, bool ok, void* payload) noexcept;
   /// A whole worker for a device that only takes time.
-  Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves) noexcept;
+  Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves,
+                    std::uint32_t generation) noexcept;
+  /// Counts the devices that have had this node; a worker of an earlier one must stop.
+  [[nodiscard]] std::uint32_t generation(NodeId node) const noexcept {
+    return mailboxes_[node.value]->generation.load(std::memory_order_acquire);
+  }
 
   // Membership, by the engine's controlling threads.
   void control(NodeId) noexcept;  ///< wakes that worker with Wake::control
-  void add_model(ModelId, const ModelConfig&);
+  /// Returns the epoch that requests to it carry: one checked against an earlier definition of the id is refused.
+  [[nodiscard]] std::uint32_t add_model(ModelId, const ModelConfig&);
   void remove_model(ModelId);
   void add_node(NodeId, const NodeConfig&);
   void set_prior(ModelId, NodeId, const contracts::Curve&);
@@ -87,6 +102,7 @@ class Driver {
   struct Mailbox {
     queue::Sleeper<> sleeper;
     std::atomic<bool> called{false}, control{false};
+    std::atomic<std::uint32_t> generation{0};
   };
   struct Ended {
     Hub* hub;
@@ -116,10 +132,11 @@ class Driver {
   void settle(Outbox&, TimeNs now_ns) noexcept;
   void deliver(Outbox&) noexcept;
   void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
-  static void release(Outbox&, LiveRequest&) noexcept;
+  void release(Outbox&, LiveRequest&) noexcept;
+  [[nodiscard]] bool wants_drain(Hub& threads) const noexcept;
 
-  std::atomic<bool> stopping_{false};
-  std::atomic<std::uint32_t> n_open_{0};
+  std::atomic<bool> stopping_{false}, closed_{false};
+  std::atomic<std::uint32_t> n_open_{0}, n_undrained_{0};
   std::atomic<int> n_prompt_{0};
   queue::MpmcRing<std::uintptr_t> ingress_;
   queue::Sleeper<> dispatcher_;
@@ -128,6 +145,7 @@ class Driver {
   contracts::LatencyTable& latency_;
   StateMachine machine_;
   std::atomic<TimeNs> next_timer_ns_{base::never_ns}, asleep_until_ns_{base::never_ns};
+  std::vector<std::uint32_t> model_epochs_;  ///< owner's
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;
   std::vector<std::unique_ptr<Hub>> hubs_;
   std::vector<std::atomic<std::uint64_t>> n_refused_;  ///< by model: at the door, for want of room

@@ -52,8 +52,8 @@ class Hub {
       return true;
     }
     const auto timeout = std::chrono::duration<double>(timeout_s < 1e9 ? timeout_s : 1e9);
-    const auto until = std::chrono::steady_clock::now() +
-                       std::chrono::duration_cast<std::chrono::steady_clock::duration>(timeout);
+    const auto until =
+        std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(timeout);
     return woken_.wait_until(lock, until, ready);
   }
 

@@ -19,18 +19,19 @@ enum class LiveState : std::uint8_t { pending, done, cancelled };
 struct LiveRequest {
   static constexpr std::uint32_t rows_inline = 2, dims_inline = 8;
 
-  LiveRequest* next{};                ///< in the hub's chain
-  void* owner{};                      ///< the future that this lies in
+  LiveRequest* next{};  ///< in the hub's chain
+  void* owner{};        ///< the future that this lies in
   Hub* hub{};
   contracts::Request request{};
-  std::uint64_t handle{};             ///< of the state machine
+  std::uint32_t epoch{};   ///< of the model's definition that the inputs were checked against
+  std::uint64_t handle{};  ///< of the state machine
   std::atomic<LiveState> state{LiveState::pending};
-  bool ended{}, cancel_seen{};        ///< owner's: a cancelled request leaves when both are true
+  bool ended{}, cancel_seen{};  ///< owner's: a cancelled request leaves when both are true
   Reason reason{};
   ActionKind kind{};
   base::NodeId node{base::no_node};
-  std::uint32_t member{};             ///< its place in the batch whose result this is
-  void* payload{};                    ///< one reference to the batch's result or error; nullptr where there is none
+  std::uint32_t member{};  ///< its place in the batch whose result this is
+  void* payload{};         ///< one reference to the batch's result or error; nullptr where there is none
   base::TimeNs end_ns{};
   device::RowSource* rows{rows_here.data()};
   std::array<device::RowSource, rows_inline> rows_here{};
@@ -50,8 +51,8 @@ struct LiveRequest {
 
 /// Blocks a thread until the request has ended; false at the time-out (seconds; negative: none).
 inline bool wait_ended(LiveRequest& request, double timeout_s) {
-  return request.hub->wait(
-      [&] { return request.state.load(std::memory_order_acquire) != LiveState::pending; }, timeout_s);
+  return request.hub->wait([&] { return request.state.load(std::memory_order_acquire) != LiveState::pending; },
+                           timeout_s);
 }
 
 [[nodiscard]] inline LiveState state_of(const LiveRequest& request) noexcept {

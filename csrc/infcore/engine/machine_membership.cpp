@@ -3,6 +3,7 @@
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -26,6 +27,14 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
       const std::uint32_t slot = lane->queue.front(now_ns);
       leave_lane(slot);
       end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+    }
+  }
+  for (Node& node : nodes_) {
+    for (Batch& b : node.in_flight) {
+      if (!b.open || b.model != model) continue;
+      for (const std::uint32_t slot : b.members) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      b.members.clear();
+      b.shape = {};
     }
   }
 }
@@ -56,22 +65,24 @@ void StateMachine::follow_residency(NodeId id) {
   }
 }
 
+template <class Which>
+void StateMachine::give_up_where(TimeNs now_ns, NodeId id, Reason reason, Which which) {
+  std::vector<Batch>& in_flight = nodes_[id.value].in_flight;
+  const auto from =
+      std::stable_partition(in_flight.begin(), in_flight.end(), [&](const Batch& b) { return !which(b); });
+  if (from == in_flight.end()) return;
+  std::vector<Batch> given_up(std::make_move_iterator(from), std::make_move_iterator(in_flight.end()));
+  in_flight.erase(from, in_flight.end());
+  nodes_[id.value].free_since_ns = now_ns;
+  for (Batch& b : given_up) give_up(now_ns, b, reason);
+}
+
 void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
   mark_node(id);  // those who waited for it and can't any more
   follow_residency(id);
   mark_node(id);
-  Node& node = nodes_[id.value];
-  std::vector<Batch> given_up;
-  for (auto b = node.in_flight.begin(); b != node.in_flight.end();) {
-    if (!b->open || fleet_.resident(id, b->model)) {
-      ++b;
-    } else {
-      given_up.push_back(std::move(*b));
-      b = node.in_flight.erase(b);
-      node.free_since_ns = now_ns;
-    }
-  }
-  for (Batch& b : given_up) give_up(now_ns, b, Reason::device_removed);
+  give_up_where(now_ns, id, Reason::device_removed,
+                [&](const Batch& b) { return b.open && !fleet_.resident(id, b.model); });
   rebind(now_ns, id);
   bind_waiting(now_ns, id);
 }
@@ -84,17 +95,19 @@ void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
 
 bool StateMachine::node_empty(NodeId id) const noexcept { return nodes_[id.value].in_flight.empty(); }
 
+void StateMachine::remove_node(TimeNs now_ns, NodeId id) {
+  fleet_.remove(id);
+  mark_node(id);
+  follow_residency(id);
+  give_up_where(now_ns, id, Reason::device_removed, [](const Batch& b) { return b.open; });
+  give_up_where(now_ns, id, Reason::device_lost, [](const Batch& b) { return b.running; });
+  rebind(now_ns, id);
+}
+
 void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
-  Node& node = nodes_[id.value];
   if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
-  std::vector<Batch> given_up = std::exchange(node.in_flight, {});
-  for (Batch& b : given_up) {
-    if (!b.open && !b.running) {
-      node.in_flight.push_back(std::move(b));  // a worker reads the members' inputs: they stay until started()
-    } else {
-      give_up(now_ns, b, Reason::device_lost);
-    }
-  }
+  // A worker reads the inputs of what it has claimed: those stay until started().
+  give_up_where(now_ns, id, Reason::device_lost, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);
   mark_node(id);
 }
@@ -147,8 +160,8 @@ void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
     if (slot == vacated) continue;
     // A batch that never ran costs no attempt and may go elsewhere whatever the model.
     if (!b.running) --slots_[slot].attempts;
-    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
-                                      slots_[slot].attempts < config_.attempts_max);
+    const bool again =
+        !b.running || (models_[b.model.value].config.idempotent && slots_[slot].attempts < config_.attempts_max);
     if (again) {
       retry(now_ns, slot, slots_[slot].solo, reason);
     } else {

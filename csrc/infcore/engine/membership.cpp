@@ -3,15 +3,24 @@
 
 namespace infcore::engine {
 
-void Driver::add_model(ModelId model, const ModelConfig& config) {
-  with_machine([&](StateMachine& machine, TimeNs) { machine.add_model(model, config); });
+std::uint32_t Driver::add_model(ModelId model, const ModelConfig& config) {
+  std::uint32_t epoch = 0;
+  with_machine([&](StateMachine& machine, TimeNs) {
+    machine.add_model(model, config);
+    epoch = ++model_epochs_[model.value];
+  });
+  return epoch;
 }
 
 void Driver::remove_model(ModelId model) {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.remove_model(now_ns, model); });
+  with_machine([&](StateMachine& machine, TimeNs now_ns) {
+    machine.remove_model(now_ns, model);
+    ++model_epochs_[model.value];
+  });
 }
 
 void Driver::add_node(NodeId node, const NodeConfig& config) {
+  mailboxes_[node.value]->generation.fetch_add(1, std::memory_order_acq_rel);
   with_machine([&](StateMachine& machine, TimeNs) { machine.add_node(node, config); });
 }
 

@@ -1,5 +1,5 @@
-// The joint choice of device and batch. A lane's requests wait together; when a device that can run them is free, we ask
-// by when all of them could be done if every device, free or busy, took its part (a water level over the devices'
+// The joint choice of device and batch. A lane's requests wait together; when a device that can run them is free, we
+// ask by when all of them could be done if every device, free or busy, took its part (a water level over the devices'
 // service lines), and give each free device what it can finish by then. So a slow free device gets nothing that a fast
 // busy one would finish sooner, and helps exactly as far as it shortens the whole. A lane bound to one device is the
 // same with one candidate. What else a lane waits for is the batching rule's.
@@ -31,7 +31,8 @@ void StateMachine::schedule(TimeNs now_ns) {
 /// Order in which lanes that compete for devices are served: as their heads would stand in one lane.
 bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept {
   const std::uint32_t a = lanes_[lane_a]->queue.front(now_ns), b = lanes_[lane_b]->queue.front(now_ns);
-  if (a == queue::no_slot || b == queue::no_slot) return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
+  if (a == queue::no_slot || b == queue::no_slot)
+    return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
   const contracts::Request &ra = slots_[a].request, &rb = slots_[b].request;
   const bool aged_a = now_ns - ra.arrival_ns >= config_.ageing_ns, aged_b = now_ns - rb.arrival_ns >= config_.ageing_ns;
   if (aged_a != aged_b) return aged_a;
@@ -56,7 +57,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   TimeNs recheck_ns = base::never_ns;
   for (const Candidate& c : candidates_) {
     if (!c.takes) {
-      recheck_ns = std::min(recheck_ns, base::add_ns(now_ns, base::to_ns(c.free_in_s) + 1));
+      recheck_ns = std::min(recheck_ns, base::add_ns(base::add_ns(now_ns, base::to_ns(c.free_in_s)), 1));
       continue;
     }
     const double room_s = level_s - c.free_in_s - c.base_s;
@@ -75,7 +76,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
 void StateMachine::gather(TimeNs now_ns, std::uint32_t index) {
   const Lane& lane = *lanes_[index];
   candidates_.clear();
-  const double work_mean = lane.work_pending / lane.queue.size();
+  const double work_mean = lane.work_mean();
   if (lane.bound != base::no_node) {
     consider(now_ns, index, lane.bound, work_mean);
   } else {
@@ -159,7 +160,7 @@ bool StateMachine::serve(TimeNs now_ns, std::uint32_t index, const Candidate& c,
     open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, c.node).service_s(open->shape)));
     return lane.queue.size() < n_before;
   }
-  const double work_mean = lane.work_pending / lane.queue.size();
+  const double work_mean = lane.work_mean();
   const batch::Pending pending{
       .shape = {n_share, work_mean * n_share, work_mean},
       .earliest_deadline_ns = lane.queue.next_deadline_ns(),
@@ -226,8 +227,7 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, const Candidate& c, 
     s.node = c.node;
     s.batch_id = b.id;
     ++s.attempts;
-    s.reserved_s = c.slope_s + (b.members.empty() ? c.base_s : 0.0);
-    fleet_.reserve(c.node, s.reserved_s);
+    reserve(s, c.slope_s + (b.members.empty() ? c.base_s : 0.0));
     earliest_ns = with_it_ns;
     b.shape = larger;
     b.members.push_back(slot);

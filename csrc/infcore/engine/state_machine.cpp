@@ -124,7 +124,8 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   Node& node = nodes_[id.value];
   const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return;
-  if (fleet_.state(id) == route::NodeState::lost) {
+  const route::NodeState state = fleet_.state(id);
+  if (state == route::NodeState::lost || state == route::NodeState::absent) {
     Batch b = std::move(*it);
     node.in_flight.erase(it);
     return give_up(now_ns, b, Reason::device_lost);
@@ -214,8 +215,7 @@ void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
 
 std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId bound) {
   const bool joint = bound == base::no_node;
-  std::vector<std::uint32_t>& lanes =
-      joint ? models_[request.model.value].lanes : nodes_[bound.value].bound_lanes;
+  std::vector<std::uint32_t>& lanes = joint ? models_[request.model.value].lanes : nodes_[bound.value].bound_lanes;
   for (const std::uint32_t lane : lanes) {
     if (lanes_[lane]->model == request.model && (!joint || lanes_[lane]->require == request.require)) return lane;
   }
@@ -245,16 +245,19 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
   NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
-    const route::RouteQuery query{.model = r.model, .work = r.work, .tier = r.tier, .now_ns = now_ns,
-                                  .deadline_ns = base::never_ns, .require = r.require};
+    const route::RouteQuery query{.model = r.model,
+                                  .work = r.work,
+                                  .tier = r.tier,
+                                  .now_ns = now_ns,
+                                  .deadline_ns = base::never_ns,
+                                  .require = r.require};
     bound = routing_->select(query, view_);
     // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
     if (bound != base::no_node) {
       contracts::BatchShape alone;
       alone.add(r.work);
       s.node = bound;
-      s.reserved_s = latency_.at(r.model, bound).service_s(alone);
-      fleet_.reserve(bound, s.reserved_s);
+      reserve(s, latency_.at(r.model, bound).service_s(alone));
     }
   }
   s.where = Where::waiting;
@@ -281,11 +284,21 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
         ++to->ok;
         to->latency_s.record(latency_s);
         break;
-      case Reason::deadline: ++to->expired; break;
-      case Reason::device_lost: ++to->lost; break;
-      case Reason::device_failed: ++to->failed; break;
-      case Reason::unloaded: ++to->rejected; break;
-      default: ++to->cancelled; break;
+      case Reason::deadline:
+        ++to->expired;
+        break;
+      case Reason::device_lost:
+        ++to->lost;
+        break;
+      case Reason::device_failed:
+        ++to->failed;
+        break;
+      case Reason::unloaded:
+        ++to->rejected;
+        break;
+      default:
+        ++to->cancelled;
+        break;
     }
   }
   s.where = Where::free;
@@ -309,10 +322,14 @@ void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason re
   enqueue(now_ns, slot);
 }
 
+void StateMachine::reserve(Slot& s, double service_s) noexcept {
+  s.reserved_s = service_s;
+  s.holds_credit = true;
+  fleet_.reserve(s.node, service_s);
+}
+
 void StateMachine::unreserve(Slot& s) noexcept {
-  if (s.reserved_s < 0.0 || s.node == base::no_node) return;
-  fleet_.release(s.node, s.reserved_s);
-  s.reserved_s = -1.0;
+  if (std::exchange(s.holds_credit, false)) fleet_.release(s.node, s.reserved_s);
 }
 
 void StateMachine::leave_lane(std::uint32_t slot) {

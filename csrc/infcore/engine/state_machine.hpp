@@ -12,6 +12,7 @@
 #include <infcore/route/route_view.hpp>
 #include <infcore/route/routing_policy.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -27,13 +28,13 @@ struct EngineConfig {
   std::uint32_t max_models{256};
   std::uint16_t n_tiers{8};
   TimeNs ageing_ns{base::never_ns};
-  std::uint8_t attempts_max{3};      ///< times that one request is run, first one included, when devices are lost
+  std::uint8_t attempts_max{3};  ///< times that one request is run, first one included, when devices are lost
 };
 
 struct ModelConfig {
   std::uint32_t max_batch_size{64};
   TimeNs batch_delay_ns_max{2'000'000};
-  bool idempotent{true};             ///< may be run again after a device failed or was lost
+  bool idempotent{true};  ///< may be run again after a device failed or was lost
 };
 
 struct NodeConfig {
@@ -54,10 +55,10 @@ struct Batch {
 /// Generation-tagged slot of an accepted request; 0 is none.
 using RequestHandle = std::uint64_t;
 
-/// The engine: events in, actions out, time handed in. One owner at a time; no thread, clock, lock or random source of its own,
-/// so the live driver and the simulator run this very code. After events, the owner calls schedule() and carries out
-/// actions(), which it then clears.
-/// Cost: an event O(log pending); schedule() O(nodes that hold the model) per lane that something happened to.
+/// The engine: events in, actions out, time handed in. One owner at a time; no thread, clock, lock or random source of
+/// its own, so the live driver and the simulator run this very code. After events, the owner calls schedule() and
+/// carries out actions(), which it then clears. Cost: an event O(log pending); schedule() O(nodes that hold the model)
+/// per lane that something happened to.
 class StateMachine {
  public:
   StateMachine(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, std::unique_ptr<route::RoutingPolicy>,
@@ -73,6 +74,8 @@ class StateMachine {
   /// Nothing more is sent there; what was bound to it is bound anew. node_empty() says when it has run dry.
   void drain_node(TimeNs now_ns, NodeId);
   [[nodiscard]] bool node_empty(NodeId) const noexcept;
+  /// Takes it out of the fleet, run dry or not: what it has not finished goes elsewhere as far as that may be.
+  void remove_node(TimeNs now_ns, NodeId);
 
   // Events.
   RequestHandle arrive(TimeNs now_ns, const contracts::Request&);
@@ -80,8 +83,8 @@ class StateMachine {
   void cancel_all(TimeNs now_ns, Reason);
   /// The node's worker is ready: its oldest open batch closes. nullptr: there is none (its members were cancelled).
   [[nodiscard]] const Batch* claim(TimeNs now_ns, NodeId);
-  /// The inputs were copied and the run begins: from here on it can hang. On a node that was lost meanwhile the batch is
-  /// given up instead.
+  /// The inputs were copied and the run begins: from here on it can hang. On a node that was lost or removed meanwhile
+  /// the batch is given up instead.
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   /// false: the batch was given up before; nothing of it is used.
   bool complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
@@ -110,10 +113,11 @@ class StateMachine {
     NodeId node{base::no_node};
     std::uint64_t batch_id{};
     double reserved_s{};
+    bool holds_credit{};  ///< reserved_s, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
-    bool solo{};   ///< runs alone: its batch failed, and one bad member must fail alone
-    bool doomed{}; ///< cancelled while running
+    bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
+    bool doomed{};  ///< cancelled while running
     Reason doomed_reason{};
   };
   struct Lane {
@@ -123,6 +127,8 @@ class StateMachine {
     queue::TieredLane queue;
     ArrivalRate rate{};
     double work_pending{};
+    /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
+    [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
     bool dirty{};
   };
   struct Node {
@@ -135,8 +141,8 @@ class StateMachine {
   struct ModelState {
     bool known{};
     ModelConfig config{};
-    std::vector<NodeId> nodes{};           ///< where it is resident
-    std::vector<std::uint32_t> lanes{};    ///< the joint ones; one for each set of labels asked for
+    std::vector<NodeId> nodes{};         ///< where it is resident
+    std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
     std::unique_ptr<Stats> stats{};
   };
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
@@ -145,8 +151,8 @@ class StateMachine {
     NodeId node;
     double free_in_s, base_s, slope_s;
     double alone_s, per_work_s;  ///< one request of work w, the device being free: alone_s + per_work_s * w
-    std::uint32_t joined;  ///< already in its open batch
-    bool takes;            ///< has a free slot or an open batch of this lane with room
+    std::uint32_t joined;        ///< already in its open batch
+    bool takes;                  ///< has a free slot or an open batch of this lane with room
     [[nodiscard]] double finish_s(std::uint32_t n) const noexcept { return free_in_s + base_s + slope_s * n; }
   };
 
@@ -155,6 +161,7 @@ class StateMachine {
   void enqueue(TimeNs now_ns, std::uint32_t slot);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  void reserve(Slot&, double service_s) noexcept;
   void unreserve(Slot&) noexcept;
   void leave_lane(std::uint32_t slot);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
@@ -168,6 +175,8 @@ class StateMachine {
   void follow_residency(NodeId);
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
+  template <class Which>
+  void give_up_where(TimeNs now_ns, NodeId, Reason, Which);
   void give_up(TimeNs now_ns, Batch&, Reason);
   void mark_node(NodeId);
 

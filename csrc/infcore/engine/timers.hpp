@@ -8,9 +8,9 @@
 
 namespace infcore::engine {
 
-/// At most one timer for each of a number of owners, so that memory is bounded by them and not by how often a time is set.
-/// A timer may come up early for its owner's present needs, never late: the owner looks, and sets the next.
-/// Cost: O(log timers); O(1) where the time is later than the one that is set. Ties come up by lowest owner.
+/// At most one timer for each of a number of owners, so that memory is bounded by them and not by how often a time is
+/// set. A timer may come up early for its owner's present needs, never late: the owner looks, and sets the next. Cost:
+/// O(log timers); O(1) where the time is later than the one that is set. Ties come up by lowest owner.
 class Timers {
  public:
   /// Owners are 0 to n - 1; keeps what is set.

@@ -98,12 +98,12 @@ class MpmcRing {
   [[nodiscard]] std::size_t try_push_bulk(std::span<const T> items) noexcept {
     std::size_t at = tail_.load(std::memory_order_relaxed);
     const std::size_t n = claim(tail_, at, 0, items.size());
-    for (std::size_t i = 0; i < n; ++i) {
-      Cell& cell = cells_[(at + i) & mask_];
-      cell.item = items[i];
+    const T* item = items.data();
+    for_each_cell(at, n, [&item](Cell& cell, std::size_t position) {
+      cell.item = *item++;
       // [R1] release: publishes the item; pairs with the acquire [R1] in try_pop and claim.
-      cell.turn.store(at + i + 1, std::memory_order_release);
-    }
+      cell.turn.store(position + 1, std::memory_order_release);
+    });
     return n;
   }
 
@@ -111,12 +111,12 @@ class MpmcRing {
   [[nodiscard]] std::size_t try_pop_bulk(std::span<T> items) noexcept {
     std::size_t at = head_.load(std::memory_order_relaxed);
     const std::size_t n = claim(head_, at, 1, items.size());
-    for (std::size_t i = 0; i < n; ++i) {
-      Cell& cell = cells_[(at + i) & mask_];
-      items[i] = cell.item;
+    T* item = items.data();
+    for_each_cell(at, n, [&item, lap = mask_ + 1](Cell& cell, std::size_t position) {
+      *item++ = cell.item;
       // [R2] release: the item has been read, the cell may be written; pairs with the acquire [R2] in try_push, claim.
-      cell.turn.store(at + i + mask_ + 1, std::memory_order_release);
-    }
+      cell.turn.store(position + lap, std::memory_order_release);
+    });
     return n;
   }
 
@@ -126,21 +126,45 @@ class MpmcRing {
     T item{};
   };
 
+  /// work(cell, position) for n positions from `at`: two runs without a mask, so that the loops unroll.
+  template <class Work>
+  void for_each_cell(std::size_t at, std::size_t n, Work work) noexcept {
+    const std::size_t n_before_wrap = std::min(n, mask_ + 1 - (at & mask_));
+    Cell* cell = &cells_[at & mask_];
+    for (std::size_t i = 0; i < n_before_wrap; ++i) work(*cell++, at++);
+    cell = &cells_[0];
+    for (std::size_t i = n_before_wrap; i < n; ++i) work(*cell++, at++);
+  }
+
+  /// Whose move the cell of `position` is, and by how much that is off the turn that is wanted: 0 is ready.
+  std::size_t turns_off(std::size_t position, std::size_t offset) const noexcept {
+    // [R1] [R2] acquire: as in try_pop and try_push, for each cell of a run.
+    return cells_[position & mask_].turn.load(std::memory_order_acquire) - (position + offset);
+  }
+
+  /// How many cells in a row, at most n_max, have their position + `offset` as turn.
+  std::size_t count_ready(std::size_t at, std::size_t offset, std::size_t n_max) const noexcept {
+    std::size_t n = 0;
+    for (; n + 4 <= n_max; n += 4) {  // one branch for four cells
+      std::size_t off = turns_off(at + n, offset);
+      off |= turns_off(at + n + 1, offset);
+      off |= turns_off(at + n + 2, offset);
+      off |= turns_off(at + n + 3, offset);
+      if (off != 0) break;
+    }
+    while (n < n_max && turns_off(at + n, offset) == 0) ++n;
+    return n;
+  }
+
   /// Moves `counter` over the run of cells, at most n_max, whose turn is their position + `offset` (0: to push, 1: to
   /// pop). Returns how many, from `at`.
   std::size_t claim(Atom<std::size_t>& counter, std::size_t& at, std::size_t offset, std::size_t n_max) noexcept {
     n_max = std::min(n_max, mask_ + 1);
     while (n_max != 0) {
-      std::size_t n = 0;
-      std::ptrdiff_t lead = 0;
-      do {
-        // [R1] [R2] acquire: as in try_pop and try_push, for each cell of the run.
-        const std::size_t turn = cells_[(at + n) & mask_].turn.load(std::memory_order_acquire);
-        lead = static_cast<std::ptrdiff_t>(turn - (at + n + offset));
-      } while (lead == 0 && ++n < n_max);
+      const std::size_t n = count_ready(at, offset, n_max);
       if (n != 0) {
         if (counter.compare_exchange_weak(at, at + n, std::memory_order_relaxed, std::memory_order_relaxed)) return n;
-      } else if (lead < 0) {
+      } else if (static_cast<std::ptrdiff_t>(turns_off(at, offset)) < 0) {
         return 0;
       } else {
         at = counter.load(std::memory_order_relaxed);

@@ -114,7 +114,8 @@ class Fleet {
   void clear_sets(NodeId node) noexcept;
   std::uint32_t kind_id_of(const std::string& kind, NodeId node) const noexcept;
   void reset_credit(NodeId node) noexcept;
-  void publish(std::uint32_t node) noexcept;
+  void publish(NodeId node) noexcept;
+  void publish_signals(NodeId node) noexcept;
 
   contracts::FleetColumns columns_;
   mutable std::mutex membership_;

@@ -2,12 +2,14 @@
 #include <infcore/route/fleet.hpp>
 
 #include <algorithm>
-#include <thread>
+#include <mutex>
 
 namespace infcore::route {
 namespace {
 
 using contracts::Credit;
+using contracts::FleetColumns;
+using contracts::FloatPair;
 using contracts::NodeCredit;
 
 /// The time that one lost packet costs: Linux does not retransmit before 200 ms (TCP_RTO_MIN, net/tcp.h).
@@ -16,20 +18,6 @@ constexpr double lost_packet_us = 200e3;
 constexpr double pressure_when_saturated = 0.5;
 /// Memory that is merely full of weights and KV blocks slows nothing down; the last tenth does.
 constexpr double memory_pressure_from = 0.9;
-
-class RowLock {
- public:
-  explicit RowLock(NodeCredit& row) noexcept : lock_(row.lock) {
-    while (lock_.exchange(1, std::memory_order_acquire) != 0)  // [L1]
-      while (lock_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
-  }
-  ~RowLock() { lock_.store(0, std::memory_order_release); }  // [L1]
-  RowLock(const RowLock&) = delete;
-  RowLock& operator=(const RowLock&) = delete;
-
- private:
-  std::atomic<std::uint32_t>& lock_;
-};
 
 /// The same seconds give the same credit back, to the nanosecond.
 std::int64_t credit_ns(double service_s) noexcept {
@@ -76,32 +64,41 @@ double network_us_of(const NodeCredit& row) noexcept {
 
 }  // namespace
 
-/// Under the row's lock, save in add().
-void Fleet::publish(std::uint32_t node) noexcept {
-  const NodeCredit& row = columns_.credit(node);
-  const contracts::FloatPair wait_inflight{static_cast<float>(wait_ns_of(row) * 1e-3),
-                                           static_cast<float>(inflight_of(row))};
-  columns_.wait_inflight(node).store(contracts::pack(wait_inflight), std::memory_order_relaxed);
-  columns_.others_ahead(node).store(static_cast<float>(others_ahead_of(row)), std::memory_order_relaxed);
-  columns_.changes(node / contracts::FleetColumns::block_nodes).fetch_add(1, std::memory_order_release);  // [F1]
+/// Under the row's lock.
+void Fleet::publish(NodeId node) noexcept {
+  const NodeCredit& row = columns_.credit(node.value);
+  FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
+  const std::uint32_t at = node.value % FleetColumns::block_nodes;
+  const FloatPair ours{static_cast<float>(wait_ns_of(row) * 1e-3), static_cast<float>(inflight_of(row))};
+  const FloatPair others{static_cast<float>(others_ahead_of(row)), 0.0f};
+  block.put(at, FleetColumns::wait_inflight, pack(ours));
+  block.put(at, FleetColumns::others_ahead, pack(others));
+  block.announce();
+}
+
+/// Under the row's lock, before publish().
+void Fleet::publish_signals(NodeId node) noexcept {
+  const NodeCredit& row = columns_.credit(node.value);
+  const FloatPair theirs{static_cast<float>(pressure_of(row.last)), static_cast<float>(network_us_of(row))};
+  columns_.block(node.value / FleetColumns::block_nodes)
+      .put(node.value % FleetColumns::block_nodes, FleetColumns::pressure_network, pack(theirs));
 }
 
 void Fleet::reset_credit(NodeId node) noexcept {
   NodeCredit& row = columns_.credit(node.value);
-  const RowLock hold(row);
+  const std::lock_guard hold(row.lock);
   row.slots = specs_[node.value].slots;
   row.rtt_s = specs_[node.value].rtt_s;
   row.own = row.own_at_inflight = row.own_at_queue_wait = {};
   row.last = {.as_of_ns = untimed};
   row.history = {};
-  const contracts::FloatPair pair{0.0f, static_cast<float>(network_us_of(row))};
-  columns_.pressure_network(node.value).store(contracts::pack(pair), std::memory_order_relaxed);
-  publish(node.value);
+  publish_signals(node);
+  publish(node);
 }
 
 bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
   NodeCredit& row = columns_.credit(node.value);
-  const RowLock hold(row);
+  const std::lock_guard hold(row.lock);
   Signal& last = row.last;
   if (signal.as_of_ns < last.as_of_ns) return false;
   const Credit then = row.history.at(signal.as_of_ns);
@@ -116,38 +113,35 @@ bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
   take(last.network, signal.network);
   take(last.packet_loss, signal.packet_loss);
   take(last.queue_wait_s, signal.queue_wait_s);
-  const contracts::FloatPair pair{static_cast<float>(pressure_of(last)), static_cast<float>(network_us_of(row))};
-  columns_.pressure_network(node.value).store(contracts::pack(pair), std::memory_order_relaxed);
-  publish(node.value);
+  publish_signals(node);
+  publish(node);
   return true;
 }
 
 void Fleet::reserve(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
   NodeCredit& row = columns_.credit(node.value);
-  const RowLock hold(row);
+  const std::lock_guard hold(row.lock);
   row.own.inflight += 1;
   row.own.reserved_ns += credit_ns(service_s);
   row.history.record(now_ns, row.own);
-  publish(node.value);
+  publish(node);
 }
 
 void Fleet::release(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
   NodeCredit& row = columns_.credit(node.value);
-  const RowLock hold(row);
+  const std::lock_guard hold(row.lock);
   row.own.inflight -= 1;
   row.own.reserved_ns -= credit_ns(service_s);
   row.history.record(now_ns, row.own);
-  publish(node.value);
+  publish(node);
 }
 
 double Fleet::wait_s(NodeId node) const noexcept {
-  const std::uint64_t word = columns_.wait_inflight(node.value).load(std::memory_order_relaxed);
-  return static_cast<double>(contracts::unpack(word).first) * 1e-6;
+  return static_cast<double>(columns_.pair(node.value, FleetColumns::wait_inflight).first) * 1e-6;
 }
 
 std::uint32_t Fleet::inflight(NodeId node) const noexcept {
-  const std::uint64_t word = columns_.wait_inflight(node.value).load(std::memory_order_relaxed);
-  return static_cast<std::uint32_t>(contracts::unpack(word).second);
+  return static_cast<std::uint32_t>(columns_.pair(node.value, FleetColumns::wait_inflight).second);
 }
 
 NodeState Fleet::state(NodeId node) const noexcept {
@@ -177,7 +171,7 @@ std::uint64_t Fleet::born(NodeId node) const noexcept {
 
 void Fleet::read(NodeId node, Credit& own, Signal& last) const noexcept {
   NodeCredit& row = columns_.credit(node.value);
-  const RowLock hold(row);
+  const std::lock_guard hold(row.lock);
   own = row.own;
   last = row.last;
 }

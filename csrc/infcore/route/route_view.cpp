@@ -44,19 +44,18 @@ bool RouteView::find_candidates(const RouteQuery& query) noexcept {
 }
 
 void RouteView::copy_changed() noexcept {
-  const auto& columns = fleet_->columns();
-  for (std::uint32_t block = 0; block * block_nodes < n_nodes_; ++block) {
-    const std::uint32_t changes = columns.changes(block).load(std::memory_order_acquire);  // [F1]
-    if (changes == seen_[block]) continue;
-    seen_[block] = changes;
-    for (std::uint32_t node = block * block_nodes; node < (block + 1) * block_nodes; ++node) {
-      const auto ours = contracts::unpack(columns.wait_inflight(node).load(std::memory_order_relaxed));
-      const auto theirs = contracts::unpack(columns.pressure_network(node).load(std::memory_order_relaxed));
-      wait_us_[node] = ours.first;
-      inflight_[node] = ours.second;
-      others_ahead_[node] = columns.others_ahead(node).load(std::memory_order_relaxed);
-      pressure_[node] = theirs.first;
-      network_us_[node] = theirs.second;
+  using Columns = contracts::FleetColumns;
+  for (std::uint32_t first = 0; first < n_nodes_; first += block_nodes) {
+    const Columns::Block& block = fleet_->columns().block(first / block_nodes);
+    if (!block.changed(seen_[first / block_nodes])) continue;
+    for (std::uint32_t row = 0; row < block_nodes; ++row) {
+      const contracts::FloatPair ours = contracts::unpack(block.get(row, Columns::wait_inflight));
+      const contracts::FloatPair theirs = contracts::unpack(block.get(row, Columns::pressure_network));
+      wait_us_[first + row] = ours.first;
+      inflight_[first + row] = ours.second;
+      others_ahead_[first + row] = contracts::unpack(block.get(row, Columns::others_ahead)).first;
+      pressure_[first + row] = theirs.first;
+      network_us_[first + row] = theirs.second;
     }
   }
 }

@@ -48,7 +48,7 @@ class RouteView {
   const Fleet* fleet_;
   const contracts::LatencyTable* latency_;
   std::uint32_t n_nodes_{};
-  std::vector<std::uint32_t> seen_;  // FleetColumns::changes, as of our copy
+  std::vector<std::uint32_t> seen_;  // change count of each block, as of our copy
   std::vector<std::uint64_t> candidates_;
   std::vector<float> wait_us_, inflight_, others_ahead_, pressure_, network_us_, cost_us_;
 };

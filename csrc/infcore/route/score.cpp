@@ -78,7 +78,13 @@ template <class ValueOf>
 INFCORE_SCORE_FOR(baseline, )
 #if defined(__x86_64__)
 INFCORE_SCORE_FOR(avx2, [[gnu::target("avx2")]])
-INFCORE_SCORE_FOR(avx512, [[gnu::target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")]])
+#if defined(__clang__)  // which knows the preference as a flag of the whole file only
+#define INFCORE_AVX512 "avx512f,avx512dq,avx512bw,avx512vl"
+#else
+#define INFCORE_AVX512 "avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512"
+#endif
+INFCORE_SCORE_FOR(avx512, [[gnu::target(INFCORE_AVX512)]])
+#undef INFCORE_AVX512
 #endif
 #undef INFCORE_SCORE_FOR
 

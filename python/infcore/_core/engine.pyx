@@ -11,6 +11,8 @@ from infcore._core.workers cimport Workers
 
 from infcore.errors import EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
 
+cdef object NO_TENANT = ""
+cdef object ZERO = 0  # small integers are one object each: the common tier costs one comparison
 cdef object get_running_loop = None  # asyncio's, imported at the first asubmit: it costs more than all of infcore
 
 
@@ -80,10 +82,11 @@ cdef class EngineCore(Workers):
         else:
             future.c.request.work = finite("work", work, 0.0)
         future.c.request.model.value = spec.id
+        future.c.epoch = spec.epoch
         now_ns = self.driver.now_ns()
         future.c.request.arrival_ns = now_ns
         future.c.request.deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
-        if tier != 0:
+        if tier is not ZERO:
             if not PyIndex_Check(tier) or isinstance(tier, bool):
                 raise InvalidType(f"tier is {type(tier).__name__}; allowed: an integer, 0 to {self.n_tiers - 1}")
             if not 0 <= tier < self.n_tiers:
@@ -93,8 +96,8 @@ cdef class EngineCore(Workers):
             future.c.request.require = self.fleet.require_bits(require)
             if future.c.request.require & no_such_label:
                 raise NoNodeAvailable(f"require is {require!r}; allowed: labels that some device of the engine carries")
-        if session is not None or blocks is not None or key is not None or tenant:
-            self._not_yet(session=session, blocks=blocks, key=key, tenant=tenant or None)
+        if session is not None or blocks is not None or key is not None or tenant is not NO_TENANT:
+            self._not_yet(session=session, blocks=blocks, key=key, tenant=None if type(tenant) is str and not tenant else tenant)
         return future
 
     cdef int _push(self, Future future, bint defer) except -1:
@@ -102,6 +105,8 @@ cdef class EngineCore(Workers):
         Py_INCREF(future)  # the engine's; Arrivals.drain gives it back
         if not self.driver.submit(future.c, defer):
             Py_DECREF(future)
+            if not self.accepting:
+                raise EngineClosed("the engine is being closed; allowed: submit inside `with engine:`")
             raise QueueFull(f"the engine holds {self.driver.n_open()} requests; allowed: max_requests, then try later")
         return 0
 

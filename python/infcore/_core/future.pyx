@@ -65,10 +65,15 @@ cdef class Future(Pending):
                     callback(self)
                 finally:
                     PyContext_Exit(context)
-        except Exception as e:
-            if self.loop is None:
-                import sys
-                sys.excepthook(type(e), e, e.__traceback__)
+        except BaseException as e:
+            if self.loop is None:  # whichever thread this is, it is nobody's who could handle it
+                try:
+                    import sys
+                    sys.excepthook(type(e), e, e.__traceback__)
+                except BaseException:
+                    pass
+            elif isinstance(e, (SystemExit, KeyboardInterrupt)):  # as asyncio's loops do
+                raise
             else:
                 self.loop.call_exception_handler(
                     {"message": f"a callback of {self!r} raised", "exception": e, "future": self})
@@ -174,6 +179,8 @@ cdef class Future(Pending):
     def _wait(self, timeout_s):
         cdef double left = -1.0, slice_now
         cdef cbool ended = state_of(self.c) != LiveState.pending
+        if not ended:
+            self.live.c_obj.get().check_not_forked()
         if self.loop is not None:
             if not ended:
                 import asyncio
@@ -182,6 +189,8 @@ cdef class Future(Pending):
         if timeout_s is not None:
             try:
                 left = timeout_s
+            except OverflowError:
+                left = 1e300
             except TypeError:
                 raise InvalidType(f"timeout_s is {type(timeout_s).__name__}; allowed: seconds, or None") from None
             if not left >= 0.0:

@@ -2,6 +2,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from libc.stdint cimport uint32_t
 
 from infcore._cpp.engine cimport Driver, LiveRequest
 
@@ -35,12 +36,10 @@ cdef class Live:
 
     def leave_loops(self):
         """At the engine's end: what is left is told, and no loop watches our descriptors any more."""
-        for loop, arrivals in self.loops.items():
-            if loop.is_running():
-                loop.call_soon_threadsafe((<Arrivals>arrivals).leave)
-            elif not loop.is_closed():
-                (<Arrivals>arrivals).leave()
-            else:
+        for loop, arrivals in list(self.loops.items()):
+            try:
+                loop.call_soon_threadsafe((<Arrivals>arrivals).leave)  # a loop that stands still does it when it goes on
+            except RuntimeError:  # closed: its tasks are no more
                 (<Arrivals>arrivals).drain()
         self.loops = {}
         self.last_arrivals = None
@@ -71,6 +70,7 @@ cdef class Arrivals:
         cdef LiveRequest* after
         cdef PyObject* owner
         cdef object raised = None
+        cdef uint32_t n = 0
         while request != NULL:
             after = request.next
             owner = <PyObject*>request.owner
@@ -80,6 +80,9 @@ cdef class Arrivals:
                 raised = e
             Py_DECREF(<object>owner)
             request = after
+            n += 1
+        if self.loop is None:
+            self.live.c_obj.get().drained(n)
         if raised is not None:
             raise raised
         return 0

@@ -10,11 +10,11 @@ from libcpp.vector cimport vector
 
 from infcore._core.base cimport finite
 from infcore._core.fleet cimport Fleet, whole
+from infcore._core.latency cimport curve_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
-from infcore._cpp.engine cimport (Action, ActionKind, Batch, BatchingPolicy, Close, EngineConfig, LatencyTable,
-                                  ModelConfig, NodeConfig, Pending, Reason, Request, StateMachine, Stats,
-                                  batching_policies as cpp_batching_policies, make_batching_policy)
-from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel
+from infcore._cpp.engine cimport (Action, ActionKind, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig,
+                                  Reason, Request, StateMachine, Stats, make_batching_policy)
+from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
 
 from infcore.errors import InvalidArgument, UnknownName
@@ -33,102 +33,8 @@ _REASONS = {
 _WORK_MAX = 1e15
 
 
-def batching_policies() -> list:
-    """Names of the batching rules, in the registry's order."""
-    return [name.decode() for name in cpp_batching_policies()]
-
-
-def close_batch(str policy, now_ns, *, n_requests, work_sum=0.0, work_max=0.0, earliest_deadline_ns=None, held_since_ns=0,
-                arrivals_per_s=0.0, max_batch_size=64, delay_ns_max=0, prior=None, observed=()) -> tuple:
-    """One decision of a batching rule: (n, wait_until_ns).
-
-    prior     the device's curve as four seconds, or None: nothing is known of it
-    observed  (n_requests, work_sum, work_max, service_s) of batches that it learned from
-    """
-    cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(policy.encode())
-    cdef Pending pending
-    cdef LatencyModel latency
-    cdef Close close
-    if prior is not None:
-        latency = LatencyModel(curve_of(prior))
-    for *shape, service_s in observed:
-        latency.observe(shape_of(tuple(shape)), service_s)
-    pending.shape = shape_of((n_requests, work_sum, work_max))
-    pending.earliest_deadline_ns = time_of("earliest_deadline_ns", earliest_deadline_ns)
-    pending.held_since_ns = time_of("held_since_ns", held_since_ns)
-    pending.arrivals_per_s = finite("arrivals_per_s", arrivals_per_s, 0.0)
-    pending.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
-    pending.delay_ns_max = time_of("delay_ns_max", delay_ns_max)
-    close = deref(rule).close(time_of("now_ns", now_ns), pending, latency)
-    return close.n_requests, close.wait_until_ns
-
-
-cdef NodeId node_id(uint32_t value):
-    cdef NodeId id
-    id.value = value
-    return id
-
-
-cdef ModelId model_id(uint32_t value):
-    cdef ModelId id
-    id.value = value
-    return id
-
-
 cdef int64_t time_of(str field, object value) except? -1:
     return never_ns if value is None else whole(field, value, 0, never_ns)
-
-
-cdef BatchShape shape_of(tuple figures) except *:
-    """(n_requests, work_sum, work_max)"""
-    cdef BatchShape shape
-    n_requests, shape.work_sum, shape.work_max = figures
-    shape.n_requests = <uint32_t>whole("n_requests", n_requests, 0, 1 << 20)
-    return shape
-
-
-cdef Curve curve_of(prior) except *:
-    cdef Curve curve
-    curve.base_s, curve.per_request_s, curve.per_work_s, curve.per_padded_work_s = [
-        finite("a term of prior", term, 0.0) for term in prior]
-    return curve
-
-
-cdef class Latencies:
-    """The latency models of all (model, node) pairs, apart from any machine: ids are ints."""
-
-    cdef unique_ptr[LatencyTable] c_obj
-
-    def __init__(self, uint32_t max_nodes, uint32_t max_models):
-        self.c_obj.reset(new LatencyTable(max_nodes, max_models))
-
-    def set_class(self, uint32_t node, uint32_t device_class) -> None:
-        self.c_obj.get().set_class(node_id(node), device_class)
-
-    def set_prior(self, uint32_t model, uint32_t node, prior) -> None:
-        self.c_obj.get().set_prior(model_id(model), node_id(node), curve_of(prior))
-
-    def observe(self, uint32_t model, uint32_t node, shape, double service_s) -> None:
-        """shape: (n_requests, work_sum, work_max)."""
-        self.c_obj.get().observe(model_id(model), node_id(node), shape_of(shape), service_s)
-
-    def forget(self, uint32_t node) -> None:
-        self.c_obj.get().forget(node_id(node))
-
-    def curve(self, uint32_t model, uint32_t node) -> tuple:
-        cdef Curve c = self.c_obj.get().at(model_id(model), node_id(node)).curve()
-        return c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s
-
-    def service_s(self, uint32_t model, uint32_t node, shape) -> float:
-        return self.c_obj.get().at(model_id(model), node_id(node)).service_s(shape_of(shape))
-
-    def upper_s(self, uint32_t model, uint32_t node, shape) -> float:
-        return self.c_obj.get().at(model_id(model), node_id(node)).upper_s(shape_of(shape))
-
-    def is_known(self, uint32_t model, uint32_t node) -> bool:
-        """Whether anything was given, learned or taken over from the device class."""
-        cdef const LatencyModel* m = &self.c_obj.get().at(model_id(model), node_id(node))
-        return m.has_prior() or m.n_observed() > 0
 
 
 cdef class Machine:
@@ -201,6 +107,10 @@ cdef class Machine:
 
     def node_empty(self, node) -> bool:
         return self.c_obj.get().node_empty(self.row_of(node))
+
+    def remove_node(self, now_ns, node) -> None:
+        """Takes it out of the fleet, too; what it has not finished goes elsewhere."""
+        self.c_obj.get().remove_node(time_of("now_ns", now_ns), self.fleet.node_of(node))
 
     # ---- events
 
@@ -317,10 +227,14 @@ cdef class Machine:
     # ---- ids
 
     cdef ModelId model_of(self, object model) except *:
+        cdef ModelId id
         if model not in self.models:
             raise UnknownName(f"model is {model!r}; known: {sorted(self.models)}")
-        return model_id(<uint32_t>model)
+        id.value = <uint32_t>model
+        return id
 
     cdef NodeId row_of(self, object node) except *:
         """Also of a node that was removed: its batches may still complete."""
-        return node_id(<uint32_t>whole("node", node, 0, self.fleet.c_obj.get().max_nodes() - 1))
+        cdef NodeId id
+        id.value = <uint32_t>whole("node", node, 0, self.fleet.c_obj.get().max_nodes() - 1)
+        return id

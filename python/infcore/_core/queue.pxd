@@ -29,6 +29,7 @@ cdef class QueueStore:
     cdef uint32_t _capacity
     cdef uint32_t _n_tiers
     cdef uint32_t _n_wake_room  # putters to wake for one place: all, where it may be of the wrong tier
+    cdef cbool _clock_is_ours   # no Python code in it, so that it may be read under the lock
     cdef cbool _blocks
     cdef cbool _always_now      # put reads the clock even for an item without a deadline
     cdef cbool _closed

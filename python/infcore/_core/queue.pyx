@@ -10,7 +10,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
-from infcore._core.base cimport Clock, as_clock, until_ns
+from infcore._core.base cimport Clock, ManualClock, as_clock, until_ns
 from infcore._cpp.base cimport add_ns, check_not_forked, fork_generation, monotonic_ns, never_ns
 from infcore._cpp.queue cimport Placed, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, n_slots_max, no_slot, placed_full, placed_full_of_expired, placed_out_of_memory
 
@@ -100,6 +100,7 @@ cdef class Queue(QueueStore):
         if on_drop is not None and not callable(on_drop):
             raise InvalidType(f"on_drop is {type(on_drop).__name__}; allowed: None or a callable of (item, reason)")
         self._clock = as_clock(clock)
+        self._clock_is_ours = type(self._clock) is Clock or type(self._clock) is ManualClock
         self._items = []
         self._async_waiters = []
         self._on_drop = on_drop

@@ -125,9 +125,11 @@ cdef class QueueStore:
         while True:
             self._lock.lock()
             if now_ns == not_read and self.c_queue.get().needs_now():
-                self._lock.unlock()
+                if not self._clock_is_ours:
+                    self._lock.unlock()
+                    now_ns = self._clock.now_ns()
+                    continue
                 now_ns = self._clock.now_ns()
-                continue
             if self.c_queue.get().has_expired(now_ns):
                 self._lock.unlock()
                 self._expire(now_ns)

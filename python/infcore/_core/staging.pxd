@@ -22,6 +22,7 @@ cdef class ModelSpec:
     cdef readonly object model
     cdef readonly str name
     cdef readonly uint32_t id
+    cdef public uint32_t epoch     # of this definition of the id, see Driver::add_model
     cdef tuple inputs, outputs
     cdef object work_of
     cdef int work_input            # index of the input whose elements are the work; -1: constant, -2: work_of
@@ -33,6 +34,7 @@ cdef class ModelSpec:
 cdef class Staging:
     """One device's staging memory for one model."""
     cdef ModelSpec spec
+    cdef readonly str run_name     # as which the device knows the model
     cdef list owners
     cdef tuple input_axes, output_axes
     cdef vector[RowSource] rows

@@ -34,6 +34,7 @@ cdef extern from *:
                              int flags, object base)
 
 cdef int64_t alignment = 64
+cdef int64_t padded_bytes_max = 1 << 40  # of one batch; beyond any memory, and far from where int64 overflows
 
 
 cdef class TensorLayout:
@@ -158,8 +159,9 @@ cdef class ModelSpec:
 
 
 cdef class Staging:
-    def __init__(self, ModelSpec spec, batch_axis):
+    def __init__(self, ModelSpec spec, batch_axis, str run_name):
         self.spec = spec
+        self.run_name = run_name
         self.input_axes = tuple(TensorLayout(s, batch_axis.get(s.name, 0)) for s in spec.model.inputs)
         self.output_axes = tuple(int(batch_axis.get(s.name, 0)) for s in spec.model.outputs)
         self.owners = [None] * len(self.input_axes)
@@ -192,7 +194,9 @@ cdef class Staging:
                     to += 1
                 if axis < t.rank:
                     dims[to] = t.layout.dims_max[axis]
-                    n_bytes *= t.layout.dims_max[axis]
+                    if dims[to] > 0 and n_bytes > padded_bytes_max // dims[to]:
+                        self._too_large(t)
+                    n_bytes *= dims[to]
                     to += 1
             owner = self._memory(i, n_bytes)
             data = <char*>cnp.PyArray_DATA(owner)
@@ -204,6 +208,11 @@ cdef class Staging:
                 pad_rows(RowSpan(self.rows.data(), self.rows.size()), t.layout, <byte*>data)
             inputs[t.name] = infcore_view(t.dtype, t.rank + 1, dims, NULL, data, cnp.NPY_ARRAY_CARRAY, owner)
         return inputs
+
+    def _too_large(self, TensorLayout t):
+        shape = tuple([t.layout.dims_max[axis] for axis in range(t.rank)])
+        raise InvalidArgument(f"inputs[{t.name!r}] of model {self.spec.name!r}, padded to {shape}, would be larger than "
+                              f"{padded_bytes_max} bytes; allowed: shapes that are alike enough to stand in one batch")
 
     cdef cnp.ndarray _memory(self, uint32_t i, int64_t n_bytes):
         owner = self.owners[i]

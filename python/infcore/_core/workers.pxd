@@ -1,6 +1,7 @@
 from libcpp.memory cimport unique_ptr
 
-from infcore._cpp.engine cimport Driver, LatencyTable, WorkBatch
+from infcore._cpp.engine cimport Driver, WorkBatch
+from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.base cimport NodeId
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet
@@ -16,6 +17,7 @@ cdef class Workers:
     cdef dict newest               # name -> ModelSpec, or what an alias chooses with
     cdef dict versions             # (name, version) -> ModelSpec
     cdef list by_id                # model id -> ModelSpec, or None
+    cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
     cdef bint accepting
     cdef int _tell(self) except -1

@@ -7,9 +7,9 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
-from infcore._cpp.engine cimport (Driver, EngineConfig, LatencyTable, ModelConfig, NodeConfig, Stats,
+from infcore._cpp.engine cimport (Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
                                   Wake, WorkBatch)
-from infcore._cpp.latency cimport Curve
+from infcore._cpp.latency cimport Curve, LatencyTable
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.base cimport Clock, ManualClock, as_clock
 from infcore._core.device cimport Timer
@@ -47,6 +47,7 @@ cdef class Workers:
         self.newest = {}
         self.versions = {}
         self.by_id = [None] * config.max_models
+        self.run_names = {}
         self.n_tiers = n_tiers
 
     # ---- the dispatcher and the workers, each on a thread of its own
@@ -127,12 +128,12 @@ cdef class Workers:
         cdef ModelSpec spec = <ModelSpec>self.by_id[batch.model.value]
         cdef Staging staging = stagings.get(spec.id)
         if staging is None or staging.spec is not spec:
-            staging = stagings[spec.id] = Staging(spec, device.batch_axis)
+            staging = stagings[spec.id] = Staging(spec, device.batch_axis, self.run_names[id.value, spec.id])
         try:
             inputs = staging.pack(batch.members)
         finally:
             self.driver.started(id, batch)
-        return staging.accept(device.name, device.run(spec.name, inputs), <uint32_t>batch.members.size())
+        return staging.accept(device.name, device.run(staging.run_name, inputs), <uint32_t>batch.members.size())
 
     def _emulate(self, uint32_t node, device, controls):
         """As _work, for a device that only takes time: never holds the GIL while requests pass."""
@@ -140,17 +141,20 @@ cdef class Workers:
         cdef vector[Curve] curves
         cdef Wake wake
         cdef Timer timer = device.timer
+        cdef uint32_t generation
         id.value = node
+        generation = self.driver.generation(id)
         Driver.want_punctual_sleeps()
         curves.resize(len(self.by_id))
         while True:
             for spec in self.by_id:
-                curve = None if spec is None else device.curve(spec.name)
+                known_as = None if spec is None else self.run_names.get((node, (<ModelSpec>spec).id))
+                curve = None if known_as is None else device.curve(known_as)
                 if curve is not None:
                     curves[(<ModelSpec>spec).id] = _curve_of(curve)
                     curves[(<ModelSpec>spec).id].base_s += <double>device.rtt_s
             with nogil:
-                wake = self.driver.run_emulated(id, timer.c_obj.get()[0], curves)
+                wake = self.driver.run_emulated(id, timer.c_obj.get()[0], curves, generation)
             if wake == Wake.stop:
                 return
             while controls:
@@ -167,7 +171,7 @@ cdef class Workers:
         config.max_batch_size = model.max_batch_size
         config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
         config.idempotent = model.idempotent
-        self.driver.add_model(id, config)
+        spec.epoch = self.driver.add_model(id, config)
         self.by_id[id.value] = spec
         self.versions[model.name, model.version] = spec
         newest = max(v for name, v in self.versions if name == model.name)
@@ -198,6 +202,10 @@ cdef class Workers:
         id.value = node
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
         self.driver.add_node(id, config)
+
+    def _set_run_name(self, ModelSpec spec, uint32_t node, str run_name):
+        """As which a device knows a model; before it is loaded there, so that its worker finds it."""
+        self.run_names[node, spec.id] = run_name
 
     def _set_resident(self, ModelSpec spec, uint32_t node, bint resident, prior):
         cdef ModelId model
@@ -230,6 +238,11 @@ cdef class Workers:
 
     def _accept(self, bint accepting):
         self.accepting = accepting
+        if not accepting:
+            self.driver.refuse()
+
+    def _check_not_forked(self):
+        self.driver.check_not_forked()
 
     def _cancel_all(self):
         with nogil:
@@ -270,10 +283,14 @@ cdef Curve _curve_of(curve):
 
 def _failure(device, model, e):
     where = f"device {device!r}, model {model!r}: "
-    if isinstance(e, DeviceError) and str(e).startswith(where):
+    try:
+        said = str(e)
+    except BaseException:  # a worker outlives what its device raises, whatever that is
+        said = "(its text could not be had)"
+    if type(e) is DeviceError and said.startswith(where):
         error = e  # our own, of what run() returned
     else:
-        error = DeviceError(f"{where}{type(e).__name__}: {e}")
+        error = DeviceError(f"{where}{type(e).__name__}: {said}")
         error.__cause__ = e
     error.device = device
     return error

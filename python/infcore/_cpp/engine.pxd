@@ -7,7 +7,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
-from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel
+from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport Fleet, RoutingPolicy
 from infcore._cpp.telemetry cimport Histogram
 
@@ -21,16 +21,6 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint64_t require
         ModelId model
         uint16_t tier
-
-
-cdef extern from "<infcore/contracts/latency_table.hpp>" namespace "infcore::contracts" nogil:
-    cdef cppclass LatencyTable:
-        LatencyTable(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
-        void set_class(NodeId, uint32_t) noexcept
-        void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
-        void observe(ModelId, NodeId, const BatchShape&, double) except +infcore_translate
-        void forget(NodeId) noexcept
-        const LatencyModel& at(ModelId, NodeId) noexcept
 
 
 cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch" nogil:
@@ -106,6 +96,7 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
         uint32_t member
         void* payload
         TimeNs end_ns
+        uint32_t epoch
         RowSource* rows
         int64_t* room_for_dims(uint32_t) except +infcore_translate
         void room_for_rows(uint32_t) except +infcore_translate
@@ -145,12 +136,13 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
     cdef cppclass StateMachine:
         StateMachine(const EngineConfig&, Fleet&, LatencyTable&, unique_ptr[RoutingPolicy],
                      unique_ptr[BatchingPolicy]) except +infcore_translate
-        void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        uint32_t add_model(ModelId, const ModelConfig&) except +infcore_translate
         void remove_model(TimeNs, ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void residency_changed(TimeNs, NodeId) except +infcore_translate
         void drain_node(TimeNs, NodeId) except +infcore_translate
         cbool node_empty(NodeId) noexcept
+        void remove_node(TimeNs, NodeId) except +infcore_translate
         uint64_t arrive(TimeNs, const Request&) except +infcore_translate
         cbool cancel(TimeNs, uint64_t, Reason) except +infcore_translate
         void cancel_all(TimeNs, Reason) except +infcore_translate
@@ -200,12 +192,15 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         cbool claim(NodeId, WorkBatch&) except +infcore_translate
         void started(NodeId, const WorkBatch&) noexcept
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*) noexcept
-        Wake run_emulated(NodeId, EmulatedTimer&, const vector[Curve]&) noexcept
+        Wake run_emulated(NodeId, EmulatedTimer&, const vector[Curve]&, uint32_t) noexcept
+        uint32_t generation(NodeId) noexcept
+        void refuse() noexcept
+        void drained(uint32_t) noexcept
         void control(NodeId) noexcept
         TimeNs now_ns() noexcept
         uint32_t n_open() noexcept
         void check_not_forked() except +infcore_translate
-        void add_model(ModelId, const ModelConfig&) except +infcore_translate
+        uint32_t add_model(ModelId, const ModelConfig&) except +infcore_translate
         void remove_model(ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate

@@ -1,6 +1,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
+from infcore._cpp.base cimport ModelId, NodeId
+from infcore._cpp.errors cimport infcore_translate
+
 
 cdef extern from "<infcore/contracts/latency.hpp>" namespace "infcore::contracts" nogil:
     cdef cppclass BatchShape:
@@ -22,3 +25,13 @@ cdef extern from "<infcore/contracts/latency.hpp>" namespace "infcore::contracts
         uint64_t n_observed() noexcept
         double spread() noexcept
         cbool has_prior() noexcept
+
+
+cdef extern from "<infcore/contracts/latency_table.hpp>" namespace "infcore::contracts" nogil:
+    cdef cppclass LatencyTable:
+        LatencyTable(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
+        void set_class(NodeId, uint32_t) noexcept
+        void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void observe(ModelId, NodeId, const BatchShape&, double) except +infcore_translate
+        void forget(NodeId) noexcept
+        const LatencyModel& at(ModelId, NodeId) noexcept

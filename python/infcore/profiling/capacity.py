@@ -120,6 +120,8 @@ def search(
     progress: Progress,
 ) -> Capacity:
     """One policy's capacity on one engine, warmed up at start_rps: the highest mean load with 99 % inside the SLO."""
+    if interrupt.requested:
+        return Capacity(interrupted=True)
     progress.stage(f"{policy}: warm-up")
     with fleet.engine(policy) as engine:
         warm_up(engine, fleet, suite, start_rps, seed=seed, interrupt=interrupt, progress=progress)

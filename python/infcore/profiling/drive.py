@@ -25,11 +25,13 @@ LEAD_S = 0.02
 
 
 class Interrupt:
-    """Ctrl-C during a drive sets `requested`: it ends with what it has. Elsewhere, or twice, KeyboardInterrupt."""
+    """The first Ctrl-C sets `requested`, which every step looks at; the second is KeyboardInterrupt.
+
+    An exception in the middle of starting or closing an engine would leave its threads behind.
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._driving = False
 
     @contextmanager
     def handled(self) -> Iterator["Interrupt"]:
@@ -40,17 +42,8 @@ class Interrupt:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    @contextmanager
-    def driving(self) -> Iterator[None]:
-        """Inside, the first Ctrl-C only sets `requested`."""
-        self._driving = True
-        try:
-            yield
-        finally:
-            self._driving = False
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested or not self._driving:
+        if self.requested:
             raise KeyboardInterrupt
         self.requested = True
 
@@ -107,13 +100,12 @@ def drive(
     gc_was_on = gc.isenabled()
     gc.disable()
     try:
-        with interrupt.driving():
-            generator.start()
-            stopped_early = _watch(generator, collector, start_s, drain_s, interrupt, misses_max, on_tick)
-            generator.stop()
-            generator.join()
-            if stopped_early or interrupt.requested:
-                _cancel(collector, INTERRUPT_DRAIN_S if interrupt.requested else drain_s)
+        generator.start()
+        stopped_early = _watch(generator, collector, start_s, drain_s, interrupt, misses_max, on_tick)
+        generator.stop()
+        generator.join()
+        if stopped_early or interrupt.requested:
+            _cancel(collector, INTERRUPT_DRAIN_S if interrupt.requested else drain_s)
     finally:
         generator.stop()
         if gc_was_on:

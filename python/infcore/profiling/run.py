@@ -58,6 +58,8 @@ def run_policy(
     progress: Progress,
 ) -> PolicyRun | None:
     """Serve the suite's load at a mean of rate_rps for `seconds` under `policy`; None if ended before it began."""
+    if interrupt.requested:
+        return None
     n_examples = min(len(fleet.examples(model.name)) for model in fleet.models)
     planned = arrivals(suite, rate_rps, seconds, seed=seed, n_examples=n_examples, part=PART_RUN)
     progress.stage(f"{policy}: warm-up")

@@ -22,8 +22,7 @@ class Dynamic final : public BatchingPolicy {
     const Close now{n, now_ns};
     if (n >= pending.max_batch_size || (device_curve.n_observed() == 0 && !device_curve.has_prior())) return now;
     if (n >= pending.arrivals_per_s * device_curve.service_s(pending.shape)) return now;
-    const base::TimeNs hold_ns =
-        std::min(pending.delay_ns_max, base::to_ns(hold_share * device_curve.curve().base_s));
+    const base::TimeNs hold_ns = std::min(pending.delay_ns_max, base::to_ns(hold_share * device_curve.curve().base_s));
     base::TimeNs until_ns = base::add_ns(pending.held_since_ns, hold_ns);
     if (pending.earliest_deadline_ns != base::never_ns) {
       until_ns = std::min(until_ns, pending.earliest_deadline_ns - base::to_ns(device_curve.upper_s(pending.shape)));

@@ -1,0 +1,173 @@
+// What one request costs the engine's state machine: arrive, dispatch, claim, start, complete, under a virtual clock,
+// as the simulator drives it. Prints one line of JSON. Usage: machine_bench POLICY N_NODES N_REQUESTS LOAD POLICY
+// in_turn is the baseline: no machine, each request is a batch of its own on the next node, completions in a heap. LOAD
+// is a share of what the nodes can do with full batches. Unlike nodes (four speeds), one model, batches of up to 16.
+#include <infcore/engine/state_machine.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace infcore;
+using base::ModelId;
+using base::NodeId;
+using base::TimeNs;
+
+constexpr std::uint32_t max_batch_size = 16;
+
+struct Random {
+  std::uint64_t state{88172645463325252ull};
+  std::uint64_t next() noexcept {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+  }
+};
+
+struct Completion {
+  TimeNs at_ns;
+  std::uint64_t batch_id;
+  NodeId node;
+  bool operator<(const Completion& other) const noexcept {
+    return at_ns != other.at_ns ? at_ns > other.at_ns : batch_id > other.batch_id;
+  }
+};
+
+class Simulation {
+ public:
+  Simulation(const char* policy, std::uint32_t n_nodes, double load)
+      : fleet_(n_nodes, 4),
+        latency_(n_nodes, 4),
+        machine_({.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1}, fleet_, latency_,
+                 route::make_routing_policy(policy, 1), batch::make_batching_policy("dynamic")),
+        model_(fleet_.model_id("m", 1)) {
+    machine_.add_model(model_, {.max_batch_size = max_batch_size});
+    double capacity_rps = 0.0;
+    for (std::uint32_t i = 0; i < n_nodes; ++i) {
+      route::NodeSpec spec;
+      spec.name = "n" + std::to_string(i);
+      const NodeId node = fleet_.add(spec);
+      curves_.push_back({.base_s = 2e-3 * (1 + i % 4), .per_request_s = 1e-4 * (1 + i % 4)});
+      machine_.add_node(node, {});
+      latency_.set_prior(model_, node, curves_.back());
+      fleet_.load_model(node, model_);
+      machine_.residency_changed(0, node);
+      capacity_rps += max_batch_size / curves_.back().service_s({max_batch_size, max_batch_size, 1.0});
+    }
+    gap_ns_ = static_cast<std::uint64_t>(2e9 / (capacity_rps * load));  // uniform from 0 to twice the mean
+  }
+
+  void run(std::uint64_t n_requests) {
+    TimeNs arrival_ns = 0;
+    std::uint64_t n_arrived = 0;
+    while (n_ended_ < n_requests) {
+      const TimeNs complete_ns = completions_.empty() ? base::never_ns : completions_.front().at_ns;
+      const TimeNs next_arrival_ns = n_arrived < n_requests ? arrival_ns : base::never_ns;
+      const TimeNs now_ns = std::min({complete_ns, next_arrival_ns, machine_.next_timer_ns()});
+      if (now_ns == complete_ns) {
+        std::pop_heap(completions_.begin(), completions_.end());
+        const Completion done = completions_.back();
+        completions_.pop_back();
+        machine_.complete(now_ns, done.node, done.batch_id, true);
+      } else if (now_ns == next_arrival_ns) {
+        machine_.arrive(
+            now_ns,
+            {.cookie = n_arrived++, .arrival_ns = now_ns, .deadline_ns = now_ns + 200'000'000, .model = model_});
+        arrival_ns += static_cast<TimeNs>(random_.next() % gap_ns_);
+      }
+      settle(now_ns);
+      ++n_steps_;
+    }
+  }
+
+  /// The event loop alone: what is left when nothing is decided.
+  void run_in_turn(std::uint64_t n_requests) {
+    TimeNs arrival_ns = 0;
+    std::vector<TimeNs> free_ns(curves_.size());
+    for (std::uint64_t n_arrived = 0; n_ended_ < n_requests; ++n_steps_) {
+      if (n_arrived < n_requests && (completions_.empty() || arrival_ns <= completions_.front().at_ns)) {
+        const NodeId node{static_cast<std::uint32_t>(n_arrived % curves_.size())};
+        TimeNs& free = free_ns[node.value];
+        free = std::max(free, arrival_ns) + base::to_ns(curves_[node.value].service_s({1, 1.0, 1.0}));
+        completions_.push_back({free, ++n_batches_, node});
+        std::push_heap(completions_.begin(), completions_.end());
+        digest_ = (digest_ ^ (n_arrived++ * 31 + node.value)) * 0x100000001b3ull;
+        arrival_ns += static_cast<TimeNs>(random_.next() % gap_ns_);
+      } else {
+        std::pop_heap(completions_.begin(), completions_.end());
+        completions_.pop_back();
+        ++n_ok_;
+        ++n_ended_;
+      }
+    }
+  }
+
+  void print(const char* policy, double ns_per_request) const {
+    std::printf(
+        "{\"policy\": \"%s\", \"n_nodes\": %u, \"ns_per_request\": %.1f, \"ok\": %llu, \"ended\": %llu, \"batches\": "
+        "%llu, "
+        "\"steps\": %llu, \"digest\": \"%016llx\"}\n",
+        policy, fleet_.n_nodes(), ns_per_request, static_cast<unsigned long long>(n_ok_),
+        static_cast<unsigned long long>(n_ended_), static_cast<unsigned long long>(n_batches_),
+        static_cast<unsigned long long>(n_steps_), static_cast<unsigned long long>(digest_));
+  }
+
+ private:
+  void settle(TimeNs now_ns) {
+    machine_.tick(now_ns);
+    machine_.schedule(now_ns);
+    for (const engine::Action& a : machine_.actions()) {
+      digest_ = (digest_ ^ (a.cookie * 31 + a.batch_id * 7 + a.node.value)) * 0x100000001b3ull;
+      if (a.kind == engine::ActionKind::dispatch) {
+        if (called_.empty() || called_.back() != a.node) called_.push_back(a.node);
+      } else if (a.kind != engine::ActionKind::retry) {
+        ++n_ended_;
+        n_ok_ += a.reason == engine::Reason::ok ? 1u : 0u;
+      }
+    }
+    machine_.actions().clear();
+    for (const NodeId node : called_) {
+      const engine::Batch* batch = machine_.claim(now_ns, node);
+      if (batch == nullptr) continue;
+      ++n_batches_;
+      const TimeNs end_ns = now_ns + base::to_ns(curves_[node.value].service_s(batch->shape));
+      completions_.push_back({end_ns, batch->id, node});
+      std::push_heap(completions_.begin(), completions_.end());
+      machine_.started(now_ns, node, batch->id);
+    }
+    called_.clear();
+  }
+
+  route::Fleet fleet_;
+  contracts::LatencyTable latency_;
+  engine::StateMachine machine_;
+  ModelId model_;
+  std::vector<contracts::Curve> curves_;
+  std::vector<Completion> completions_;
+  std::vector<NodeId> called_;
+  Random random_;
+  std::uint64_t gap_ns_{}, n_ended_{}, n_ok_{}, n_batches_{}, n_steps_{}, digest_{0xcbf29ce484222325ull};
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 5) return 2;
+  const std::uint64_t n_requests = std::strtoull(argv[3], nullptr, 10);
+  const std::string policy = argv[1];
+  const bool in_turn = policy == "in_turn";
+  Simulation simulation(in_turn ? "round_robin" : argv[1], static_cast<std::uint32_t>(std::atoi(argv[2])),
+                        std::atof(argv[4]));
+  const auto begin = std::chrono::steady_clock::now();
+  in_turn ? simulation.run_in_turn(n_requests) : simulation.run(n_requests);
+  const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - begin;
+  simulation.print(argv[1], taken.count() / static_cast<double>(n_requests));
+  return 0;
+}

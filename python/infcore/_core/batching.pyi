@@ -1,0 +1,17 @@
+from infcore._core.latency import LatencyModel
+
+def batching_policies() -> list[str]: ...
+def close_batch(
+    policy: str,
+    now_ns: int,
+    latency: LatencyModel,
+    *,
+    n_requests: int,
+    work_sum: float = 0.0,
+    work_max: float = 0.0,
+    earliest_deadline_ns: int | None = None,
+    held_since_ns: int = 0,
+    arrivals_per_s: float = 0.0,
+    max_batch_size: int = 64,
+    delay_ns_max: int = 0,
+) -> tuple[int, int]: ...

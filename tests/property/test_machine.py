@@ -1,0 +1,85 @@
+"""What must hold of the engine's state machine whatever happens to it, under every policy and batching rule."""
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import invariant
+from machine_events import MAX_REQUESTS, MachineEvents
+
+from infcore import Router
+from infcore._core.batching import batching_policies
+from infcore._core.machine import Machine
+
+
+class Driven(MachineEvents):
+    # ---- what holds after every step
+
+    @invariant()
+    def bounds_hold(self):
+        assert self.machine.n_pending == len(self.pending) <= MAX_REQUESTS
+        for id, node in self.nodes.items():
+            assert sum(at == id for at in self.batches.values()) <= node.slots
+
+    @invariant()
+    def credit_is_what_is_out(self):
+        credits = [self.machine.credit(id) for id in self.nodes]
+        n_sent = sum(seen.batch is not None for seen in self.pending.values())
+        assert n_sent <= sum(n for n, _ in credits) <= len(self.pending)
+        assert self.pending or credits == [(0, 0)] * len(credits)
+
+    @invariant()
+    def timers_lie_ahead(self):
+        at_ns = self.machine.next_timer_ns
+        assert at_ns is None or at_ns > self.now_ns
+
+    @invariant()
+    def nobody_waits_beyond_the_deadline(self):
+        for cookie, seen in self.pending.items():
+            late = seen.deadline_ns is not None and seen.deadline_ns <= self.now_ns
+            assert not late or seen.batch is not None, f"{cookie} waits though it is late"
+
+    @invariant()
+    def nobody_waits_while_all_that_could_run_it_is_idle(self):
+        for cookie, seen in self.pending.items():
+            able = self.able(seen)
+            idle = all(self.nodes[id].state == "up" and id not in self.batches.values() for id in able)
+            if seen.batch is None and able and idle and not self.has_hidden_batch(able):
+                assert self.machine.next_timer_ns is not None and self.batching == "dynamic", f"{cookie} is left lying"
+
+    def able(self, seen):
+        return [
+            id
+            for id, node in self.nodes.items()
+            if node.state == "up" and seen.model in node.models and seen.require.items() <= node.labels.items()
+        ]
+
+    def has_hidden_batch(self, ids):
+        """One whose members were all cancelled: no action tells when it is over."""
+        return any(not self.machine.node_empty(id) for id in ids)
+
+    # ---- how it ends
+
+    def teardown(self):
+        if not hasattr(self, "machine"):
+            return
+        for _ in range(2000):
+            if not any(self.able(seen) or seen.batch is not None for seen in self.pending.values()):
+                break
+            self.drive()
+        stuck = [seen for seen in self.pending.values() if self.able(seen) or seen.batch is not None]
+        assert not stuck, f"{stuck} never end"
+        for seen in self.pending.values():
+            assert seen.batch is None
+        self.call(Machine.cancel_all, self.now_ns)
+        self.read()
+        assert not self.pending and self.machine.n_pending == 0
+        assert set(self.ended) == set(self.handles)
+        assert all(self.machine.credit(id) == (0, 0) for id in self.nodes)
+        self.replay()
+
+
+@pytest.mark.parametrize("batching", batching_policies())
+@pytest.mark.parametrize("policy", Router.policies())
+def test_machine(policy, batching):
+    case = type("Driven", (Driven,), {"policy": policy, "batching": batching}).TestCase
+    case.settings = settings(max_examples=50, stateful_step_count=40)
+    case().runTest()

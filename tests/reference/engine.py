@@ -1,0 +1,330 @@
+"""The engine's state machine, readably: no indices, no generations, every choice by sorting. Slow.
+
+Events in, actions out, time handed in, as csrc/infcore/engine/state_machine.hpp says. The latency model is infcore's
+own, and sums are added up in the order of the C++, so that equal means equal to the bit. Not modelled: that a model's
+33rd set of labels takes over an empty queue.
+"""
+
+from typing import Any
+
+from reference.batching import NEVER_NS, rule, to_ns
+from reference.joint import dispatch_from
+from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
+from reference.routing import LeastOutstanding, Node, Query, RoundRobin
+
+BINDS_ON_ARRIVAL = {"round_robin": RoundRobin, "least_outstanding": LeastOutstanding}
+
+
+class Engine:
+    def __init__(
+        self, latency: Any, policy: str, batching: str, max_requests: int, ageing_ns: int, attempts_max: int
+    ) -> None:
+        self.latency = latency  # infcore._core.latency.LatencyTable
+        self.fleet: list[Node] = []  # by id
+        self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}) if policy in BINDS_ON_ARRIVAL else None
+        self.batching = rule(batching)
+        self.max_requests, self.ageing_ns, self.attempts_max = max_requests, ageing_ns, attempts_max
+        self.models: dict[int, ModelState] = {}
+        self.lanes: list[Lane] = []
+        self.dirty: set[Lane] = set()
+        self.batches: dict[int, list[Batch]] = {}  # by node
+        self.free_since_ns: dict[int, int] = {}
+        self.run_limit_ns: dict[int, int] = {}
+        self.node_timer_ns: dict[int, int] = {}
+        self.pending: dict[int, Request] = {}  # by cookie
+        self.actions: list[tuple[str, int, int | None, int, int, str]] = []
+        self.n_arrived = self.n_batches = 0
+
+    # ---- models and nodes
+
+    def add_model(self, model: int, max_batch_size: int, batch_delay_ns_max: int, idempotent: bool) -> None:
+        self.models[model] = ModelState(max_batch_size, batch_delay_ns_max, idempotent)
+
+    def remove_model(self, now_ns: int, model: int) -> None:
+        self.models[model].known = False
+        for lane in self.lanes:
+            while lane.model == model and lane.requests:
+                request = lane.front(now_ns, self.ageing_ns)
+                self.leave_lane(request)
+                self.end(request, "reject", "unloaded")
+        for _, batches in sorted(self.batches.items()):
+            for batch in batches:
+                if batch.open and batch.model == model:
+                    for request in batch.members:
+                        self.end(request, "reject", "unloaded")
+                    batch.members, batch.shape = [], (0, 0.0, 0.0)
+
+    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int) -> None:
+        node = Node(id, kind=str(kind), labels=labels, slots=slots)
+        self.fleet[id:] = [node, *self.fleet[id + 1 :]]
+        self.batches[id], self.free_since_ns[id] = [], 0
+        self.run_limit_ns[id] = run_limit_ns
+        self.node_timer_ns.setdefault(id, NEVER_NS)
+        self.latency.forget(id)
+        self.latency.set_class(id, kind)
+
+    def set_resident(self, now_ns: int, model: int, id: int, resident: bool, prior: Any) -> None:
+        if prior is not None:
+            self.latency.set_prior(model, id, prior)
+        self.mark_node(id)
+        (self.fleet[id].models.add if resident else self.fleet[id].models.discard)(model)
+        self.mark_node(id)
+        self.give_up_where(now_ns, id, "device_removed", lambda b: b.open and b.model not in self.fleet[id].models)
+        self.rebind(now_ns, id)
+        self.bind_waiting(now_ns, id)
+
+    def drain_node(self, now_ns: int, id: int) -> None:
+        self.fleet[id].state = "draining"
+        self.rebind(now_ns, id)
+        self.mark_node(id)
+
+    def remove_node(self, now_ns: int, id: int) -> None:
+        self.fleet[id].state = "absent"
+        self.mark_node(id)
+        self.fleet[id].models.clear()
+        self.give_up_where(now_ns, id, "device_removed", lambda b: b.open)
+        self.give_up_where(now_ns, id, "device_lost", lambda b: b.running)
+        self.rebind(now_ns, id)
+
+    def node_lost(self, now_ns: int, id: int) -> None:
+        if self.fleet[id].state == "up":
+            self.fleet[id].state = "lost"
+        # A worker reads the inputs of what it has claimed: those stay until started().
+        self.give_up_where(now_ns, id, "device_lost", lambda b: b.open or b.running)
+        self.rebind(now_ns, id)
+        self.mark_node(id)
+
+    def node_back(self, now_ns: int, id: int) -> None:
+        if self.fleet[id].state == "lost":
+            self.fleet[id].state = "up"
+            self.free_since_ns[id] = now_ns
+            self.mark_node(id)
+            self.bind_waiting(now_ns, id)
+
+    def rebind(self, now_ns: int, id: int) -> None:
+        for lane in [lane for lane in self.lanes if lane.bound == id]:
+            while lane.requests and not (self.fleet[id].state == "up" and lane.model in self.fleet[id].models):
+                request = lane.front(now_ns, self.ageing_ns)
+                self.leave_lane(request)
+                self.act(request, "retry", "device_removed")
+                self.unreserve(request)
+                request.node = None
+                self.enqueue(now_ns, request)
+
+    def bind_waiting(self, now_ns: int, id: int) -> None:
+        if self.routing is None or self.fleet[id].state != "up":
+            return
+        lanes = [lane for lane in self.lanes if lane.bound is None and lane.model in self.fleet[id].models]
+        for lane in sorted(lanes, key=lambda lane: (lane.model, lane.index)):
+            while self.carries(id, lane.require) and lane.requests:
+                request = lane.front(now_ns, self.ageing_ns)
+                self.leave_lane(request)
+                self.enqueue(now_ns, request)
+
+    def carries(self, id: int, require: dict[str, str]) -> bool:
+        return require.items() <= self.fleet[id].labels.items()
+
+    # ---- requests
+
+    def arrive(
+        self, now_ns: int, cookie: int, model: int, work: float, tier: int, deadline_ns: int, require: Any
+    ) -> None:
+        if len(self.pending) == self.max_requests:
+            self.actions.append(("reject", cookie, None, 0, 0, "queue_full"))
+            return
+        request = Request(cookie, model, work, tier, deadline_ns, now_ns, require, self.n_arrived)
+        self.n_arrived += 1
+        self.pending[cookie] = request
+        self.enqueue(now_ns, request)
+
+    def enqueue(self, now_ns: int, r: Request) -> None:
+        if not self.models[r.model].known:
+            return self.end(r, "reject", "unloaded")
+        if r.deadline_ns <= now_ns:
+            return self.end(r, "shed", "deadline")
+        if self.routing is not None:
+            r.node = self.routing.select(Query(r.model, r.work, require=r.require))
+            if r.node is not None:
+                self.reserve(r, self.latency.at(r.model, r.node).service_s(1, r.work, r.work))
+        r.batch, r.lane = None, self.lane_for(r)
+        r.lane.requests.append(r)
+        r.lane.work_pending += r.work
+        if r.attempts == 0:
+            r.lane.arrivals.append(now_ns)
+        r.lane.timer_ns = min(r.lane.timer_ns, r.deadline_ns)
+        self.dirty.add(r.lane)
+
+    def lane_for(self, r: Request) -> Lane:
+        require = r.require if r.node is None else {}
+        for lane in self.lanes:
+            if (lane.model, lane.bound, lane.require) == (r.model, r.node, require):
+                return lane
+        self.lanes.append(Lane(len(self.lanes), r.model, require, r.node))
+        return self.lanes[-1]
+
+    def leave_lane(self, r: Request) -> None:
+        r.lane.requests.remove(r)
+        r.lane.work_pending = r.lane.work_pending - r.work if r.lane.requests else 0.0
+
+    def cancel(self, cookie: int, reason: str) -> bool:
+        r = self.pending.get(cookie)
+        if r is None or r.doomed:
+            return False
+        if r.batch is None:
+            self.leave_lane(r)
+        elif r.batch.open:
+            r.batch.members.remove(r)
+            r.batch.shape = (0, 0.0, 0.0)
+            for member in r.batch.members:
+                r.batch.shape = larger(r.batch.shape, member.work)
+        elif r.batch.running:
+            r.batch.members[r.batch.members.index(r)] = None
+        else:
+            r.doomed = reason  # it ends once its inputs are copied
+            return True
+        self.end(r, "cancel", reason)
+        return True
+
+    def end(self, r: Request, kind: str, reason: str, member: int = 0) -> None:
+        self.act(r, kind, reason, member)
+        self.unreserve(r)
+        del self.pending[r.cookie]
+
+    def retry(self, now_ns: int, r: Request, solo: bool, reason: str) -> None:
+        if r.doomed:
+            return self.end(r, "cancel", r.doomed)
+        self.act(r, "retry", reason)
+        self.unreserve(r)
+        r.node, r.batch, r.solo = None, None, solo
+        self.enqueue(now_ns, r)
+
+    def give_up_where(self, now_ns: int, id: int, reason: str, which: Any) -> None:
+        given_up = [b for b in self.batches[id] if which(b)]
+        self.batches[id] = [b for b in self.batches[id] if b not in given_up]
+        if given_up:
+            self.free_since_ns[id] = now_ns
+        for batch in given_up:
+            self.give_up(now_ns, batch, reason)
+
+    def give_up(self, now_ns: int, batch: Batch, reason: str) -> None:
+        for i, r in enumerate(batch.members):
+            if r is None:
+                continue
+            r.attempts -= not batch.running
+            may_rerun = self.models[batch.model].idempotent and r.attempts < self.attempts_max
+            if not batch.running or may_rerun:
+                self.retry(now_ns, r, r.solo, reason)
+            else:
+                self.end(r, "complete", reason, i)
+
+    def act(self, r: Request, kind: str, reason: str, member: int = 0) -> None:
+        self.actions.append((kind, r.cookie, r.node, r.batch.id if r.batch else 0, member, reason))
+
+    def reserve(self, r: Request, seconds: float) -> None:
+        r.reserved_s = seconds
+        self.fleet[r.node].add_credit(0, min(seconds, 1e6), 1)
+
+    def unreserve(self, r: Request) -> None:
+        if r.reserved_s is not None:
+            self.fleet[r.node].add_credit(0, min(r.reserved_s, 1e6), -1)
+            r.reserved_s = None
+
+    # ---- batches
+
+    def claim(self, now_ns: int, id: int) -> Batch | None:
+        batch = next((b for b in self.batches[id] if b.open), None)
+        if batch is not None and not batch.members:
+            self.batches[id].remove(batch)
+            self.free_since_ns[id] = now_ns
+            self.mark_node(id)
+            return None
+        if batch is not None:
+            batch.open, batch.start_ns = False, now_ns
+        return batch
+
+    def started(self, now_ns: int, id: int, batch_id: int) -> None:
+        batch = next((b for b in self.batches[id] if b.id == batch_id), None)
+        if batch is None:
+            return
+        if self.fleet[id].state in ("lost", "absent"):
+            self.batches[id].remove(batch)
+            return self.give_up(now_ns, batch, "device_lost")
+        batch.running, batch.start_ns = True, now_ns
+        batch.expected_end_ns = add_ns(now_ns, to_ns(self.latency.at(batch.model, id).service_s(*batch.shape)))
+        self.node_timer_ns[id] = min(self.node_timer_ns[id], add_ns(now_ns, self.run_limit_ns[id]))
+        for i, r in enumerate(batch.members):
+            if r is not None and r.doomed:
+                batch.members[i] = None
+                self.end(r, "cancel", r.doomed)
+
+    def complete(self, now_ns: int, id: int, batch_id: int, ok: bool) -> bool:
+        batch = next((b for b in self.batches[id] if b.id == batch_id), None)
+        if batch is None:
+            return False
+        self.batches[id].remove(batch)
+        self.free_since_ns[id] = now_ns
+        if ok:
+            self.latency.observe(batch.model, id, *batch.shape, (now_ns - batch.start_ns) * 1e-9)
+        for i, r in enumerate(batch.members):
+            if r is None:
+                continue
+            if r.doomed:
+                self.end(r, "cancel", r.doomed)
+            elif ok:
+                self.end(r, "complete", "ok", i)
+            elif self.models[batch.model].idempotent and len(batch.members) > 1:
+                self.retry(now_ns, r, True, "device_failed")
+            else:
+                self.end(r, "complete", "device_failed", i)
+        self.mark_node(id)
+        self.node_back(now_ns, id)
+        return True
+
+    # ---- time
+
+    def next_timer_ns(self) -> int:
+        return min([*self.node_timer_ns.values(), *(lane.timer_ns for lane in self.lanes)], default=NEVER_NS)
+
+    def tick(self, now_ns: int) -> None:
+        while (at_ns := self.next_timer_ns()) <= now_ns:
+            due = [id for id, timer_ns in sorted(self.node_timer_ns.items()) if timer_ns == at_ns]
+            if due:
+                self.check_run_limit(now_ns, due[0])
+            else:
+                self.check_lane(now_ns, next(lane for lane in self.lanes if lane.timer_ns == at_ns))
+
+    def check_run_limit(self, now_ns: int, id: int) -> None:
+        ends = [add_ns(b.start_ns, self.run_limit_ns[id]) for b in self.batches[id] if b.running]
+        self.node_timer_ns[id] = min(ends, default=NEVER_NS)
+        if self.node_timer_ns[id] <= now_ns:
+            self.node_timer_ns[id] = NEVER_NS
+            self.node_lost(now_ns, id)
+
+    def check_lane(self, now_ns: int, lane: Lane) -> None:
+        for r in sorted(lane.requests, key=lambda r: (r.deadline_ns, r.tier, r.seq)):
+            if r.deadline_ns <= now_ns:
+                self.leave_lane(r)
+                self.end(r, "shed", "deadline")
+        lane.timer_ns = lane.next_deadline_ns()
+        self.dirty.add(lane)
+
+    def mark_node(self, id: int) -> None:
+        """Lanes that might send something there are looked at again."""
+        self.dirty |= {
+            lane
+            for lane in self.lanes
+            if lane.bound == id or (lane.bound is None and lane.model in self.fleet[id].models)
+        }
+
+    def schedule(self, now_ns: int) -> None:
+        dirty, self.dirty = [lane for lane in self.dirty if lane.requests], set()
+        for lane in sorted(dirty, key=lambda lane: self.urgency(now_ns, lane)):
+            while lane.requests and dispatch_from(self, now_ns, lane):
+                pass
+
+    def urgency(self, now_ns: int, lane: Lane) -> tuple[float, ...]:
+        """As the heads of the lanes would stand in one lane."""
+        head = lane.front(now_ns, self.ageing_ns)
+        if now_ns - head.arrival_ns >= self.ageing_ns:
+            return (0, head.arrival_ns, lane.index)
+        return (1, head.tier, head.deadline_ns, head.arrival_ns, lane.index)
