@@ -275,11 +275,10 @@ class Engine(EngineCore):
         timeout_s  how long its running batch may take; None: no limit but its own run_limit_s
         Returns    False where its thread hangs and was abandoned
         """
-        _checks.string("device", name)
         limit_s = _checks.optional_finite("timeout_s", timeout_s)
         with self._change:
             self._must_run("remove_device")
-            if name not in self._slots:
+            if name not in list(self._slots):  # whatever it is
                 raise UnknownName(f"device is {name!r}; allowed: one of {sorted(self._slots)}")
             slot = self._slots.pop(name)
             self._drain_node(slot.node)

@@ -251,7 +251,7 @@ def test_two_devices_of_one_name():
         (lambda e: e.add_device(5), InvalidType, ["device", "int"]),
         (lambda e: e.add_device(CallableDevice("d", double)), InvalidArgument, ["'d'"]),
         (lambda e: e.remove_device("x"), UnknownName, ["'x'", "'d'"]),
-        (lambda e: e.remove_device(["x"]), InvalidType, ["list"]),
+        (lambda e: e.remove_device(["x"]), UnknownName, ["['x']", "'d'"]),
         (lambda e: e.remove_device("d", timeout_s=-1), InvalidArgument, ["timeout_s"]),
         (lambda e: e.load_model(5), InvalidType, ["model", "int"]),
         (lambda e: e.load_model(model()), InvalidArgument, ["'m'"]),

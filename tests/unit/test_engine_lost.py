@@ -79,6 +79,7 @@ def test_what_may_not_run_twice_is_lost_with_its_device(clock, hung):
         assert engine.stats()["models"]["m"]["lost"] == 1
         engine.add_device(CallableDevice("other", triple))
         assert answer(waiting) == 6  # never began, so it may run elsewhere
+        hung.open()
 
 
 def test_a_request_that_hangs_wherever_it_goes_is_given_up(clock):
@@ -133,6 +134,7 @@ def test_a_cancelled_request_is_not_carried_elsewhere(clock, hung):
         other.open()
         assert answer(engine.submit("m", x_of(2))) == 6
         assert other.batches == [[2]]
+        hung.open()
 
 
 def test_a_removed_device_that_hangs_leaves_its_place_to_others(clock, hung):

@@ -20,6 +20,7 @@ cdef class Arrivals:
     cdef object loop
     cdef bint deferring            # inside its loop's drain: the dispatcher is told once, at its end
     cdef int drain(self) except -1
+    cdef int tell(self) except -1
 
 
 cdef class Pending:

@@ -20,5 +20,4 @@ cdef class Workers:
     cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
     cdef bint accepting
-    cdef int _tell(self) except -1
     cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings)

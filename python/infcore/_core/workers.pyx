@@ -58,16 +58,7 @@ cdef class Workers:
         while not stopped:
             with nogil:
                 stopped = self.driver.dispatch_loop(self.live.threads.hub[0])
-            self._tell()
-
-    cdef int _tell(self) except -1:
-        """Runs callbacks on a thread of ours: whatever they raise, the thread goes on."""
-        try:
-            self.live.threads.drain()
-        except BaseException as e:
-            import sys
-            sys.excepthook(type(e), e, e.__traceback__)
-        return 0
+            self.live.threads.tell()
 
     def _work(self, uint32_t node, device, controls):
         """Runs batches of one device until it is removed.
@@ -88,7 +79,7 @@ cdef class Workers:
             wake = driver.wait_batch(id)
         while wake != Wake.stop:
             if not self.live.threads.hub.chain().empty():
-                self._tell()
+                self.live.threads.tell()
             if wake == Wake.control:
                 while controls:
                     call = controls.popleft()
@@ -118,7 +109,7 @@ cdef class Workers:
                 payload = None
                 if ok:
                     continue
-                self._tell()
+                self.live.threads.tell()
                 if controls and controls[0] is None:
                     return
             with nogil:
