@@ -284,7 +284,7 @@ class Engine(EngineCore):
             self._drain_node(slot.node)
             self._wait_until(lambda: self._node_empty(slot.node), limit_s)
             joined = self._stop_worker(slot)
-            self.fleet.remove(slot.node)
+            self._remove_node(slot.node)
             return joined
 
     def _stop_worker(self, slot: _Slot) -> bool:

@@ -168,11 +168,12 @@ void Driver::release(Outbox& outbox, LiveRequest& request) noexcept {
 
 void Driver::deliver(Outbox& outbox) noexcept {
   for (const NodeId node : outbox.called) mailboxes_[node.value]->sleeper.notify();
-  bool look = false;  // somebody's callbacks are to run, and whoever made this step may be busy or without the GIL
+  bool look =
+      false;  // callbacks are to run, or many were never looked at; whoever made this step may be without the GIL
   for (const Ended& ended : outbox.ended) {
     Hub& hub = *ended.hub;  // the requests may be gone after the push, the hub not
     if (hub.chain().push_chain(ended.first, ended.last) || hub.fd() < 0) hub.wake();
-    look = look || (hub.fd() < 0 && prompt());
+    look = look || (hub.fd() < 0 && wants_drain(hub));
   }
   outbox.called.clear();
   outbox.ended.clear();

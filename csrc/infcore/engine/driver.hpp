@@ -87,6 +87,7 @@ class Driver {
   void set_resident(ModelId, NodeId, bool resident);
   void drain_node(NodeId);
   [[nodiscard]] bool node_empty(NodeId);
+  void remove_node(NodeId);   ///< out of the fleet, and nothing of the machine's knows it any more
   void give_up_node(NodeId);  ///< its worker is abandoned: what runs there goes elsewhere
   void cancel_all();
   [[nodiscard]] std::unique_ptr<Stats> model_stats(ModelId);

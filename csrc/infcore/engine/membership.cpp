@@ -49,6 +49,10 @@ bool Driver::node_empty(NodeId node) {
   return empty;
 }
 
+void Driver::remove_node(NodeId node) {
+  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.remove_node(now_ns, node); });
+}
+
 void Driver::give_up_node(NodeId node) {
   with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.node_lost(now_ns, node); });
 }

@@ -20,6 +20,9 @@ from infcore._core.staging cimport ModelSpec, Staging
 from infcore.errors import DeviceError, InvalidArgument
 
 
+include "figures.pxi"
+
+
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
                double ageing_s, object clock):
@@ -217,6 +220,11 @@ cdef class Workers:
         id.value = node
         return self.driver.node_empty(id)
 
+    def _remove_node(self, uint32_t node):
+        cdef NodeId id
+        id.value = node
+        self.driver.remove_node(id)
+
     def _give_up_node(self, uint32_t node):
         cdef NodeId id
         id.value = node
@@ -285,21 +293,3 @@ def _failure(device, model, e):
         error.__cause__ = e
     error.device = device
     return error
-
-
-cdef dict _figures(Stats& s):
-    return {
-        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
-        "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
-        "batch_mean": (s.batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
-        "busy_s": s.busy_s, "work": s.work,
-        "queue_s": _quantiles(s.queue_s), "batch_wait_s": _quantiles(s.batch_wait_s),
-        "service_s": _quantiles(s.service_s), "latency_s": _quantiles(s.latency_s),
-    }
-
-
-cdef dict _quantiles(Histogram& h):
-    if h.count() == 0:
-        return {"p50": None, "p90": None, "p99": None, "p999": None, "mean": None}
-    return {"p50": h.quantile(0.5), "p90": h.quantile(0.9), "p99": h.quantile(0.99), "p999": h.quantile(0.999),
-            "mean": h.mean_s()}

@@ -207,6 +207,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         void set_resident(ModelId, NodeId, cbool) except +infcore_translate
         void drain_node(NodeId) except +infcore_translate
         cbool node_empty(NodeId) except +infcore_translate
+        void remove_node(NodeId) except +infcore_translate
         void give_up_node(NodeId) except +infcore_translate
         void cancel_all() except +infcore_translate
         unique_ptr[Stats] model_stats(ModelId) except +infcore_translate

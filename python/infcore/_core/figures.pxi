@@ -1,0 +1,17 @@
+# What engine.stats() shows of one model or device.
+cdef dict _figures(Stats& s):
+    return {
+        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
+        "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
+        "batch_mean": (s.batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
+        "busy_s": s.busy_s, "work": s.work,
+        "queue_s": _quantiles(s.queue_s), "batch_wait_s": _quantiles(s.batch_wait_s),
+        "service_s": _quantiles(s.service_s), "latency_s": _quantiles(s.latency_s),
+    }
+
+
+cdef dict _quantiles(Histogram& h):
+    if h.count() == 0:
+        return {"p50": None, "p90": None, "p99": None, "p999": None, "mean": None}
+    return {"p50": h.quantile(0.5), "p90": h.quantile(0.9), "p99": h.quantile(0.99), "p999": h.quantile(0.999),
+            "mean": h.mean_s()}
