@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -17,6 +16,7 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.staging import ModelSpec
+from infcore._device_thread import Call, Slot, name_on
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, InvalidType, UnknownName
 from infcore.request import Model
@@ -25,45 +25,6 @@ __all__ = ["Engine"]
 
 _MAX_REQUESTS = 2**24  # room for them is taken at once
 _JOIN_S = 5.0  # how long close() waits for a worker that has nothing left to run
-
-
-class _Call:
-    """One call made on a device's thread; whoever asked for it waits for its outcome."""
-
-    def __init__(self, call: Callable[[], None], *, last: bool = False) -> None:
-        self._call = call
-        self._last = last
-        self._done = threading.Event()
-        self._error: BaseException | None = None
-
-    def __call__(self) -> bool:
-        """Returns whether the worker goes on."""
-        try:
-            self._call()
-        except BaseException as e:
-            self._error = e
-        self._done.set()
-        return not self._last
-
-    def wait(self, thread: threading.Thread, hangs: Callable[[], bool]) -> None:
-        while not self._done.wait(0.1):
-            if hangs():
-                return
-            if not thread.is_alive():
-                raise DeviceError(f"{thread.name} ended before it could do what it was asked")
-        if self._error is not None:
-            raise self._error
-
-
-class _Slot:
-    """A device of the engine, its node in the fleet and its thread."""
-
-    def __init__(self, device: Device, node: int) -> None:
-        self.device = device
-        self.node = node
-        self.controls: deque[_Call | None] = deque()  # None: the thread was abandoned
-        self.thread: threading.Thread | None = None
-        self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here
 
 
 class Engine(EngineCore):
@@ -101,7 +62,7 @@ class Engine(EngineCore):
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._models: dict[tuple[str, int], Model] = {}
         self._aliases: dict[str, Mapping[int, float]] = {}
         self._abandoned: list[str] = []
@@ -255,7 +216,7 @@ class Engine(EngineCore):
                 labels=device.labels,
             )
             self._add_node(node, device.run_limit_s)
-            slot = self._slots[device.name] = _Slot(device, node)
+            slot = self._slots[device.name] = Slot(device, node)
             self._live().node_names[node] = device.name
             work = self._emulate if device.emulated else self._work
             slot.thread = threading.Thread(
@@ -287,10 +248,10 @@ class Engine(EngineCore):
             self._remove_node(slot.node)
             return joined
 
-    def _stop_worker(self, slot: _Slot) -> bool:
+    def _stop_worker(self, slot: Slot) -> bool:
         if slot.thread is None or slot.thread.ident is None:  # interrupted before it began
             return True
-        slot.controls.append(_Call(lambda: None, last=True))
+        slot.controls.append(Call(lambda: None, last=True))
         self._control(slot.node)
         slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))
         if slot.thread.is_alive():
@@ -302,7 +263,7 @@ class Engine(EngineCore):
         return True
 
     @staticmethod
-    def _patience_s(slot: _Slot) -> float:
+    def _patience_s(slot: Slot) -> float:
         limit_s = slot.device.run_limit_s
         return _JOIN_S if limit_s is None else min(_JOIN_S, limit_s)
 
@@ -376,9 +337,9 @@ class Engine(EngineCore):
         if model.name in self._aliases:
             self.set_alias(model.name, self._aliases[model.name])
 
-    def _load_on(self, slot: _Slot, name: str, version: int) -> None:
+    def _load_on(self, slot: Slot, name: str, version: int) -> None:
         device, model = slot.device, self._models[name, version]
-        known_as = _name_on(slot, name, version)
+        known_as = name_on(slot, name, version)
         if known_as is None or (name, version) in slot.models:
             return
         before = [key for key, known in slot.models.items() if known == known_as]
@@ -403,20 +364,20 @@ class Engine(EngineCore):
             raise DeviceError(f"device {device.name!r} can't load model {known_as!r}: {type(e).__name__}: {e}") from e
         slot.models[name, version] = known_as
 
-    def _unload_from(self, slot: _Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
+    def _unload_from(self, slot: Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
         self._set_resident(spec, slot.node, False, None)
         known_as = slot.models.pop(key)
         self._on_thread(slot, lambda: slot.device.unload(known_as))
 
-    def _on_thread(self, slot: _Slot, call: Callable[[], None]) -> None:
+    def _on_thread(self, slot: Slot, call: Callable[[], None]) -> None:
         """Makes a call on a device's thread; one that hangs in a run makes it when it is back, and nobody waits."""
         assert slot.thread is not None
-        asked = _Call(call)
+        asked = Call(call)
         slot.controls.append(asked)
         self._control(slot.node)
         asked.wait(slot.thread, lambda: self._is_lost(slot))
 
-    def _is_lost(self, slot: _Slot) -> bool:
+    def _is_lost(self, slot: Slot) -> bool:
         nodes = self.fleet.nodes()
         return bool((nodes["state"][nodes["id"] == slot.node] == "lost").any())
 
@@ -462,16 +423,6 @@ class Engine(EngineCore):
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.01)
         return True
-
-
-def _name_on(slot: _Slot, name: str, version: int) -> str | None:
-    """Under which name a device runs a model's version: "name:version" where it lists that, or holds another version
-    of a model already while it serves any; else the name alone. None: it doesn't serve it."""
-    full, listed = f"{name}:{version}", slot.device.models
-    if listed is None:
-        taken = any(known == name and key != (name, version) for key, known in slot.models.items())
-        return full if taken else name
-    return full if full in listed else name if name in listed else None
 
 
 def _weighted(choices: list[tuple[Any, float]]) -> Callable[[], Any]:

@@ -1,0 +1,59 @@
+"""A device in an engine: its node, its thread, and the calls that are made on that thread."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from infcore.device import Device
+from infcore.errors import DeviceError
+
+__all__ = ["Call", "Slot", "name_on"]
+
+
+class Call:
+    """One call made on a device's thread; whoever asked for it waits for its outcome."""
+
+    def __init__(self, call: Callable[[], None], *, last: bool = False) -> None:
+        self._call = call
+        self._last = last
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+
+    def __call__(self) -> bool:
+        """Returns whether the worker goes on."""
+        try:
+            self._call()
+        except BaseException as e:
+            self._error = e
+        self._done.set()
+        return not self._last
+
+    def wait(self, thread: threading.Thread, hangs: Callable[[], bool]) -> None:
+        while not self._done.wait(0.1):
+            if hangs():
+                return
+            if not thread.is_alive():
+                raise DeviceError(f"{thread.name} ended before it could do what it was asked")
+        if self._error is not None:
+            raise self._error
+
+
+class Slot:
+    """A device of the engine, its node in the fleet and its thread."""
+
+    def __init__(self, device: Device, node: int) -> None:
+        self.device = device
+        self.node = node
+        self.controls: deque[Call | None] = deque()  # None: the thread was abandoned
+        self.thread: threading.Thread | None = None
+        self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here
+
+
+def name_on(slot: Slot, name: str, version: int) -> str | None:
+    """Under which name a device runs a model's version: "name:version" where it lists that, or holds another version
+    of a model already while it serves any; else the name alone. None: it doesn't serve it."""
+    full, listed = f"{name}:{version}", slot.device.models
+    if listed is None:
+        taken = any(known == name and key != (name, version) for key, known in slot.models.items())
+        return full if taken else name
+    return full if full in listed else name if name in listed else None
