@@ -1,10 +1,17 @@
 """What the tests of the engine share: small models, and devices that a test holds and lets go."""
 
+import asyncio
 import threading
 
 import numpy as np
+import pytest
 
 import infcore
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
 
 WAIT_S = 60.0  # no test waits this long unless something is broken
 
@@ -84,3 +91,22 @@ def wait_until(condition, what):
             return
         pause.wait(0.001)
     raise AssertionError(f"waited {WAIT_S} s for {what}")
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": None if uvloop is None else uvloop.new_event_loop}
+
+
+def loop_runner(kind):
+    """A function that runs a coroutine on a fresh loop: asyncio's, the same in debug mode, or uvloop's."""
+    kind, _, debug = kind.partition(" ")
+    if LOOPS[kind] is None:
+        pytest.skip(f"{kind} is not installed: the extra [test] brings it where it has a wheel")
+
+    def run(main):
+        with asyncio.Runner(loop_factory=LOOPS[kind], debug=bool(debug)) as runner:
+            return runner.run(asyncio.wait_for(main, WAIT_S))
+
+    return run
+
+
+LOOP_KINDS = ["asyncio", "asyncio debug", "uvloop"]
