@@ -200,6 +200,7 @@ class Engine(EngineCore):
         Raises  InvalidArgument where the name is in use, DeviceError where a model can't be loaded: nothing was added
         """
         _each("device", (device,), Device)
+        self._check_not_forked()
         with self._change:
             self._must_run("add_device")
             if device.name in self._slots:
@@ -237,6 +238,7 @@ class Engine(EngineCore):
         Returns    False where its thread hangs and was abandoned
         """
         limit_s = _checks.optional_finite("timeout_s", timeout_s)
+        self._check_not_forked()
         with self._change:
             self._must_run("remove_device")
             if name not in list(self._slots):  # whatever it is
@@ -276,6 +278,7 @@ class Engine(EngineCore):
         the first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older's place.
         """
         _each("model", (model,), Model)
+        self._check_not_forked()
         with self._change:
             self._add_model(model)
             try:
@@ -287,6 +290,7 @@ class Engine(EngineCore):
 
     def unload_model(self, name: str, *, version: int | None = None) -> None:
         """Take a model (or one version of it) out: waiting requests end with UnknownName, running ones are answered."""
+        self._check_not_forked()
         with self._change:
             gone = [key for key in self._models if key[0] == name and version in (None, key[1])]
             if not gone:
@@ -310,6 +314,7 @@ class Engine(EngineCore):
 
         weights  {version: weight > 0 or 0}; shares are kept exactly, by smooth weighted round robin
         """
+        self._check_not_forked()
         with self._change:
             versions = {v for known, v in self._models if known == name}
             if not versions and weights is not None:

@@ -126,7 +126,7 @@ cdef class Future(Pending):
     cdef object take(self):
         self.resolve()
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)  # or each call would add to that of the one before
         return self.value
 
     # ---- what callers see

@@ -1,4 +1,5 @@
 """What runs behind the engine's border: the dispatcher, one worker per device, membership, figures."""
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
@@ -76,6 +77,7 @@ cdef class Workers:
         cdef cbool ok
         cdef uint32_t unused, n
         cdef object payload
+        cdef PyObject* carried
         id.value = node
         Driver.want_punctual_sleeps()
         with nogil:
@@ -100,16 +102,17 @@ cdef class Workers:
                 n = <uint32_t>batch.members.size()
                 for _ in range(n):
                     Py_INCREF(payload)
+                carried = <PyObject*>payload
+                payload = None  # an idle device keeps nothing of its last batch
                 with nogil:
-                    unused = driver.finish(id, batch, ok, <void*>payload)
+                    unused = driver.finish(id, batch, ok, <void*>carried)
                     if unused == 0 and not driver.prompt():
                         wake = driver.wait_batch(id)
                         ok = True
                     else:
                         ok = False
                 for _ in range(unused):
-                    Py_DECREF(payload)
-                payload = None
+                    Py_DECREF(<object>carried)
                 if ok:
                     continue
                 self.live.threads.tell()
