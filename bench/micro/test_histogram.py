@@ -5,44 +5,26 @@ the median over rounds of the mean over n inserts. No row asserts a time; each c
 """
 
 import json
-import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT, SaidTimer, compiled
 
 from infcore import Histogram
 
-ROOT = Path(__file__).resolve().parents[2]
 N_SMOKE = 1 << 20
 
 
-class ProgramTimer:
-    """pytest-benchmark's clock for rows whose time a compiled program measures: it moves only by what that says."""
-
-    now_s = 0.0
-
-    @classmethod
-    def read(cls):
-        return cls.now_s
+timer = SaidTimer()
 
 
 @pytest.fixture(scope="session")
 def program():
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is not on PATH, so the C++ rows cannot be built")
-    built = ROOT / "build" / "bench" / "histogram_bench"
-    built.parent.mkdir(parents=True, exist_ok=True)
-    sources = [ROOT / "bench/micro/histogram_bench.cpp", ROOT / "csrc/infcore/telemetry/histogram.cpp"]
-    subprocess.run(
-        [compiler, "-std=c++20", "-O3", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *sources, "-o", built], check=True
-    )
-    return built
+    return compiled("histogram_bench", ROOT / "csrc/infcore/telemetry/histogram.cpp")
 
 
-@pytest.mark.benchmark(group="histogram: one insert in C++", timer=ProgramTimer.read)
+@pytest.mark.benchmark(group="histogram: one insert in C++", timer=timer.read_s)
 @pytest.mark.parametrize("way", ["record", "record_shared", "mutex_and_record", "vector_push_back"])
 def test_insert_in_cpp(benchmark, program, way):
     said = {}
@@ -51,7 +33,7 @@ def test_insert_in_cpp(benchmark, program, way):
         said.update(
             json.loads(subprocess.run([program, str(N_SMOKE)], capture_output=True, text=True, check=True).stdout)
         )
-        ProgramTimer.now_s += said[f"{way}_ns"] * 1e-9
+        timer.pass_s(said[f"{way}_ns"] * 1e-9)
 
     benchmark.pedantic(run, rounds=7)
     assert said["agree"]

@@ -14,13 +14,12 @@ import queue
 import random
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from programs import SaidTimer, compiled
 
 import infcore
 
-ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ["same_thread", "same_thread_bulk_32", "one_to_one", "one_to_one_bulk_32"]
 QUEUES = ["ring", "textbook", "moodycamel_tokens", "mutex_deque"]
 N_BATCH = 64
@@ -30,32 +29,16 @@ N_DEEP = 1000
 @pytest.fixture(scope="session")
 def ring_rows() -> dict[tuple[str, str], dict]:
     """(shape, queue) -> its row."""
-    program = ROOT / "build" / "ring_bench"
-    program.parent.mkdir(exist_ok=True)
-    source = Path(__file__).with_name("ring_bench.cpp")
-    flags = ["-std=c++20", "-O3", "-pthread", f"-I{ROOT / 'csrc'}"]
-    subprocess.run([os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(program)], check=True)
+    program = compiled("ring_bench")
     size = [os.environ.get("RING_RUNS", "11"), os.environ.get("RING_ITEMS", "200000")]
     done = subprocess.run([str(program), *size], check=True, capture_output=True, text=True)
     return {(row["shape"], row["queue"]): row for row in json.loads(done.stdout)["rows"]}
 
 
-class Replay:
-    """A timer that stands still but for the times it is told to pass: shows what was measured elsewhere."""
-
-    now_s = 0.0
-
-    def read_s(self) -> float:
-        return self.now_s
-
-    def pass_ns(self, ns: float) -> None:
-        self.now_s += ns * 1e-9
+timer = SaidTimer()
 
 
-replay = Replay()
-
-
-@pytest.mark.benchmark(timer=replay.read_s)
+@pytest.mark.benchmark(timer=timer.read_s)
 @pytest.mark.parametrize("queue_name", QUEUES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ring(benchmark, ring_rows, shape: str, queue_name: str) -> None:
@@ -70,9 +53,8 @@ def test_ring(benchmark, ring_rows, shape: str, queue_name: str) -> None:
             benchmark.extra_info[f"times_{other}"] = round(
                 row["ns_per_item"] / ring_rows[shape, other]["ns_per_item"], 3
             )
-    replay.now_s = 0.0
     left = iter(runs_ns)
-    benchmark.pedantic(replay.pass_ns, setup=lambda: ((next(left),), {}), rounds=len(runs_ns))
+    benchmark.pedantic(timer.pass_s, setup=lambda: ((1e-9 * next(left),), {}), rounds=len(runs_ns))
     info = benchmark.extra_info
     ratios = ", ".join(f"{info['times_' + q]:.2f}x {q}" for q in QUEUES if f"times_{q}" in info and q != queue_name)
     print(f"\n{shape:20} {queue_name:18} {row['ns_per_item']:8.2f} ns  best {row['ns_per_item_best']:8.2f}  {ratios}")

@@ -214,29 +214,19 @@ cdef class Workers:
         self.driver.set_resident(model, id, resident)
 
     def _drain_node(self, uint32_t node):
-        cdef NodeId id
-        id.value = node
-        self.driver.drain_node(id)
+        self.driver.drain_node(_node(node))
 
     def _node_empty(self, uint32_t node):
-        cdef NodeId id
-        id.value = node
-        return self.driver.node_empty(id)
+        return self.driver.node_empty(_node(node))
 
     def _remove_node(self, uint32_t node):
-        cdef NodeId id
-        id.value = node
-        self.driver.remove_node(id)
+        self.driver.remove_node(_node(node))
 
     def _give_up_node(self, uint32_t node):
-        cdef NodeId id
-        id.value = node
-        self.driver.give_up_node(id)
+        self.driver.give_up_node(_node(node))
 
     def _control(self, uint32_t node):
-        cdef NodeId id
-        id.value = node
-        self.driver.control(id)
+        self.driver.control(_node(node))
 
     def _accept(self, bint accepting):
         self.accepting = accepting
@@ -296,3 +286,9 @@ def _failure(device, model, e):
         error.__cause__ = e
     error.device = device
     return error
+
+
+cdef inline NodeId _node(uint32_t node):
+    cdef NodeId id
+    id.value = node
+    return id

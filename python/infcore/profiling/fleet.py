@@ -1,6 +1,7 @@
 """A suite's models and devices made real: inputs with known answers, devices, an engine per policy."""
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,15 +26,15 @@ def known_policies() -> list[str]:
     return list(infcore.Router.policies())
 
 
-class Served:
+class Served(ABC):
     """What the harness needs of one model: its infcore.Model, inputs, and the check of an answer."""
 
     model: infcore.Model
     inputs: Sequence[Inputs]
 
+    @abstractmethod
     def check(self, example: int, outputs: Outputs) -> bool:
         """Whether these are the right outputs for that example."""
-        raise NotImplementedError
 
 
 class SyntheticModel(Served):

@@ -114,19 +114,7 @@ def _quantiles(latency_s: Mapping[str, Any], samples: int) -> list[str]:
 def _policy_table(document: Mapping[str, Any]) -> str:
     if not document["policies"]:
         return "<p>No policy finished.</p>"
-    head = [
-        "policy",
-        "req/s",
-        "goodput",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "in SLO",
-        "$/1k",
-        "p99 ratio",
-        "$ ratio",
-    ]
+    head = list(tables.POLICY_HEAD)
     capacity = any(row["capacity_rps"] is not None for row in document["policies"])
     rows = []
     for row in document["policies"]:

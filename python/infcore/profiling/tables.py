@@ -84,22 +84,25 @@ def answers_line(row: Mapping[str, Any]) -> str:
     return f"answers right / checked: {', '.join(parts)}" + (f"; not answered: {', '.join(ended)}" if ended else "")
 
 
+POLICY_HEAD = (
+    "policy",
+    "req/s",
+    "goodput",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "in SLO",
+    "$/1k",
+    "p99 ratio",
+    "$ ratio",
+)
+
+
 def policy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The policies side by side, each with its ratio to the baseline."""
     capacity = any(row["capacity_rps"] is not None for row in rows)
-    head = [
-        "policy",
-        "req/s",
-        "goodput",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "in SLO",
-        "$/1k",
-        "p99 ratio",
-        "$ ratio",
-    ]
+    head = list(POLICY_HEAD)
     body = []
     for row in rows:
         ratios = row.get("ratio_to_baseline", {})
