@@ -81,6 +81,7 @@ class Engine(EngineCore):
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
         )
+        self._own_fleet("an Engine")
         for model in _each("models", models, Model):
             self._add_model(model)
 
@@ -205,17 +206,11 @@ class Engine(EngineCore):
             self._must_run("add_device")
             if device.name in self._slots:
                 raise InvalidArgument(f"device {device.name!r} is there already; allowed: a name not in use")
-            node = self.fleet.add(
-                device.name,
-                kind=device.kind,
-                zone=device.zone,
-                location=device.location,
-                memory_bytes=device.memory_bytes,
-                price_per_hour=device.price_per_hour,
-                rtt_s=device.rtt_s,
-                slots=device.slots,
-                labels=device.labels,
-            )
+            self._own_fleet(None)
+            try:
+                node = self._join_fleet(device)
+            finally:
+                self._own_fleet("an Engine")
             self._add_node(node, device.run_limit_s)
             slot = self._slots[device.name] = Slot(device, node)
             self._live().node_names[node] = device.name
@@ -230,6 +225,19 @@ class Engine(EngineCore):
             except BaseException:
                 self.remove_device(device.name)
                 raise
+
+    def _join_fleet(self, device: Device) -> int:
+        return self.fleet.add(
+            device.name,
+            kind=device.kind,
+            zone=device.zone,
+            location=device.location,
+            memory_bytes=device.memory_bytes,
+            price_per_hour=device.price_per_hour,
+            rtt_s=device.rtt_s,
+            slots=device.slots,
+            labels=device.labels,
+        )
 
     def remove_device(self, name: str, *, timeout_s: float | None = None) -> bool:
         """Drain a device and take it out; what was bound to it goes elsewhere.

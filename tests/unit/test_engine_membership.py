@@ -11,6 +11,7 @@ from infcore import (
     Device,
     DeviceError,
     EngineClosed,
+    InvalidArgument,
     NoNodeAvailable,
     QueueFull,
     UnknownName,
@@ -288,3 +289,21 @@ def test_membership_needs_a_running_engine():
         engine.add_device(CallableDevice("e", double))
     with pytest.raises(EngineClosed):
         engine.remove_device("d")
+
+
+def test_the_fleet_of_an_engine_changes_through_the_engine_alone():
+    with engine_of(CallableDevice("d", double)) as engine:
+        fleet = engine.fleet
+        for call in (
+            lambda: fleet.add("ghost"),
+            lambda: fleet.drain(0),
+            lambda: fleet.remove(0),
+            lambda: fleet.load_model(0, "m"),
+            lambda: fleet.unload_model(0, "m"),
+        ):
+            with pytest.raises(InvalidArgument, match=r"fleet of an Engine; allowed there: its add_device"):
+                call()
+        fleet.signal(0, cpu=0.5)  # what a device says of itself may come from anywhere
+        assert answer(engine.submit("m", x_of(1))) == 2
+        engine.add_device(CallableDevice("e", double))
+        assert fleet.nodes()["name"].tolist() == ["d", "e"]

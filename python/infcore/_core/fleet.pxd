@@ -12,7 +12,9 @@ cdef class Fleet:
     cdef uint32_t built_under
     cdef dict model_ids  # name -> id of "any version"
 
+    cdef object owner  # an engine's: its members change through that engine alone, which has to know
     cdef int check_alive(self) except -1
+    cdef int check_free(self, str what) except -1
     cdef NodeId node_of(self, object node) except *
     cdef uint64_t require_bits(self, object require) except? 0
     cdef size_t _signal_all(self, const uint32_t[::1] ids, const double[:, ::1] table) except? 0

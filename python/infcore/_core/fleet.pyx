@@ -111,6 +111,13 @@ cdef class Fleet:
     cdef uint64_t require_bits(self, object require) except? 0:
         return 0 if not require else self.c_obj.get().label_bits(labels_of("require", require), False)
 
+    cdef int check_free(self, str what) except -1:
+        self.check_alive()
+        if self.owner is not None:
+            raise InvalidArgument(f"{what}() was called on the fleet of {self.owner}; allowed there: its add_device, "
+                                  f"remove_device, load_model and unload_model")
+        return 0
+
     def add(self, name, *, kind="gpu", zone="", location="cloud", memory_bytes=0, price_per_hour=0.0, rtt_s=0.0,
             slots=1, labels=None) -> int:
         """Add a node, up and without a model, and return its id.
@@ -120,7 +127,7 @@ cdef class Fleet:
         labels  {key: value}; kind, zone and location count as labels too
         Raises  InvalidArgument: a name in use, a negative figure, more than max_nodes
         """
-        self.check_alive()
+        self.check_free("add")
         cdef NodeSpec spec
         spec.name = text("name", name)
         spec.kind = text("kind", kind)
@@ -210,7 +217,7 @@ cdef class Fleet:
         version  1 to 2**31 - 1
         Raises   UnknownName for a node that is not there; InvalidArgument beyond 1,024 names and versions
         """
-        self.check_alive()
+        self.check_free("load_model")
         cdef NodeId id = self.node_of(node)
         cdef string name = text("model", model)
         cdef ModelId exact = self.c_obj.get().model_id(name, <uint32_t>whole("version", version, 1, 0x7FFFFFFF))
@@ -222,7 +229,7 @@ cdef class Fleet:
 
         Raises  UnknownName for a node that is not there, or a model that none was ever told to hold
         """
-        self.check_alive()
+        self.check_free("unload_model")
         cdef NodeId id = self.node_of(node)
         cdef string name = text("model", model)
         if model not in self.model_ids:
@@ -232,12 +239,12 @@ cdef class Fleet:
 
     def drain(self, node) -> None:
         """Send the node nothing new; what is in flight ends there."""
-        self.check_alive()
+        self.check_free("drain")
         self.c_obj.get().drain(self.node_of(node))
 
     def remove(self, node) -> None:
         """Take the node out. Its id is used again once the last credit on it is released."""
-        self.check_alive()
+        self.check_free("remove")
         self.c_obj.get().remove(self.node_of(node))
 
     def nodes(self):

@@ -193,6 +193,10 @@ cdef class Workers:
     def _route_alias(self, str name, choose):
         self.newest[name] = choose
 
+    def _own_fleet(self, owner):
+        """What the fleet's errors call its owner; None lets go of it, for a change of the engine's own."""
+        self.fleet.owner = owner
+
     def _add_node(self, uint32_t node, run_limit_s):
         cdef NodeConfig config
         cdef NodeId id
