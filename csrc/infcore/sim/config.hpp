@@ -1,0 +1,116 @@
+#pragma once
+#include <infcore/contracts/latency.hpp>
+#include <infcore/engine/state_machine.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace infcore::sim {
+
+using base::ModelId;
+using base::NodeId;
+using base::TimeNs;
+
+/// How much work a request is.
+struct WorkDist {
+  enum class Kind : std::uint8_t { constant, lognormal, exponential, uniform, gamma, pareto };
+  Kind kind{Kind::constant};
+  double mean{1.0}, cv{};
+  double low{}, high{};                     ///< uniform
+  double at_least{0.0}, at_most{1e15};      ///< what is drawn beyond is moved there
+};
+
+/// How a workload's rate changes: a factor over time, piecewise constant. Its mean over a period is 1, but for
+/// flash_sale, where it is 1 outside the sale.
+struct RateShape {
+  enum class Kind : std::uint8_t { constant, onoff, diurnal, weekly, flash_sale };
+  Kind kind{Kind::constant};
+  double on_s{}, off_s{}, on_factor{1.0};               ///< onoff; the factor is on's rate over off's
+  double period_s{86400.0}, peak_to_mean{1.0};          ///< diurnal, weekly
+  double weekend_factor{1.0};                           ///< weekly: days 6 and 7 of seven periods, before scaling
+  double at_s{}, ramp_s{}, for_s{}, peak_factor{1.0};   ///< flash_sale: up, at the peak, down
+  double phase_s{};
+};
+
+struct WorkloadConfig {
+  enum class Gaps : std::uint8_t { poisson, gamma, regular, rows };  ///< rows: what feed() brings
+  ModelId model{};
+  double rate_rps{};
+  Gaps gaps{Gaps::poisson};
+  double gap_cv{1.0};  ///< gamma
+  RateShape rate{};
+  WorkDist work{};
+  std::uint16_t tier{};
+  double deadline_s{};  ///< 0: none
+  double start_s{}, end_s{};
+  route::Labels require{};
+  double turns_mean{}, think_s_mean{};  ///< sessions; 0: none
+};
+
+struct ModelConfig {
+  std::string name;
+  engine::ModelConfig engine{};
+  double slo_s{};  ///< 0: no goal
+  double load_s{}, warmup_s{};
+};
+
+/// How long a model's batches take on a node.
+struct Service {
+  contracts::Curve curve{};
+  double cv{};
+};
+
+struct NodeConfig {
+  route::NodeSpec spec{};
+  std::uint32_t group{};               ///< index of the entry that it came from
+  std::vector<std::int32_t> service{};   ///< by model: index into SimConfig::services, -1: does not run there
+  std::vector<std::uint8_t> resident{};  ///< by model: from the start; else loaded from the start on
+};
+
+enum class FaultKind : std::uint8_t { crash, slow, hang, errors, lost_completions, partition, freeze_signals };
+inline constexpr std::size_t n_fault_kinds = 7;
+
+struct FaultConfig {
+  FaultKind kind{};
+  double at_s{};
+  double for_s{};  ///< 0: to the end
+  double factor{1.0}, rate{};
+  std::vector<std::uint32_t> nodes{};
+};
+
+struct RandomFaultConfig {
+  FaultKind kind{};
+  double rate_per_node_hour{};
+  double for_s{};  ///< mean, exponential
+  double factor{1.0}, rate{};
+  std::vector<std::uint32_t> nodes{};
+};
+
+/// Other users of a node: while they are on, its runs take `factor` times as long.
+struct AntagonistConfig {
+  std::uint32_t node{};
+  double factor{1.0}, on_s{}, off_s{};  ///< means, exponential
+};
+
+struct SimConfig {
+  std::uint64_t seed{};
+  double seconds{}, warmup_s{};
+  std::string policy{"fastest_finish"}, batching{"dynamic"};
+  std::uint32_t max_requests{65536};
+  double ageing_s{};  ///< 0: none
+  std::uint8_t attempts_max{3};
+  std::uint16_t n_tiers{1};
+  double run_limit_s{};  ///< 0: none
+  double detect_s{1.0}, probe_s{1.0};
+  double signal_period_s{}, signal_delay_s{}, signal_loss{};
+  std::vector<ModelConfig> models{};
+  std::vector<Service> services{};
+  std::vector<NodeConfig> nodes{};
+  std::vector<WorkloadConfig> workloads{};
+  std::vector<FaultConfig> faults{};
+  std::vector<RandomFaultConfig> random_faults{};
+  std::vector<AntagonistConfig> antagonists{};
+};
+
+}  // namespace infcore::sim

@@ -1,0 +1,80 @@
+#pragma once
+#include <infcore/sim/config.hpp>
+#include <infcore/telemetry/histogram.hpp>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace infcore::sim {
+
+enum class Outcome : std::uint8_t { ok, rejected, expired, shed, failed, cancelled };
+inline constexpr std::size_t n_outcomes = 6;
+
+/// A request and how it ended.
+struct Ended {
+  std::uint64_t number{};
+  TimeNs arrival_ns{}, deadline_ns{}, start_ns{}, end_ns{};  ///< never_ns: no deadline; start 0 where it never ran
+  double work{};
+  double floor_s{};  ///< the least that it could have taken: alone, at once, on its fastest node
+  std::uint32_t workload{}, node{base::no_node.value}, batch_size{}, attempts{};
+  ModelId model{};
+  std::uint16_t tier{};
+  std::uint64_t session{};
+  Outcome outcome{};
+};
+
+/// What a run's figures are made of, for all requests, a model's or a tier's.
+struct Totals {
+  std::uint64_t arrivals{}, within_slo{};
+  std::array<std::uint64_t, n_outcomes> outcomes{};
+  telemetry::Histogram latency_s, wait_s, regret_s;  ///< of those that ended ok
+  double work{};
+};
+
+/// A node's use: seconds and requests, and how busy it was in each of a number of equal parts of the run.
+struct NodeUse {
+  double busy_s{};
+  std::uint64_t requests{}, batches{}, faults{};
+  std::vector<float> busy_part_s{};
+};
+
+/// Figures of a run. Those of requests leave out arrivals before the warm-up's end. Memory does not grow with the
+/// number of requests.
+class Ledger {
+ public:
+  static constexpr std::uint32_t n_parts = 120;
+
+  explicit Ledger(const SimConfig& config);
+
+  void ended(const Ended& e) noexcept;
+  void ran(std::uint32_t node, TimeNs start_ns, TimeNs end_ns, std::uint32_t n_requests) noexcept;
+
+  [[nodiscard]] const Totals& all() const noexcept { return *all_; }
+  [[nodiscard]] const Totals& model(ModelId model) const noexcept { return *models_[model.value]; }
+  [[nodiscard]] const std::vector<NodeUse>& nodes() const noexcept { return nodes_; }
+  [[nodiscard]] NodeUse& node(std::uint32_t node) noexcept { return nodes_[node]; }
+  /// Of all requests, warm-up or not, by arrival in each part of the run: arrivals, and those inside their goal.
+  struct Part {
+    std::uint64_t arrivals{}, within_slo{}, ok{};
+    double latency_sum_s{}, latency_max_s{};
+  };
+  [[nodiscard]] const std::vector<Part>& parts() const noexcept { return parts_; }
+  [[nodiscard]] double part_s() const noexcept { return part_s_; }
+  [[nodiscard]] TimeNs last_ok_ns() const noexcept { return last_ok_ns_; }
+
+ private:
+  void add(Totals& to, const Ended& e, bool within) noexcept;
+
+  std::vector<TimeNs> goal_ns_;  ///< by workload; 0: any answer will do
+  TimeNs warmup_ns_;
+  double part_s_;
+  std::unique_ptr<Totals> all_;
+  std::vector<std::unique_ptr<Totals>> models_;
+  std::vector<NodeUse> nodes_;
+  std::vector<Part> parts_;
+  TimeNs last_ok_ns_{};
+};
+
+}  // namespace infcore::sim

@@ -1,0 +1,352 @@
+#include <infcore/sim/simulation.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+namespace infcore::sim {
+namespace {
+
+constexpr std::uint64_t engine_seed = 1, node_seed = std::uint64_t{2} << 32;  // consumers of the run's seed
+
+std::uint32_t n_runs_of(const SimConfig& config) noexcept {
+  std::uint32_t n = 0;
+  for (const NodeConfig& node : config.nodes) n += node.spec.slots;
+  return n;
+}
+
+engine::EngineConfig engine_config(const SimConfig& config) noexcept {
+  return {.max_requests = config.max_requests,
+          .max_nodes = static_cast<std::uint32_t>(config.nodes.size()),
+          .max_models = static_cast<std::uint32_t>(2 * config.models.size()),  // each also as "any version"
+          .n_tiers = config.n_tiers,
+          .ageing_ns = config.ageing_s > 0.0 ? base::to_ns(config.ageing_s) : base::never_ns,
+          .attempts_max = config.attempts_max};
+}
+
+}  // namespace
+
+Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
+    : config_(config),
+      fleet_(static_cast<std::uint32_t>(config.nodes.size()), static_cast<std::uint32_t>(2 * config.models.size())),
+      latency_(fleet_.max_nodes(), fleet_.max_models()),
+      machine_(engine_config(config), fleet_, latency_,
+               route::make_routing_policy(config.policy, base::Draw(config.seed, engine_seed).bits()),
+               batch::make_batching_policy(config.batching)),
+      ledger_(config),
+      runs_(n_runs_of(config)),
+      agenda_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size()) + n_runs_of(config)),
+      first_run_owner_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size())),
+      opens_(std::size_t{config.max_requests} + 1),
+      random_faults_(config.seed, 2),
+      signal_draw_(config.seed, 3),
+      antagonist_draw_(config.seed, 4),
+      arrivals_end_ns_(base::to_ns(config.seconds)) {
+  if (with_log) log_.emplace(config, config.policy);
+  if (with_rows) rows_.emplace();
+  for (std::size_t i = opens_.size(); i-- > 0;) free_opens_.push_back(static_cast<std::uint32_t>(i));
+  add_nodes();
+  for (std::uint32_t w = 0; w < config.workloads.size(); ++w) {
+    streams_.emplace_back(config.workloads[w], w, config.seconds, config.seed);
+    agenda_.set(first_stream_owner + w, streams_.back().next_ns());
+    require_bits_.push_back(config.workloads[w].require.empty() ? 0
+                                                                : fleet_.label_bits(config.workloads[w].require, true));
+  }
+  find_floors();
+  plan_disturbances();
+}
+
+void Simulation::add_nodes() {
+  for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
+    const ModelId id = fleet_.model_id(config_.models[m].name, 1);
+    machine_.add_model(id, config_.models[m].engine);
+    model_ids_.push_back(id);
+    if (model_index_.size() <= id.value) model_index_.resize(id.value + 1);
+    model_index_[id.value] = ModelId{m};
+  }
+  nodes_.resize(config_.nodes.size());
+  for (std::uint32_t node = 0; node < nodes_.size(); ++node) add_node(node);
+}
+
+void Simulation::add_node(std::uint32_t index) {
+  const NodeConfig& config = config_.nodes[index];
+  ModelledNode& node = nodes_[index];
+  node.draw = base::Draw(config_.seed, node_seed + index);
+  node.half_rtt_ns = base::to_ns(0.5 * config.spec.rtt_s);
+  node.first_run = index == 0 ? 0 : nodes_[index - 1].first_run + nodes_[index - 1].n_runs;
+  node.n_runs = config.spec.slots;
+  node_of_run_.resize(node.first_run + node.n_runs, index);
+  node.cold.resize(config_.models.size(), 1);
+  const NodeId id = fleet_.add(config.spec);
+  machine_.add_node(
+      id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns});
+  for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
+    const std::int32_t service = config.service[m];
+    node.spread.emplace_back(service < 0 ? 0.0 : config_.services[static_cast<std::size_t>(service)].cv);
+    if (service < 0 || config.resident[m] == 0) continue;
+    fleet_.load_model(id, model_ids_[m]);
+    node.cold[m] = 0;
+  }
+  machine_.residency_changed(0, id);
+  load_models(index);
+}
+
+/// For each workload the curves of the nodes that can serve it, each once.
+void Simulation::find_floors() {
+  for (std::uint32_t w = 0; w < config_.workloads.size(); ++w) {
+    std::vector<std::pair<std::int32_t, double>> seen;
+    for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
+      const std::pair<std::int32_t, double> curve{config_.nodes[n].service[config_.workloads[w].model.value],
+                                                  config_.nodes[n].spec.rtt_s};
+      if (curve.first >= 0 && carries(NodeId{n}, require_bits_[w])) seen.push_back(curve);
+    }
+    std::sort(seen.begin(), seen.end());
+    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+    floors_.emplace_back();
+    for (const auto& [service, rtt_s] : seen) {
+      floors_.back().push_back({config_.services[static_cast<std::size_t>(service)].curve, rtt_s});
+    }
+  }
+}
+
+bool Simulation::carries(NodeId node, std::uint64_t require) const noexcept {
+  for (std::uint64_t left = require; left != 0; left &= left - 1) {
+    const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
+    const std::uint64_t word = fleet_.columns().labelled(bit, node.value / 64).load(std::memory_order_relaxed);
+    if ((word >> (node.value % 64) & 1) == 0) return false;
+  }
+  return true;
+}
+
+double Simulation::floor_s(std::uint32_t workload, double work) const noexcept {
+  double least_s = std::numeric_limits<double>::infinity();
+  for (const FloorCurve& floor : floors_[workload]) {
+    least_s = std::min(least_s, floor.curve.service_s({1, work, work}) + floor.rtt_s);
+  }
+  return least_s;
+}
+
+// ---- the loop
+
+Pause Simulation::run(std::uint64_t steps_max) {
+  for (std::uint64_t step_left = steps_max; step_left > 0; --step_left) {
+    if (rows_) {
+      if (rows_->starved()) return Pause::rows;
+      agenda_.set(rows_owner, rows_->next_ns());
+    }
+    const TimeNs next_ns = std::min(agenda_.next_ns(), machine_.next_timer_ns());
+    if (next_ns == base::never_ns) {
+      if (machine_.n_pending() == 0) return Pause::end;
+      machine_.cancel_all(now_ns_, engine::Reason::closing);  // nothing will ever come for them
+      settle();
+      continue;
+    }
+    if (next_ns < now_ns_) violated("time went back", {});
+    now_ns_ = next_ns;
+    if (agenda_.next_ns() == now_ns_) {
+      step(agenda_.next_owner());
+    } else {
+      settle();
+    }
+    ++n_steps_;
+    if (log_ && log_->full()) return Pause::log;
+  }
+  return Pause::steps;
+}
+
+void Simulation::step(std::uint32_t owner) {
+  if (owner >= first_run_owner_) {
+    run_done(owner - first_run_owner_);
+  } else if (owner >= first_stream_owner) {
+    ArrivalStream& stream = streams_[owner - first_stream_owner];
+    const Arrival arrival = stream.pop();
+    agenda_.set(owner, stream.next_ns());
+    arrive(arrival);
+  } else if (owner == rows_owner) {
+    const Arrival arrival = rows_->pop();
+    arrive(arrival);
+  } else {
+    const Plan due = plans_.top();
+    plans_.pop();
+    agenda_.set(plans_owner, plans_.empty() ? base::never_ns : plans_.top().at_ns);
+    carry_out(due);
+  }
+  settle();
+  ending_.reset();
+}
+
+void Simulation::arrive(const Arrival& arrival) {
+  const std::uint32_t index = free_opens_.back();
+  free_opens_.pop_back();
+  Open& open = opens_[index];
+  open.arrival = arrival;
+  open.number = n_arrived_++;
+  open.start_ns = 0;
+  open.node = base::no_node.value;
+  open.batch_size = open.attempts = 0;
+  open.open = true;
+  ++n_open_;
+  contracts::Request request;
+  request.cookie = std::uint64_t{open.generation} << 32 | index;
+  request.arrival_ns = now_ns_;
+  request.deadline_ns = arrival.deadline_ns == base::never_ns ? base::never_ns : base::add_ns(now_ns_, arrival.deadline_ns);
+  request.work = arrival.work;
+  request.require = require_bits_[arrival.workload];
+  request.model = model_ids_[config_.workloads[arrival.workload].model.value];
+  request.tier = arrival.tier;
+  machine_.arrive(now_ns_, request);
+}
+
+/// The owner's step of the live driver: decide, carry out, let the called nodes claim, until nothing follows.
+void Simulation::settle() {
+  do {
+    machine_.tick(now_ns_);
+    machine_.schedule(now_ns_);
+    std::vector<engine::Action>& actions = machine_.actions();
+    for (const engine::Action& action : actions) carry_out(action);
+    actions.clear();
+    call_nodes();
+  } while (!machine_.actions().empty() || !called_.empty());
+  if (machine_.n_pending() != n_open_) violated("open requests are not the machine's", {});
+}
+
+void Simulation::carry_out(const engine::Action& action) {
+  check(action);
+  Open& open = opens_[static_cast<std::uint32_t>(action.cookie)];
+  note(open.number * 0x9E37'79B9'7F4A'7C15u + static_cast<std::uint64_t>(now_ns_));
+  note(std::uint64_t{action.node.value} << 16 | static_cast<std::uint64_t>(action.kind) << 8 |
+       static_cast<std::uint64_t>(action.reason));
+  switch (action.kind) {
+    case engine::ActionKind::dispatch:
+      open.node = action.node.value;
+      ++open.attempts;
+      if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
+      return;
+    case engine::ActionKind::retry:
+      open.node = base::no_node.value;
+      return;
+    case engine::ActionKind::reject:
+      return end(action, Outcome::rejected);
+    case engine::ActionKind::shed:
+      return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::shed);
+    case engine::ActionKind::cancel:
+      return end(action, Outcome::cancelled);
+    case engine::ActionKind::complete:
+      return end(action, action.reason == engine::Reason::ok ? Outcome::ok : Outcome::failed);
+    default:
+      return violated("an action that the simulator does not know", action);
+  }
+}
+
+void Simulation::end(const engine::Action& action, Outcome outcome) {
+  const auto index = static_cast<std::uint32_t>(action.cookie);
+  Open& open = opens_[index];
+  if (!open.open || open.generation != action.cookie >> 32) {
+    ++n_duplicated_;
+    return;
+  }
+  Ended e{.number = open.number,
+          .arrival_ns = open.arrival.at_ns,
+          .deadline_ns = open.arrival.deadline_ns == base::never_ns
+                             ? base::never_ns
+                             : base::add_ns(open.arrival.at_ns, open.arrival.deadline_ns),
+          .end_ns = now_ns_,
+          .work = open.arrival.work,
+          .workload = open.arrival.workload,
+          .node = open.node,
+          .attempts = open.attempts,
+          .model = config_.workloads[open.arrival.workload].model,
+          .tier = open.arrival.tier,
+          .session = open.arrival.session,
+          .outcome = outcome};
+  if (ending_ && action.batch_id == ending_->batch_id && open.node != base::no_node.value) {
+    e.start_ns = ending_->start_ns;
+    e.batch_size = ending_->n_requests;
+  }
+  if (outcome == Outcome::ok) e.floor_s = floor_s(e.workload, e.work);
+  open.open = false;
+  ++open.generation;
+  free_opens_.push_back(index);
+  --n_open_;
+  ledger_.ended(e);
+  if (log_) log_->add(e);
+}
+
+// ---- devices
+
+void Simulation::call_nodes() {
+  for (std::size_t i = 0; i < called_.size(); ++i) {
+    const NodeId node = called_[i];
+    while (const engine::Batch* batch = machine_.claim(now_ns_, node)) start_run(node, *batch);
+  }
+  called_.clear();
+}
+
+void Simulation::start_run(NodeId id, const engine::Batch& batch) {
+  ModelledNode& node = nodes_[id.value];
+  std::uint32_t index = node.first_run;
+  while (index < node.first_run + node.n_runs && runs_[index].active) ++index;
+  const std::uint32_t model = model_index_[batch.model.value].value;
+  if (index == node.first_run + node.n_runs) return violated("a node was given more batches than it has slots", {});
+  if (batch.shape.n_requests > config_.models[model].engine.max_batch_size) violated("a batch is too large", {});
+  const Service& service = config_.services[static_cast<std::size_t>(config_.nodes[id.value].service[model])];
+  double service_s = service.curve.service_s(batch.shape) * node.spread[model].draw(node.draw);
+  service_s *= node.slow_factor * node.antagonist_factor;
+  if (node.cold[model] != 0) service_s += config_.models[model].warmup_s;
+  node.cold[model] = 0;
+  Run& run = runs_[index];
+  run.batch_id = batch.id;
+  run.start_ns = base::add_ns(now_ns_, node.half_rtt_ns);
+  run.end_ns = base::add_ns(run.start_ns, base::to_ns(service_s));
+  run.model = ModelId{model};
+  run.n_requests = batch.shape.n_requests;
+  run.active = true;
+  run.held = false;
+  run.fails = node.error_rate > 0.0 && node.draw.uniform() < node.error_rate;
+  run.silent = node.lost_rate > 0.0 && node.draw.uniform() < node.lost_rate;
+  set_run(index, base::add_ns(run.end_ns, node.half_rtt_ns));
+  machine_.started(now_ns_, id, batch.id);
+}
+
+void Simulation::run_done(std::uint32_t index) {
+  Run& run = runs_[index];
+  const NodeId id{node_of_run_[index]};
+  set_run(index, base::never_ns);
+  if (nodes_[id.value].stalled()) {
+    run.held = true;  // reachable_again() brings it
+    return;
+  }
+  close_run(index, run.end_ns);
+  if (run.silent) return;
+  ending_ = run;
+  if (!machine_.complete(now_ns_, id, run.batch_id, !run.fails) && idle(id.value)) machine_.node_back(now_ns_, id);
+}
+
+void Simulation::close_run(std::uint32_t index, TimeNs end_ns) noexcept {
+  Run& run = runs_[index];
+  run.active = run.held = false;
+  ledger_.ran(node_of_run_[index], run.start_ns, end_ns, run.n_requests);
+}
+
+// ---- what must hold at each step
+
+void Simulation::violated(const char* what, const engine::Action& action) {
+  if (n_violations_++ > 0) return;
+  first_violation_ = std::string(what) + " at " + std::to_string(base::seconds(now_ns_)) + " s";
+  if (action.kind != engine::ActionKind{} || action.cookie != 0) {
+    first_violation_ += ", request " + std::to_string(opens_[static_cast<std::uint32_t>(action.cookie)].number);
+  }
+  if (action.node != base::no_node) first_violation_ += ", node " + config_.nodes[action.node.value].spec.name;
+}
+
+void Simulation::check(const engine::Action& action) {
+  const Open& open = opens_[static_cast<std::uint32_t>(action.cookie)];
+  if (!open.open || open.generation != action.cookie >> 32) return violated("an action for a request that has ended", action);
+  if (action.kind != engine::ActionKind::dispatch) return;
+  if (fleet_.state(action.node) != route::NodeState::up) violated("a node was chosen that is not up", action);
+  const ModelId model = model_ids_[config_.workloads[open.arrival.workload].model.value];
+  if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
+  if (!carries(action.node, require_bits_[open.arrival.workload])) violated("a node lacks a label that is required", action);
+}
+
+}  // namespace infcore::sim

@@ -1,0 +1,166 @@
+#pragma once
+#include <infcore/engine/state_machine.hpp>
+#include <infcore/sim/agenda.hpp>
+#include <infcore/sim/arrivals.hpp>
+#include <infcore/sim/ledger.hpp>
+#include <infcore/sim/modelled_node.hpp>
+#include <infcore/sim/request_log.hpp>
+
+#include <memory>
+#include <optional>
+#include <queue>
+#include <string>
+#include <vector>
+
+namespace infcore::sim {
+
+/// Why run() came back.
+enum class Pause : std::uint8_t { steps, rows, log, end };
+
+/// A fault that came or went, for the report.
+struct FaultEvent {
+  TimeNs at_ns{};
+  std::uint32_t node{};
+  FaultKind kind{};
+  bool begins{};
+};
+
+/// The engine's own state machine, router, batching and queues in a made-up world: modelled devices, a virtual clock,
+/// drawn or recorded arrivals, faults. Nothing here decides; it hands the machine events and carries out its actions,
+/// as engine::Driver does live.
+///
+/// Deterministic: the same configuration and rows give the same digest, on every machine. Memory is bounded by nodes,
+/// models, max_requests and the sessions under way, not by the number of requests. One thread at a time.
+class Simulation {
+ public:
+  /// Throws InvalidArgument or UnknownName for what the core refuses.
+  Simulation(const SimConfig& config, bool with_rows, bool with_log);
+
+  /// Goes on for at most `steps_max` events. `rows`: feed() or close_rows() first; `log`: lines() are to be taken.
+  Pause run(std::uint64_t steps_max);
+  void feed(std::span<const Arrival> rows) { rows_->feed(rows); }
+  void close_rows() noexcept { rows_->close(); }
+  [[nodiscard]] RequestLog& log() noexcept { return *log_; }
+
+  [[nodiscard]] const Ledger& ledger() const noexcept { return ledger_; }
+  [[nodiscard]] TimeNs now_ns() const noexcept { return now_ns_; }
+  [[nodiscard]] std::uint64_t n_requests() const noexcept { return n_arrived_; }
+  [[nodiscard]] std::uint64_t n_steps() const noexcept { return n_steps_; }
+  /// Of every decision and every end, in order.
+  [[nodiscard]] std::uint64_t digest() const noexcept { return digest_; }
+  /// Accepted and never ended, ended more than once; broken invariants, the first in words.
+  [[nodiscard]] std::uint64_t n_lost() const noexcept { return n_open_; }
+  [[nodiscard]] std::uint64_t n_duplicated() const noexcept { return n_duplicated_; }
+  [[nodiscard]] std::uint64_t n_violations() const noexcept { return n_violations_; }
+  [[nodiscard]] const std::string& first_violation() const noexcept { return first_violation_; }
+  [[nodiscard]] const std::vector<FaultEvent>& fault_events() const noexcept { return fault_events_; }
+  [[nodiscard]] std::uint64_t n_faults() const noexcept { return n_faults_; }
+  /// The least seconds that a request of the workload could take: alone, at once, on its fastest node.
+  [[nodiscard]] double floor_s(std::uint32_t workload, double work) const noexcept;
+
+ private:
+  static constexpr std::uint32_t plans_owner = 0, rows_owner = 1, first_stream_owner = 2;  ///< in the agenda
+  enum class Do : std::uint8_t { fault_begins, fault_ends, model_loaded, take_for_lost, probe, signals, signals_arrive, antagonist };
+  struct Plan {
+    TimeNs at_ns{};
+    std::uint64_t order{};
+    std::uint32_t index{};  ///< of the fault, model or antagonist
+    std::uint32_t node{};
+    std::uint32_t crashes{};  ///< of the node when this was planned
+    Do what{};
+    bool operator<(const Plan& other) const noexcept {  // for a heap with the earliest on top
+      return at_ns != other.at_ns ? at_ns > other.at_ns : order > other.order;
+    }
+  };
+  struct Open {
+    Arrival arrival{};
+    std::uint64_t number{};
+    TimeNs start_ns{};
+    std::uint32_t generation{}, node{base::no_node.value}, batch_size{}, attempts{};
+    bool open{};
+  };
+  struct FloorCurve {
+    contracts::Curve curve;
+    double rtt_s;
+  };
+  struct LateSignal {
+    TimeNs at_ns;
+    std::uint32_t node;
+    contracts::Signal signal;
+  };
+
+  // simulation.cpp
+  void add_nodes();
+  void add_node(std::uint32_t node);
+  void find_floors();
+  void step(std::uint32_t owner);
+  void arrive(const Arrival& arrival);
+  void settle();
+  void carry_out(const engine::Action& action);
+  void end(const engine::Action& action, Outcome outcome);
+  void call_nodes();
+  void start_run(NodeId node, const engine::Batch& batch);
+  void set_run(std::uint32_t run, TimeNs at_ns) { agenda_.set(first_run_owner_ + run, at_ns); }
+  void run_done(std::uint32_t run);
+  void close_run(std::uint32_t run, TimeNs end_ns) noexcept;
+  [[nodiscard]] bool carries(NodeId node, std::uint64_t require) const noexcept;
+  void note(std::uint64_t what) noexcept { digest_ = (digest_ ^ what) * 0x0000'0100'0000'01B3u; }  // FNV-1a's step
+  void violated(const char* what, const engine::Action& action);
+  void check(const engine::Action& action);
+
+  // disturbances.cpp
+  void plan(TimeNs at_ns, Do what, std::uint32_t index = 0, std::uint32_t node = 0);
+  void plan_disturbances();
+  void carry_out(const Plan& plan);
+  void begin_fault(std::uint32_t fault, std::uint32_t node);
+  void end_fault(std::uint32_t fault, std::uint32_t node);
+  void combine_faults(std::uint32_t node);
+  void crash(std::uint32_t node);
+  void load_models(std::uint32_t node);
+  [[nodiscard]] bool idle(std::uint32_t node) const noexcept;
+  [[nodiscard]] bool may_change() const noexcept;
+  void reachable_again(std::uint32_t node);
+  void probe();
+  void send_signals();
+  void take_signals();
+  void plan_random(std::uint32_t fault, std::uint32_t node, TimeNs from_ns);
+  void switch_antagonist(std::uint32_t index);
+
+  SimConfig config_;
+  route::Fleet fleet_;
+  contracts::LatencyTable latency_;
+  engine::StateMachine machine_;
+  Ledger ledger_;
+  std::optional<RequestLog> log_;
+  std::optional<RowStream> rows_;
+  std::vector<ArrivalStream> streams_;
+  std::vector<ModelId> model_ids_;    ///< the fleet's, by ours
+  std::vector<ModelId> model_index_;  ///< and back
+  std::vector<std::uint64_t> require_bits_;      ///< by workload
+  std::vector<std::vector<FloorCurve>> floors_;  ///< by workload
+  std::vector<ModelledNode> nodes_;
+  std::vector<Run> runs_;
+  std::vector<std::uint32_t> node_of_run_;
+  Agenda agenda_;  ///< owners: plans, rows, the workloads, the runs
+  std::uint32_t first_run_owner_;
+  std::priority_queue<Plan> plans_;
+  std::uint64_t n_plans_{};
+  std::vector<Open> opens_;
+  std::vector<std::uint32_t> free_opens_;
+  std::vector<NodeId> called_;
+
+  std::vector<FaultConfig> faults_;  ///< the scripted ones, then what each of the random ones does
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> active_faults_;  ///< which of them is on, on which node
+  base::Draw random_faults_, signal_draw_, antagonist_draw_;
+  std::vector<std::uint8_t> antagonist_on_;
+  std::queue<LateSignal> late_signals_;
+  std::vector<FaultEvent> fault_events_;
+
+  TimeNs now_ns_{}, arrivals_end_ns_{};
+  std::uint64_t n_arrived_{}, n_steps_{}, n_open_{}, n_duplicated_{}, n_violations_{}, n_faults_{};
+  std::uint64_t digest_{0xCBF2'9CE4'8422'2325u};
+  std::optional<Run> ending_{};  ///< whose answer is being taken: when its requests began
+  std::string first_violation_;
+};
+
+}  // namespace infcore::sim
