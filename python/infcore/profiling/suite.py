@@ -1,14 +1,12 @@
 """A suite: which models are asked for, on which devices, with which arrivals. TOML, checked before anything runs."""
 
-import importlib.resources
 import math
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from infcore.errors import InvalidArgument, UnknownName
-from infcore.profiling.toml_table import Table
+from infcore import _shipped
+from infcore._toml_table import Table, parse_toml
+from infcore.errors import InvalidArgument
 
 DEVICE_KINDS = ("onnx", "emulated", "callable")
 PRECISIONS = ("fp32", "int8")
@@ -132,8 +130,8 @@ def _curve(table: Table, models: Sequence[str]) -> Curve:
 
 
 def _device(table: Table, models: Sequence[str]) -> DeviceSpec:
-    where = table.path("curve")
-    curves = tuple(_curve(Table(f"{where}[{i}]", row), models) for i, row in enumerate(table.rows("curve")))
+    where = table.at("curve")
+    curves = tuple(_curve(row, models) for row in table.rows("curve"))
     device = DeviceSpec(
         name=table.text("name"),
         kind=table.text("kind", allowed=DEVICE_KINDS),
@@ -170,7 +168,7 @@ def _arrivals(table: Table) -> ArrivalSpec:
     if spec.process == "onoff" and spec.peak_to_mean * spec.on_s > (spec.on_s + spec.off_s) * (1 + 1e-9):
         allowed = (spec.on_s + spec.off_s) / spec.on_s
         raise InvalidArgument(
-            f"{table.path('peak_to_mean')} must be <= (on_s + off_s) / on_s = {allowed:g}, got {spec.peak_to_mean:g}: "
+            f"{table.at('peak_to_mean')} must be <= (on_s + off_s) / on_s = {allowed:g}, got {spec.peak_to_mean:g}: "
             "bursts alone would carry more than the mean"
         )
     return spec
@@ -191,37 +189,38 @@ def _run(table: Table) -> RunSpec:
     return run
 
 
-def _named_once(where: str, names: Sequence[str]) -> None:
+def _named_once(table: Table, key: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InvalidArgument(f"{where}.name must be unique, got {name!r} {names.count(name)} times")
+            raise InvalidArgument(f"{table.at(key)}.name must be unique, got {name!r} {names.count(name)} times")
 
 
 def parse(text: str, *, where: str) -> Suite:
-    """Read a suite from TOML text; `where` names it. Raises InvalidArgument naming key, value and what is allowed."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidArgument(f"{where}: not valid TOML: {error}") from error
-    top = Table(f"{where}: ", values)
-    models = tuple(_model(Table(f"{where}: model[{i}]", row)) for i, row in enumerate(top.rows("model")))
-    _named_once(f"{where}: model", [model.name for model in models])
+    """Read a suite from TOML text; `where` names it. Raises InvalidArgument: line, key, value and what is allowed."""
+    top = parse_toml(text, where=where)
+    if "node" in top or "workload" in top:
+        raise InvalidArgument(
+            f"{top.at('node' if 'node' in top else 'workload')} belongs to a scenario of `infcore simulate`; "
+            "a bench suite has [[device]] and [arrivals]"
+        )
+    models = tuple(_model(row) for row in top.rows("model"))
+    _named_once(top, "model", [model.name for model in models])
     if not models:
-        raise InvalidArgument(f"{where}: model must have at least one row, got none")
+        raise InvalidArgument(f"{top.at('model')} must have at least one row, got none")
     total = math.fsum(model.share for model in models)
     if abs(total - 1.0) > 1e-6:
-        raise InvalidArgument(f"{where}: model.share must add up to 1, got {total:g}")
+        raise InvalidArgument(f"{top.at('model')}.share must add up to 1, got {total:g}")
     names = [model.name for model in models]
-    devices = tuple(_device(Table(f"{where}: device[{i}]", row), names) for i, row in enumerate(top.rows("device")))
-    _named_once(f"{where}: device", [device.name for device in devices])
+    devices = tuple(_device(row, names) for row in top.rows("device"))
+    _named_once(top, "device", [device.name for device in devices])
     if not devices:
-        raise InvalidArgument(f"{where}: device must have at least one row, got none")
+        raise InvalidArgument(f"{top.at('device')} must have at least one row, got none")
     _kinds_fit(where, models, devices)
     suite = Suite(
         name=top.text("name"),
         description=top.text("description", ""),
-        run=_run(Table(f"{where}: run", top.take("run", required=True))),
-        arrivals=_arrivals(Table(f"{where}: arrivals", top.take("arrivals", required=True))),
+        run=_run(top.table("run")),
+        arrivals=_arrivals(top.table("arrivals")),
         models=models,
         devices=devices,
     )
@@ -245,26 +244,11 @@ def _kinds_fit(where: str, models: Sequence[ModelLoad], devices: Sequence[Device
 
 
 def shipped() -> list[str]:
-    """Names of the suites that come with infcore, sorted."""
-    folder = importlib.resources.files("infcore") / "suites"
-    return (
-        sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
-        if folder.is_dir()
-        else []
-    )
+    """Names of the bench suites that come with infcore, sorted."""
+    return _shipped.names("suite")
 
 
 def load(name_or_path: str) -> Suite:
     """The shipped suite of that name, or the suite in that file. Raises UnknownName or InvalidArgument."""
-    path = Path(name_or_path)
-    if path.suffix == ".toml" or "/" in name_or_path:
-        try:
-            return parse(path.read_text(encoding="utf-8"), where=name_or_path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidArgument(f"suite must be a readable TOML file, got {name_or_path!r}: {error}") from error
-    if name_or_path not in shipped():
-        raise UnknownName(
-            f"suite must be one of {', '.join(shipped())} or a path to a .toml file, got {name_or_path!r}"
-        )
-    item = importlib.resources.files("infcore") / "suites" / f"{name_or_path}.toml"
-    return parse(item.read_text(encoding="utf-8"), where=f"{name_or_path}.toml")
+    text, where = _shipped.read(name_or_path, "suite")
+    return parse(text, where=where)

@@ -1,0 +1,187 @@
+"""Scenarios of `infcore simulate`: read from TOML, checked, scaled.
+
+A file has [run], and arrays of tables node, model, latency and workload; fault, random_fault and antagonist are
+optional.
+infcore.sim.scenario_schema says what each field means; every key has its name, except that a [[node]] has `count` and
+`resident`: true (as many models as fit into its memory, in the file's order), false, or the names of those it holds at
+the start.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from infcore import _shipped
+from infcore._toml_table import Table, parse_toml, shown
+from infcore.errors import InvalidArgument
+from infcore.sim.scenario_fleet import NODES_MAX, Curves, Group, group_of, latency_of, model_of, run_of, with_residents
+from infcore.sim.scenario_load import antagonist_of, fault_of, random_fault_of, workload_of
+from infcore.sim.scenario_schema import Fault, Latency, Model, Node, RandomFault, Scenario, Workload
+
+AnyFault = TypeVar("AnyFault", Fault, RandomFault)
+_NAMES_SHOWN_MAX = 12
+_LOAD_MAX = 1e6
+_KEYS = (
+    "name", "description", "run", "node", "model", "latency", "workload", "fault", "random_fault", "antagonist",
+)  # fmt: skip
+
+
+def shipped() -> list[str]:
+    """Names of the scenarios that come with infcore, sorted."""
+    return _shipped.names("scenario")
+
+
+def load(name_or_path: str) -> Scenario:
+    """The shipped scenario of that name, or the one in that file.
+
+    name_or_path  one of shipped(); with a "/" or the end ".toml" a path. A trace's file stands beside the scenario's
+    Raises        UnknownName; InvalidArgument naming file, line, field, value and what is allowed
+    """
+    text, where = _shipped.read(name_or_path, "scenario")
+    is_path = name_or_path.endswith(".toml") or "/" in name_or_path
+    return parse(text, where, folder=Path(name_or_path).parent if is_path else None)
+
+
+def parse(text: str, where: str, *, folder: Path | None = None) -> Scenario:
+    """Read a scenario from TOML text.
+
+    where   what messages call the text
+    folder  where files that the scenario names stand; None: the current one
+    Raises  InvalidArgument naming `where`, line, field, value and what is allowed
+    """
+    top = parse_toml(text, where=where)
+    for key in ("device", "arrivals"):
+        if key in top:
+            raise InvalidArgument(
+                f"{top.at(key)} belongs to a suite of `infcore bench`; a scenario has [[node]] and [[workload]]"
+            )
+    top.only(_KEYS)
+    name = top.text("name", Path(where).name.removesuffix(".toml") or "scenario")
+    description = top.text("description", "")
+    run = run_of(top.table("run"))
+    models = _models(top)
+    groups, places = _groups(top)
+    latencies = _latencies(top, models, places)
+    curves = Curves(latencies)
+    nodes = tuple(with_residents(group, node, models, curves) for group in groups for node in group.nodes())
+    workloads = _workloads(top, models, nodes, curves, folder=folder or Path())
+    zones = {node.zone for node in nodes} - {""}
+    faults = [_placed(table, fault_of(table), places, zones) for table in top.rows("fault")]
+    random_faults = [_placed(table, random_fault_of(table), places, zones) for table in top.rows("random_fault")]
+    antagonists = [(table, antagonist_of(table)) for table in top.rows("antagonist")]
+    for table, antagonist in antagonists:
+        _known(table, "node", antagonist.node, places)
+    return Scenario(
+        name=name,
+        description=description,
+        run=run,
+        nodes=nodes,
+        models=tuple(models.values()),
+        latencies=latencies,
+        workloads=workloads,
+        faults=tuple(faults),
+        random_faults=tuple(random_faults),
+        antagonists=tuple(row for _, row in antagonists),
+    )
+
+
+def scaled(scenario: Scenario, load: float) -> Scenario:
+    """The scenario with `load` times the arrivals: rates are multiplied, a trace is played that many times as fast.
+
+    Raises InvalidArgument unless load is a number > 0 and <= 1e6.
+    """
+    if isinstance(load, bool) or not isinstance(load, int | float) or not 0.0 < load <= _LOAD_MAX:
+        raise InvalidArgument(f"load must be a number > 0 and <= {_LOAD_MAX:g}, got {shown(load)}")
+    return replace(scenario, workloads=tuple(_scaled(workload, load) for workload in scenario.workloads))
+
+
+def _scaled(workload: Workload, load: float) -> Workload:
+    if workload.arrivals == "trace":
+        return replace(workload, rate_factor=workload.rate_factor * load)
+    return replace(workload, rate_rps=workload.rate_rps * load)
+
+
+def _some(top: Table, key: str) -> list[Table]:
+    tables = top.rows(key)
+    if not tables:
+        raise InvalidArgument(f"{top.at(key)} must have at least one row ([[{key}]]), got none")
+    return tables
+
+
+def _known(table: Table, key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        listed = ", ".join(list(known)[:_NAMES_SHOWN_MAX]) + (", ..." if len(known) > _NAMES_SHOWN_MAX else "")
+        raise InvalidArgument(f"{table.at(key)} must be one of {listed or 'none'}, got {shown(name)}")
+
+
+def _models(top: Table) -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for table in _some(top, "model"):
+        model = model_of(table)
+        if model.name in models:
+            raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(model.name)} twice")
+        models[model.name] = model
+    return models
+
+
+def _groups(top: Table) -> tuple[list[Group], dict[str, None]]:
+    """The groups, and every name by which a node or a group of them may be called."""
+    groups: list[Group] = []
+    places: dict[str, None] = {}
+    n_nodes = 0
+    for table in _some(top, "node"):
+        group = group_of(table)
+        n_nodes += group.count
+        if n_nodes > NODES_MAX:
+            raise InvalidArgument(f"{table.at('count')}: the scenario may have {NODES_MAX} nodes, got {n_nodes}")
+        for name in dict.fromkeys([group.common.group, *(node.name for node in group.nodes())]):
+            if name in places:
+                raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(name)} for two nodes or groups")
+            places[name] = None
+        groups.append(group)
+    return groups, places
+
+
+def _latencies(top: Table, models: Collection[str], places: Collection[str]) -> tuple[Latency, ...]:
+    rows: dict[tuple[str, str], Latency] = {}
+    for table in _some(top, "latency"):
+        row = latency_of(table)
+        _known(table, "model", row.model, models)
+        _known(table, "node", row.node, places)
+        if (row.model, row.node) in rows:
+            raise InvalidArgument(
+                f"{table.at('model')}: one row for each model and node, got a second for {row.model!r} on {row.node!r}"
+            )
+        rows[row.model, row.node] = row
+    return tuple(rows.values())
+
+
+def _workloads(
+    top: Table, models: Collection[str], nodes: Sequence[Node], curves: Curves, *, folder: Path
+) -> tuple[Workload, ...]:
+    workloads = []
+    for table in _some(top, "workload"):
+        workload = workload_of(table, folder=folder)
+        _known(table, "model", workload.model, models)
+        able = [node for node in nodes if curves.row(workload.model, node) is not None]
+        if not able:
+            raise InvalidArgument(
+                f"{table.at('model')} must have a [[latency]] row for at least one node that may run it, "
+                f"got none for {shown(workload.model)}"
+            )
+        if not any(workload.require.items() <= node.labels.items() for node in able):
+            raise InvalidArgument(
+                f"{table.at('require')} must be labels that some node which runs {workload.model!r} has, "
+                f"got {shown(workload.require)}"
+            )
+        workloads.append(workload)
+    return tuple(workloads)
+
+
+def _placed(table: Table, fault: AnyFault, places: Collection[str], zones: Collection[str]) -> AnyFault:
+    if fault.node:
+        _known(table, "node", fault.node, places)
+    if fault.zone:
+        _known(table, "zone", fault.zone, sorted(zones))
+    return fault

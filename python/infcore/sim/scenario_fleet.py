@@ -1,0 +1,166 @@
+"""The [run], [[node]], [[model]] and [[latency]] tables of a scenario."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from infcore._toml_table import Table, shown
+from infcore.errors import InvalidArgument
+from infcore.sim.scenario_schema import Latency, Model, Node, Run
+
+# Bounds that keep every time inside 2**63 nanoseconds and every table inside memory; far beyond any use.
+SECONDS_MAX = 1e8
+NODES_MAX = 1 << 16
+BYTES_MAX = 1 << 62
+BATCHINGS = ("dynamic", "greedy")
+
+
+def run_of(table: Table) -> Run:
+    """[run]."""
+    run = Run(
+        seconds=table.number("seconds", above=True, high=SECONDS_MAX),
+        warmup_s=table.number("warmup_s", 0.0, high=SECONDS_MAX),
+        batching=table.text("batching", "dynamic", allowed=BATCHINGS),
+        max_requests=table.integer("max_requests", 65536, low=1, high=1 << 24),
+        ageing_s=table.optional("ageing_s", high=SECONDS_MAX),
+        attempts_max=table.integer("attempts_max", 3, low=1, high=255),
+        run_limit_s=table.optional("run_limit_s", high=SECONDS_MAX),
+        detect_s=table.number("detect_s", 1.0, high=SECONDS_MAX),
+        probe_s=table.number("probe_s", 1.0, above=True, high=SECONDS_MAX),
+        signal_period_s=table.number("signal_period_s", 0.0, high=SECONDS_MAX),
+        signal_delay_s=table.number("signal_delay_s", 0.0, high=SECONDS_MAX),
+        signal_loss=table.number("signal_loss", 0.0, high=1.0),
+    )
+    table.done()
+    if run.warmup_s >= run.seconds:
+        raise InvalidArgument(f"{table.at('warmup_s')} must be < seconds = {run.seconds:g}, got {run.warmup_s:g}")
+    return run
+
+
+def _bytes(table: Table, key: str) -> int:
+    """Whole bytes; 16e9 is as good as 16000000000."""
+    value = table.number(key, 0.0, high=float(BYTES_MAX))
+    if value != math.floor(value):
+        raise InvalidArgument(f"{table.at(key)} must be a whole number of bytes, got {value!r}")
+    return int(value)
+
+
+def model_of(table: Table) -> Model:
+    """One [[model]]."""
+    model = Model(
+        name=table.text("name"),
+        slo_s=table.number("slo_s", 0.0, high=SECONDS_MAX),
+        max_batch_size=table.integer("max_batch_size", 64, low=1, high=4096),
+        weights_bytes=_bytes(table, "weights_bytes"),
+        load_s=table.number("load_s", 0.0, high=SECONDS_MAX),
+        warmup_s=table.number("warmup_s", 0.0, high=SECONDS_MAX),
+        idempotent=table.flag("idempotent", True),
+        batch_delay_s=table.number("batch_delay_s", 0.002, high=SECONDS_MAX),
+    )
+    table.done()
+    return model
+
+
+def latency_of(table: Table) -> Latency:
+    """One [[latency]]."""
+    row = Latency(
+        model=table.text("model"),
+        node=table.text("node"),
+        base_s=table.number("base_s", 0.0, high=SECONDS_MAX),
+        per_request_s=table.number("per_request_s", 0.0, high=SECONDS_MAX),
+        per_work_s=table.number("per_work_s", 0.0, high=SECONDS_MAX),
+        per_padded_work_s=table.number("per_padded_work_s", 0.0, high=SECONDS_MAX),
+        cv=table.number("cv", 0.0, high=10.0),
+    )
+    table.done()
+    if row.base_s + row.per_request_s + row.per_work_s + row.per_padded_work_s == 0.0:
+        raise InvalidArgument(
+            f"{table.at('base_s')}, per_request_s, per_work_s or per_padded_work_s must be > 0, got 0 for each"
+        )
+    return row
+
+
+@dataclass(frozen=True)
+class Group:
+    """One [[node]] table: what its nodes have in common. resident None: as many as fit, in the order of the models."""
+
+    table: Table
+    common: Node
+    count: int
+    resident: tuple[str, ...] | None
+
+    def nodes(self) -> Iterator[Node]:
+        """Its nodes, their models not yet resident."""
+        for i in range(self.count):
+            yield replace(self.common, name=f"{self.common.group}-{i}" if self.count > 1 else self.common.group)
+
+
+def group_of(table: Table) -> Group:
+    """One [[node]]."""
+    name = table.text("name")
+    count = table.integer("count", 1, low=1, high=NODES_MAX)
+    common = Node(
+        name=name,
+        group=name,
+        kind=table.text("kind", "gpu"),
+        location=table.text("location", "cloud"),
+        zone=table.text("zone", ""),
+        slots=table.integer("slots", 1, low=1, high=4096),
+        memory_bytes=_bytes(table, "memory_bytes"),
+        price_per_hour=table.number("price_per_hour", 0.0, high=1e9),
+        rtt_s=table.number("rtt_s", 0.0, high=SECONDS_MAX),
+        labels=table.mapping("labels"),
+        models=table.names("models") if "models" in table else table.take("models"),
+    )
+    resident: tuple[str, ...] | None = None
+    value = table.take("resident", True)
+    if value is False:
+        resident = ()
+    elif value is not True:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise InvalidArgument(
+                f"{table.at('resident')} must be true, false or an array of model names, got {shown(value)}"
+            )
+        resident = tuple(dict.fromkeys(value))
+    table.done()
+    return Group(table, common, count, resident)
+
+
+class Curves:
+    """Which row says how long a model takes on a node: the node's own before its group's."""
+
+    def __init__(self, latencies: Sequence[Latency]) -> None:
+        self._rows = {(row.model, row.node): row for row in latencies}
+
+    def row(self, model: str, node: Node) -> Latency | None:
+        """The row; None: the model does not run there."""
+        if node.models is not None and model not in node.models:
+            return None
+        return self._rows.get((model, node.name)) or self._rows.get((model, node.group))
+
+
+def with_residents(group: Group, node: Node, models: Mapping[str, Model], curves: Curves) -> Node:
+    """The node with the models that it holds at the start. Raises InvalidArgument for what cannot run or fit there."""
+    runs = [model for model in models.values() if curves.row(model.name, node) is not None]
+    held: list[str] = []
+    room = node.memory_bytes or BYTES_MAX
+    for name in node.models or ():
+        if name not in models or curves.row(name, node) is None:
+            raise InvalidArgument(
+                f"{group.table.at('models')} must be names of models with a latency row for {node.name!r}, got {name!r}"
+            )
+    for model in runs:
+        if model.weights_bytes > (node.memory_bytes or BYTES_MAX):
+            raise InvalidArgument(
+                f"{group.table.at('memory_bytes')} must be >= weights_bytes = {model.weights_bytes} of model "
+                f"{model.name!r}, which has a latency row for it, got {node.memory_bytes}"
+            )
+        wanted = group.resident is None or model.name in group.resident
+        if wanted and model.weights_bytes <= room:
+            room -= model.weights_bytes
+            held.append(model.name)
+    for name in group.resident or ():
+        if name not in held:
+            why = "that fit into memory_bytes together" if any(name == m.name for m in runs) else "that run there"
+            raise InvalidArgument(f"{group.table.at('resident')} must be names of models {why}, got {name!r}")
+    return replace(node, initial_models=tuple(held))

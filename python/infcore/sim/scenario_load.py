@@ -1,0 +1,168 @@
+"""The [[workload]], [[fault]], [[random_fault]] and [[antagonist]] tables of a scenario."""
+
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from infcore._toml_table import Table, shown
+from infcore.errors import InvalidArgument
+from infcore.sim.scenario_fleet import SECONDS_MAX
+from infcore.sim.scenario_schema import (
+    Antagonist,
+    ArrivalKind,
+    Fault,
+    FaultKind,
+    RandomFault,
+    Session,
+    WorkDist,
+    WorkKind,
+    Workload,
+)
+
+RATE_MAX = 1e9
+WORK_MAX = 1e12
+FACTOR_MAX = 1e6
+TIER_MAX = 7  # the engine's tiers by default
+
+
+def _work(table: Table) -> WorkDist:
+    """A bare number, or { dist = ... }."""
+    if "work" not in table or not isinstance(table.peek("work"), dict):
+        return WorkDist(mean=table.number("work", 1.0, high=WORK_MAX))
+    inner = table.table("work")
+    dist = cast(WorkKind, inner.text("dist", "constant", allowed=get_args(WorkKind)))
+    cv = low = high = 0.0
+    if dist == "uniform":
+        low = inner.number("low", high=WORK_MAX)
+        high = inner.number("high", low=low, high=WORK_MAX)
+        mean = (low + high) / 2
+    else:
+        mean = inner.number("mean", above=True, high=WORK_MAX)
+    if dist in ("lognormal", "gamma", "pareto"):
+        cv = inner.number("cv", above=dist == "pareto", high=100.0)
+    elif dist == "exponential":
+        cv = 1.0
+    least = inner.number("min", high=WORK_MAX) if "min" in inner else inner.take("min")
+    most = inner.number("max", low=least or 0.0, high=WORK_MAX) if "max" in inner else inner.take("max")
+    inner.done()
+    return WorkDist(dist=dist, mean=mean, cv=cv, low=low, high=high, min=least, max=most)
+
+
+def _arrivals(table: Table, kind: ArrivalKind, folder: Path) -> dict[str, Any]:
+    """The keys that belong to the kind of arrivals."""
+    if kind == "gamma":
+        return {"arrival_cv": table.number("arrival_cv", above=True, high=100.0)}
+    if kind == "onoff":
+        return {
+            "on_s": table.number("on_s", above=True, high=SECONDS_MAX),
+            "off_s": table.number("off_s", above=True, high=SECONDS_MAX),
+            "on_factor": table.number("on_factor", above=True, high=FACTOR_MAX),
+        }
+    if kind in ("diurnal", "follow_the_sun", "weekly"):
+        period_s = 86400.0
+        if kind != "weekly":
+            period_s = table.number("period_s", period_s, above=True, high=SECONDS_MAX)
+        shape = {"period_s": period_s, "peak_to_mean": table.number("peak_to_mean", low=1.0, high=1000.0)}
+        if kind == "weekly":
+            shape["weekend_factor"] = table.number("weekend_factor", 0.6, high=1000.0)
+        return shape
+    if kind == "flash_sale":
+        return {
+            "at_s": table.number("at_s", high=SECONDS_MAX),
+            "ramp_s": table.number("ramp_s", 0.0, high=SECONDS_MAX),
+            "for_s": table.number("for_s", above=True, high=SECONDS_MAX),
+            "peak_factor": table.number("peak_factor", 20.0, low=1.0, high=FACTOR_MAX),
+        }
+    if kind == "trace":
+        return {
+            "file": str(folder / table.text("file")),
+            "rate_factor": table.number("rate_factor", 1.0, above=True, high=FACTOR_MAX),
+        }
+    return {}
+
+
+def workload_of(table: Table, *, folder: Path) -> Workload:
+    """One [[workload]]; a trace's file stands beside the scenario's, in `folder`."""
+    model = table.text("model")
+    kind = cast(ArrivalKind, table.text("arrivals", "poisson", allowed=get_args(ArrivalKind)))
+    rate_rps = table.number("rate_rps", above=True, high=RATE_MAX) if kind != "trace" else 0.0
+    session = None
+    if kind != "trace" and "session" in table:
+        inner = table.table("session")
+        session = Session(
+            turns_mean=inner.number("turns_mean", low=1.0, high=1e6),
+            think_s_mean=inner.number("think_s_mean", high=SECONDS_MAX),
+        )
+        inner.done()
+    elif kind != "trace":
+        table.take("session")
+    workload = Workload(
+        model=model,
+        rate_rps=rate_rps,
+        arrivals=kind,
+        work=_work(table),
+        tier=table.integer("tier", 0, low=0, high=TIER_MAX),
+        deadline_s=table.optional("deadline_s", high=SECONDS_MAX),
+        phase_s=table.number("phase_s", 0.0, low=-SECONDS_MAX, high=SECONDS_MAX),
+        start_s=table.number("start_s", 0.0, high=SECONDS_MAX),
+        end_s=table.optional("end_s", high=SECONDS_MAX),
+        require=table.mapping("require"),
+        session=session,
+        **_arrivals(table, kind, folder),
+    )
+    if workload.end_s is not None and workload.end_s <= workload.start_s:
+        raise InvalidArgument(f"{table.at('end_s')} must be > start_s = {workload.start_s:g}, got {workload.end_s:g}")
+    table.done()
+    return workload
+
+
+def _place(table: Table, *, needed: bool) -> tuple[str, str]:
+    """node and zone: exactly one where `needed`, else at most one."""
+    node, zone = table.text("node", ""), table.text("zone", "")
+    if (node and zone) or (needed and not node and not zone):
+        allowed = "exactly one of node and zone" if needed else "at most one of node and zone"
+        raise InvalidArgument(
+            f"{table.at('node')}: {allowed} must be given, got node {shown(node)}, zone {shown(zone)}"
+        )
+    return node, zone
+
+
+def _strength(table: Table, kind: FaultKind) -> dict[str, float]:
+    if kind == "slow":
+        return {"factor": table.number("factor", above=True, high=FACTOR_MAX)}
+    if kind in ("errors", "lost_completions"):
+        return {"rate": table.number("rate", above=True, high=1.0)}
+    return {}
+
+
+def fault_of(table: Table) -> Fault:
+    """One [[fault]]."""
+    kind = cast(FaultKind, table.text("kind", allowed=get_args(FaultKind)))
+    at_s = table.number("at_s", high=SECONDS_MAX)
+    node, zone = _place(table, needed=True)
+    for_s = table.number("for_s", 0.0, high=SECONDS_MAX)
+    fault = Fault(at_s=at_s, kind=kind, node=node, zone=zone, for_s=for_s, **_strength(table, kind))
+    table.done()
+    return fault
+
+
+def random_fault_of(table: Table) -> RandomFault:
+    """One [[random_fault]]."""
+    kind = cast(FaultKind, table.text("kind", allowed=get_args(FaultKind)))
+    rate = table.number("rate_per_node_hour", above=True, high=1e6)
+    node, zone = _place(table, needed=False)
+    for_s = table.number("for_s", above=True, high=SECONDS_MAX)
+    fault = RandomFault(kind=kind, rate_per_node_hour=rate, for_s=for_s, node=node, zone=zone, **_strength(table, kind))
+    table.done()
+    return fault
+
+
+def antagonist_of(table: Table) -> Antagonist:
+    """One [[antagonist]]."""
+    antagonist = Antagonist(
+        node=table.text("node"),
+        factor=table.number("factor", above=True, high=FACTOR_MAX),
+        on_s=table.number("on_s", above=True, high=SECONDS_MAX),
+        off_s=table.number("off_s", above=True, high=SECONDS_MAX),
+    )
+    table.done()
+    return antagonist
