@@ -61,11 +61,13 @@ struct Service {
   double cv{};
 };
 
+/// Whether a node holds a model: from the start, from the end of its loading on, or not at all.
+enum class Residency : std::uint8_t { never, loads, holds };
+
 struct NodeConfig {
   route::NodeSpec spec{};
-  std::uint32_t group{};               ///< index of the entry that it came from
-  std::vector<std::int32_t> service{};   ///< by model: index into SimConfig::services, -1: does not run there
-  std::vector<std::uint8_t> resident{};  ///< by model: from the start; else loaded from the start on
+  std::vector<std::int32_t> service{};    ///< by model: index into SimConfig::services, -1: does not run there
+  std::vector<Residency> residency{};     ///< by model
 };
 
 enum class FaultKind : std::uint8_t { crash, slow, hang, errors, lost_completions, partition, freeze_signals };

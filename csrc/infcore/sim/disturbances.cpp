@@ -137,7 +137,7 @@ void Simulation::crash(std::uint32_t index) {
 void Simulation::load_models(std::uint32_t index) {
   double after_s = 0.0;
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
-    if (config_.nodes[index].service[m] < 0 || fleet_.resident(NodeId{index}, model_ids_[m])) continue;
+    if (config_.nodes[index].residency[m] == Residency::never || fleet_.resident(NodeId{index}, model_ids_[m])) continue;
     after_s += config_.models[m].load_s;
     plan(base::add_ns(now_ns_, base::to_ns(after_s)), Do::model_loaded, m, index);
   }

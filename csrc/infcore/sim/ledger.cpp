@@ -25,6 +25,7 @@ void Ledger::add(Totals& to, const Ended& e, bool within) noexcept {
   if (e.outcome != Outcome::ok) return;
   to.within_slo += within ? 1u : 0u;
   const TimeNs latency_ns = e.end_ns - e.arrival_ns;
+  to.latency_sum_s += base::seconds(latency_ns);
   to.latency_s.record_ns(latency_ns);
   to.wait_s.record_ns(e.start_ns - e.arrival_ns);
   to.regret_s.record(base::seconds(latency_ns) - e.floor_s);
@@ -48,7 +49,7 @@ void Ledger::ended(const Ended& e) noexcept {
   add(*all_, e, within);
   add(*models_[e.model.value], e, within);
   if (!ok) return;
-  ++nodes_[e.node].requests;
+  if (e.node < nodes_.size()) ++nodes_[e.node].requests;
   last_ok_ns_ = std::max(last_ok_ns_, e.end_ns);
 }
 

@@ -30,7 +30,7 @@ struct Totals {
   std::uint64_t arrivals{}, within_slo{};
   std::array<std::uint64_t, n_outcomes> outcomes{};
   telemetry::Histogram latency_s, wait_s, regret_s;  ///< of those that ended ok
-  double work{};
+  double work{}, latency_sum_s{};
 };
 
 /// A node's use: seconds and requests, and how busy it was in each of a number of equal parts of the run.

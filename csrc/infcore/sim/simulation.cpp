@@ -9,6 +9,9 @@ namespace {
 
 constexpr std::uint64_t engine_seed = 1, node_seed = std::uint64_t{2} << 32;  // consumers of the run's seed
 
+// The bound: not a policy, since it serves each request as if it were alone.
+constexpr std::string_view clairvoyant = "clairvoyant", any_policy = "round_robin";
+
 std::uint32_t n_runs_of(const SimConfig& config) noexcept {
   std::uint32_t n = 0;
   for (const NodeConfig& node : config.nodes) n += node.spec.slots;
@@ -31,7 +34,8 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       fleet_(static_cast<std::uint32_t>(config.nodes.size()), static_cast<std::uint32_t>(2 * config.models.size())),
       latency_(fleet_.max_nodes(), fleet_.max_models()),
       machine_(engine_config(config), fleet_, latency_,
-               route::make_routing_policy(config.policy, base::Draw(config.seed, engine_seed).bits()),
+               route::make_routing_policy(config.policy == clairvoyant ? any_policy : config.policy,
+                                          base::Draw(config.seed, engine_seed).bits()),
                batch::make_batching_policy(config.batching)),
       ledger_(config),
       runs_(n_runs_of(config)),
@@ -41,7 +45,8 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       random_faults_(config.seed, 2),
       signal_draw_(config.seed, 3),
       antagonist_draw_(config.seed, 4),
-      arrivals_end_ns_(base::to_ns(config.seconds)) {
+      arrivals_end_ns_(base::to_ns(config.seconds)),
+      bound_only_(config.policy == clairvoyant) {
   if (with_log) log_.emplace(config, config.policy);
   if (with_rows) rows_.emplace();
   for (std::size_t i = opens_.size(); i-- > 0;) free_opens_.push_back(static_cast<std::uint32_t>(i));
@@ -53,7 +58,10 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
                                                                 : fleet_.label_bits(config.workloads[w].require, true));
   }
   find_floors();
-  plan_disturbances();
+  if (!bound_only_) plan_disturbances();
+  // Runs under another name, rule or seed have other digests even where they decide the same.
+  for (const char c : config.policy + '/' + config.batching) note(static_cast<unsigned char>(c));
+  note(config.seed);
 }
 
 void Simulation::add_nodes() {
@@ -83,7 +91,7 @@ void Simulation::add_node(std::uint32_t index) {
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
     node.spread.emplace_back(service < 0 ? 0.0 : config_.services[static_cast<std::size_t>(service)].cv);
-    if (service < 0 || config.resident[m] == 0) continue;
+    if (config.residency[m] != Residency::holds) continue;
     fleet_.load_model(id, model_ids_[m]);
     node.cold[m] = 0;
   }
@@ -91,20 +99,22 @@ void Simulation::add_node(std::uint32_t index) {
   load_models(index);
 }
 
-/// For each workload the curves of the nodes that can serve it, each once.
+/// For each workload the kinds of nodes that can serve it, each once.
 void Simulation::find_floors() {
   for (std::uint32_t w = 0; w < config_.workloads.size(); ++w) {
-    std::vector<std::pair<std::int32_t, double>> seen;
+    const std::uint32_t model = config_.workloads[w].model.value;
+    std::vector<FloorCurve>& floors = floors_.emplace_back();
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
-      const std::pair<std::int32_t, double> curve{config_.nodes[n].service[config_.workloads[w].model.value],
-                                                  config_.nodes[n].spec.rtt_s};
-      if (curve.first >= 0 && carries(NodeId{n}, require_bits_[w])) seen.push_back(curve);
-    }
-    std::sort(seen.begin(), seen.end());
-    seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-    floors_.emplace_back();
-    for (const auto& [service, rtt_s] : seen) {
-      floors_.back().push_back({config_.services[static_cast<std::size_t>(service)].curve, rtt_s});
+      const NodeConfig& node = config_.nodes[n];
+      if (node.residency[model] == Residency::never || !carries(NodeId{n}, require_bits_[w])) continue;
+      const FloorCurve floor{.service = static_cast<std::uint32_t>(node.service[model]),
+                             .node = n,
+                             .rtt_s = node.spec.rtt_s,
+                             .price_per_hour = node.spec.price_per_hour};
+      const auto alike = [&](const FloorCurve& f) {
+        return f.service == floor.service && f.rtt_s == floor.rtt_s && f.price_per_hour == floor.price_per_hour;
+      };
+      if (std::none_of(floors.begin(), floors.end(), alike)) floors.push_back(floor);
     }
   }
 }
@@ -118,12 +128,19 @@ bool Simulation::carries(NodeId node, std::uint64_t require) const noexcept {
   return true;
 }
 
-double Simulation::floor_s(std::uint32_t workload, double work) const noexcept {
-  double least_s = std::numeric_limits<double>::infinity();
+Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) const noexcept {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const ModelConfig& model = config_.models[config_.workloads[workload].model.value];
+  Floor least{infinity, infinity, base::no_node.value};
   for (const FloorCurve& floor : floors_[workload]) {
-    least_s = std::min(least_s, floor.curve.service_s({1, work, work}) + floor.rtt_s);
+    const contracts::Curve& curve = config_.services[floor.service].curve;
+    const double latency_s = curve.service_s({1, work, work}) + floor.rtt_s;
+    if (latency_s < least.latency_s) least.latency_s = latency_s, least.node = floor.node;
+    const double share_s = curve.base_s / model.engine.max_batch_size + curve.per_request_s +
+                           (curve.per_work_s + curve.per_padded_work_s) * work;
+    least.cost_usd = std::min(least.cost_usd, share_s * floor.price_per_hour / 3600.0);
   }
-  return least_s;
+  return least;
 }
 
 // ---- the loop
@@ -176,6 +193,7 @@ void Simulation::step(std::uint32_t owner) {
 }
 
 void Simulation::arrive(const Arrival& arrival) {
+  if (bound_only_) return arrive_at_floor(arrival);
   const std::uint32_t index = free_opens_.back();
   free_opens_.pop_back();
   Open& open = opens_[index];
@@ -195,6 +213,37 @@ void Simulation::arrive(const Arrival& arrival) {
   request.model = model_ids_[config_.workloads[arrival.workload].model.value];
   request.tier = arrival.tier;
   machine_.arrive(now_ns_, request);
+}
+
+/// What a clairvoyant cannot do better: each request at once, alone, on the node that is fastest for it; and, apart from
+/// that, at the least price of its share of a full batch.
+void Simulation::arrive_at_floor(const Arrival& arrival) {
+  const Floor floor = floor_of(arrival.workload, arrival.work);
+  const TimeNs deadline_ns = base::add_ns(now_ns_, arrival.deadline_ns);
+  const TimeNs end_ns = base::add_ns(now_ns_, base::to_ns(floor.latency_s));
+  Ended e{.number = n_arrived_++,
+          .arrival_ns = now_ns_,
+          .deadline_ns = arrival.deadline_ns == base::never_ns ? base::never_ns : deadline_ns,
+          .start_ns = now_ns_,
+          .end_ns = now_ns_,
+          .work = arrival.work,
+          .floor_s = floor.latency_s,
+          .workload = arrival.workload,
+          .attempts = 1,
+          .model = config_.workloads[arrival.workload].model,
+          .tier = arrival.tier,
+          .session = arrival.session,
+          .outcome = Outcome::expired};
+  if (end_ns <= deadline_ns) {
+    e.outcome = Outcome::ok;
+    e.end_ns = end_ns;
+    e.node = floor.node;
+    e.batch_size = 1;
+    if (now_ns_ >= base::to_ns(config_.warmup_s)) bound_cost_usd_ += floor.cost_usd;
+  }
+  note(static_cast<std::uint64_t>(end_ns));
+  ledger_.ended(e);
+  if (log_) log_->add(e);
 }
 
 /// The owner's step of the live driver: decide, carry out, let the called nodes claim, until nothing follows.
@@ -263,7 +312,7 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
     e.start_ns = ending_->start_ns;
     e.batch_size = ending_->n_requests;
   }
-  if (outcome == Outcome::ok) e.floor_s = floor_s(e.workload, e.work);
+  if (outcome == Outcome::ok) e.floor_s = floor_of(e.workload, e.work).latency_s;
   open.open = false;
   ++open.generation;
   free_opens_.push_back(index);

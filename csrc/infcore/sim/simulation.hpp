@@ -27,7 +27,7 @@ struct FaultEvent {
 
 /// The engine's own state machine, router, batching and queues in a made-up world: modelled devices, a virtual clock,
 /// drawn or recorded arrivals, faults. Nothing here decides; it hands the machine events and carries out its actions,
-/// as engine::Driver does live.
+/// as engine::Driver does live. Under the name "clairvoyant" it runs no policy but what none can do better.
 ///
 /// Deterministic: the same configuration and rows give the same digest, on every machine. Memory is bounded by nodes,
 /// models, max_requests and the sessions under way, not by the number of requests. One thread at a time.
@@ -55,8 +55,8 @@ class Simulation {
   [[nodiscard]] const std::string& first_violation() const noexcept { return first_violation_; }
   [[nodiscard]] const std::vector<FaultEvent>& fault_events() const noexcept { return fault_events_; }
   [[nodiscard]] std::uint64_t n_faults() const noexcept { return n_faults_; }
-  /// The least seconds that a request of the workload could take: alone, at once, on its fastest node.
-  [[nodiscard]] double floor_s(std::uint32_t workload, double work) const noexcept;
+  /// Under "clairvoyant": the least that the requests after the warm-up could have cost.
+  [[nodiscard]] double bound_cost_usd() const noexcept { return bound_cost_usd_; }
 
  private:
   static constexpr std::uint32_t plans_owner = 0, rows_owner = 1, first_stream_owner = 2;  ///< in the agenda
@@ -80,8 +80,13 @@ class Simulation {
     bool open{};
   };
   struct FloorCurve {
-    contracts::Curve curve;
-    double rtt_s;
+    std::uint32_t service, node;  ///< the lowest such node
+    double rtt_s, price_per_hour;
+  };
+  /// The least seconds that a request could take, where that is, and the least that it could cost.
+  struct Floor {
+    double latency_s, cost_usd;
+    std::uint32_t node;
   };
   struct LateSignal {
     TimeNs at_ns;
@@ -93,8 +98,10 @@ class Simulation {
   void add_nodes();
   void add_node(std::uint32_t node);
   void find_floors();
+  [[nodiscard]] Floor floor_of(std::uint32_t workload, double work) const noexcept;
   void step(std::uint32_t owner);
   void arrive(const Arrival& arrival);
+  void arrive_at_floor(const Arrival& arrival);
   void settle();
   void carry_out(const engine::Action& action);
   void end(const engine::Action& action, Outcome outcome);
@@ -161,6 +168,8 @@ class Simulation {
   std::uint64_t digest_{0xCBF2'9CE4'8422'2325u};
   std::optional<Run> ending_{};  ///< whose answer is being taken: when its requests began
   std::string first_violation_;
+  bool bound_only_;
+  double bound_cost_usd_{};
 };
 
 }  // namespace infcore::sim

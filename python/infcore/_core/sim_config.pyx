@@ -1,0 +1,178 @@
+"""From a checked scenario to the simulator's configuration: names become indices, seconds stay seconds."""
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libcpp.vector cimport vector
+
+from infcore._core.fleet cimport labels_of, whole
+from infcore._cpp.base cimport ModelId, to_ns
+from infcore._cpp.sim cimport (AntagonistConfig, FaultConfig, FaultKind, Gaps, ModelConfig, NodeConfig, RandomFaultConfig,
+                               RateKind, RateShape, Residency, Service, SimConfig, WorkDist, WorkKind, WorkloadConfig)
+
+cdef dict _WORK = {"constant": <int>WorkKind.constant, "lognormal": <int>WorkKind.lognormal,
+                   "exponential": <int>WorkKind.exponential, "uniform": <int>WorkKind.uniform,
+                   "gamma": <int>WorkKind.gamma, "pareto": <int>WorkKind.pareto}
+cdef dict _RATES = {"onoff": <int>RateKind.onoff, "diurnal": <int>RateKind.diurnal, "weekly": <int>RateKind.weekly,
+                    "flash_sale": <int>RateKind.flash_sale, "follow_the_sun": <int>RateKind.diurnal}
+cdef dict _GAPS = {"gamma": <int>Gaps.gamma, "regular": <int>Gaps.regular, "trace": <int>Gaps.rows}
+cdef dict _FAULTS = {"crash": <int>FaultKind.crash, "slow": <int>FaultKind.slow, "hang": <int>FaultKind.hang,
+                     "errors": <int>FaultKind.errors, "lost_completions": <int>FaultKind.lost_completions,
+                     "partition": <int>FaultKind.partition, "freeze_signals": <int>FaultKind.freeze_signals}
+# What can leave a request unanswered until somebody's patience ends.
+cdef frozenset _SILENT = frozenset(("hang", "lost_completions", "partition"))
+
+
+cdef SimConfig config_of(object scenario, str policy, object seed) except *:
+    cdef SimConfig config
+    run = scenario.run
+    config.seed = <uint64_t>whole("seed", seed, 0, (1 << 63) - 1)
+    config.policy, config.batching = policy.encode(), run.batching.encode()
+    config.seconds, config.warmup_s = run.seconds, run.warmup_s
+    config.max_requests = run.max_requests
+    config.ageing_s = run.ageing_s or 0.0
+    config.attempts_max = run.attempts_max
+    config.run_limit_s = _run_limit_s(scenario)
+    config.detect_s, config.probe_s = run.detect_s, run.probe_s
+    config.signal_period_s, config.signal_delay_s, config.signal_loss = \
+        run.signal_period_s, run.signal_delay_s, run.signal_loss
+    models = {model.name: i for i, model in enumerate(scenario.models)}
+    for model in scenario.models:
+        config.models.push_back(_model(model))
+    _add_nodes(config, scenario, models)
+    config.n_tiers = 1
+    for workload in scenario.workloads:
+        config.workloads.push_back(_workload(workload, models[workload.model], run))
+        config.n_tiers = max(<int>config.n_tiers, workload.tier + 1)
+    _add_disturbances(config, scenario)
+    return config
+
+
+def _run_limit_s(scenario) -> float:
+    """The scenario's; where it gives none, ten times the slowest goal, and only if runs may stay without an answer."""
+    if scenario.run.run_limit_s is not None:
+        return scenario.run.run_limit_s
+    if not any(fault.kind in _SILENT for fault in (*scenario.faults, *scenario.random_faults)):
+        return 0.0
+    goals = [model.slo_s for model in scenario.models] + [w.deadline_s or 0.0 for w in scenario.workloads]
+    return max(1.0, 10.0 * max(goals))
+
+
+cdef ModelConfig _model(object model) except *:
+    cdef ModelConfig config
+    config.name = model.name.encode()
+    config.engine.max_batch_size = model.max_batch_size
+    config.engine.batch_delay_ns_max = to_ns(model.batch_delay_s)
+    config.engine.idempotent = model.idempotent
+    config.slo_s, config.load_s, config.warmup_s = model.slo_s, model.load_s, model.warmup_s
+    return config
+
+
+cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
+    """A latency row for the node itself goes before one for its group."""
+    cdef Service service
+    cdef NodeConfig node
+    rows = {}
+    for i, row in enumerate(scenario.latencies):
+        service.curve.base_s, service.curve.per_request_s = row.base_s, row.per_request_s
+        service.curve.per_work_s, service.curve.per_padded_work_s = row.per_work_s, row.per_padded_work_s
+        service.cv = row.cv
+        config.services.push_back(service)
+        rows[row.model, row.node] = i
+    for spec in scenario.nodes:
+        node = NodeConfig()
+        node.spec.name, node.spec.kind = spec.name.encode(), spec.kind.encode()
+        node.spec.zone, node.spec.location = spec.zone.encode(), spec.location.encode()
+        node.spec.memory_bytes, node.spec.price_per_hour = spec.memory_bytes, spec.price_per_hour
+        node.spec.rtt_s, node.spec.slots = spec.rtt_s, spec.slots
+        node.spec.labels = labels_of("labels", spec.labels)
+        free_bytes = spec.memory_bytes or float("inf")
+        for model in scenario.models:
+            if model.name in spec.initial_models:
+                free_bytes -= model.weights_bytes
+        for model in scenario.models:
+            at = rows.get((model.name, spec.name), rows.get((model.name, spec.group), -1))
+            if at < 0 or (spec.models is not None and model.name not in spec.models):
+                node.service.push_back(-1)
+                node.residency.push_back(Residency.never)
+            else:
+                node.service.push_back(<int32_t>at)
+                fits = model.weights_bytes <= free_bytes
+                if model.name in spec.initial_models:
+                    node.residency.push_back(Residency.holds)
+                elif fits:
+                    free_bytes -= model.weights_bytes
+                    node.residency.push_back(Residency.loads)
+                else:
+                    node.residency.push_back(Residency.never)
+        config.nodes.push_back(node)
+    return 0
+
+
+cdef WorkDist _work(object dist) except *:
+    cdef WorkDist work
+    work.kind = <WorkKind><int>_WORK[dist.dist]
+    work.mean, work.cv, work.low, work.high = dist.mean, dist.cv, dist.low, dist.high
+    if dist.min is not None:
+        work.at_least = dist.min
+    if dist.max is not None:
+        work.at_most = dist.max
+    return work
+
+
+cdef RateShape _rate(object workload) except *:
+    cdef RateShape rate
+    if workload.arrivals in _RATES:
+        rate.kind = <RateKind><int>_RATES[workload.arrivals]
+    rate.on_s, rate.off_s, rate.on_factor = workload.on_s, workload.off_s, workload.on_factor
+    rate.period_s, rate.peak_to_mean = workload.period_s, workload.peak_to_mean
+    rate.weekend_factor, rate.phase_s = workload.weekend_factor, workload.phase_s
+    rate.at_s, rate.ramp_s, rate.for_s = workload.at_s, workload.ramp_s, workload.for_s
+    rate.peak_factor = workload.peak_factor
+    return rate
+
+
+cdef WorkloadConfig _workload(object workload, uint32_t model, object run) except *:
+    cdef WorkloadConfig config
+    config.model.value = model
+    config.rate_rps = workload.rate_rps
+    config.gaps = <Gaps><int>_GAPS.get(workload.arrivals, <int>Gaps.poisson)
+    config.gap_cv = workload.arrival_cv
+    config.rate, config.work = _rate(workload), _work(workload.work)
+    config.tier = <uint16_t>workload.tier
+    config.deadline_s = workload.deadline_s or 0.0
+    config.start_s = workload.start_s
+    config.end_s = run.seconds if workload.end_s is None else workload.end_s
+    config.require = labels_of("require", workload.require)
+    if workload.session is not None:
+        config.turns_mean, config.think_s_mean = workload.session.turns_mean, workload.session.think_s_mean
+    return config
+
+
+cdef vector[uint32_t] _places(object scenario, str node, str zone) except *:
+    """Of the nodes that a fault may come over: of that name or group, in that zone; both empty: all."""
+    cdef vector[uint32_t] places
+    for i, spec in enumerate(scenario.nodes):
+        if (not node or node in (spec.name, spec.group)) and (not zone or zone == spec.zone):
+            places.push_back(<uint32_t>i)
+    return places
+
+
+cdef int _add_disturbances(SimConfig& config, object scenario) except -1:
+    cdef FaultConfig fault
+    cdef RandomFaultConfig random
+    cdef AntagonistConfig antagonist
+    for row in scenario.faults:
+        fault.kind = <FaultKind><int>_FAULTS[row.kind]
+        fault.at_s, fault.for_s, fault.factor, fault.rate = row.at_s, row.for_s, row.factor, row.rate
+        fault.nodes = _places(scenario, row.node, row.zone)
+        config.faults.push_back(fault)
+    for row in scenario.random_faults:
+        random.kind = <FaultKind><int>_FAULTS[row.kind]
+        random.rate_per_node_hour, random.for_s = row.rate_per_node_hour, row.for_s
+        random.factor, random.rate = row.factor, row.rate
+        random.nodes = _places(scenario, row.node, row.zone)
+        config.random_faults.push_back(random)
+    for row in scenario.antagonists:
+        antagonist.factor, antagonist.on_s, antagonist.off_s = row.factor, row.on_s, row.off_s
+        for place in _places(scenario, row.node, ""):
+            antagonist.node = place
+            config.antagonists.push_back(antagonist)
+    return 0

@@ -1,0 +1,149 @@
+"""The simulator's border: a scenario and rows of arrivals in, totals out. No decision is made here."""
+from cython.operator cimport dereference as deref
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libcpp.memory cimport unique_ptr
+from libcpp.vector cimport vector
+
+from infcore._core.sim_config cimport config_of
+from infcore._core.telemetry cimport copy_of
+from infcore._cpp.base cimport ModelId, never_ns
+from infcore._cpp.sim cimport (Arrival, Arrivals, FaultEvent, Ledger, NodeUse, Part, Pause, SimConfig,
+                               Simulation as CppSimulation, Totals)
+
+from infcore.errors import InvalidArgument
+
+OUTCOMES = ("ok", "rejected", "expired", "shed", "failed", "cancelled")
+FAULTS = ("crash", "slow", "hang", "errors", "lost_completions", "partition", "freeze_signals")
+cdef tuple _PAUSES = ("steps", "rows", "log", "end")
+
+
+cdef class Simulation:
+    """The engine under a virtual clock, in a scenario's world.
+
+    scenario   infcore.sim.scenario_schema.Scenario, as its reader checked it
+    policy     one of Router.policies(), or "clairvoyant": no policy but the least that any could take
+    log        True: a JSON line per request, taken with take_log()
+    Raises     InvalidArgument, UnknownName
+    One thread at a time; run() gives up the GIL. Arrivals of workloads with arrivals = "trace" are fed.
+    """
+
+    cdef unique_ptr[CppSimulation] c_obj
+    cdef uint32_t n_workloads, n_tiers, n_models
+
+    def __init__(self, scenario, *, str policy, seed=0, bint log=False):
+        cdef bint rows
+        cdef SimConfig config = config_of(scenario, policy, seed)
+        rows = any(workload.arrivals == "trace" for workload in scenario.workloads)
+        self.n_workloads, self.n_models = <uint32_t>config.workloads.size(), <uint32_t>config.models.size()
+        self.n_tiers = config.n_tiers
+        with nogil:
+            self.c_obj.reset(new CppSimulation(config, rows, log))
+
+    def run(self, uint64_t steps_max) -> str:
+        """Goes on for so many events at most: "steps", "rows" (feed or close_rows first), "log" (take it), "end"."""
+        cdef Pause pause
+        with nogil:
+            pause = self.c_obj.get().run(steps_max)
+        return _PAUSES[<int>pause]
+
+    def feed(self, const int64_t[::1] at_ns not None, const uint32_t[::1] workload not None,
+             const double[::1] work not None, const int64_t[::1] deadline_ns not None,
+             const uint16_t[::1] tier not None, const uint64_t[::1] session not None) -> None:
+        """More arrivals, times in order and not before those fed earlier; deadline_ns after arrival, negative: none."""
+        cdef vector[Arrival] arrivals
+        cdef Arrival arrival
+        cdef Py_ssize_t i, n = at_ns.shape[0]
+        cdef int64_t before_ns = self.c_obj.get().now_ns()
+        if not n == workload.shape[0] == work.shape[0] == deadline_ns.shape[0] == tier.shape[0] == session.shape[0]:
+            raise InvalidArgument(f"columns are of {n} rows and of others; allowed: as many in each")
+        arrivals.reserve(n)
+        for i in range(n):
+            if at_ns[i] < before_ns or workload[i] >= self.n_workloads or tier[i] >= self.n_tiers or \
+                    not 0.0 <= work[i] <= 1e15:
+                raise InvalidArgument(f"row {i} is at {at_ns[i]} ns, workload {workload[i]}, work {work[i]}, tier {tier[i]}; "
+                                      f"allowed: from {before_ns} ns on, {self.n_workloads} workloads, {self.n_tiers} tiers")
+            arrival.at_ns = before_ns = at_ns[i]
+            arrival.workload, arrival.work, arrival.tier = workload[i], work[i], tier[i]
+            arrival.deadline_ns = never_ns if deadline_ns[i] < 0 else deadline_ns[i]
+            arrival.session = session[i]
+            arrivals.push_back(arrival)
+        self.c_obj.get().feed(Arrivals(arrivals.data(), arrivals.size()))
+
+    def close_rows(self) -> None:
+        """There are no more arrivals."""
+        self.c_obj.get().close_rows()
+
+    def take_log(self) -> bytes:
+        """The lines since the last call."""
+        cdef bytes lines = self.c_obj.get().log().lines()
+        self.c_obj.get().log().clear()
+        return lines
+
+    # ---- what came of it
+
+    @property
+    def now_s(self) -> float:
+        """Simulated seconds so far."""
+        return self.c_obj.get().now_ns() * 1e-9
+
+    @property
+    def n_requests(self) -> int:
+        """Arrivals so far, those in the warm-up included."""
+        return self.c_obj.get().n_requests()
+
+    def totals(self, model=None) -> dict:
+        """Counts and histograms of the requests after the warm-up: of all, or of a model by its index."""
+        cdef ModelId id
+        if model is None:
+            return _totals(self.c_obj.get().ledger().all())
+        id.value = <uint32_t>model
+        if id.value >= self.n_models:
+            raise InvalidArgument(f"model is {model}; allowed: below {self.n_models}")
+        return _totals(self.c_obj.get().ledger().model(id))
+
+    def nodes(self) -> list:
+        """A mapping per node: busy_s, requests, batches (after the warm-up), faults, busy_part_s."""
+        cdef const vector[NodeUse]* nodes = &self.c_obj.get().ledger().nodes()
+        cdef size_t i
+        return [{"busy_s": deref(nodes)[i].busy_s, "requests": deref(nodes)[i].requests,
+                 "batches": deref(nodes)[i].batches, "faults": deref(nodes)[i].faults,
+                 "busy_part_s": list(deref(nodes)[i].busy_part_s)} for i in range(nodes.size())]
+
+    def parts(self) -> dict:
+        """The run in equal parts of part_s seconds: arrivals of each, and what became of them, as lists."""
+        cdef const vector[Part]* parts = &self.c_obj.get().ledger().parts()
+        cdef size_t i
+        return {"part_s": self.c_obj.get().ledger().part_s(),
+                "arrivals": [deref(parts)[i].arrivals for i in range(parts.size())],
+                "ok": [deref(parts)[i].ok for i in range(parts.size())],
+                "within_slo": [deref(parts)[i].within_slo for i in range(parts.size())],
+                "latency_mean_s": [deref(parts)[i].latency_sum_s / max(1, deref(parts)[i].ok)
+                                   for i in range(parts.size())],
+                "latency_max_s": [deref(parts)[i].latency_max_s for i in range(parts.size())]}
+
+    def faults(self) -> tuple:
+        """(how many there were, the first of them: (at_s, index of the node, kind, begins))."""
+        cdef const vector[FaultEvent]* events = &self.c_obj.get().fault_events()
+        cdef size_t i
+        return self.c_obj.get().n_faults(), [
+            (deref(events)[i].at_ns * 1e-9, deref(events)[i].node, FAULTS[<int>deref(events)[i].kind],
+             bool(deref(events)[i].begins)) for i in range(events.size())]
+
+    def state(self) -> dict:
+        """steps, digest (of every decision, in order), lost, duplicated, violations, first_violation, last_ok_s;
+        bound_cost_usd under "clairvoyant"."""
+        cdef CppSimulation* sim = self.c_obj.get()
+        cdef bytes first = sim.first_violation()
+        return {"steps": sim.n_steps(), "digest": f"{sim.digest():016x}", "lost": sim.n_lost(),
+                "duplicated": sim.n_duplicated(), "violations": sim.n_violations(),
+                "first_violation": first.decode(),
+                "last_ok_s": sim.ledger().last_ok_ns() * 1e-9, "bound_cost_usd": sim.bound_cost_usd()}
+
+
+cdef dict _totals(const Totals& totals):
+    cdef int i
+    return {"arrivals": totals.arrivals, "within_slo": totals.within_slo, "work": totals.work,
+            "latency_mean_s": totals.latency_sum_s / totals.outcomes[0] if totals.outcomes[0] else None,
+            "outcomes": {name: totals.outcomes[i] for i, name in enumerate(OUTCOMES)},
+            "latency_s": copy_of(totals.latency_s), "wait_s": copy_of(totals.wait_s),
+            "regret_s": copy_of(totals.regret_s)}
