@@ -14,6 +14,7 @@ from infcore.sim.scenario_schema import (
     WorkDist,
     Workload,
 )
+from infcore.sim.traces import Trace, TraceChunk, open_trace
 
 __all__ = [
     "Antagonist",
@@ -25,9 +26,12 @@ __all__ = [
     "Run",
     "Scenario",
     "Session",
+    "Trace",
+    "TraceChunk",
     "WorkDist",
     "Workload",
     "load",
+    "open_trace",
     "parse",
     "scaled",
     "shipped",

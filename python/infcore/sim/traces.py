@@ -1,0 +1,222 @@
+"""Arrivals of recorded traces, in columns and in chunks of bounded memory, whatever the file's length."""
+
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infcore._toml_table import shown
+from infcore.errors import InvalidArgument
+from infcore.sim.trace_rows import (
+    Arrival,
+    azure_rows,
+    is_azure,
+    is_mooncake,
+    is_requests,
+    mooncake_rows,
+    request_rows,
+)
+
+FORMATS = ("azure_llm_2023", "mooncake", "infcore_requests")
+CHUNK_ROWS = 1 << 16
+# A row may stand this many rows from its place. Azure's and Mooncake's files are in order (measured: none of 28,185 and
+# 12,031 rows stands wrong); a log of requests is in order of their ends, so at most what was in flight lies between.
+WINDOW_ROWS = 1 << 17
+# The longest row of the Mooncake trace has 2.5 kB.
+LINE_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True)
+class TraceChunk:
+    """Up to 65,536 arrivals, in order of time; columns of one length, owned by the caller.
+
+    at_s         (n,) float64, seconds since the trace's earliest row
+    model        (n,) int32, index into Trace.models, or -1: the workload's model
+    work         (n,) float64, the unit of the model's latency (context tokens); nan: not known
+    output_work  (n,) float64, tokens generated; 0: not known
+    tier         (n,) int32
+    deadline_s   (n,) float64, after arrival; nan: none
+    session      (n,) uint64; 0: none
+    """
+
+    at_s: NDArray[np.float64]
+    model: NDArray[np.int32]
+    work: NDArray[np.float64]
+    output_work: NDArray[np.float64]
+    tier: NDArray[np.int32]
+    deadline_s: NDArray[np.float64]
+    session: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.at_s)
+
+
+class Trace:
+    """A trace file, read anew by each iteration, chunk by chunk. Made by open_trace.
+
+    format  one of infcore_requests, azure_llm_2023, mooncake
+    models  names of the models so far, where the trace names them: complete once it was read to its end
+    """
+
+    def __init__(self, path: str, format: str, policy: str | None) -> None:
+        self.path = path
+        self.format = format
+        self.models: tuple[str, ...] = ()
+        self._policy = policy
+
+    def __repr__(self) -> str:
+        return f"Trace({self.path!r}, format={self.format!r})"
+
+    def __iter__(self) -> Iterator[TraceChunk]:
+        """Raises InvalidArgument naming file, line, field and value; so does a file that ends in the middle."""
+        names: list[str] = []
+        with _opened(self.path) as file:
+            lines = _lines(file, self.path)
+            if self.format == "azure_llm_2023":
+                rows = azure_rows(lines, self.path)
+            elif self.format == "mooncake":
+                rows = mooncake_rows(lines, self.path)
+            else:
+                rows = request_rows(lines, self.path, names, self._policy)
+            n_rows = 0
+            for chunk in _in_order(rows, self.path):
+                self.models = tuple(names)
+                n_rows += len(chunk)
+                yield chunk
+        if n_rows == 0:
+            of_policy = f" of policy {self._policy!r}" if self._policy is not None else ""
+            raise InvalidArgument(f"{self.path}:1: the trace must have at least one row{of_policy}, got none")
+
+
+def open_trace(path: str | Path, *, format: str | None = None, policy: str | None = None) -> Trace:
+    """A trace's arrivals, the format told by the content; .gz and .xz are unpacked on the way, told by content, too.
+
+    format    "azure_llm_2023": CSV with TIMESTAMP, ContextTokens, GeneratedTokens
+              "mooncake": JSON lines with timestamp (ms), input_length, output_length
+              "infcore_requests": JSON lines as `infcore simulate --log` writes them; None: whichever fits
+    policy    of a log, whose arrivals; None: of the first that stands there
+    Returns   an iterable of TraceChunk, memory bounded by its window of reordering: 131,072 rows
+    Raises    InvalidArgument naming file, line, field and value; while iterating, too
+    """
+    path = str(path)
+    if format is not None and format not in FORMATS:
+        raise InvalidArgument(f"format must be one of {', '.join(FORMATS)} or None, got {shown(format)}")
+    fits = {"azure_llm_2023": is_azure, "mooncake": is_mooncake, "infcore_requests": is_requests}
+    with _opened(path) as file:
+        line, first = next(_lines(file, path), (1, ""))
+    found = next((name for name in FORMATS if fits[name](first)), None)
+    if found is None or (format is not None and found != format):
+        raise InvalidArgument(
+            f"{path}:{line}: the first line must be that of {format or ', '.join(FORMATS)}, got {shown(first)}"
+        )
+    if policy is not None and found != "infcore_requests":
+        raise InvalidArgument(f"policy must be None for a trace of format {found}, got {shown(policy)}")
+    return Trace(path, found, policy)
+
+
+def _opened(path: str) -> io.BufferedReader:
+    """The file's bytes, unpacked where its first ones say that it is packed."""
+    try:
+        file = Path(path).open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise InvalidArgument(f"trace must be a readable file, got {shown(path)}: {error}") from error
+    try:
+        magic = file.peek(6)[:6]
+        if magic.startswith(b"\x1f\x8b"):
+            return _Owner(gzip.GzipFile(fileobj=file), file)
+        if magic == b"\xfd7zXZ\0":
+            return _Owner(lzma.LZMAFile(file), file)
+    except OSError as error:  # a folder, for one
+        file.close()
+        raise InvalidArgument(f"trace must be a readable file, got {shown(path)}: {error}") from error
+    return file
+
+
+class _Owner(io.BufferedReader):
+    """Closes the packed file with the unpacker."""
+
+    def __init__(self, raw: gzip.GzipFile | lzma.LZMAFile, below: io.BufferedReader) -> None:
+        super().__init__(cast(io.RawIOBase, raw))
+        self._below = below
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+
+def _lines(file: io.BufferedReader, where: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1."""
+    line = 0
+    while True:
+        line += 1
+        try:
+            content = file.readline(LINE_BYTES_MAX + 1)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise InvalidArgument(
+                f"{where}:{line}: the file must be whole: it cannot be read on from here: {error}"
+            ) from error
+        if not content:
+            return
+        if len(content) > LINE_BYTES_MAX:
+            raise InvalidArgument(f"{where}:{line}: a line must have at most {LINE_BYTES_MAX} bytes, got more")
+        try:
+            text = content.decode("utf-8-sig" if line == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise InvalidArgument(
+                f"{where}:{line}: the line must be UTF-8, got byte {content[error.start]:#04x} at {error.start}"
+            ) from error
+        if text:
+            yield line, text
+
+
+_Columns = dict[str, NDArray[Any]]
+_DTYPES = {
+    "line": np.int64, "time_s": np.float64, "work": np.float64, "output_work": np.float64,
+    "model": np.int32, "tier": np.int32, "deadline_s": np.float64, "session": np.uint64,
+}  # fmt: skip
+
+
+def _columns(rows: list[Arrival]) -> _Columns:
+    values = zip(*rows, strict=True)
+    return {name: np.array(column, dtype) for (name, dtype), column in zip(_DTYPES.items(), values, strict=True)}
+
+
+def _sorted(held: _Columns, added: _Columns) -> _Columns:
+    """Both together, in order of time, rows of one time in the file's order."""
+    both = {name: np.concatenate([held[name], added[name]]) for name in held} if held else added
+    order = np.argsort(both["time_s"], kind="stable")
+    return {name: column[order] for name, column in both.items()}
+
+
+def _in_order(rows: Iterator[Arrival], where: str) -> Iterator[TraceChunk]:
+    """Chunks in order of time: rows within WINDOW_ROWS of their place are sorted, others refused."""
+    held: _Columns = {}
+    start_s: float | None = None
+    last_s = -np.inf
+    while True:
+        new = list(islice(rows, CHUNK_ROWS))
+        if new:
+            held = _sorted(held, _columns(new))
+            if len(held["line"]) <= WINDOW_ROWS:
+                continue
+        if not held or not len(held["line"]):
+            return
+        ready = {name: column[:CHUNK_ROWS] for name, column in held.items()}
+        held = {name: column[CHUNK_ROWS:] for name, column in held.items()}
+        time_s, line = ready.pop("time_s"), ready.pop("line")
+        if time_s[0] < last_s:
+            raise InvalidArgument(
+                f"{where}:{line[0]}: the time must be in order within {WINDOW_ROWS} rows, got one "
+                f"{last_s - time_s[0]:g} s before an earlier row's"
+            )
+        last_s = float(time_s[-1])
+        start_s = float(time_s[0]) if start_s is None else start_s
+        yield TraceChunk(at_s=time_s - start_s, **ready)
