@@ -1,9 +1,9 @@
-"""The command line: `infcore bench | report | info`. Exit status: 0 good, 1 the run is not valid, 2 bad arguments."""
+"""The command line: `infcore bench | simulate | report | info`. Exit status: 0 good, 1 the run is not valid, 2 bad arguments."""
 
 import sys
 from collections.abc import Sequence
 
-from infcore.cli import bench, info, report
+from infcore.cli import bench, info, report, simulate
 from infcore.cli.common import Parser
 from infcore.errors import InfcoreError
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="infcore", description="Profile and inspect infcore, the core of an inference load balancer.")
     parser.add_argument("--version", action="version", version=f"infcore {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=Parser)
-    for module in (bench, report, info):
+    for module in (bench, simulate, report, info):
         module.add_parser(commands)
     try:
         arguments = parser.parse_args(argv)

@@ -44,8 +44,15 @@ class StoppedByUser(Exception):
     """The user ended the run during a probe."""
 
 
-def highest_load(probe: Callable[[float], Probe], start_rps: float, *, ratio: float) -> Capacity:
-    """The highest rate at which probe(rate).carried, to within a factor of `ratio`.
+def highest_load(
+    probe: Callable[[float], Probe],
+    start_rps: float,
+    *,
+    ratio: float,
+    least: float = RATE_RPS_MIN,
+    most: float = RATE_RPS_MAX,
+) -> Capacity:
+    """The highest rate at which probe(rate).carried, to within a factor of `ratio`; searched from `least` to `most`.
 
     About log2(capacity / start_rps) + 3 probes: doubling (or halving) to a bracket, then bisecting its logarithm.
     Assumes that what is carried at a rate is carried at each lower one. Raises InvalidArgument if ratio <= 1.
@@ -56,7 +63,7 @@ def highest_load(probe: Callable[[float], Probe], start_rps: float, *, ratio: fl
     low, high = 0.0, math.inf
     rate = start_rps
     try:
-        while RATE_RPS_MIN <= rate <= RATE_RPS_MAX and (low == 0.0 or high / low > ratio):
+        while least <= rate <= most and (low == 0.0 or high / low > ratio):
             tried = probe(rate)
             found.probes.append(tried)
             if tried.carried:

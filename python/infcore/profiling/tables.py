@@ -1,4 +1,4 @@
-"""The tables of `infcore bench` as plain text."""
+"""The tables of `infcore bench` and `infcore simulate` as plain text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -131,4 +131,54 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     if any(row["outcomes"]["ok"] < P999_SAMPLES for row in document["policies"]):
         lines.append(f"~ p99.9 from fewer than {P999_SAMPLES:,} answers.")
     lines += list(document["suite_detail"]["notes"])
+    return lines
+
+
+SIMULATION_HEAD = (
+    "policy",
+    "requests",
+    "req/s",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "in SLO",
+    "avail.",
+    "$/1k",
+    "p99 ratio",
+    "$ ratio",
+)
+
+
+def simulation_table(document: Mapping[str, Any]) -> str:
+    """A scenario's policies side by side, each with its ratio to the baseline."""
+    capacity = document["capacity"] is not None
+    body = []
+    for row in document["runs"]:
+        ratios = row["ratio_to_baseline"]
+        cells = [row["policy"], f"{row['requests']:,}", number(row["throughput_rps"], 0)]
+        cells += [*_quantiles(row["latency_s"], row["outcomes"]["ok"]), percent(row["within_slo"], 2)]
+        cells += [percent(row["availability"], 2), dollars(row["cost_usd_per_1k"])]
+        cells += [times(ratios["p99"]), times(ratios["cost_usd_per_1k"])]
+        if capacity:
+            cells += [number(row["capacity_load"], 2), times(ratios["capacity_load"])]
+        body.append(cells)
+    return render([*SIMULATION_HEAD, "capacity", "cap. ratio"] if capacity else SIMULATION_HEAD, body)
+
+
+def simulation_notes(document: Mapping[str, Any]) -> list[str]:
+    """Lines under the table: how to read it."""
+    detail, runs = document["scenario_detail"], document["runs"]
+    faults = max((row["faults"]["count"] for row in runs), default=0)
+    speed = sum(row["requests_total"] for row in runs) / max(1e-9, sum(row["wall_s"] for row in runs))
+    lines = [
+        f"{document['scenario']}: {detail['nodes']} nodes, {len(detail['models'])} models, load {document['load']:g}, "
+        f"seed {document['seed']}, {faults} faults; {speed / 1e6:.2f} M requests a second of wall time.",
+        f"$/1k: price of busy time per 1,000 answers; ratios to {document['baseline']}; req/s counts answers.",
+    ]
+    if any(row["policy"] == "clairvoyant" for row in runs):
+        lines.append(
+            "clairvoyant is no policy but a bound: each request alone, at once, on its fastest node; its capacity is what "
+            "the fleet could carry in full batches, goals aside."
+        )
     return lines

@@ -1,4 +1,4 @@
-"""Scenarios and traces of the simulator, which runs the engine's own state machine under a virtual clock."""
+"""The simulator: the engine's own state machine under a virtual clock, in a scenario's world."""
 
 from infcore.sim.scenario import load, parse, scaled, shipped
 from infcore.sim.scenario_schema import (
@@ -14,6 +14,7 @@ from infcore.sim.scenario_schema import (
     WorkDist,
     Workload,
 )
+from infcore.sim.simulate import policies, simulate
 from infcore.sim.traces import Trace, TraceChunk, open_trace
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "load",
     "open_trace",
     "parse",
+    "policies",
     "scaled",
     "shipped",
+    "simulate",
 ]

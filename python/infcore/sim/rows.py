@@ -1,0 +1,157 @@
+"""A trace's rows as a scenario's arrivals: which workload each is, how much work, until when."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infcore.errors import InvalidArgument
+from infcore.sim.scenario_schema import Scenario, Workload
+from infcore.sim.traces import Trace, TraceChunk
+
+_NONE_NS = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Arrivals as the simulator takes them; columns of one length, in order of time. deadline_ns < 0: none."""
+
+    at_ns: NDArray[np.int64]
+    workload: NDArray[np.uint32]
+    work: NDArray[np.float64]
+    deadline_ns: NDArray[np.int64]
+    tier: NDArray[np.uint16]
+    session: NDArray[np.uint64]
+
+    def columns(self) -> tuple[NDArray[np.int64], ...]:
+        """In the order in which the core is fed."""
+        return (self.at_ns, self.workload, self.work, self.deadline_ns, self.tier, self.session)  # type: ignore[return-value]
+
+    def __getitem__(self, part: slice | NDArray[np.int64]) -> "Rows":
+        return Rows(*(column[part] for column in self.columns()))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.at_ns)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trace and the workloads that its rows are spread over.
+
+    workloads  indices into the scenario's: of the model that a row names, else of all, by the shares of their rates
+    speed      how many times as fast as it was recorded
+    """
+
+    trace: Trace
+    workloads: Sequence[int]
+    speed: float
+
+
+def length_s(trace: Trace) -> float:
+    """Seconds from the trace's first row to its last. Reads it once, in bounded memory."""
+    last_s = 0.0
+    for chunk in trace:
+        last_s = float(chunk.at_s[-1])
+    return last_s
+
+
+def replaying(scenario: Scenario, trace: Trace, load: float) -> Scenario:
+    """The scenario with the trace's arrivals instead of its own: for as long as the trace lasts at that speed.
+
+    Raises InvalidArgument where the trace names a model that has no workload, or is over before the warm-up is.
+    """
+    seconds = length_s(trace) / load
+    known = {workload.model for workload in scenario.workloads}
+    for name in trace.models:
+        if name not in known:
+            raise InvalidArgument(
+                f"{trace.path} has requests for model {name!r}; the workloads of {scenario.name} are for: "
+                f"{', '.join(sorted(known))}"
+            )
+    if seconds <= scenario.run.warmup_s:
+        raise InvalidArgument(
+            f"{trace.path} lasts {seconds:g} s; allowed: longer than {scenario.name}'s warmup_s, "
+            f"{scenario.run.warmup_s:g} s"
+        )
+    workloads = tuple(replace(workload, arrivals="trace", file=trace.path) for workload in scenario.workloads)
+    # One nanosecond more, so that the last row is inside.
+    return replace(scenario, workloads=workloads, run=replace(scenario.run, seconds=seconds + 1e-9))
+
+
+def rows_of(scenario: Scenario, sources: Sequence[Source], seed: int) -> Iterator[Rows]:
+    """The arrivals of all sources in order of time, in pieces of bounded size, up to the scenario's end."""
+    end_ns = round(scenario.run.seconds * 1e9)
+    streams = [_converted(scenario, source, np.random.PCG64([seed, i])) for i, source in enumerate(sources)]
+    heads: list[Rows | None] = [next(stream, None) for stream in streams]
+    while any(head is not None for head in heads):
+        # All up to the earliest of the last known times is complete.
+        until_ns = min(int(head.at_ns[-1]) for head in heads if head is not None)
+        ready: list[Rows] = []
+        for i, head in enumerate(heads):
+            if head is None:
+                continue
+            n = int(np.searchsorted(head.at_ns, until_ns, side="right"))
+            ready.append(head[:n])
+            heads[i] = head[n:] if n < len(head) else next(streams[i], None)
+        rows = ready[0] if len(ready) == 1 else _together(ready)
+        inside = rows[: int(np.searchsorted(rows.at_ns, end_ns, side="left"))]
+        if len(inside):
+            yield inside
+        if len(inside) < len(rows):
+            return
+
+
+def _together(parts: Sequence[Rows]) -> Rows:
+    columns = zip(*(part.columns() for part in parts), strict=True)
+    joined = Rows(*(np.concatenate(column) for column in columns))
+    return joined[np.argsort(joined.at_ns, kind="stable")]
+
+
+def _converted(scenario: Scenario, source: Source, bits: np.random.PCG64) -> Iterator[Rows]:
+    workloads = [scenario.workloads[i] for i in source.workloads]
+    draw = np.random.Generator(bits)
+    for chunk in source.trace:
+        chosen = _workloads(chunk, source.trace.models, workloads, draw)
+        yield _rows(chunk, chosen, workloads, np.array(source.workloads, np.uint32), source.speed)
+
+
+def _workloads(
+    chunk: TraceChunk, models: Sequence[str], workloads: Sequence[Workload], draw: np.random.Generator
+) -> NDArray[np.int64]:
+    """For each row the place in `workloads` of the one that it belongs to, drawn by the shares of their rates."""
+    chosen = np.zeros(len(chunk), np.int64)
+    uniform = draw.random(len(chunk))
+    for model in np.unique(chunk.model).tolist():
+        fit = [i for i, workload in enumerate(workloads) if model < 0 or workload.model == models[model]]
+        rates = np.array([workloads[i].rate_rps for i in fit])
+        shares = rates / rates.sum() if rates.sum() > 0 else np.full(len(fit), 1.0 / len(fit))
+        mine = chunk.model == model
+        chosen[mine] = np.array(fit)[np.minimum(np.searchsorted(np.cumsum(shares), uniform[mine]), len(fit) - 1)]
+    return chosen
+
+
+def _rows(
+    chunk: TraceChunk,
+    chosen: NDArray[np.int64],
+    workloads: Sequence[Workload],
+    indices: NDArray[np.uint32],
+    speed: float,
+) -> Rows:
+    """What the trace does not say of a request is the workload's."""
+    own_deadline_s = np.array([np.nan if w.deadline_s is None else w.deadline_s for w in workloads])[chosen]
+    deadline_s = np.where(np.isnan(chunk.deadline_s), own_deadline_s, chunk.deadline_s)
+    own_work = np.array([workload.work.mean for workload in workloads])[chosen]
+    output_weight = np.array([workload.output_weight for workload in workloads])[chosen]
+    work = np.where(np.isnan(chunk.work), own_work, chunk.work) + output_weight * chunk.output_work
+    own_tier = np.array([workload.tier for workload in workloads])[chosen]
+    return Rows(
+        at_ns=np.round(chunk.at_s / speed * 1e9).astype(np.int64),
+        workload=indices[chosen],
+        work=work,
+        deadline_ns=np.where(np.isnan(deadline_s), _NONE_NS, np.nan_to_num(deadline_s) * 1e9).astype(np.int64),
+        tier=np.where(chunk.model < 0, own_tier, np.minimum(chunk.tier, max(w.tier for w in workloads))).astype(
+            np.uint16
+        ),
+        session=chunk.session,
+    )
