@@ -53,7 +53,7 @@ N_IN_FLIGHT, N_TURNS = 2000, 5
 
 
 @pytest.mark.benchmark(group="engine: 2,000 requests in flight at once on eight emulated devices, deadline 100 ms")
-@pytest.mark.parametrize("policy", ["round_robin", "least_outstanding", "fastest_finish"])
+@pytest.mark.parametrize("policy", infcore.Router.policies())
 def test_many_in_flight(benchmark, policy):
     """extra_info holds the share inside the deadline; what is asserted is that each request ended once."""
     shape = {"x": ("float32", (WIDTH,))}

@@ -13,6 +13,7 @@ import pytest
 from programs import SaidTimer, compiled
 
 import infcore._core.machine
+from infcore import Router
 
 LIBRARY = Path(infcore._core.machine.__file__).parent
 N_SMOKE = 20_000
@@ -29,7 +30,7 @@ def program():
 
 @pytest.mark.benchmark(group="state machine: one request, nodes at 70 % of what they can do", timer=timer.read_s)
 @pytest.mark.parametrize("n_nodes", [6, 64])
-@pytest.mark.parametrize("policy", ["in_turn", "round_robin", "least_outstanding", "fastest_finish"])
+@pytest.mark.parametrize("policy", ["in_turn", *Router.policies()])
 def test_request(benchmark, program, policy, n_nodes):
     said = []
 

@@ -33,11 +33,12 @@ class Engine(EngineCore):
     devices        infcore.Device objects; each gets a thread of its own
     models         infcore.Model descriptions; every device that can serve one loads it
     policy         one of infcore.Router.policies(): fastest_finish chooses device and batch together, the others give
-                   each request its device on arrival and a queue per device
+                   each request its device on arrival and a queue per device (as load balancers are deployed)
     batching       "dynamic" (size, delay, deadline) or "greedy"
     max_requests   accepted and not yet answered, at most; more are refused with QueueFull
     n_tiers        0 is the most urgent
     ageing_s       a request that has waited longer goes first, whatever its tier; None: never
+    seed           of policies that draw at random (power_of_two, peak_ewma)
     max_nodes      devices at once, at most
     clock          None (time.monotonic's) or a ManualClock
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load

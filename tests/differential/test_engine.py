@@ -45,10 +45,13 @@ class Pair:
             batching=batching,
             max_requests=max_requests,
             n_tiers=3,
+            seed=seed,
             ageing_ns=None if ageing_ns == NEVER_NS else ageing_ns,
             attempts_max=2,
         )
-        self.model = Engine(LatencyTable(MAX_NODES, 64), policy, batching, max_requests, ageing_ns, attempts_max=2)
+        self.model = Engine(
+            LatencyTable(MAX_NODES, 64), policy, batching, max_requests, ageing_ns, attempts_max=2, seed=seed
+        )
         self.now_ns = 0
         self.handles = {}
         self.claimed = []  # (node, batch id, whether it was started)
@@ -83,7 +86,7 @@ class Pair:
             self.handles[cookie] = self.machine.arrive(0, cookie, self.models[0], require=require)
             self.model.arrive(0, cookie, self.models[0], 1.0, 0, NEVER_NS, require)
             assert self.machine.cancel(0, self.handles[cookie])
-            assert self.model.cancel(cookie, "caller")
+            assert self.model.cancel(self.now_ns, cookie, "caller")
 
     def add_node(self, labels=None):
         kind, labels = self.draw.randrange(2), labels or self.draw.choice(SITES)
@@ -132,7 +135,7 @@ class Pair:
     def cancel(self):
         for cookie in self.draw.sample(sorted(self.handles), min(2, len(self.handles))):
             told = self.machine.cancel(self.now_ns, self.handles[cookie])
-            assert told == self.model.cancel(cookie, "caller"), cookie
+            assert told == self.model.cancel(self.now_ns, cookie, "caller"), cookie
 
     def claim(self):
         for node in self.nodes_in("up", "draining", "lost"):
@@ -236,7 +239,7 @@ class Pair:
     def finish(self):
         """Let everything end: expected to take no more than a few batches each."""
         for cookie, handle in self.handles.items():
-            assert self.machine.cancel(self.now_ns, handle) == self.model.cancel(cookie, "caller")
+            assert self.machine.cancel(self.now_ns, handle) == self.model.cancel(self.now_ns, cookie, "caller")
         while self.claimed:
             self.complete()
         self.settle()

@@ -36,7 +36,7 @@ class Pair:
         for model in MODELS:  # so that both are known to the fleet
             self.load(self.nodes[0], model)
         self.router = infcore.Router(self.fleet, policy=policy, seed=seed)
-        self.model = getattr(routing, class_name(policy))(self.nodes, self.curves)
+        self.model = getattr(routing, class_name(policy))(self.nodes, self.curves, seed)
         for node in self.nodes:
             self.give_curves(node)
 
@@ -84,7 +84,7 @@ class Pair:
         deadline_ticks = rng.choice((None, None, None, 4, 40))
         require = rng.choice(({}, {}, {}, {"zone": "z1"}, {"kind": "gpu", "gpu_memory": "80"}, {"zone": "z9"}))
         budget_ns = None if deadline_ticks is None else deadline_ticks * TICK_NS
-        query = routing.Query(model, work, budget_ns, require)
+        query = routing.Query(model, work, budget_ns, require, self.tick * TICK_NS)
         deadline_s = None if deadline_ticks is None else deadline_ticks * TICK_S
         call = {"work": work, "deadline_s": deadline_s, "require": require}
         self.compare_explained(model, query, call)
@@ -99,7 +99,7 @@ class Pair:
         assert decision.cost_us == float(terms.cost)
         assert decision.wait_s == float(terms.wait) * 1e-6
         self.node(expected).add_credit(self.tick * TICK_NS, decision.service_s, 1)
-        self.open.append((decision, self.node(expected)))
+        self.open.append((decision, self.node(expected), model, self.tick))
 
     def compare_explained(self, model, query, call):
         passing = {node.id for node in self.model.candidates(query)}
@@ -117,9 +117,14 @@ class Pair:
     def end(self):
         if not self.open:
             return
-        decision, node = self.open.pop(self.rng.randrange(len(self.open)))
-        assert self.router.cancel(decision)
+        decision, node, model, then = self.open.pop(self.rng.randrange(len(self.open)))
+        if self.rng.random() < 0.3:
+            assert self.router.cancel(decision)
+        else:  # failed: the policy hears of it, the curves stay as they are
+            assert self.router.done(decision, ok=False)
+            self.model.observe(node, model, self.tick * TICK_NS, (self.tick - then) * TICK_NS * 1e-9)
         assert not self.router.cancel(decision)
+        assert not self.router.done(decision)
         node.add_credit(self.tick * TICK_NS, decision.service_s, -1)
 
     def signal(self):
@@ -206,6 +211,7 @@ for policy in infcore.Router.policies():
         fleet.signal(int(rng.integers(333)), gpu=float(rng.random()), queue_wait_s=float(rng.random()) * 1e-2)
         decision = router.pick("m", work=float(rng.random()) * 9, deadline_s=5e-2, allow_late=True)
         digest.update(f"{decision.node} {decision.cost_us!r} {decision.feasible}".encode())
+        router.done(decision, ok=False, now_s=i * 1e-2)
 print(digest.hexdigest())
 """
 

@@ -10,18 +10,24 @@ from typing import Any
 from reference.batching import NEVER_NS, rule, to_ns
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
-from reference.routing import LeastOutstanding, Node, Query, RoundRobin
+from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
 
-BINDS_ON_ARRIVAL = {"round_robin": RoundRobin, "least_outstanding": LeastOutstanding}
+BINDS_ON_ARRIVAL = {
+    "round_robin": RoundRobin,
+    "least_outstanding": LeastOutstanding,
+    "power_of_two": PowerOfTwo,
+    "peak_ewma": PeakEwma,
+}
+SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
 
 class Engine:
     def __init__(
-        self, latency: Any, policy: str, batching: str, max_requests: int, ageing_ns: int, attempts_max: int
+        self, latency: Any, policy: str, batching: str, max_requests: int, ageing_ns: int, attempts_max: int, seed: int
     ) -> None:
         self.latency = latency  # infcore._core.latency.LatencyTable
         self.fleet: list[Node] = []  # by id
-        self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}) if policy in BINDS_ON_ARRIVAL else None
+        self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
         self.batching = rule(batching)
         self.max_requests, self.ageing_ns, self.attempts_max = max_requests, ageing_ns, attempts_max
         self.models: dict[int, ModelState] = {}
@@ -46,12 +52,12 @@ class Engine:
             while lane.model == model and lane.requests:
                 request = lane.front(now_ns, self.ageing_ns)
                 self.leave_lane(request)
-                self.end(request, "reject", "unloaded")
+                self.end(now_ns, request, "reject", "unloaded")
         for _, batches in sorted(self.batches.items()):
             for batch in batches:
                 if batch.open and batch.model == model:
                     for request in batch.members:
-                        self.end(request, "reject", "unloaded")
+                        self.end(now_ns, request, "reject", "unloaded")
                     batch.members, batch.shape = [], (0, 0.0, 0.0)
 
     def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int) -> None:
@@ -138,13 +144,15 @@ class Engine:
         self.enqueue(now_ns, request)
 
     def enqueue(self, now_ns: int, r: Request) -> None:
+        r.bound_ns = None
         if not self.models[r.model].known:
-            return self.end(r, "reject", "unloaded")
+            return self.end(now_ns, r, "reject", "unloaded")
         if r.deadline_ns <= now_ns:
-            return self.end(r, "shed", "deadline")
+            return self.end(now_ns, r, "shed", "deadline")
         if self.routing is not None:
-            r.node = self.routing.select(Query(r.model, r.work, require=r.require))
+            r.node = self.routing.select(Query(r.model, r.work, require=r.require, now_ns=now_ns))
             if r.node is not None:
+                r.bound_ns = now_ns
                 self.reserve(r, self.latency.at(r.model, r.node).service_s(1, r.work, r.work))
         r.batch, r.lane = None, self.lane_for(r)
         r.lane.requests.append(r)
@@ -166,7 +174,7 @@ class Engine:
         r.lane.requests.remove(r)
         r.lane.work_pending = r.lane.work_pending - r.work if r.lane.requests else 0.0
 
-    def cancel(self, cookie: int, reason: str) -> bool:
+    def cancel(self, now_ns: int, cookie: int, reason: str) -> bool:
         r = self.pending.get(cookie)
         if r is None or r.doomed:
             return False
@@ -182,18 +190,20 @@ class Engine:
         else:
             r.doomed = reason  # it ends once its inputs are copied
             return True
-        self.end(r, "cancel", reason)
+        self.end(now_ns, r, "cancel", reason)
         return True
 
-    def end(self, r: Request, kind: str, reason: str, member: int = 0) -> None:
+    def end(self, now_ns: int, r: Request, kind: str, reason: str, member: int = 0) -> None:
         self.act(r, kind, reason, member)
+        self.tell_policy(now_ns, r, reason)
         self.unreserve(r)
         del self.pending[r.cookie]
 
     def retry(self, now_ns: int, r: Request, solo: bool, reason: str) -> None:
         if r.doomed:
-            return self.end(r, "cancel", r.doomed)
+            return self.end(now_ns, r, "cancel", r.doomed)
         self.act(r, "retry", reason)
+        self.tell_policy(now_ns, r, reason)
         self.unreserve(r)
         r.node, r.batch, r.solo = None, None, solo
         self.enqueue(now_ns, r)
@@ -215,7 +225,11 @@ class Engine:
             if not batch.running or may_rerun:
                 self.retry(now_ns, r, r.solo, reason)
             else:
-                self.end(r, "complete", reason, i)
+                self.end(now_ns, r, "complete", reason, i)
+
+    def tell_policy(self, now_ns: int, r: Request, reason: str) -> None:
+        if r.bound_ns is not None and reason in SEEN:
+            self.routing.observe(self.fleet[r.node], r.model, now_ns, (now_ns - r.bound_ns) * 1e-9)
 
     def act(self, r: Request, kind: str, reason: str, member: int = 0) -> None:
         self.actions.append((kind, r.cookie, r.node, r.batch.id if r.batch else 0, member, reason))
@@ -255,7 +269,7 @@ class Engine:
         for i, r in enumerate(batch.members):
             if r is not None and r.doomed:
                 batch.members[i] = None
-                self.end(r, "cancel", r.doomed)
+                self.end(now_ns, r, "cancel", r.doomed)
 
     def complete(self, now_ns: int, id: int, batch_id: int, ok: bool) -> bool:
         batch = next((b for b in self.batches[id] if b.id == batch_id), None)
@@ -269,13 +283,13 @@ class Engine:
             if r is None:
                 continue
             if r.doomed:
-                self.end(r, "cancel", r.doomed)
+                self.end(now_ns, r, "cancel", r.doomed)
             elif ok:
-                self.end(r, "complete", "ok", i)
+                self.end(now_ns, r, "complete", "ok", i)
             elif self.models[batch.model].idempotent and len(batch.members) > 1:
                 self.retry(now_ns, r, True, "device_failed")
             else:
-                self.end(r, "complete", "device_failed", i)
+                self.end(now_ns, r, "complete", "device_failed", i)
         self.mark_node(id)
         self.node_back(now_ns, id)
         return True
@@ -304,7 +318,7 @@ class Engine:
         for r in sorted(lane.requests, key=lambda r: (r.deadline_ns, r.tier, r.seq)):
             if r.deadline_ns <= now_ns:
                 self.leave_lane(r)
-                self.end(r, "shed", "deadline")
+                self.end(now_ns, r, "shed", "deadline")
         lane.timer_ns = lane.next_deadline_ns()
         self.dirty.add(lane)
 

@@ -186,7 +186,7 @@ def fill(
         r = lane.front(now_ns, engine.ageing_ns)
         if too_late(now_ns, r, candidates):
             engine.leave_lane(r)
-            engine.end(r, "shed", "deadline")
+            engine.end(now_ns, r, "shed", "deadline")
             continue
         if batch.members and (r.solo or batch.members[0].solo):
             return

@@ -25,6 +25,7 @@ class Request:
     lane: Any = None  # where it waits
     batch: Any = None  # or what it is a member of
     node: int | None = None  # that it is bound to, or was sent to
+    bound_ns: int | None = None  # when it was bound to it
     reserved_s: float | None = None
     attempts: int = 0
     solo: bool = False  # runs alone: its batch failed

@@ -1,8 +1,10 @@
 """Routing, readably: a fleet as a list of nodes, one class per policy. The compiled router must decide the same.
 
 Costs are float32 microseconds summed in the order written here, as the columns are; credit is exact nanoseconds.
+What policies draw is re-implemented here, generator and all.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +43,7 @@ class Node:
     requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
     reserved_then_ns: int = 0  # and of the signalled queue wait
     events: list[tuple[int, int, int]] = field(default_factory=list)  # (time, requests, nanoseconds) since the start
+    averages: dict[str, "PeakAverage"] = field(default_factory=dict)  # by model; what peak_ewma learned of this node
 
     def credit(self, until_ns: int | None = None) -> tuple[int, int]:
         """Requests and nanoseconds reserved and not released, as of a time."""
@@ -91,6 +94,7 @@ class Query:
     work: float
     budget_ns: int | None = None
     require: dict[str, str] = field(default_factory=dict)
+    now_ns: int = 0
 
 
 @dataclass
@@ -103,12 +107,27 @@ class Terms:
     late: bool
 
 
+class SplitMix64:
+    """Steele, Lea, Flood 2014."""
+
+    def __init__(self, seed: int):
+        self.state = seed
+
+    def next(self) -> int:
+        mask = 2**64 - 1
+        self.state = (self.state + 0x9E3779B97F4A7C15) & mask
+        z = (self.state ^ (self.state >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
+        return z ^ (z >> 31)
+
+
 class Policy:
     """Filter, then choose. `curves` holds what was learned: (model, node id) -> Curve."""
 
-    def __init__(self, nodes: list[Node], curves: dict[tuple[str, int], Curve]):
+    def __init__(self, nodes: list[Node], curves: dict[tuple[str, int], Curve], seed: int = 0):
         self.nodes = nodes
         self.curves = curves
+        self.random = SplitMix64(seed)
 
     def terms(self, query: Query, node: Node) -> Terms:
         curve = self.curves.get((query.model, node.id), Curve())
@@ -137,12 +156,15 @@ class Policy:
     def choose(self, query: Query, passing: list[Node]) -> Node:
         raise NotImplementedError
 
+    def observe(self, node: Node, model: str, now_ns: int, latency_s: float) -> None:
+        """A request that was sent there has ended, so long after its node was chosen."""
+
 
 class RoundRobin(Policy):
     """The first candidate after the one that the model's last request got."""
 
-    def __init__(self, nodes: list[Node], curves: dict[tuple[str, int], Curve]):
-        super().__init__(nodes, curves)
+    def __init__(self, nodes: list[Node], curves: dict[tuple[str, int], Curve], seed: int = 0):
+        super().__init__(nodes, curves, seed)
         self.last: dict[str, int] = {}
 
     def choose(self, query: Query, passing: list[Node]) -> Node:
@@ -157,6 +179,72 @@ class LeastOutstanding(Policy):
 
     def choose(self, query: Query, passing: list[Node]) -> Node:
         return min(passing, key=lambda node: (node.inflight(), node.id))
+
+
+def two_of(passing: list[Node], random: SplitMix64) -> list[Node]:
+    """Two different ones by one draw, its upper half for the first; a single one without a draw."""
+    if len(passing) == 1:
+        return passing
+    draw = random.next()
+    first = passing[(draw >> 32) * len(passing) >> 32]
+    others = [node for node in passing if node is not first]
+    second = others[(draw & (2**32 - 1)) * len(others) >> 32]
+    return [node for node in passing if node is first or node is second]
+
+
+class PowerOfTwo(Policy):
+    """Of two at random, fewest requests in flight."""
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        return min(two_of(passing, self.random), key=lambda node: (node.inflight(), node.id))
+
+
+def exp_of_minus(x: float) -> float:
+    """exp(-x) of x >= 0, to 1e-12: whole halvings, and a polynomial for the rest."""
+    if not x < 700.0:
+        return 0.0
+    ln_2 = 0.69314718055994531
+    halvings = int(x * (1.0 / ln_2) + 0.5)
+    y, total, coefficients = halvings * ln_2 - x, 0.0, [1.0]
+    for k in range(1, 11):
+        coefficients.append(coefficients[-1] / k)
+    for coefficient in reversed(coefficients):
+        total = total * y + coefficient
+    return math.ldexp(total, -halvings)
+
+
+@dataclass
+class PeakAverage:
+    """Jumps to a latency above it, sinks to others with a time constant of ten seconds."""
+
+    latency_s: float = 0.0
+    as_of_ns: int = 0
+
+    def take(self, latency_s: float, now_ns: int) -> None:
+        keep = exp_of_minus(max(0, now_ns - self.as_of_ns) * 1e-9 / 10.0)
+        if latency_s > self.latency_s:
+            self.latency_s = latency_s
+        elif self.latency_s > 0.0:
+            self.latency_s = self.latency_s * keep + latency_s * (1.0 - keep)
+        self.as_of_ns = max(self.as_of_ns, now_ns)
+
+
+class PeakEwma(Policy):
+    """Of two at random, least peak-sensitive average of latency * (requests in flight + 1)."""
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        two = two_of(passing, self.random)
+        return two[0] if len(two) == 1 else min(two, key=lambda node: (self.cost_s(query, node), node.id))
+
+    def cost_s(self, query: Query, node: Node) -> float:
+        average = node.averages.get(query.model, PeakAverage())
+        average.take(0.0, query.now_ns)  # a look
+        if average.latency_s == 0.0 and node.inflight() > 0:
+            return 140737.0 + node.inflight()  # never answered, and something is under way that will tell
+        return average.latency_s * (node.inflight() + 1)
+
+    def observe(self, node: Node, model: str, now_ns: int, latency_s: float) -> None:
+        node.averages.setdefault(model, PeakAverage()).take(latency_s, now_ns)
 
 
 class FastestFinish(Policy):

@@ -88,7 +88,7 @@ def test_what_may_not_run_twice_fails_with_its_batch():
     assert picky.batches == [[0], [1, BAD, 3]]
 
 
-@pytest.mark.parametrize("policy", ["round_robin", "least_outstanding", "fastest_finish"])
+@pytest.mark.parametrize("policy", infcore.Router.policies())
 def test_a_bad_member_fails_alone_under_each_policy(policy):
     picky = Picky()
     with engine_of(*(CallableDevice(name, picky) for name in "ab"), policy=policy) as engine:

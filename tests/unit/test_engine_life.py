@@ -51,7 +51,7 @@ def test_close_without_start():
         engine.start()
 
 
-@pytest.mark.parametrize("policy", ["round_robin", "fastest_finish"])
+@pytest.mark.parametrize("policy", infcore.Router.policies())
 def test_draining_answers_everything_once(policy):
     gated = Gated()
     engine = engine_of(CallableDevice("d", gated), policy=policy, models=[model(max_batch_size=3)]).start()

@@ -41,7 +41,7 @@ def hangs(hung, name="hangs", **options):
     return CallableDevice(name, hung, run_limit_s=LIMIT_S, **options)
 
 
-@pytest.mark.parametrize("policy", ["round_robin", "least_outstanding", "fastest_finish"])
+@pytest.mark.parametrize("policy", infcore.Router.policies())
 def test_requests_of_a_lost_device_go_elsewhere_and_it_comes_back(clock, hung, policy):
     with engine_of(hangs(hung), clock=clock, policy=policy) as engine:
         first = engine.submit("m", x_of(1))

@@ -3,7 +3,7 @@
 import pytest
 from engine_rig import WAIT_S, Counted, Gated, answer, double, engine_of, model, wait_until, x_of
 
-from infcore import CallableDevice, DeadlineExceeded, EmulatedDevice, Engine, ManualClock
+from infcore import CallableDevice, DeadlineExceeded, EmulatedDevice, Engine, ManualClock, Router
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_without_devices_a_request_waits_for_its_deadline_or_a_device(clock):
         assert answer(patient) == 4
 
 
-POLICIES = ["round_robin", "least_outstanding", "fastest_finish"]
+POLICIES = Router.policies()
 
 
 @pytest.mark.parametrize("batching", ["greedy", "dynamic"])

@@ -23,7 +23,7 @@ def inflight(fleet):
 
 def test_policies_and_default():
     names = Router.policies()
-    assert {"round_robin", "least_outstanding", "fastest_finish"} <= set(names)
+    assert {"round_robin", "least_outstanding", "power_of_two", "peak_ewma", "fastest_finish"} <= set(names)
     assert Router(fleet_of(1)).policy == "fastest_finish"
     for name in names:
         assert Router(fleet_of(1), policy=name).policy == name

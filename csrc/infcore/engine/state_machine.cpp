@@ -35,6 +35,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
+  routing_->attach(fleet);
 }
 
 // ---- events
@@ -241,6 +242,7 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
 void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;
+  s.bound_ns = base::never_ns;
   if (!models_[r.model.value].known) return end(now_ns, slot, ActionKind::reject, Reason::unloaded);
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
   NodeId bound = base::no_node;
@@ -257,6 +259,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
       contracts::BatchShape alone;
       alone.add(r.work);
       s.node = bound;
+      s.bound_ns = now_ns;
       reserve(s, latency_.at(r.model, bound).service_s(alone));
     }
   }
@@ -273,6 +276,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
 void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reason reason, std::uint32_t member) {
   Slot& s = slots_[slot];
   act(slot, kind, reason, s.node, s.batch_id, member);
+  tell_policy(now_ns, s, reason);
   unreserve(s);
   const double latency_s = base::seconds(now_ns - s.request.arrival_ns);
   Stats* stats[] = {models_[s.request.model.value].stats.get(),
@@ -315,11 +319,23 @@ void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason re
   act(slot, ActionKind::retry, reason, s.node, s.batch_id);
   ++models_[s.request.model.value].stats->retried;
   ++nodes_[s.node.value].stats->retried;
+  tell_policy(now_ns, s, reason);
   unreserve(s);
   s.node = base::no_node;
   s.batch_id = 0;
   s.solo = solo;
   enqueue(now_ns, slot);
+}
+
+/// What a balancer in front of the node would see: an answer, an error, a lost connection, a deadline that passed. Not
+/// what we took back ourselves: cancels, what was bound to a node that went away.
+void StateMachine::tell_policy(TimeNs now_ns, Slot& s, Reason reason) noexcept {
+  const TimeNs bound_ns = std::exchange(s.bound_ns, base::never_ns);
+  const bool seen = reason == Reason::ok || reason == Reason::device_failed || reason == Reason::device_lost ||
+                    reason == Reason::deadline;
+  if (bound_ns == base::never_ns || !seen) return;
+  const double latency_s = base::seconds(std::max<TimeNs>(0, now_ns - bound_ns));
+  routing_->observe({s.node, s.request.model, now_ns, latency_s, reason == Reason::ok});
 }
 
 void StateMachine::reserve(Slot& s, double service_s) noexcept {

@@ -113,6 +113,8 @@ class StateMachine {
     NodeId node{base::no_node};
     std::uint64_t batch_id{};
     double reserved_s{};
+    TimeNs bound_ns{
+        base::never_ns};  ///< when the policy gave it `node`; never_ns: device and batch are chosen together
     bool holds_credit{};  ///< reserved_s, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
@@ -161,6 +163,7 @@ class StateMachine {
   void enqueue(TimeNs now_ns, std::uint32_t slot);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
   void reserve(Slot&, double service_s) noexcept;
   void unreserve(Slot&) noexcept;
   void leave_lane(std::uint32_t slot);

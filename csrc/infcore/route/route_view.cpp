@@ -8,6 +8,27 @@ namespace {
 
 constexpr std::uint32_t block_nodes = contracts::FleetColumns::block_nodes;
 
+/// std::popcount is a call where the build may not assume the instruction, and keeps loops from being vectorised.
+std::uint32_t n_bits(std::uint64_t word) noexcept {
+  word -= word >> 1 & 0x5555'5555'5555'5555u;
+  word = (word & 0x3333'3333'3333'3333u) + (word >> 2 & 0x3333'3333'3333'3333u);
+  word = (word + (word >> 4)) & 0x0F0F'0F0F'0F0F'0F0Fu;
+  return static_cast<std::uint32_t>(word * 0x0101'0101'0101'0101u >> 56);
+}
+
+/// Position of the bit with `k` set bits below it. Precondition: there is one.
+std::uint32_t set_bit_at(std::uint64_t word, std::uint32_t k) noexcept {
+  std::uint32_t at = 0;
+  for (std::uint32_t half = 32; half > 0; half /= 2) {
+    const std::uint32_t n_below = n_bits(word & ((std::uint64_t{1} << half) - 1));
+    const bool above = k >= n_below;
+    word >>= above ? half : 0;
+    k -= above ? n_below : 0;
+    at += above ? half : 0;
+  }
+  return at;
+}
+
 ScoreQuery score_query(const RouteQuery& query) noexcept {
   const float budget_us = query.deadline_ns == base::never_ns
                               ? std::numeric_limits<float>::infinity()
@@ -101,6 +122,21 @@ NodeId RouteView::next_candidate(std::uint32_t from) const noexcept {
     std::uint64_t left = candidates_[word];
     if (word == from / 64) left &= ~std::uint64_t{0} << (from % 64);
     if (left != 0) return NodeId{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+  }
+  return base::no_node;
+}
+
+std::uint32_t RouteView::n_candidates() const noexcept {
+  std::uint32_t n = 0;
+  for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) n += n_bits(candidates_[word]);
+  return n;
+}
+
+NodeId RouteView::candidate(std::uint32_t k) const noexcept {
+  for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) {
+    const std::uint32_t n = n_bits(candidates_[word]);
+    if (k < n) return NodeId{word * 64 + set_bit_at(candidates_[word], k)};
+    k -= n;
   }
   return base::no_node;
 }

@@ -28,6 +28,12 @@ class RouteView {
 
   /// After filter(): the first candidate with an id >= `from`; base::no_node where there is none.
   [[nodiscard]] NodeId next_candidate(std::uint32_t from) const noexcept;
+  /// After filter(): how many candidates there are; O(nodes / 64).
+  [[nodiscard]] std::uint32_t n_candidates() const noexcept;
+  /// After filter(): the candidate with `k` candidates of lower id. Precondition: k < n_candidates(). O(nodes / 64).
+  [[nodiscard]] NodeId candidate(std::uint32_t k) const noexcept;
+  /// After filter(): requests in flight on a node.
+  [[nodiscard]] float inflight(NodeId node) const noexcept { return inflight_[node.value]; }
   /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals.
   [[nodiscard]] NodeId least_inflight() noexcept;
 

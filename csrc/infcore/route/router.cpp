@@ -1,6 +1,7 @@
 #include <infcore/base/errors.hpp>
 #include <infcore/route/router.hpp>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <limits>
@@ -24,7 +25,9 @@ Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed)
       view_(fleet, latency_),
       policy_(make_routing_policy(policy, seed)),
       serial_(next_serial()),
-      born_(fleet.max_nodes()) {}
+      born_(fleet.max_nodes()) {
+  policy_->attach(fleet);
+}
 
 void Router::pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   const std::lock_guard hold(mutex_);
@@ -94,6 +97,8 @@ bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs no
 
 bool Router::done_locked(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
   if (!close_locked(decision, now_ns)) return false;
+  const base::TimeNs latency_ns = std::max<base::TimeNs>(0, now_ns - decision.query.now_ns);
+  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok});
   if (!ok) return true;
   follow_membership();  // before learning: the node may be another one by now
   double learned_s = service_s;

@@ -48,8 +48,9 @@ class Router {
   /// One by one, each seeing the credit of those before it; where one throws, those before it are cancelled.
   void pick_many(const RouteQuery& query, std::span<const double> work, const PickOptions& options,
                  std::vector<Decision>& decisions);
-  /// Releases the credit and, where `ok`, learns. service_s <= 0: not measured; then the time since the pick is
-  /// learned less the network, if the request did not have to wait. False where the credit was released before.
+  /// Releases the credit, tells the policy the time since the pick and, where `ok`, learns. service_s <= 0: not
+  /// measured; then the time since the pick is learned less the network, if the request did not have to wait. False
+  /// where the credit was released before.
   bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
   bool cancel(Decision& decision, base::TimeNs now_ns);
   /// done for each; `service_s` is empty (not measured) or has a figure for each. How many still held their credit.

@@ -9,6 +9,15 @@
 
 namespace infcore::route {
 
+/// How a request ended on the node that select() gave it. Cancelled ones have no outcome.
+struct RouteOutcome {
+  NodeId node;
+  ModelId model;
+  base::TimeNs now_ns;
+  double latency_s;  ///< from the choice of the node to the end, >= 0: what a balancer in front of the node measures
+  bool ok;
+};
+
 /// Which node gets a request. `select` only chooses: it changes nothing but the policy's own fixed-size state, and
 /// that only where it returns a node. Credit is added by Fleet::reserve, which callers do after it.
 class RoutingPolicy {
@@ -20,6 +29,11 @@ class RoutingPolicy {
   [[nodiscard]] virtual bool binds_on_arrival() const noexcept = 0;
   /// base::no_node where no node passes the filter.
   [[nodiscard]] virtual NodeId select(const RouteQuery& query, RouteView& view) noexcept = 0;
+  /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
+  /// policy.
+  virtual void attach(const Fleet& /*fleet*/) {}
+  /// For policies that learn from outcomes. In an engine: only under a policy that binds on arrival.
+  virtual void observe(const RouteOutcome& /*outcome*/) noexcept {}
 
   RoutingPolicy() = default;
   RoutingPolicy(const RoutingPolicy&) = delete;

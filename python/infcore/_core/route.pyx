@@ -35,7 +35,7 @@ cdef class Router:
     seed     of policies that draw; same seed, same calls: same decisions
     clock    None: the fleet's
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
-    Cost     pick is O(nodes): one pass over float32 columns
+    Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
     """
 
     def __cinit__(self):
@@ -57,7 +57,14 @@ cdef class Router:
 
     @staticmethod
     def policies() -> list:
-        """Names of the routing policies."""
+        """Names of the routing policies.
+
+        round_robin        each node in turn
+        least_outstanding  fewest requests in flight
+        power_of_two       of two at random, fewest requests in flight
+        peak_ewma          of two at random, least peak-sensitive average of latency * (requests in flight + 1)
+        fastest_finish     least predicted waiting + service + load + network
+        """
         return [name.decode() for name in routing_policies()]
 
     @property
@@ -166,6 +173,7 @@ cdef class Router:
 
         service_s  seconds it took on the node without waiting and network, one or (for Decisions) one each. None: if
                    it did not have to wait, the time since pick less the predicted network is learned, else nothing
+        A policy that learns from outcomes (peak_ewma) is told of the time since pick and of ok, whatever service_s is.
         Returns    False if done, cancel or the end of the lease came before (of Decisions: for all of them)
         Raises     InvalidArgument for another router's decision
         """

@@ -1,0 +1,88 @@
+// The k-th candidate, the pairs drawn from them, exp without libm, and what peak_ewma keeps of a node whose id is
+// reused.
+#include <infcore/base/exp.hpp>
+#include <infcore/contracts/latency_table.hpp>
+#include <infcore/route/routing_policy.hpp>
+#include <infcore/route/two_choices.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace infcore::route {
+namespace {
+
+struct Rig {
+  explicit Rig(std::uint32_t n) : fleet(n), latency(n, 4), view(fleet, latency), model(fleet.model_id("m", 1)) {
+    for (std::uint32_t i = 0; i < n; ++i) add(std::to_string(i));
+  }
+  NodeId add(const std::string& name) {
+    NodeSpec spec;
+    spec.name = name;
+    const NodeId node = fleet.add(spec);
+    fleet.load_model(node, model);
+    return node;
+  }
+  RouteQuery query(base::TimeNs now_ns = 0) const { return {.model = model, .now_ns = now_ns}; }
+
+  Fleet fleet;
+  contracts::LatencyTable latency;
+  RouteView view;
+  ModelId model;
+};
+
+TEST(Exp, IsThatOfTheLibrary) {
+  for (double x = 0.0; x < 700.0; x += x < 2.0 ? 1e-3 : 0.37) {
+    EXPECT_NEAR(base::exp_of_minus(x) / std::exp(-x), 1.0, 1e-12) << x;
+  }
+  EXPECT_EQ(base::exp_of_minus(0.0), 1.0);
+  EXPECT_EQ(base::exp_of_minus(700.0), 0.0);
+  EXPECT_EQ(base::exp_of_minus(std::numeric_limits<double>::infinity()), 0.0);
+}
+
+TEST(RouteView, NumbersItsCandidates) {
+  Rig rig(200);
+  for (std::uint32_t i = 0; i < 200; ++i)
+    if (i % 7 == 3 || (i >= 64 && i < 128)) rig.fleet.drain(NodeId{i});
+  ASSERT_TRUE(rig.view.filter(rig.query()));
+  std::uint32_t k = 0;
+  for (NodeId node = rig.view.next_candidate(0); node != base::no_node; node = rig.view.next_candidate(node.value + 1))
+    EXPECT_EQ(rig.view.candidate(k++), node);
+  EXPECT_EQ(rig.view.n_candidates(), k);
+  EXPECT_EQ(k, 200u - 64u - 20u);
+}
+
+TEST(TwoChoices, DrawsEveryPairAlike) {
+  constexpr std::uint32_t n = 9, rounds = 2000;
+  Rig rig(n);
+  TwoChoices choices(11);
+  ASSERT_TRUE(rig.view.filter(rig.query()));
+  std::vector<std::uint32_t> counts(n * n);
+  for (std::uint32_t i = 0; i < rounds * n * (n - 1) / 2; ++i) {
+    const auto [low, high] = choices.draw(rig.view);
+    ASSERT_LT(low, high);
+    ++counts[low.value * n + high.value];
+  }
+  for (std::uint32_t low = 0; low < n; ++low)
+    for (std::uint32_t high = low + 1; high < n; ++high)
+      EXPECT_NEAR(counts[low * n + high], rounds, 5 * std::sqrt(rounds));
+}
+
+TEST(PeakEwma, AnOutcomeThatComesAfterItsNodeIsNotTheNextOnes) {
+  Rig rig(2);
+  const auto policy = make_routing_policy("peak_ewma", 1);
+  policy->attach(rig.fleet);
+  EXPECT_EQ(policy->select(rig.query(), rig.view), NodeId{0});
+  rig.fleet.remove(NodeId{0});
+  ASSERT_EQ(rig.add("other"), NodeId{0});
+  policy->observe({NodeId{0}, rig.model, 1, 100.0, true});  // of the node that was 0
+  EXPECT_EQ(policy->select(rig.query(), rig.view), NodeId{0});
+  policy->observe({NodeId{0}, rig.model, 1, 100.0, true});
+  EXPECT_EQ(policy->select(rig.query(), rig.view), NodeId{1});
+}
+
+}  // namespace
+}  // namespace infcore::route
