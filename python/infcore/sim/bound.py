@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from infcore.sim.scenario_schema import Latency, Node, Scenario, WorkDist, Workload
 
-SAMPLES = 500  # works drawn for each workload: its mean cost is within about 1 / sqrt(SAMPLES) of its spread
+SAMPLES = 2000  # works drawn for each workload, scaled to its exact mean where it has no bounds
 ROUNDS = 400
 _SEED = 1
 
@@ -100,4 +100,6 @@ def _draws(dist: WorkDist) -> NDArray[np.float64]:
         work = dist.mean * (alpha - 1.0) / alpha * (1.0 + draw.pareto(alpha, SAMPLES))
     else:
         work = np.full(SAMPLES, dist.mean)
+    if dist.min is None and dist.max is None and dist.dist != "uniform":
+        return work * (dist.mean / work.mean())
     return np.clip(work, dist.min or 0.0, np.inf if dist.max is None else dist.max)
