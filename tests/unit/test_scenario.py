@@ -198,6 +198,13 @@ def test_a_trace_stands_beside_its_scenario(tmp_path: Path) -> None:
     assert sim.scaled(scenario, 3.0).workloads[0].rate_rps == 0.0
 
 
+def test_kind_zone_and_location_count_as_labels() -> None:
+    for label in ('kind = "gpu"', 'zone = "z1"', 'location = "cloud"', 'region = "eu", zone = "z1"'):
+        sim.parse(GOOD.replace('require = { region = "eu" }', f"require = {{ {label} }}"), "t.toml")
+    with pytest.raises(InvalidArgument, match=r"workload\[0\]\.require must be labels"):
+        sim.parse(GOOD.replace('require = { region = "eu" }', 'require = { region = "eu", kind = "cpu" }'), "t.toml")
+
+
 def test_scaled() -> None:
     scenario = sim.parse(GOOD, "t.toml")
     twice = sim.scaled(scenario, 2)
