@@ -67,8 +67,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Model:
-    """One model. slo_s 0: no goal; load_s to bring its weights onto a node; warmup_s: what its first batch there takes
-    longer; batch_delay_s: how long a batch may wait for company."""
+    """One model.
+
+    slo_s          the goal of its answers; 0: none
+    load_s         to bring its weights onto a node
+    warmup_s       how much longer its first batch there takes
+    batch_delay_s  how long a batch may wait for company
+    output_weight  of a recorded request, the work that one unit of its output (a generated token) adds
+    """
 
     name: str
     slo_s: float = 0.0
@@ -78,6 +84,7 @@ class Model:
     warmup_s: float = 0.0
     idempotent: bool = True
     batch_delay_s: float = 0.002
+    output_weight: float = 0.0
 
 
 @dataclass(frozen=True)
