@@ -15,7 +15,19 @@ from infcore.profiling.simulations import DEFAULT_POLICIES, capacity_of
 from infcore.profiling.tables import dollars, milliseconds, number, percent, render, times
 from infcore.sim import load, shipped, simulate
 
-HEAD = ("scenario", "load", "policy", "p50 ms", "p99 ms", "p99.9 ms", "in SLO", "avail.", "$/1k", "capacity", "p99 ratio")
+HEAD = (
+    "scenario",
+    "load",
+    "policy",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "in SLO",
+    "avail.",
+    "$/1k",
+    "capacity",
+    "p99 ratio",
+)
 
 
 def median(rows: Sequence[dict[str, Any]], *path: str) -> float | None:
@@ -29,7 +41,9 @@ def median(rows: Sequence[dict[str, Any]], *path: str) -> float | None:
     return None if any(value is None for value in values) else statistics.median(values)
 
 
-def one_load(name: str, at: float, policies: Sequence[str], seeds: int, capacities: dict[str, float | None]) -> list[Any]:
+def one_load(
+    name: str, at: float, policies: Sequence[str], seeds: int, capacities: dict[str, float | None]
+) -> list[Any]:
     """Every policy at one load; the ratio is to round_robin."""
     scenario, out, base = load(name), [], None
     for policy in policies:

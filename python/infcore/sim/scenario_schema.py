@@ -135,7 +135,6 @@ class Workload:
                  "weekly": a day's shape by peak_to_mean, times weekend_factor on days 6 and 7
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
-    output_weight of a trace's row, work is what goes in plus output_weight times what is generated
     work         of a request; a trace's own rows come first
     deadline_s   after arrival; None: none
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
@@ -167,7 +166,6 @@ class Workload:
     peak_factor: float = 1.0
     file: str = ""
     rate_factor: float = 1.0
-    output_weight: float = 0.0
 
 
 @dataclass(frozen=True)
