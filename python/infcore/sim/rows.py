@@ -69,14 +69,14 @@ def replaying(scenario: Scenario, trace: Trace, load: float) -> Scenario:
                 f"{trace.path} has requests for model {name!r}; the workloads of {scenario.name} are for: "
                 f"{', '.join(sorted(known))}"
             )
-    if seconds <= scenario.run.warmup_s:
+    if seconds < scenario.run.warmup_s:
         raise InvalidArgument(
             f"{trace.path} lasts {seconds:g} s; allowed: longer than {scenario.name}'s warmup_s, "
             f"{scenario.run.warmup_s:g} s"
         )
     workloads = tuple(replace(workload, arrivals="trace", file=trace.path) for workload in scenario.workloads)
-    # One nanosecond more, so that the last row is inside.
-    return replace(scenario, workloads=workloads, run=replace(scenario.run, seconds=seconds + 1e-9))
+    # A microsecond more, so that the last row is inside whatever its rounding.
+    return replace(scenario, workloads=workloads, run=replace(scenario.run, seconds=seconds + 1e-6))
 
 
 def rows_of(scenario: Scenario, sources: Sequence[Source], seed: int) -> Iterator[Rows]:
