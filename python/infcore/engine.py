@@ -90,8 +90,8 @@ class Engine(EngineCore):
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None
         if log is not None:
-            path, room = _log_path(log), _checks.integer("log_buffer_bytes", log_buffer_bytes, 2**12, 2**27)
-            self._live().start_log(self.fleet, os.fsencode(path), room)
+            room = _checks.integer("log_buffer_bytes", log_buffer_bytes, 2**12, 2**27)
+            self._live().start_log(self.fleet, os.fsencode(_checks.path("log", log)), room)
             self._log_writer = threading.Thread(target=self._live().write_log, name="infcore-log", daemon=True)
         for model in _each("models", models, Model):
             self._add_model(model)
@@ -480,14 +480,6 @@ def _weighted(choices: list[tuple[Any, float]]) -> Callable[[], Any]:
             return choices[best][0]
 
     return choose
-
-
-def _log_path(log: object) -> str:
-    if isinstance(log, (str, os.PathLike)):
-        path = os.fspath(log)
-        if isinstance(path, str):
-            return _checks.text("log", path)
-    raise InvalidType(f"log is {type(log).__name__}; allowed: a path, or None")
 
 
 def _each(name: str, given: Any, kind: type) -> list[Any]:

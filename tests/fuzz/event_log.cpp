@@ -1,5 +1,6 @@
-// The reader of event logs: whatever the bytes, it ends, and throws nothing but the library's own errors. The first byte
-// says how the rest is taken: as a file, or as the body of a block whose header fits, so that records are reached too.
+// The reader of event logs: whatever the bytes, it ends, and throws nothing but the library's own errors. The first
+// byte says how the rest is taken: as a file, or as the body of a block whose header fits, so that records are reached
+// too.
 #include <infcore/base/errors.hpp>
 #include <infcore/sim/replay.hpp>
 
@@ -36,8 +37,7 @@ void read_all(const std::string& file, bool partial) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t n_bytes) {
   if (n_bytes == 0) return 0;
   const std::uint8_t how = data[0];
-  const std::string file =
-      (how & 1) != 0 ? in_a_block(data + 1, n_bytes - 1) : std::string(data + 1, data + n_bytes);
+  const std::string file = (how & 1) != 0 ? in_a_block(data + 1, n_bytes - 1) : std::string(data + 1, data + n_bytes);
   try {
     read_all(file, (how & 2) != 0);
   } catch (const infcore::Error&) {

@@ -3,6 +3,7 @@
 import os
 import random
 import tempfile
+from pathlib import Path
 
 import pytest
 from event_logs import blocks_of, write_blocks
@@ -100,7 +101,7 @@ def log(tmp_path_factory):
 
 
 def test_any_flipped_byte_is_found(log, tmp_path):
-    data, path = open(log, "rb").read(), tmp_path / "flipped.log"
+    data, path = Path(log).read_bytes(), tmp_path / "flipped.log"
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
         with pytest.raises(InvalidArgument, match=r"flipped\.log, byte \d+, record \d+: "):
@@ -108,7 +109,7 @@ def test_any_flipped_byte_is_found(log, tmp_path):
 
 
 def test_any_truncation_is_found(log, tmp_path):
-    data, path = open(log, "rb").read(), tmp_path / "short.log"
+    data, path = Path(log).read_bytes(), tmp_path / "short.log"
     for n in range(len(data)):
         path.write_bytes(data[:n])
         with pytest.raises(InvalidArgument, match=r"short\.log, byte \d+, record \d+: "):

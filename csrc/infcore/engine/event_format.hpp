@@ -33,28 +33,30 @@ inline constexpr std::uint64_t event_pairs_max = 1ull << 30;
 inline constexpr TimeNs event_time_max = (TimeNs{1} << 62) - 1;
 
 enum class EventKind : std::uint8_t {
-  run = 1,       ///< v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; f8 seed
-  model,         ///< t name; v version. Its number is how many came before
-  label,         ///< t key, value. Its bit is how many came before
+  run =
+      1,  ///< v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; f8 seed
+  model,  ///< t name; v version. Its number is how many came before
+  label,  ///< t key, value. Its bit is how many came before
   add_model,     ///< v model, max_batch_size; s batch_delay_ns_max; v idempotent
   remove_model,  ///< now; v model
-  add_node,      ///< v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price, rtt_s; v slots, n; n x t, t
-  residency,     ///< now; v node, n; n x v model: all versions that it holds from here on
-  drain_node,    ///< now; v node
-  remove_node,   ///< now; v node
-  node_lost,     ///< now; v node
-  node_back,     ///< now; v node
-  prior,         ///< v model, node; 4 f
-  signal,        ///< v node; s as_of_ns; v mask of the figures given, in Signal's order; f each
-  arrive,        ///< now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require
-  cancel,        ///< now; s request; v reason
-  cancel_all,    ///< now; v reason
-  claim,         ///< now; v node; s batch, against the last; batch 0: nothing was left of it
-  started,       ///< now; v node; s batch
-  complete,      ///< now; v node; s batch; v ok
-  tick,          ///< now
-  schedule,      ///< now
-  end            ///< v requests, actions, records before this one. Nothing follows
+  add_node,   ///< v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price, rtt_s; v slots, n; n x
+              ///< t, t
+  residency,  ///< now; v node, n; n x v model: all versions that it holds from here on
+  drain_node,   ///< now; v node
+  remove_node,  ///< now; v node
+  node_lost,    ///< now; v node
+  node_back,    ///< now; v node
+  prior,        ///< v model, node; 4 f
+  signal,       ///< v node; s as_of_ns; v mask of the figures given, in Signal's order; f each
+  arrive,  ///< now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require
+  cancel,  ///< now; s request; v reason
+  cancel_all,  ///< now; v reason
+  claim,       ///< now; v node; s batch, against the last; batch 0: nothing was left of it
+  started,     ///< now; v node; s batch
+  complete,    ///< now; v node; s batch; v ok
+  tick,        ///< now
+  schedule,    ///< now
+  end          ///< v requests, actions, records before this one. Nothing follows
 };
 inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::end);
 

@@ -11,7 +11,8 @@ namespace {
 constexpr std::size_t number_bytes_max = 10;
 
 void check(const char* field, std::uint64_t value, std::uint64_t most) {
-  if (value > most) throw InvalidArgument(field, std::to_string(value), "at most " + std::to_string(most) + " in a log");
+  if (value > most)
+    throw InvalidArgument(field, std::to_string(value), "at most " + std::to_string(most) + " in a log");
 }
 
 std::size_t text_bytes(const route::NodeSpec& spec) {

@@ -56,11 +56,7 @@ void EventReader::event(EventRecord& r) {
       text("key", r.name);
       return text("value", r.value);
     case EventKind::add_model:
-      r.model = model_id();
-      r.model_config.max_batch_size = static_cast<std::uint32_t>(number("max_batch_size", 0xFFFF'FFFFu, 1));
-      r.model_config.batch_delay_ns_max = time("batch_delay_ns_max", 0, true);
-      r.model_config.idempotent = number("idempotent", 1) != 0;
-      return;
+      return model_config(r);
     case EventKind::remove_model:
       now(r);
       r.model = model_id();
@@ -161,6 +157,13 @@ void EventReader::run(RunConfig& run) {
   bounds_ = engine;
 }
 
+void EventReader::model_config(EventRecord& r) {
+  r.model = model_id();
+  r.model_config.max_batch_size = static_cast<std::uint32_t>(number("max_batch_size", 0xFFFF'FFFFu, 1));
+  r.model_config.batch_delay_ns_max = time("batch_delay_ns_max", 0, true);
+  r.model_config.idempotent = number("idempotent", 1) != 0;
+}
+
 void EventReader::node(EventRecord& r) {
   r.node = node_id();
   r.node_config.run_limit_ns = time("run_limit_ns", 0, true);
@@ -187,8 +190,8 @@ void EventReader::arrival(EventRecord& r) {
   request = {};
   request.model = model_id();
   const std::uint8_t flags = byte("flags");
-  if (flags >= 2 * arrive_require || (flags & (arrive_work_whole | arrive_work_real)) ==
-                                         (arrive_work_whole | arrive_work_real)) {
+  if (flags >= 2 * arrive_require ||
+      (flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
     fail_here("flags", std::to_string(flags), "those of ArriveFlag, one kind of work");
   }
   // Coded as now - arrival: small and not negative as a rule.
@@ -328,8 +331,8 @@ bool EventReader::at_end() { return in_.peek() == std::istream::traits_type::eof
 
 void EventReader::fail(const EventRecord& r, const std::string& field, const std::string& value,
                        const std::string& allowed) const {
-  throw BadLog(
-      name_ + ", byte " + std::to_string(r.byte) + ", record " + std::to_string(r.index) + ": " + field, value, allowed);
+  throw BadLog(name_ + ", byte " + std::to_string(r.byte) + ", record " + std::to_string(r.index) + ": " + field, value,
+               allowed);
 }
 
 void EventReader::fail_here(const char* field, const std::string& value, const std::string& allowed) const {
@@ -338,8 +341,8 @@ void EventReader::fail_here(const char* field, const std::string& value, const s
 
 void EventReader::fail_at(std::uint64_t byte, const std::string& field, const std::string& value,
                           const std::string& allowed) const {
-  throw BadLog(
-      name_ + ", byte " + std::to_string(byte) + ", record " + std::to_string(n_records_) + ": " + field, value, allowed);
+  throw BadLog(name_ + ", byte " + std::to_string(byte) + ", record " + std::to_string(n_records_) + ": " + field,
+               value, allowed);
 }
 
 }  // namespace infcore::engine

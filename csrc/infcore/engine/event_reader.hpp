@@ -18,7 +18,7 @@ struct BadLog : InvalidArgument {
 /// One record of an event log. Which fields mean something follows from the kind; see event_format.hpp.
 struct EventRecord {
   EventKind kind{};
-  bool is_action{};  ///< then `action` is what counts, and `kind` is nothing
+  bool is_action{};               ///< then `action` is what counts, and `kind` is nothing
   std::uint64_t byte{}, index{};  ///< where it begins in the file, and how many came before it
   TimeNs now_ns{};                ///< of the record, or of the last one before it that had a time
   NodeId node{base::no_node};
@@ -26,7 +26,7 @@ struct EventRecord {
   std::uint64_t request{}, batch_id{};
   bool ok{};
   Reason reason{};
-  Action action{};              ///< its cookie is the request's number
+  Action action{};               ///< its cookie is the request's number
   contracts::Request arrived{};  ///< its cookie is the request's number
   RunConfig run{};
   ModelConfig model_config{};
@@ -66,6 +66,7 @@ class EventReader {
   void event(EventRecord&);
   void action(EventRecord&);
   void run(RunConfig&);
+  void model_config(EventRecord&);
   void node(EventRecord&);
   void prior(EventRecord&);
   void signal(EventRecord&);

@@ -15,12 +15,14 @@ namespace infcore::engine {
 LogFile::LogFile(const std::string& path, std::size_t block_bytes, std::size_t blocks_max)
     : block_bytes_(block_bytes), blocks_max_(blocks_max) {
   if (block_bytes < 256 || block_bytes > event_block_bytes_max) {
-    throw InvalidArgument("block_bytes", std::to_string(block_bytes), "256 to " + std::to_string(event_block_bytes_max));
+    throw InvalidArgument("block_bytes", std::to_string(block_bytes),
+                          "256 to " + std::to_string(event_block_bytes_max));
   }
   if (blocks_max < 2) throw InvalidArgument("blocks_max", std::to_string(blocks_max), "2 or more");
   fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) {
-    throw InvalidArgument("log", "'" + path + "'", std::string("a file that can be written; it says: ") + strerror(errno));
+    throw InvalidArgument("log", "'" + path + "'",
+                          std::string("a file that can be written; it says: ") + strerror(errno));
   }
   std::uint8_t header[event_file_header_bytes];
   std::memcpy(header, event_log_magic.data(), event_log_magic.size());
@@ -74,8 +76,8 @@ void LogFile::finish() {
 LogFile::Wrote LogFile::write_next(double wait_s) {
   std::unique_lock lock(mutex_);
   has_writer_ = true;
-  const auto until = std::chrono::steady_clock::now() +
-                     std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(wait_s));
+  const auto until = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                                                            std::chrono::duration<double>(wait_s));
   for_writer_.wait_until(lock, until, [&] { return !full_.empty() || finished_; });
   if (full_.empty()) {
     if (!finished_) return Wrote::nothing;

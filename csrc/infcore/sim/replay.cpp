@@ -35,12 +35,19 @@ std::string text_of(const Action& a) {
          std::to_string(a.batch_id) + ", node " + std::to_string(a.node.value) + ", member " + std::to_string(a.member);
 }
 
+/// A name out of a log that is wrong may be no text at all.
+std::string printable(std::string text) {
+  for (char& c : text) c = c >= ' ' && c <= '~' ? c : '?';
+  return text;
+}
+
 }  // namespace
 
 bool Replay::run(std::uint64_t n_records) {
   for (; n_records > 0; --n_records) {
     if (!reader_.next(record_)) {
-      nothing_left_over();
+      // Of a crashed engine's last step, not every action need have been written.
+      if (reader_.complete()) nothing_left_over();
       for (const RecordedNode& node : nodes_) {
         if (node_at_[node.id.value] == static_cast<std::uint32_t>(&node - nodes_.data())) keep_curves(node.id);
       }
@@ -55,21 +62,35 @@ void Replay::step() {
   if (record_.is_action) return match_action();
   nothing_left_over();
   ++n_events_;
+  if (derailed_) return pass_over();
   try {
     event();
   } catch (const engine::BadLog&) {
     throw;
-  } catch (const Error& e) {  // what the fleet or a registry says does not tell where
-    reader_.fail(record_, "record", std::string("one that can't be carried out (") + e.what() + ")", "a log of this engine");
+  } catch (const Error& e) {                    // what the fleet or a registry says does not tell where
+    derailed_ = first_difference_.has_value();  // an id may be in use still that was free when things went otherwise
+    if (derailed_) return pass_over();
+    reader_.fail(record_, "record", "one that can't be carried out (" + printable(e.what()) + ")",
+                 "a log of this engine");
   }
   if (!machine_) return;
   due_.clear();
   n_matched_ = 0;
   due_.swap(machine_->actions());
+  due_ns_ = record_.now_ns;
   for (const Action& action : due_) {
-    add(replayed_, record_.now_ns, action);
     if (ends(action.kind)) handles_.erase(action.cookie);
   }
+}
+
+/// What the log says was decided still counts.
+void Replay::pass_over() {
+  due_.clear();
+  n_matched_ = 0;
+  const EventKind kind = record_.kind;
+  if (kind == EventKind::claim) recorded_.add(record_.batch_id);
+  if (kind == EventKind::cancel || kind == EventKind::complete || kind == EventKind::signal) recorded_.add(1);
+  if (kind == EventKind::arrive) ++n_requests_;
 }
 
 // ---- decisions
@@ -79,11 +100,13 @@ void Replay::match_action() {
   add(recorded_, record_.now_ns, record_.action);
   if (n_matched_ == due_.size()) return differ(text_of(record_.action), "nothing");
   const Action& replayed = due_[n_matched_++];
+  add(replayed_, due_ns_, replayed);
   if (!same(replayed, record_.action)) differ(text_of(record_.action), text_of(replayed));
 }
 
 void Replay::nothing_left_over() {
   if (n_matched_ < due_.size()) differ("nothing", text_of(due_[n_matched_]));
+  for (; n_matched_ < due_.size(); ++n_matched_) add(replayed_, due_ns_, due_[n_matched_]);
 }
 
 void Replay::differ(std::string recorded, std::string replayed) {
@@ -114,8 +137,7 @@ void Replay::event() {
       return arrive();
     case EventKind::cancel: {
       const auto found = handles_.find(r.request);
-      const bool cancelled =
-          found != handles_.end() && machine_->cancel(r.now_ns, found->second, r.reason);
+      const bool cancelled = found != handles_.end() && machine_->cancel(r.now_ns, found->second, r.reason);
       return compare(1, cancelled ? 1 : 0, "cancelled ");
     }
     case EventKind::cancel_all:
@@ -147,7 +169,8 @@ void Replay::build() {
   auto batching = batch::make_batching_policy(config_.batching);
   fleet_ = std::make_unique<route::Fleet>(config.max_nodes, config.max_models);
   latency_ = std::make_unique<contracts::LatencyTable>(config.max_nodes, config.max_models);
-  machine_ = std::make_unique<engine::StateMachine>(config, *fleet_, *latency_, std::move(routing), std::move(batching));
+  machine_ =
+      std::make_unique<engine::StateMachine>(config, *fleet_, *latency_, std::move(routing), std::move(batching));
   node_at_.assign(config.max_nodes, none);
   model_at_.assign(config.max_models, none);
   running_.resize(config.max_nodes);
@@ -164,7 +187,8 @@ void Replay::membership() {
       labels_.emplace_back(r.name, r.value);
       return;
     case EventKind::add_model: {
-      if (r.model.value >= fleet_->n_models()) reader_.fail(r, "model", std::to_string(r.model.value), "one named before");
+      if (r.model.value >= fleet_->n_models())
+        reader_.fail(r, "model", std::to_string(r.model.value), "one named before");
       std::uint32_t& at = model_at_[r.model.value];
       if (at == none) {
         at = static_cast<std::uint32_t>(models_.size());

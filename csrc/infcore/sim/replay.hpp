@@ -57,10 +57,12 @@ struct Difference {
 
 /// Tells a state machine again what a log says that one was told, and compares what it decides with what was decided
 /// then: actions, which batch a claim gave, whether a completion counted. Both go into a digest with their times.
+/// After the first difference it goes on as far as what the log says can still be carried out.
 /// Memory: the machine's, and what `collect` asks for: every arrival, batch and curve.
 class Replay {
  public:
-  Replay(std::istream& in, std::string name, bool partial, bool collect) : reader_(in, std::move(name), partial), collect_(collect) {}
+  Replay(std::istream& in, std::string name, bool partial, bool collect)
+      : reader_(in, std::move(name), partial), collect_(collect) {}
 
   /// Carries out up to `n_records` more; false: it was the end. Throws BadLog, also where a record names
   /// something that was never there.
@@ -95,6 +97,7 @@ class Replay {
   };
 
   void step();
+  void pass_over();
   void event();
   void membership();
   void node_event();
@@ -121,6 +124,8 @@ class Replay {
   std::unordered_map<std::uint64_t, engine::RequestHandle> handles_;  ///< of what has not ended, by number
   std::vector<engine::Action> due_;                                   ///< decided now, not yet found in the log
   std::size_t n_matched_{};
+  TimeNs due_ns_{};
+  bool derailed_{};                                ///< nothing is carried out any more
   std::vector<std::uint32_t> node_at_, model_at_;  ///< id -> place in nodes_, models_; none
   std::vector<std::vector<Running>> running_;      ///< by node id
   std::vector<RecordedNode> nodes_;

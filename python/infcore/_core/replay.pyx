@@ -16,7 +16,7 @@ from infcore._cpp.replay cimport (EventKind, EventReader, EventRecord, RecordedB
                                   RecordedNode, Replay as CppReplay, binary, ifstream)
 from infcore._cpp.route cimport Labels, NodeSpec, Signal, no_node
 
-from infcore.errors import InvalidArgument, InvalidType
+from infcore.errors import InvalidArgument
 
 _RECORDS_A_CALL = 1 << 20  # then Python may look at signals
 _EVENTS = {
@@ -47,19 +47,15 @@ cdef class LogFile:
     cdef unique_ptr[ifstream] c_obj
     cdef string name
 
-    def __init__(self, path):
-        try:
-            shown = os.fsdecode(path)
-        except TypeError:
-            raise InvalidType(f"path is {type(path).__name__}; allowed: the path of an event log") from None
-        self.name = shown.encode("utf-8", "backslashreplace")
+    def __init__(self, str path not None):
+        self.name = path.encode("utf-8", "backslashreplace")
         self.c_obj.reset(new ifstream(<bytes>os.fsencode(path), binary))
         if not self.c_obj.get().is_open() or os.path.isdir(path):
-            raise InvalidArgument(f"path is {shown!r}; allowed: an event log that can be read")
+            raise InvalidArgument(f"path is {path!r}; allowed: an event log that can be read")
 
 
 cdef class Events:
-    """The records of a log, one dict each: "kind", "at_ns", and the fields of that kind; times in ns, None: never."""
+    """The records of a log: (kind, at_ns, is_action, {field: value} of that kind); times in ns, None: never."""
 
     cdef LogFile file
     cdef unique_ptr[EventReader] c_obj
@@ -72,16 +68,16 @@ cdef class Events:
     def __iter__(self):
         return self
 
-    def __next__(self) -> dict:
+    def __next__(self) -> tuple:
         cdef EventRecord* r = &self.record
         if not self.c_obj.get().next(self.record):
             raise StopIteration
         if r.is_action:
-            return {"kind": _ACTIONS[<uint8_t>r.action.kind], "is_action": True, "at_ns": r.now_ns,
-                    "request": r.request, "reason": _REASONS[<uint8_t>r.action.reason],
-                    "node": None if r.action.node.value == no_node.value else r.action.node.value,
-                    "batch": r.batch_id, "member": r.action.member}
-        return {"kind": _EVENTS[<uint8_t>r.kind], "is_action": False, "at_ns": r.now_ns, **fields_of(r)}
+            return _ACTIONS[<uint8_t>r.action.kind], r.now_ns, True, {
+                "request": r.request, "reason": _REASONS[<uint8_t>r.action.reason],
+                "node": None if r.action.node.value == no_node.value else r.action.node.value,
+                "batch": r.batch_id, "member": r.action.member}
+        return _EVENTS[<uint8_t>r.kind], r.now_ns, False, fields_of(r)
 
 
 cdef dict fields_of(EventRecord* r):

@@ -48,11 +48,15 @@ class Recorded(NamedTuple):
     """A recorded day, for simulations of it. Times in seconds from the first arrival; places are indices into lists."""
 
     arrivals: npt.NDArray[np.void]  # at_ns from the first one, model, work, tier, deadline_ns after it or -1, require
-    batches: npt.NDArray[np.void]  # those that ran to their end: model, node, n, work_sum, work_max, start_ns, end_ns, ok
+    batches: npt.NDArray[
+        np.void
+    ]  # those that ran to their end: model, node, n, work_sum, work_max, start_ns, end_ns, ok
     models: list[dict[str, Any]]  # name, version, max_batch_size, batch_delay_ns_max, idempotent
     nodes: list[dict[str, Any]]  # id, added_ns, removed_ns or None, run_limit_ns, and Fleet.add's arguments
     labels: list[tuple[str, str]]  # of each bit of `require`
-    curves: dict[tuple[int, int], Curve]  # (model, node) -> base_s, per_request_s, per_work_s, per_padded_work_s, spread, n
+    curves: dict[
+        tuple[int, int], Curve
+    ]  # (model, node) -> base_s, per_request_s, per_work_s, per_padded_work_s, spread, n
     config: dict[str, Any]  # policy, batching, seed, bounds
     start_ns: int  # the first arrival on the engine's clock
 
@@ -64,7 +68,7 @@ def replay(path: Path, *, partial: bool = False) -> ReplayResult:
     Raises   InvalidArgument naming file, byte, record and field: no log, damaged, cut off, of another version
     Costs    about as much as the engine's own decisions did; memory as the engine's, whatever the log's length
     """
-    found = _Replay(path, _checks.flag("partial", partial), False).result()
+    found = _Replay(_checks.path("path", path), _checks.flag("partial", partial), False).result()
     return ReplayResult(
         digest=found["digest"],
         recorded_digest=found["recorded_digest"],
@@ -79,8 +83,7 @@ def replay(path: Path, *, partial: bool = False) -> ReplayResult:
 
 def events(path: Path, *, partial: bool = False) -> Iterator[Event]:
     """The records of a log in order, one at a time. Arguments and errors as replay's, the latter when they are met."""
-    for record in _Events(path, _checks.flag("partial", partial)):
-        yield Event(record.pop("kind"), record.pop("at_ns"), record.pop("is_action"), record)
+    return map(Event._make, _Events(_checks.path("path", path), _checks.flag("partial", partial)))
 
 
 def recorded_arrivals(path: Path, *, partial: bool = False) -> Recorded:
@@ -91,7 +94,7 @@ def recorded_arrivals(path: Path, *, partial: bool = False) -> Recorded:
     Raises   as replay()
     Costs    as replay(), and about 100 bytes a request
     """
-    log = _Replay(path, _checks.flag("partial", partial), True)
+    log = _Replay(_checks.path("path", path), _checks.flag("partial", partial), True)
     raw = log.arrivals()
     raw = raw[np.argsort(raw["arrival_ns"], kind="stable")]
     start_ns = int(raw["arrival_ns"][0]) if len(raw) else 0
