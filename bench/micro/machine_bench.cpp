@@ -1,8 +1,9 @@
 // What one request costs the engine's state machine: arrive, dispatch, claim, start, complete, under a virtual clock,
-// as the simulator drives it. Prints one line of JSON. Usage: machine_bench POLICY N_NODES N_REQUESTS LOAD POLICY
+// as the simulator drives it. Prints one line of JSON. Usage: machine_bench POLICY N_NODES N_REQUESTS LOAD [LOG] POLICY
 // in_turn is the baseline: no machine, each request is a batch of its own on the next node, completions in a heap. LOAD
 // is a share of what the nodes can do with full batches. Unlike nodes (four speeds), one model, batches of up to 16.
-#include <infcore/engine/state_machine.hpp>
+// With LOG, a path, every event and action is written there, by a thread of its own as in a live engine.
+#include <infcore/engine/logged_machine.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -42,12 +44,20 @@ struct Completion {
 
 class Simulation {
  public:
-  Simulation(const char* policy, std::uint32_t n_nodes, double load)
+  Simulation(const char* policy, std::uint32_t n_nodes, double load, const char* log)
       : fleet_(n_nodes, 4),
         latency_(n_nodes, 4),
-        machine_({.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1}, fleet_, latency_,
-                 route::make_routing_policy(policy, 1), batch::make_batching_policy("dynamic")),
+        run_{{.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1}, policy, "dynamic", 1},
+        machine_(run_.engine, fleet_, latency_, route::make_routing_policy(policy, 1),
+                 batch::make_batching_policy("dynamic")),
         model_(fleet_.model_id("m", 1)) {
+    if (log != nullptr) {
+      machine_.start_log(log, std::size_t{1} << 22, run_);
+      writer_ = std::thread([file = machine_.log_file()] {
+        while (file->write_next(1.0) != engine::LogFile::Wrote::last) {
+        }
+      });
+    }
     machine_.add_model(model_, {.max_batch_size = max_batch_size});
     double capacity_rps = 0.0;
     for (std::uint32_t i = 0; i < n_nodes; ++i) {
@@ -56,12 +66,18 @@ class Simulation {
       const NodeId node = fleet_.add(spec);
       curves_.push_back({.base_s = 2e-3 * (1 + i % 4), .per_request_s = 1e-4 * (1 + i % 4)});
       machine_.add_node(node, {});
-      latency_.set_prior(model_, node, curves_.back());
+      machine_.set_prior(model_, node, curves_.back());
       fleet_.load_model(node, model_);
       machine_.residency_changed(0, node);
       capacity_rps += max_batch_size / curves_.back().service_s({max_batch_size, max_batch_size, 1.0});
     }
     gap_ns_ = static_cast<std::uint64_t>(2e9 / (capacity_rps * load));  // uniform from 0 to twice the mean
+  }
+
+  void end_log() {
+    if (!writer_.joinable()) return;
+    machine_.end_log();
+    writer_.join();
   }
 
   void run(std::uint64_t n_requests) {
@@ -109,14 +125,16 @@ class Simulation {
     }
   }
 
-  void print(const char* policy, double ns_per_request) const {
+  void print(const char* policy, double ns_per_request) {
     std::printf(
         "{\"policy\": \"%s\", \"n_nodes\": %u, \"ns_per_request\": %.1f, \"ok\": %llu, \"ended\": %llu, \"batches\": "
         "%llu, "
-        "\"steps\": %llu, \"digest\": \"%016llx\"}\n",
+        "\"steps\": %llu, \"log_bytes\": %llu, \"digest\": \"%016llx\"}\n",
         policy, fleet_.n_nodes(), ns_per_request, static_cast<unsigned long long>(n_ok_),
         static_cast<unsigned long long>(n_ended_), static_cast<unsigned long long>(n_batches_),
-        static_cast<unsigned long long>(n_steps_), static_cast<unsigned long long>(digest_));
+        static_cast<unsigned long long>(n_steps_),
+        static_cast<unsigned long long>(machine_.log_file() == nullptr ? 0 : machine_.log_file()->n_bytes()),
+        static_cast<unsigned long long>(digest_));
   }
 
  private:
@@ -132,7 +150,7 @@ class Simulation {
         n_ok_ += a.reason == engine::Reason::ok ? 1u : 0u;
       }
     }
-    machine_.actions().clear();
+    machine_.clear_actions();
     for (const NodeId node : called_) {
       const engine::Batch* batch = machine_.claim(now_ns, node);
       if (batch == nullptr) continue;
@@ -147,7 +165,9 @@ class Simulation {
 
   route::Fleet fleet_;
   contracts::LatencyTable latency_;
-  engine::StateMachine machine_;
+  const engine::RunConfig run_;
+  engine::LoggedMachine machine_;
+  std::thread writer_;
   ModelId model_;
   std::vector<contracts::Curve> curves_;
   std::vector<Completion> completions_;
@@ -159,15 +179,16 @@ class Simulation {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) return 2;
+  if (argc != 5 && argc != 6) return 2;
   const std::uint64_t n_requests = std::strtoull(argv[3], nullptr, 10);
   const std::string policy = argv[1];
   const bool in_turn = policy == "in_turn";
   Simulation simulation(in_turn ? "round_robin" : argv[1], static_cast<std::uint32_t>(std::atoi(argv[2])),
-                        std::atof(argv[4]));
+                        std::atof(argv[4]), argc == 6 ? argv[5] : nullptr);
   const auto begin = std::chrono::steady_clock::now();
   in_turn ? simulation.run_in_turn(n_requests) : simulation.run(n_requests);
   const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - begin;
+  simulation.end_log();
   simulation.print(argv[1], taken.count() / static_cast<double>(n_requests));
   return 0;
 }

@@ -13,6 +13,7 @@ import pytest
 from programs import SaidTimer, compiled
 
 import infcore._core.machine
+import infcore.sim
 from infcore import Router
 
 LIBRARY = Path(infcore._core.machine.__file__).parent
@@ -45,3 +46,23 @@ def test_request(benchmark, program, policy, n_nodes):
     if policy in ("least_outstanding", "fastest_finish"):
         assert said[0]["ok"] == N_SMOKE  # 70 % and 200 ms leave no reason to be late
     benchmark.extra_info |= {key: said[0][key] for key in ("batches", "steps", "digest")}
+
+
+@pytest.mark.benchmark(group="state machine: one request, with every event and decision logged", timer=timer.read_s)
+@pytest.mark.parametrize("logged", [False, True], ids=["no_log", "log"])
+def test_request_logged(benchmark, program, tmp_path, logged):
+    """What infcore.Engine(log=) adds; log_bytes is a request's share of the file, which replays."""
+    path, said = tmp_path / "machine.log", []
+
+    def run():
+        command = [program, "fastest_finish", "6", str(N_SMOKE), "0.7", *([str(path)] if logged else [])]
+        said.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        timer.pass_s(said[-1]["ns_per_request"] * 1e-9)
+
+    benchmark.pedantic(run, rounds=ROUNDS)
+    assert len({s["digest"] for s in said}) == 1
+    benchmark.extra_info["log_bytes"] = said[0]["log_bytes"] / N_SMOKE
+    if logged:
+        found = infcore.sim.replay(path)
+        assert found.equal and found.n_requests == N_SMOKE
+        assert said[0]["log_bytes"] == path.stat().st_size < 40 * N_SMOKE

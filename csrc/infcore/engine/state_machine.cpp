@@ -372,7 +372,7 @@ void StateMachine::mark(std::uint32_t lane) {
 
 void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,
                        std::uint32_t member) {
-  actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason});
+  actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason, slot});
 }
 
 std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t id) noexcept {

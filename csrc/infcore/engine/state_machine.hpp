@@ -94,6 +94,8 @@ class StateMachine {
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
+  /// Whether schedule() has anything to look at.
+  [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
   [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.next_ns(); }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;

@@ -67,6 +67,22 @@ NodeId Fleet::add(const NodeSpec& spec) {
   if (find_locked(spec.name) != base::no_node)
     throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
   const NodeId node = free_row();
+  place(node, spec);
+  return node;
+}
+
+NodeId Fleet::add_at(NodeId node, const NodeSpec& spec) {
+  check_spec(spec);
+  const std::lock_guard hold(membership_);
+  if (find_locked(spec.name) != base::no_node)
+    throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
+  if (node.value >= max_nodes() || !is_free(node))
+    throw InvalidArgument("node", std::to_string(node.value), "an id below max_nodes that is free");
+  place(node, spec);
+  return node;
+}
+
+void Fleet::place(NodeId node, const NodeSpec& spec) {
   auto& header = columns_.header();
   clear_sets(node);
   columns_.kind_id(node.value).store(kind_id_of(spec.kind, node), std::memory_order_relaxed);
@@ -81,7 +97,6 @@ NodeId Fleet::add(const NodeSpec& spec) {
   columns_.born(node.value).store(header.version.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   header.version.fetch_add(1, std::memory_order_release);
   set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last: from here on scorers see the row
-  return node;
 }
 
 void Fleet::set_state(NodeId node, NodeState state) {
@@ -165,13 +180,26 @@ void Fleet::unload_model(NodeId node, ModelId model) {
   set_bit(columns_.resident(any.value, word), node.value, held);
 }
 
+Labels Fleet::labels_from(std::uint32_t bit) const {
+  const std::lock_guard hold(membership_);
+  return {labels_.begin() + std::min<std::ptrdiff_t>(bit, std::ssize(labels_)), labels_.end()};
+}
+
+std::uint32_t Fleet::n_models() const {
+  const std::lock_guard hold(membership_);
+  return static_cast<std::uint32_t>(models_.size());
+}
+
+bool Fleet::is_free(NodeId node) const noexcept {
+  contracts::Credit own;
+  Signal last;
+  read(node, own, last);
+  return state(node) == NodeState::absent && own.inflight == 0;
+}
+
 NodeId Fleet::free_row() const {
-  for (NodeId node{0}; node.value < max_nodes(); ++node.value) {
-    contracts::Credit own;
-    Signal last;
-    read(node, own, last);
-    if (state(node) == NodeState::absent && own.inflight == 0) return node;
-  }
+  for (NodeId node{0}; node.value < max_nodes(); ++node.value)
+    if (is_free(node)) return node;
   throw InvalidArgument("max_nodes", std::to_string(max_nodes()),
                         "more: every id is a node's, or a removed node's with requests still in flight");
 }

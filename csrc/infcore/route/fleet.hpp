@@ -51,6 +51,8 @@ class Fleet {
 
   /// Throws InvalidArgument: a field out of bounds, a name in use, more than max_nodes.
   NodeId add(const NodeSpec& spec);
+  /// The same under an id that was chosen before: a recorded one. Throws InvalidArgument also where that is taken.
+  NodeId add_at(NodeId node, const NodeSpec& spec);
   void drain(NodeId node) { set_state(node, NodeState::draining); }
   void remove(NodeId node) { set_state(node, NodeState::absent); }
   void set_state(NodeId node, NodeState state);
@@ -91,9 +93,15 @@ class Fleet {
   /// Throws InvalidArgument beyond 63 pairs.
   std::uint64_t label_bits(const Labels& labels, bool add);
 
+  /// The pairs that have a bit, from that bit on.
+  [[nodiscard]] Labels labels_from(std::uint32_t bit) const;
+
   /// The id of a model's version; version 0 is "any version". The first call for a name makes it.
   ModelId model_id(std::string_view name, std::uint32_t version);
   [[nodiscard]] const std::string& model_name(ModelId model) const noexcept { return models_[model.value].name; }
+  [[nodiscard]] std::uint32_t model_version(ModelId model) const noexcept { return models_[model.value].version; }
+  /// Names and versions known, "any version" of each name included; ids are below it.
+  [[nodiscard]] std::uint32_t n_models() const;
   /// Also makes "any version" of it resident, and takes that back with the last version.
   void load_model(NodeId node, ModelId model);
   void unload_model(NodeId node, ModelId model);
@@ -107,6 +115,8 @@ class Fleet {
     ModelId any;
   };
   NodeId free_row() const;
+  [[nodiscard]] bool is_free(NodeId node) const noexcept;
+  void place(NodeId node, const NodeSpec& spec);
   NodeId find_locked(std::string_view name) const noexcept;
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
