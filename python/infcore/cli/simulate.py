@@ -23,7 +23,9 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
         description="Run routing policies in a scenario: modelled devices, drawn or recorded arrivals, faults, and the "
         "engine's own state machine. Exit status 1 if a request was lost or an invariant broken.",
     )
-    parser.add_argument("scenario", metavar="SCENARIO", help="a shipped scenario's name, a path to a .toml file, or a live engine's log")
+    parser.add_argument(
+        "scenario", metavar="SCENARIO", help="a shipped scenario's name, a path to a .toml file, or a live engine's log"
+    )
     parser.add_argument(
         "--policy", action="extend", nargs="+", metavar="P", help="policies to run, in this order (default: all)"
     )

@@ -57,7 +57,7 @@ class RecordedTrace(Trace):
 
 def open_arrivals(path: str | os.PathLike[str]) -> Trace:
     """A trace of any kind: what open_trace() reads, or a live engine's log. Raises InvalidArgument as these do."""
-    return RecordedTrace(path) if is_event_log(path) else open_trace(path)
+    return RecordedTrace(path) if is_event_log(path) else open_trace(Path(path))
 
 
 def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None = None) -> Scenario:
