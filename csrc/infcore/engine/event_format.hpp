@@ -33,15 +33,16 @@ inline constexpr std::uint64_t event_pairs_max = 1ull << 30;
 inline constexpr TimeNs event_time_max = (TimeNs{1} << 62) - 1;
 
 enum class EventKind : std::uint8_t {
-  run =
-      1,  ///< v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; f8 seed
-  model,  ///< t name; v version. Its number is how many came before
-  label,  ///< t key, value. Its bit is how many came before
+  /// v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; 8 bytes seed
+  run = 1,
+  model,         ///< t name; v version. Its number is how many came before
+  label,         ///< t key, value. Its bit is how many came before
   add_model,     ///< v model, max_batch_size; s batch_delay_ns_max; v idempotent
   remove_model,  ///< now; v model
-  add_node,   ///< v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price, rtt_s; v slots, n; n x
-              ///< t, t
-  residency,  ///< now; v node, n; n x v model: all versions that it holds from here on
+  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, n labels;
+  /// n x t key, value
+  add_node,
+  residency,    ///< now; v node, n; n x v model: all versions that it holds from here on
   drain_node,   ///< now; v node
   remove_node,  ///< now; v node
   node_lost,    ///< now; v node
