@@ -60,6 +60,10 @@ class Fleet {
   /// In-flight credit: one request, and the seconds it is predicted to take.
   void reserve(NodeId node, double service_s, base::TimeNs now_ns = untimed) noexcept;
   void release(NodeId node, double service_s, base::TimeNs now_ns = untimed) noexcept;
+  /// Several reserves and releases at once: what they come to, the seconds of each as credit_ns() has them.
+  void change_credit(NodeId node, const contracts::Credit& by, base::TimeNs now_ns = untimed) noexcept;
+  /// The nanoseconds that reserve() adds and release() takes: the same seconds give the same back.
+  [[nodiscard]] static std::int64_t credit_ns(double service_s) noexcept;
 
   /// Seconds before a new request would start: the signalled queue wait, plus what we reserved since then per slot.
   [[nodiscard]] double wait_s(NodeId node) const noexcept;
