@@ -27,7 +27,7 @@ alignas(64) constexpr auto lane_bit = [] {
   const float* __restrict const per_request_s = curves.per_request_s;
   const float* __restrict const per_work_s = curves.per_work_s;
   const auto alone_s = [=](std::size_t i) __attribute__((always_inline)) {
-    return NodeFinish::of(free_now, 0.0, base_s[i], per_request_s[i], per_work_s[i], work).batch_s(1.0f);
+    return NodeFinish::of(0.0f, base_s[i], per_request_s[i], per_work_s[i], work).batch_s(1.0f);
   };
   LeastAlone least{none, 0};
   for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
@@ -61,15 +61,17 @@ alignas(64) constexpr auto lane_bit = [] {
   for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
     const std::uint32_t bits = bits_at(mask, from);
     if (bits == 0) continue;
+    alignas(64) std::array<float, lanes> free_in_s;
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      free_in_s[lane] = NodeFinish::free_in(free_at_s[std::size_t{from} + lane], q.now_s);
+    }
     std::int32_t here = 0;
-#pragma omp simd reduction(+ : here)
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
       const std::size_t i = std::size_t{from} + lane;
-      const NodeFinish node =
-          NodeFinish::of(free_at_s[i], q.now_s, base_s[i], per_request_s[i], per_work_s[i], q.work_mean);
+      const NodeFinish node = NodeFinish::of(free_in_s[lane], base_s[i], per_request_s[i], per_work_s[i], q.work_mean);
       const float done = node.n_by(t_s, q);
       const float counts = done < n_most ? done : n_most;
-      here += static_cast<std::int32_t>((bits & lane_bit[lane]) != 0 ? counts : 0.0f);
+      here += (bits & lane_bit[lane]) != 0 ? static_cast<std::int32_t>(counts) : 0;
     }
     n += static_cast<std::uint32_t>(here);
     if (n >= n_enough) return false;

@@ -9,6 +9,8 @@ namespace infcore::engine {
 
 /// FinishColumns::free_at_s of a node that has a free slot.
 inline constexpr double free_now = -std::numeric_limits<double>::infinity();
+/// Longer than from any time to any other; what is further away is free_now.
+inline constexpr double free_in_s_max = 1e11;
 
 /// One figure per node, padded to 64 nodes.
 struct FinishColumns {
@@ -29,11 +31,14 @@ struct FinishQuery {
 struct NodeFinish {
   float free_in_s, base_s, slope_s;
 
-  [[nodiscard]] static inline NodeFinish of(double free_at_s, double now_s, float base_s, float per_request_s,
-                                            float per_work_s, float work) noexcept {
-    // One that is overdue is expected to take as long again as it is late.
-    const double free_in_s = free_at_s == free_now ? 0.0 : std::fabs(free_at_s - now_s);
-    return {static_cast<float>(free_in_s), base_s, per_request_s + per_work_s * work};
+  /// One that is overdue is expected to take as long again as it is late.
+  [[nodiscard]] static inline float free_in(double free_at_s, double now_s) noexcept {
+    const double in_s = std::fabs(free_at_s - now_s);
+    return static_cast<float>(in_s < free_in_s_max ? in_s : 0.0);
+  }
+  [[nodiscard]] static inline NodeFinish of(float free_in_s, float base_s, float per_request_s, float per_work_s,
+                                            float work) noexcept {
+    return {free_in_s, base_s, per_request_s + per_work_s * work};
   }
 
   /// Seconds of a batch of n, the node being free.

@@ -152,8 +152,8 @@ bool StateMachine::carries(NodeId id, std::uint64_t require) const noexcept {
 NodeFinish StateMachine::finish_of(ModelId model, NodeId id, TimeNs now_ns, float work) const noexcept {
   const contracts::BatchColumns curves = latency_.batch(model);
   const std::uint32_t i = id.value;
-  return NodeFinish::of(free_at_s_[i], base::seconds(now_ns), curves.base_s[i], curves.per_request_s[i],
-                        curves.per_work_s[i], work);
+  const float free_in_s = NodeFinish::free_in(free_at_s_[i], base::seconds(now_ns));
+  return NodeFinish::of(free_in_s, curves.base_s[i], curves.per_request_s[i], curves.per_work_s[i], work);
 }
 
 /// The most requests, at least one, such that fewer than all that wait could be finished strictly before the device has
