@@ -57,21 +57,37 @@ alignas(64) constexpr auto lane_bit = [] {
   const float* __restrict const per_work_s = columns.curves.per_work_s;
   const FinishQuery q = query;
   const auto n_most = static_cast<float>(n_enough);  // no node counts for more, so that a step's sum fits
+  const float rest_most = q.max_batch_size < n_most ? q.max_batch_size : n_most;
   std::uint32_t n = 0;
   for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
     const std::uint32_t bits = bits_at(mask, from);
     if (bits == 0) continue;
-    alignas(64) std::array<float, lanes> free_in_s;
+    alignas(64) std::array<float, lanes> room_s, slope_s;
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
-      free_in_s[lane] = NodeFinish::free_in(free_at_s[std::size_t{from} + lane], q.now_s);
+      room_s[lane] = t_s - NodeFinish::free_in(free_at_s[std::size_t{from} + lane], q.now_s);
     }
-    std::int32_t here = 0;
+    float beyond_s = -none;
+#pragma omp simd reduction(max : beyond_s)
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
       const std::size_t i = std::size_t{from} + lane;
-      const NodeFinish node = NodeFinish::of(free_in_s[lane], base_s[i], per_request_s[i], per_work_s[i], q.work_mean);
-      const float done = node.n_by(t_s, q);
-      const float counts = done < n_most ? done : n_most;
-      here += (bits & lane_bit[lane]) != 0 ? static_cast<std::int32_t>(counts) : 0;
+      slope_s[lane] = per_request_s[i] + per_work_s[i] * q.work_mean;
+      const float beyond = room_s[lane] - (base_s[i] + slope_s[lane] * q.max_batch_size);
+      beyond_s = beyond_s < beyond ? beyond : beyond_s;
+    }
+    std::int32_t here = 0;
+    if (beyond_s < 0.0f) {  // none has time for a full batch, as most often: one division does
+      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+        float rest = (room_s[lane] - base_s[std::size_t{from} + lane]) / slope_s[lane];
+        rest = rest > 0.0f ? rest : 0.0f;
+        rest = rest < rest_most ? rest : rest_most;
+        here += (bits & lane_bit[lane]) != 0 ? static_cast<std::int32_t>(rest) : 0;
+      }
+    } else {
+      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+        const float done = NodeFinish{0.0f, base_s[std::size_t{from} + lane], slope_s[lane]}.n_in(room_s[lane], q);
+        const float counts = done < n_most ? done : n_most;
+        here += (bits & lane_bit[lane]) != 0 ? static_cast<std::int32_t>(counts) : 0;
+      }
     }
     n += static_cast<std::uint32_t>(here);
     if (n >= n_enough) return false;

@@ -45,8 +45,9 @@ struct NodeFinish {
   [[nodiscard]] inline float batch_s(float n) const noexcept { return base_s + slope_s * n; }
 
   /// How many of `n_requests` it finishes by then, batch after batch: whole full ones, and the last as far as it is done.
-  [[nodiscard]] inline float n_by(float t_s, const FinishQuery& q) const noexcept {
-    const float room_s = t_s - free_in_s;
+  [[nodiscard]] inline float n_by(float t_s, const FinishQuery& q) const noexcept { return n_in(t_s - free_in_s, q); }
+  /// The same, from when it is free.
+  [[nodiscard]] inline float n_in(float room_s, const FinishQuery& q) const noexcept {
     const float full_s = batch_s(q.max_batch_size);
     float batches = room_s / full_s;
     batches = batches > 0.0f ? batches : 0.0f;

@@ -157,9 +157,10 @@ NodeFinish StateMachine::finish_of(ModelId model, NodeId id, TimeNs now_ns, floa
 }
 
 /// The most requests, at least one, such that fewer than all that wait could be finished strictly before the device has
-/// done its last of them; 0 where there is no such number. Most often all, or none: those are asked first.
+/// done its last of them; 0 where there is no such number. Looked for from the lane's last share on: most often it is
+/// the same or one more.
 std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const Taker& taker, float work_mean) noexcept {
-  const Lane& lane = *lanes_[index];
+  Lane& lane = *lanes_[index];
   const std::uint32_t n_requests = lane.queue.size();
   const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
   const FinishColumns columns{free_at_s_.data(), latency_.batch(lane.model)};
@@ -183,17 +184,24 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   };
   std::uint64_t& word = others_[taker.node.value / 64];
   const std::uint64_t was = std::exchange(word, word & ~bit_of(taker.node));
-  std::uint32_t most = std::min(n_requests, max_batch_size - taker.joined);
-  if (!can_have(most)) {
-    std::uint32_t least = most > 1 && can_have(1) ? 1 : 0;
-    while (least > 0 && most - least > 1) {
-      const std::uint32_t middle = (least + most) / 2;
-      (can_have(middle) ? least : most) = middle;
+  // From the last share on in growing steps, then by halves.
+  const std::uint32_t most = std::min(n_requests, max_batch_size - taker.joined);
+  std::uint32_t least = 0, beyond = most + 1, step = 1;
+  for (std::uint32_t n = std::clamp(lane.last_share, 1u, most); beyond - least > 1;) {
+    const bool can = can_have(n);
+    (can ? least : beyond) = n;
+    if (least == 0) {
+      n = beyond > step ? beyond - step : 1;
+    } else if (beyond > most) {
+      n = std::min(least + step, most);
+    } else {
+      n = (least + beyond) / 2;
     }
-    most = least;
+    step *= 2;
   }
+  lane.last_share = least;
   word = was;
-  return most;
+  return least;
 }
 
 /// Gives one device its share: joins its open batch, or opens one unless the batching rule would rather wait.

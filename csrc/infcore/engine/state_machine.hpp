@@ -131,6 +131,7 @@ class StateMachine {
     std::vector<NodeId> open_nodes{};  ///< of each open batch of this lane
     ArrivalRate rate{};
     double work_pending{};
+    std::uint32_t last_share{};  ///< of a device in the joint choice
     /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
     bool dirty{};
