@@ -55,7 +55,7 @@ class Simulation {
   Simulation(const char* policy, std::uint32_t n_nodes, double load)
       : fleet_(n_nodes, 4),
         latency_(n_nodes, 4),
-        machine_({.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1}, fleet_, latency_,
+        machine_({.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1, .stage_histograms = false}, fleet_, latency_,
                  route::make_routing_policy(policy, 1), batch::make_batching_policy("dynamic")),
         model_(fleet_.model_id("m", 1)) {
     machine_.add_model(model_, {.max_batch_size = max_batch_size});

@@ -216,17 +216,9 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
     occupancy_changed(id);
     return lane.queue.size() < n_before ? Served::sent : Served::refused;
   }
-  const double work_mean = lane.work_mean();
-  const ModelConfig& config = models_[lane.model.value].config;
-  const batch::Pending pending{
-      .shape = {n_share, work_mean * n_share, work_mean},
-      .earliest_deadline_ns = lane.queue.next_deadline_ns(),
-      .held_since_ns = std::max(node.free_since_ns, lane.queue.oldest_arrival_ns()),
-      .arrivals_per_s = lane.rate.per_s(now_ns),
-      .max_batch_size = config.max_batch_size,
-      .delay_ns_max = config.batch_delay_ns_max,
-  };
-  const batch::Close close = batching_->close(now_ns, pending, latency);
+  batch::Close close{n_share, now_ns};
+  // The rule may wait for more to come; not where more is there already, and others do it sooner.
+  if (n_share == lane.queue.size() || lane.bound != base::no_node) close = ask_rule(now_ns, lane, id, n_share);
   if (close.n_requests == 0) {
     set_lane_timer(index, close.wait_until_ns);
     return Served::held;
@@ -251,6 +243,22 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   lane.open_nodes.push_back(id);
   occupancy_changed(id);
   return Served::sent;
+}
+
+/// Whether to send so many now, or to wait for more.
+batch::Close StateMachine::ask_rule(TimeNs now_ns, Lane& lane, NodeId id, std::uint32_t n_share) noexcept {
+  const double work_mean = lane.work_mean();
+  const ModelConfig& config = models_[lane.model.value].config;
+  return batching_->close(now_ns,
+                          {
+                              .shape = {n_share, work_mean * n_share, work_mean},
+                              .earliest_deadline_ns = lane.queue.next_deadline_ns(),
+                              .held_since_ns = std::max(nodes_[id.value].free_since_ns, lane.queue.oldest_arrival_ns()),
+                              .arrivals_per_s = lane.rate.per_s(now_ns),
+                              .max_batch_size = config.max_batch_size,
+                              .delay_ns_max = config.batch_delay_ns_max,
+                          },
+                          latency_.at(lane.model, id));
 }
 
 /// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can.

@@ -203,6 +203,7 @@ class StateMachine {
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
   [[nodiscard]] NodeFinish finish_of(ModelId, NodeId, TimeNs now_ns, float work) const noexcept;
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
+  [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;
   [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId first) const noexcept;
   void fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
   [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
