@@ -27,7 +27,7 @@ alignas(64) constexpr auto lane_bit = [] {
   const float* __restrict const per_request_s = curves.per_request_s;
   const float* __restrict const per_work_s = curves.per_work_s;
   const auto alone_s = [=](std::size_t i) __attribute__((always_inline)) {
-    return NodeFinish::of(0.0f, base_s[i], per_request_s[i], per_work_s[i], work).batch_s(1.0f);
+    return base_s[i] + (per_request_s[i] + per_work_s[i] * work) * 1.0f;  // as NodeFinish::batch_s
   };
   LeastAlone least{none, 0};
   for (std::uint32_t from = 0; from < n_nodes; from += lanes) {

@@ -2,6 +2,7 @@
 #include <infcore/contracts/latency_table.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -36,9 +37,9 @@ struct NodeFinish {
     const double in_s = std::fabs(free_at_s - now_s);
     return static_cast<float>(in_s < free_in_s_max ? in_s : 0.0);
   }
-  [[nodiscard]] static inline NodeFinish of(float free_in_s, float base_s, float per_request_s, float per_work_s,
+  [[nodiscard]] static inline NodeFinish of(float free_in_s, const contracts::BatchColumns& curves, std::size_t node,
                                             float work) noexcept {
-    return {free_in_s, base_s, per_request_s + per_work_s * work};
+    return {free_in_s, curves.base_s[node], curves.per_request_s[node] + curves.per_work_s[node] * work};
   }
 
   /// Seconds of a batch of n, the node being free.

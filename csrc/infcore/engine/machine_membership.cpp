@@ -17,6 +17,9 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
   if (!state.stats) state.stats = std::make_unique<Stats>(config_.stage_histograms);
   state.known = true;
   state.config = config;
+  if (model.value < n_models_) return;
+  n_models_ = model.value + 1;
+  for (NodeId node{0}; node.value < fleet_.n_nodes(); ++node.value) follow_residency(node);
 }
 
 void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
@@ -60,7 +63,7 @@ void StateMachine::follow_residency(NodeId id) {
   const std::uint32_t free = node.in_flight.size() < node.slots ? 1 : 0;
   for (const ModelId model : node.models) models_[model.value].n_free -= free;
   node.models.clear();
-  for (ModelId model{0}; model.value < models_.size(); ++model.value) {
+  for (ModelId model{0}; model.value < n_models_; ++model.value) {
     if (fleet_.resident(id, model)) node.models.push_back(model);
   }
   for (const ModelId model : node.models) models_[model.value].n_free += free;

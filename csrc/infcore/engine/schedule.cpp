@@ -132,7 +132,7 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     if (open == nullptr) continue;
     others_[id.value / 64] &= ~bit_of(id);
     free_candidates_[id.value / 64] &= ~bit_of(id);
-    const NodeFinish finish = finish_of(lane.model, id, 0, work_mean);
+    const NodeFinish finish = NodeFinish::of(0.0f, latency_.batch(lane.model), id.value, work_mean);
     const std::uint32_t joined = open->shape.n_requests;
     open_takers_.push_back({id, finish.batch_s(static_cast<float>(joined + 1)), joined});
   }
@@ -149,13 +149,6 @@ bool StateMachine::carries(NodeId id, std::uint64_t require) const noexcept {
   return true;
 }
 
-NodeFinish StateMachine::finish_of(ModelId model, NodeId id, TimeNs now_ns, float work) const noexcept {
-  const contracts::BatchColumns curves = latency_.batch(model);
-  const std::uint32_t i = id.value;
-  const float free_in_s = NodeFinish::free_in(free_at_s_[i], base::seconds(now_ns));
-  return NodeFinish::of(free_in_s, curves.base_s[i], curves.per_request_s[i], curves.per_work_s[i], work);
-}
-
 /// The most requests, at least one, such that fewer than all that wait could be finished strictly before the device has
 /// done its last of them; 0 where there is no such number. Looked for from the lane's last share on: most often it is
 /// the same or one more.
@@ -166,15 +159,14 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   const FinishColumns columns{free_at_s_.data(), latency_.batch(lane.model)};
   const FinishQuery query{base::seconds(now_ns), work_mean, static_cast<float>(max_batch_size),
                           static_cast<float>(n_requests)};
-  const NodeFinish finish = finish_of(lane.model, taker.node, now_ns, work_mean);
+  const NodeFinish finish = NodeFinish::of(0.0f, columns.curves, taker.node.value, work_mean);
   const auto can_have = [&](std::uint32_t n_share) {
     const float t_s = finish.batch_s(static_cast<float>(taker.joined + n_share)) * strictly;
     const std::uint32_t n_enough = n_requests - n_share + 1;  // of the others; it has done n_share - 1 itself
     float n_open = 0.0f;
     for (const Taker& open : open_takers_) {
       if (open.node == taker.node) continue;
-      NodeFinish its = finish_of(lane.model, open.node, now_ns, work_mean);
-      its.free_in_s = 0.0f;
+      const NodeFinish its = NodeFinish::of(0.0f, columns.curves, open.node.value, work_mean);
       const float n = its.n_by(t_s, query) - static_cast<float>(open.joined);
       n_open += n > 0.0f ? n : 0.0f;
     }
@@ -265,10 +257,11 @@ batch::Close StateMachine::ask_rule(TimeNs now_ns, Lane& lane, NodeId id, std::u
 bool StateMachine::too_late(TimeNs now_ns, const Lane& lane, const contracts::Request& r, NodeId first) const noexcept {
   if (r.deadline_ns == base::never_ns) return false;
   const auto work = static_cast<float>(r.work);
+  const contracts::BatchColumns curves = latency_.batch(lane.model);
   const auto late = [&](float alone_s) { return base::add_ns(now_ns, base::to_ns(alone_s)) > r.deadline_ns; };
-  if (!late(finish_of(lane.model, first, now_ns, work).batch_s(1.0f))) return false;
+  if (!late(NodeFinish::of(0.0f, curves, first.value, work).batch_s(1.0f))) return false;
   if (lane.bound != base::no_node) return true;
-  return late(least_alone(latency_.batch(lane.model), candidates_.data(), fleet_.n_nodes(), work).seconds);
+  return late(least_alone(curves, candidates_.data(), fleet_.n_nodes(), work).seconds);
 }
 
 /// Moves up to `n_more` requests from the lane into the batch, most urgent first. One that no device can finish in time
@@ -300,6 +293,7 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
       break;
     }
     leave_lane(slot);
+    if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
     unreserve_into(credit, s);  // of a bound lane: on the same device
     s.where = Where::in_batch;
     s.node = id;

@@ -161,6 +161,8 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   occupancy_changed(id);
   const double service_s = base::seconds(now_ns - b.start_ns);
   ModelState& model = models_[b.model.value];
+  for (const std::uint32_t slot : b.members)
+    if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
   if (ok) latency_.observe(b.model, id, b.shape, service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {

@@ -201,7 +201,6 @@ class StateMachine {
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] bool carries(NodeId, std::uint64_t require) const noexcept;
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
-  [[nodiscard]] NodeFinish finish_of(ModelId, NodeId, TimeNs now_ns, float work) const noexcept;
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
   [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;
   [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId first) const noexcept;
@@ -222,6 +221,7 @@ class StateMachine {
   std::vector<std::uint32_t> dirty_;
   std::vector<Node> nodes_;
   std::vector<ModelState> models_;
+  std::uint32_t n_models_{};  ///< beyond them none was ever known
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
   std::vector<double> free_at_s_;             ///< see FinishColumns
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now

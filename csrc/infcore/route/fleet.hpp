@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -110,8 +111,8 @@ class Fleet {
     std::uint32_t version;
     ModelId any;
   };
-  NodeId free_row() const;
-  NodeId find_locked(std::string_view name) const noexcept;
+  NodeId free_row();
+  NodeId find_locked(std::string_view name) const;
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
   bool carries(NodeId node, const std::pair<std::string, std::string>& label) const;
@@ -124,6 +125,8 @@ class Fleet {
   contracts::FleetColumns columns_;
   mutable std::mutex membership_;
   std::vector<NodeSpec> specs_;
+  std::unordered_map<std::string, NodeId> ids_;  // of the present nodes, by name
+  NodeId lowest_absent_{0};                      // every lower id is a present node's
   Labels labels_;  // index = bit
   std::vector<ModelEntry> models_;
 };
