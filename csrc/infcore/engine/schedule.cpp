@@ -76,7 +76,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
                 .first_s = free.seconds};
     auto open = open_takers_.end();
     for (auto it = open_takers_.begin(); it != open_takers_.end(); ++it) {
-      if (it->first_s > first.first_s || (it->first_s == first.first_s && it->node > first.node)) continue;
+      if (it->refused || it->first_s > first.first_s || (it->first_s == first.first_s && it->node > first.node)) continue;
       first = *it;
       open = it;
     }
@@ -88,7 +88,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     }
     const Served served = serve(now_ns, index, first.node, n_share);
     if (served != Served::refused) return served == Served::sent;
-    open_takers_.erase(open);
+    open->refused = true;
   }
 }
 
@@ -134,7 +134,7 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     free_candidates_[id.value / 64] &= ~bit_of(id);
     const NodeFinish finish = NodeFinish::of(0.0f, latency_.batch(lane.model), id.value, work_mean);
     const std::uint32_t joined = open->shape.n_requests;
-    open_takers_.push_back({id, finish.batch_s(static_cast<float>(joined + 1)), joined});
+    open_takers_.push_back({id, finish.batch_s(static_cast<float>(joined + 1)), joined, false});
   }
   return any != 0 || !open_takers_.empty();
 }

@@ -157,6 +157,7 @@ class StateMachine {
     NodeId node{base::no_node};
     float first_s{};         ///< until it would be done with one more
     std::uint32_t joined{};  ///< already in its open batch
+    bool refused{};          ///< what comes first in the lane
   };
   enum class Served : std::uint8_t {
     sent,    ///< the lane has changed
