@@ -55,8 +55,9 @@ class Simulation {
   Simulation(const char* policy, std::uint32_t n_nodes, double load)
       : fleet_(n_nodes, 4),
         latency_(n_nodes, 4),
-        machine_({.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1, .stage_histograms = false}, fleet_, latency_,
-                 route::make_routing_policy(policy, 1), batch::make_batching_policy("dynamic")),
+        machine_(
+            {.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1, .stage_histograms = false},
+            fleet_, latency_, route::make_routing_policy(policy, 1), batch::make_batching_policy("dynamic")),
         model_(fleet_.model_id("m", 1)) {
     machine_.add_model(model_, {.max_batch_size = max_batch_size});
     double capacity_rps = 0.0;
@@ -125,7 +126,8 @@ class Simulation {
 
   void print(const char* policy, double ns_per_request) const {
     std::printf(
-        "{\"policy\": \"%s\", \"n_nodes\": %u, \"ns_per_request\": %.1f, \"ok\": %llu, \"ended\": %llu, \"late\": %llu, "
+        "{\"policy\": \"%s\", \"n_nodes\": %u, \"ns_per_request\": %.1f, \"ok\": %llu, \"ended\": %llu, \"late\": "
+        "%llu, "
         "\"mean_ms\": %.4f, \"p99_ms\": %.4f, \"batches\": %llu, \"steps\": %llu, \"digest\": \"%016llx\"}\n",
         policy, fleet_.n_nodes(), ns_per_request, static_cast<unsigned long long>(n_ok_),
         static_cast<unsigned long long>(n_ended_), static_cast<unsigned long long>(n_late_),

@@ -1,8 +1,8 @@
 """The joint choice of device and batch, readably. Called by reference.engine for one lane at a time.
 
-Of the devices that take something, the one that would be done first with one more gets its share: the most requests such
-that all devices together would not have finished everything before it is done with the last of them. Arithmetic in
-float32 and in the order of csrc/infcore/engine/finish_times.hpp.
+Of the devices that take something, the one that would be done first with one more gets its share: the most requests
+such that all devices together would not have finished everything before it is done with the last of them. Arithmetic
+in float32 and in the order of csrc/infcore/engine/finish_times.hpp.
 """
 
 from dataclasses import dataclass
@@ -121,8 +121,8 @@ def open_batch(engine: Any, lane: Lane, id: int) -> Batch | None:
 
 
 def serve(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate], n_share: int) -> str:
-    """Joins the device's open batch, or opens one unless the batching rule would rather wait for more to come. It is not
-    asked where more is there already and others do it sooner."""
+    """Joins the device's open batch, or opens one unless the batching rule would rather wait for more to come. The rule
+    is not asked where more is there already and others do it sooner."""
     n_before = len(lane.requests)
     latency = engine.latency.at(lane.model, c.node)
     batch = c.open

@@ -45,7 +45,8 @@ struct NodeFinish {
   /// Seconds of a batch of n, the node being free.
   [[nodiscard]] inline float batch_s(float n) const noexcept { return base_s + slope_s * n; }
 
-  /// How many of `n_requests` it finishes by then, batch after batch: whole full ones, and the last as far as it is done.
+  /// How many of `n_requests` it finishes by then, batch after batch: whole full ones, and the last as far as it is
+  /// done.
   [[nodiscard]] inline float n_by(float t_s, const FinishQuery& q) const noexcept { return n_in(t_s - free_in_s, q); }
   /// The same, from when it is free.
   [[nodiscard]] inline float n_in(float room_s, const FinishQuery& q) const noexcept {

@@ -1,10 +1,10 @@
-// The joint choice of device and batch. A lane's requests wait together; when a device that can run them takes some, the
-// one that would be done first with one more gets its share: the most of them such that all devices together, free or
-// busy, each running batch after batch, would not have finished everything before it is done with the last of them. So a
-// slow free device gets nothing that fast busy ones would finish sooner, and helps exactly as far as it shortens the
-// whole. A lane bound to one device takes its turn. What else a lane waits for is the batching rule's.
-// Source: earliest finish time first on unrelated machines (Graham et al. 1979, list scheduling; HEFT, Topcuoglu 2002),
-// in the fluid form because a batch's marginal cost is a line.
+// The joint choice of device and batch. A lane's requests wait together; when a device that can run them takes some,
+// the one that would be done first with one more gets its share: the most of them such that all devices together, free
+// or busy, each running batch after batch, would not have finished everything before it is done with the last of them.
+// So a slow free device gets nothing that fast busy ones would finish sooner, and helps exactly as far as it shortens
+// the whole. A lane bound to one device takes its turn. What else a lane waits for is the batching rule's. Source:
+// earliest finish time first on unrelated machines (Graham et al. 1979, list scheduling; HEFT, Topcuoglu 2002), in the
+// fluid form because a batch's marginal cost is a line.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
@@ -69,14 +69,14 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   if (models_[lane.model.value].n_free == 0 && lane.open_nodes.empty()) return false;
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
-  const LeastAlone free =
-      least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
+  const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
   for (;;) {
     Taker first{.node = free.seconds < std::numeric_limits<float>::infinity() ? NodeId{free.node} : base::no_node,
                 .first_s = free.seconds};
     auto open = open_takers_.end();
     for (auto it = open_takers_.begin(); it != open_takers_.end(); ++it) {
-      if (it->refused || it->first_s > first.first_s || (it->first_s == first.first_s && it->node > first.node)) continue;
+      if (it->refused || it->first_s > first.first_s || (it->first_s == first.first_s && it->node > first.node))
+        continue;
       first = *it;
       open = it;
     }

@@ -229,7 +229,7 @@ class StateMachine {
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
   std::vector<std::uint64_t> candidates_, free_candidates_, others_;
   std::vector<Taker> open_takers_;
-  std::vector<std::uint32_t> due_;                        ///< the lanes that schedule() is at
+  std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   std::vector<Action> actions_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};

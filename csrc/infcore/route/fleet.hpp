@@ -127,7 +127,7 @@ class Fleet {
   std::vector<NodeSpec> specs_;
   std::unordered_map<std::string, NodeId> ids_;  // of the present nodes, by name
   NodeId lowest_absent_{0};                      // every lower id is a present node's
-  Labels labels_;  // index = bit
+  Labels labels_;                                // index = bit
   std::vector<ModelEntry> models_;
 };
 
