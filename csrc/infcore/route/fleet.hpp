@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -62,6 +63,10 @@ class Fleet {
   /// In-flight credit: one request, and the seconds it is predicted to take.
   void reserve(NodeId node, double service_s, base::TimeNs now_ns = untimed) noexcept;
   void release(NodeId node, double service_s, base::TimeNs now_ns = untimed) noexcept;
+  /// Several reserves and releases at once: what they come to, the seconds of each as credit_ns() has them.
+  void change_credit(NodeId node, const contracts::Credit& by, base::TimeNs now_ns = untimed) noexcept;
+  /// The nanoseconds that reserve() adds and release() takes: the same seconds give the same back.
+  [[nodiscard]] static std::int64_t credit_ns(double service_s) noexcept;
 
   /// Seconds before a new request would start: the signalled queue wait, plus what we reserved since then per slot.
   [[nodiscard]] double wait_s(NodeId node) const noexcept;
@@ -114,10 +119,10 @@ class Fleet {
     std::uint32_t version;
     ModelId any;
   };
-  NodeId free_row() const;
+  NodeId free_row();
   [[nodiscard]] bool is_free(NodeId node) const noexcept;
   void place(NodeId node, const NodeSpec& spec);
-  NodeId find_locked(std::string_view name) const noexcept;
+  NodeId find_locked(std::string_view name) const;
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
   bool carries(NodeId node, const std::pair<std::string, std::string>& label) const;
@@ -130,7 +135,9 @@ class Fleet {
   contracts::FleetColumns columns_;
   mutable std::mutex membership_;
   std::vector<NodeSpec> specs_;
-  Labels labels_;  // index = bit
+  std::unordered_map<std::string, NodeId> ids_;  // of the present nodes, by name
+  NodeId lowest_absent_{0};                      // every lower id is a present node's
+  Labels labels_;                                // index = bit
   std::vector<ModelEntry> models_;
 };
 

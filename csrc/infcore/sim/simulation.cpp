@@ -24,7 +24,8 @@ engine::EngineConfig engine_config(const SimConfig& config) noexcept {
           .max_models = static_cast<std::uint32_t>(2 * config.models.size()),  // each also as "any version"
           .n_tiers = config.n_tiers,
           .ageing_ns = config.ageing_s > 0.0 ? base::to_ns(config.ageing_s) : base::never_ns,
-          .attempts_max = config.attempts_max};
+          .attempts_max = config.attempts_max,
+          .stage_histograms = false};
 }
 
 }  // namespace

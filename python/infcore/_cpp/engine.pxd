@@ -106,10 +106,12 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
 
 
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass StageHistograms:
+        Histogram queue_s, batch_wait_s, service_s, latency_s
     cdef cppclass Stats:
         uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
         double busy_s, work
-        Histogram queue_s, batch_wait_s, service_s, latency_s
+        unique_ptr[StageHistograms] stages
 
 
 cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine" nogil:
@@ -121,6 +123,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         uint16_t n_tiers
         TimeNs ageing_ns
         uint8_t attempts_max
+        cbool stage_histograms
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size
