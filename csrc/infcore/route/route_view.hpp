@@ -34,7 +34,9 @@ class RouteView {
   /// After filter(): the candidate with `k` candidates of lower id. Precondition: k < n_candidates(). O(nodes / 64).
   [[nodiscard]] NodeId candidate(std::uint32_t k) const noexcept;
   /// After filter(): requests in flight on a node.
-  [[nodiscard]] float inflight(NodeId node) const noexcept { return inflight_[node.value]; }
+  [[nodiscard]] float inflight(NodeId node) const noexcept {  // for who asks of two nodes: no copy of the others
+    return fleet_->columns().pair(node.value, contracts::FleetColumns::wait_inflight).second;
+  }
   /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals.
   [[nodiscard]] NodeId least_inflight() noexcept;
 
