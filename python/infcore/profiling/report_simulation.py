@@ -81,7 +81,7 @@ def _tiles(document: Document) -> str:
     carried = [run for run in rows if run["capacity_load"]]
     if carried:
         most = max(carried, key=lambda run: run["capacity_load"])
-        tiles.append(("highest capacity, times the load", f"{most['capacity_load']:.2f}", most["policy"]))
+        tiles.append(("highest capacity, load", f"{most['capacity_load']:.2f}", most["policy"]))
     return html.tiles(tiles)
 
 
@@ -127,7 +127,7 @@ def _node_load(document: Document) -> str:
     end_s = len(run["parts"]["arrivals"]) * run["parts"]["part_s"]
     what = "groups of nodes, in brackets how many" if grouped else "nodes; lines below a row: its faults"
     legend = heat_legend() + ("" if grouped else charts.fault_legend(faults_of(document["runs"], end_s)))
-    note = f'<p class="note">Busy part of each part of the time. Rows: {what}.</p>'
+    note = f'<p>How busy the slots were in each part of the run. Rows: {what}.</p>'
     return html.section("Load of the nodes over time", note + legend + body)
 
 

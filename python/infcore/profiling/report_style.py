@@ -32,7 +32,7 @@ section { padding: 20px 22px; margin-top: 18px; }
 .tiles strong { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } .scroll + .scroll { margin-top: 16px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: right; padding: 6px 7px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 600; font-size: 13px; }
 tbody tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
@@ -58,7 +58,7 @@ svg .heading { font-size: 12.5px; font-weight: 600; fill: var(--ink); }
 svg .area { fill: var(--soft); opacity: 0.28; } svg .shade { fill: var(--soft); opacity: 0.1; }
 svg .band { opacity: 0.14; }
 .legend .dashes { height: 0; width: 16px; border-radius: 0; border-top: 2px dashed; vertical-align: middle; }
-.heat { align-items: center; } .heat i { width: 18px; height: 12px; margin: 0; border-radius: 0; }
+.heat { align-items: center; margin: 8px 0 2px; } .legend + .grid2 { margin-top: 14px; } .heat i { width: 18px; height: 12px; margin: 0; border-radius: 0; }
 .legend .warm { background: var(--soft); opacity: 0.25; }
 code { font-size: 13px; }
 .wide { margin-top: 8px; } h3 { font-size: 15px; margin: 18px 0 6px; }

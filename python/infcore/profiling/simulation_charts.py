@@ -70,10 +70,16 @@ def _scaled(values: Sequence[float], title: str, write: Callable[[float], str]) 
     return svg.linear_axis((max(values) or 1.0) * 1.1, title, write)
 
 
+def _dollars(value: float) -> str:
+    """Without the zeros at the end, which a table's column has and an axis has no room for."""
+    text = tables.dollars(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _load_axis(probes: Sequence[tuple[Series, Sequence[Mapping[str, Any]]]]) -> svg.Axis:
     loads = [probe["load"] for _, rows in probes for probe in rows]
     title = "load, times the scenario's arrivals"
-    if max(loads) / min(loads) > 3.0:
+    if max(loads) / min(loads) > LOG_FROM_RATIO:
         return svg.log_axis(min(loads), max(loads), f"{title} (log scale)", lambda v: f"{v:g}")
     return svg.linear_axis(max(loads), title)
 
@@ -129,7 +135,7 @@ def cost_chart(document: Document) -> Chart:
     series = [replace(row, dashed=row.color == BOUND_COLOR) for row in series]
     front = pareto([row.points[0] for row in series if row.color != BOUND_COLOR])
     x_axis = _scaled([row.points[0][0] for row in series], "p99, ms", milliseconds_mark)
-    y_axis = _scaled([row.points[0][1] for row in series], "US $ per 1,000 answers", tables.dollars)
+    y_axis = _scaled([row.points[0][1] for row in series], "US $ per 1,000 answers", _dollars)
     return "Cost against p99 (lower left is better; dotted: Pareto front)", svg.points(
         "cost against p99", series, x_axis, y_axis, front=front
     )

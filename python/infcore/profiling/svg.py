@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Rule:
-    """A straight dashed line across the plot at a value of one axis, with a word beside it."""
+    """A dashed line across the plot at a value of its y axis, with a word above its end."""
 
     value: float
     text: str
@@ -192,20 +192,14 @@ def lines(
     x_axis: Axis,
     y_axis: Axis,
     *,
-    x_rule: Rule | None = None,
     y_rule: Rule | None = None,
 ) -> str:
-    """A line through each series' points; a rule is drawn below them."""
+    """A line through each series' points; the rule is drawn below them."""
     parts = [*y_axis_of(y_axis), *x_axis_of(x_axis)]
-    if x_rule is not None:
-        x = PLOT.x(x_axis.place(x_rule.value))
-        side, anchor = (-6, "end") if x > PLOT.x(0.5) else (6, "start")
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{PLOT.bottom}" y2="{PLOT.top}" class="rule"/>')
-        parts.append(text(x + side, PLOT.bottom - 8, x_rule.text, "value", anchor))
     if y_rule is not None:
         y = PLOT.y(y_axis.place(y_rule.value))
         parts.append(f'<line x1="{PLOT.left}" x2="{PLOT.right}" y1="{y:.1f}" y2="{y:.1f}" class="rule"/>')
-        parts.append(text(PLOT.left + 6, y - 5, y_rule.text, "value", "start"))
+        parts.append(text(PLOT.right - 6, y - 5, y_rule.text, "value", "end"))
     return frame(label, [*parts, *(_line(row, x_axis, y_axis) for row in series)])
 
 
@@ -232,12 +226,15 @@ def points(
     """A labelled dot for each series' first point, and a dotted stair through the values of `front`."""
     parts = [*y_axis_of(y_axis), *x_axis_of(x_axis)]
     placed = [(PLOT.x(x_axis.place(row.points[0][0])), PLOT.y(y_axis.place(row.points[0][1]))) for row in series]
+    taken = [Box(x - 8, x + 8, y - 8, y + 8) for x, y in placed]
     steps_to = [(PLOT.x(x_axis.place(x)), PLOT.y(y_axis.place(y))) for x, y in front]
     if steps_to:
         stair = [f"M{steps_to[0][0]:.1f} {PLOT.top}"]
         stair += [f"V{y:.1f}H{after[0]:.1f}" for (_, y), after in zip(steps_to, steps_to[1:], strict=False)]
         parts.append(f'<path d="{"".join(stair)}V{steps_to[-1][1]:.1f}H{PLOT.right}" class="front"/>')
-    taken = [Box(x - 8, x + 8, y - 8, y + 8) for x, y in placed]
+        corners = [(steps_to[0][0], float(PLOT.top)), *steps_to, (PLOT.right, steps_to[-1][1])]
+        for (x, y), (after_x, after_y) in zip(corners, corners[1:], strict=False):
+            taken += [Box(x - 2, x + 2, y, after_y), Box(x, after_x, after_y - 2, after_y + 2)]
     for row, (x, y) in zip(series, placed, strict=True):
         shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7"'
         if row.dashed:
