@@ -18,8 +18,8 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "report",
         help="turn the JSON of a bench or a simulation into one self-contained HTML page",
-        description="Turn the JSON of `infcore bench --json` or `infcore simulate --json` into one HTML page with plots "
-        "and tables.",
+        description="Turn the JSON of `infcore bench --json` or `infcore simulate --json` into one HTML page with "
+        "plots and tables.",
     )
     parser.add_argument(
         "input",

@@ -1,4 +1,4 @@
-"""Documents read back from JSON: those of `infcore bench` and of `infcore simulate`, each checked before it is drawn."""
+"""Documents of `infcore bench` and `infcore simulate` read back from JSON, each checked before it is drawn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def check(values: Any, *, where: str) -> dict[str, Any]:
         )
     if values.get("swarm"):
         raise InvalidArgument(
-            f"{where} is of `infcore simulate --swarm`, which counts seeds and has nothing to draw; allowed: the document "
-            "of a run without --swarm"
+            f"{where} is of `infcore simulate --swarm`, which counts seeds and has nothing to draw; allowed: the "
+            "document of a run without --swarm"
         )
     missing = [key for key in kind.required if key not in values]
     rows = values.get(kind.rows)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from infcore.profiling import tables
 from infcore.profiling.report_style import STYLE
 
 # A caption and the picture; None where there is nothing to show.

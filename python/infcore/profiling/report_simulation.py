@@ -97,8 +97,8 @@ def _policies(document: Document) -> str:
     )
     if any(run["policy"] == BOUND for run in document["runs"]):
         note += (
-            f" {BOUND} is no policy but a bound: each request alone, at once, on its fastest node; its capacity is what "
-            "the fleet could carry in full batches, goals aside."
+            f" {BOUND} is no policy but a bound: each request alone, at once, on its fastest node; its capacity is "
+            "what the fleet could carry in full batches, goals aside."
         )
     return html.table(head, cells) + f'<p class="note">{escape(note)}</p>'
 
@@ -115,7 +115,8 @@ def _over_time(document: Document) -> str:
     if chart is None:
         return html.section("Over time", "<p>No request arrived.</p>")
     caption, picture = chart
-    return html.section("Over time", f'<figure class="wide"><figcaption>{escape(caption)}</figcaption>{picture}</figure>')
+    figure = f'<figure class="wide"><figcaption>{escape(caption)}</figcaption>{picture}</figure>'
+    return html.section("Over time", figure)
 
 
 def _node_load(document: Document) -> str:
@@ -210,9 +211,7 @@ def _ends(document: Document) -> str:
         rows = [
             [escape(run["policy"]), *tables.quantiles(run["regret_s"], run["outcomes"]["ok"])] for run in regrets
         ]
-        body += (
-            "<h3>Regret: an answer's latency beyond the least it could have had, alone, at once, on its fastest node</h3>"
-        )
+        body += "<h3>Regret: latency beyond the least possible, which is alone, at once, on the fastest node</h3>"
         body += html.table(head, rows)
     return html.section("Outcomes, money and regret", body)
 
@@ -240,8 +239,8 @@ def _method(document: Document) -> str:
     points = [
         "Open loop: requests arrive when they do, whatever became of others; the same for every policy, as are works, "
         "service times and faults.",
-        "Latency is of the answers, from arrival. The part inside the SLO and availability are of all arrivals; what has "
-        "no goal is inside with any answer. Arrivals in the warm-up are in the plots over time alone.",
+        "Latency is of the answers, from arrival. The part inside the SLO and availability are of all arrivals; what "
+        "has no goal is inside with any answer. Arrivals in the warm-up are in the plots over time alone.",
         f"Cost: {document['cost_basis'] or 'not stated'}. Unused time costs nothing here; “all nodes up” is what the "
         "fleet costs whether used or not.",
         "Plots over time: a point for each part of the run, of the requests that arrived in it.",

@@ -58,7 +58,8 @@ svg .heading { font-size: 12.5px; font-weight: 600; fill: var(--ink); }
 svg .area { fill: var(--soft); opacity: 0.28; } svg .shade { fill: var(--soft); opacity: 0.1; }
 svg .band { opacity: 0.14; }
 .legend .dashes { height: 0; width: 16px; border-radius: 0; border-top: 2px dashed; vertical-align: middle; }
-.heat { align-items: center; margin: 8px 0 2px; } .legend + .grid2 { margin-top: 14px; } .heat i { width: 18px; height: 12px; margin: 0; border-radius: 0; }
+.heat { align-items: center; margin: 8px 0 2px; } 
+.legend + .grid2 { margin-top: 14px; } .heat i { width: 18px; height: 12px; margin: 0; border-radius: 0; }
 .legend .warm { background: var(--soft); opacity: 0.25; }
 code { font-size: 13px; }
 .wide { margin-top: 8px; } h3 { font-size: 15px; margin: 18px 0 6px; }
@@ -93,7 +94,8 @@ def _rules() -> str:
         f".f{i} {{ fill: {color}; }} .k{i} {{ background: {color}; }}" for i, color in enumerate(FAULT_COLORS.values())
     ]
     # Ever more of one blue; what is (nearly) always busy stands out in another colour.
-    shades = ["var(--line)", *(f"rgb(0 114 178 / {8 + 92 * i / (N_SHADES - 1):.0f}%)" for i in range(1, N_SHADES)), "#d55e00"]
+    blues = (f"rgb(0 114 178 / {8 + 92 * i / (N_SHADES - 1):.0f}%)" for i in range(1, N_SHADES))
+    shades = ["var(--line)", *blues, "#d55e00"]
     rows += [f".h{i} {{ stroke: {color}; }} .g{i} {{ background: {color}; }}" for i, color in enumerate(shades)]
     return "\n".join(rows) + "\n"
 

@@ -12,7 +12,9 @@ _SHOWN_MAX = 60
 
 def _refuse(at: str, allowed: str, value: Any) -> InvalidArgument:
     shown = repr(value)
-    return InvalidArgument(f"{at} must be {allowed}, got {shown[:_SHOWN_MAX]}{'...' if len(shown) > _SHOWN_MAX else ''}")
+    if len(shown) > _SHOWN_MAX:
+        shown = shown[:_SHOWN_MAX] + "..."
+    return InvalidArgument(f"{at} must be {allowed}, got {shown}")
 
 
 def text(value: Any, at: str) -> str:

@@ -185,8 +185,9 @@ def _arrivals_panel(runs: Sequence[Run], styles: Sequence[Series]) -> svg_time.P
     parts = runs[0]["parts"]
     area = [((i + 0.5) * parts["part_s"], n / parts["part_s"]) for i, n in enumerate(parts["arrivals"])]
     top = max(rate for row in [area, *rates] for _, rate in row)
-    axis = replace(svg.linear_axis(top, "", lambda v: f"{v:,.4g}"))
-    return svg_time.Panel("requests per second: arrivals (grey area), inside the SLO (lines)", axis, styles, rates, area)
+    axis = svg.linear_axis(top, "", lambda v: f"{v:,.4g}")
+    heading = "requests per second: arrivals (grey area), inside the SLO (lines)"
+    return svg_time.Panel(heading, axis, styles, rates, area)
 
 
 def time_chart(document: Document) -> Chart:

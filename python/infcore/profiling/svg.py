@@ -3,6 +3,7 @@
 What other charts are made of is here, too: a Box of the picture, its axes, text, the frame around it all.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -207,7 +208,8 @@ def _label_place(x: float, y: float, width: float, taken: Sequence[Box]) -> tupl
     """Where a dot's name overlaps nothing: beside it, above or below it, else ever farther up."""
     # Boxes run from a text's top to its bottom; 4 and 10 are the parts of a line below and above its base line.
     tries = [(12, 4, "start"), (-12, 4, "end"), (0, -13, "middle"), (0, 21, "middle")]
-    tries += [(side, 4 + step * 15, anchor) for step in (-1, 1, -2, 2, -3, 3) for side, anchor in ((14, "start"), (-14, "end"))]
+    sides = ((14, "start"), (-14, "end"))
+    tries += [(side, 4 + step * 15, anchor) for step in (-1, 1, -2, 2, -3, 3) for side, anchor in sides]
     for dx, dy, anchor in tries:
         left = x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
         own = Box(left, left + width, y + dy - 10, y + dy + 4)
@@ -230,10 +232,10 @@ def points(
     steps_to = [(PLOT.x(x_axis.place(x)), PLOT.y(y_axis.place(y))) for x, y in front]
     if steps_to:
         stair = [f"M{steps_to[0][0]:.1f} {PLOT.top}"]
-        stair += [f"V{y:.1f}H{after[0]:.1f}" for (_, y), after in zip(steps_to, steps_to[1:], strict=False)]
+        stair += [f"V{y:.1f}H{after[0]:.1f}" for (_, y), after in itertools.pairwise(steps_to)]
         parts.append(f'<path d="{"".join(stair)}V{steps_to[-1][1]:.1f}H{PLOT.right}" class="front"/>')
         corners = [(steps_to[0][0], float(PLOT.top)), *steps_to, (PLOT.right, steps_to[-1][1])]
-        for (x, y), (after_x, after_y) in zip(corners, corners[1:], strict=False):
+        for (x, y), (after_x, after_y) in itertools.pairwise(corners):
             taken += [Box(x - 2, x + 2, y, after_y), Box(x, after_x, after_y - 2, after_y + 2)]
     for row, (x, y) in zip(series, placed, strict=True):
         shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7"'

@@ -14,11 +14,12 @@ HEAT_FULL = 0.95
 # Units of a time axis: up to so many seconds, seconds per unit, its name.
 _UNITS = ((600.0, 1.0, "s"), (3 * 3600.0, 60.0, "min"), (4 * 86400.0, 3600.0, "h"), (math.inf, 86400.0, "days"))
 _LABEL_SPACE = 12
+_PANELS_LEFT = 124.0
 
 
 @dataclass(frozen=True)
 class Span:
-    """From when to when (seconds) something of a kind, a number of a colour, was so; `title` is shown when pointed at."""
+    """Seconds from which to which something was so; `kind` is the number of its colour, `title` what is told of it."""
 
     from_s: float
     until_s: float
@@ -121,7 +122,7 @@ def panels(
     parts: list[str] = []
     top = gap - 6
     for row in rows:
-        box = svg.Box(124, WIDE - 16, top, top + height)
+        box = svg.Box(_PANELS_LEFT, WIDE - svg.RIGHT, top, top + height)
         if shade_until_s > 0.0:
             parts.append(_band(box, time, 0.0, shade_until_s, "shade", shade_text))
         parts += [_band(box, time, band.from_s, band.until_s, f"f{band.kind} band", band.title) for band in bands]
@@ -129,13 +130,18 @@ def panels(
         top += height + gap
     bottom = top - gap
     if lanes:
-        parts.append(svg.text(124, top - 9, lanes_heading, "heading", "start"))
+        parts.append(svg.text(_PANELS_LEFT, top - 9, lanes_heading, "heading", "start"))
         for i, lane in enumerate(lanes):
-            parts += _lane(lane, time, svg.Box(124, WIDE - 16, top + 17 * i, top + 17 * (i + 1)))
+            parts += _lane(lane, time, svg.Box(_PANELS_LEFT, WIDE - svg.RIGHT, top + 17 * i, top + 17 * (i + 1)))
         bottom = top + 17 * len(lanes)
-    parts += [svg.text(svg.Box(124, WIDE - 16, 0, 0).x(time.place(t)), bottom + 17, time.write(t), "tick") for t in time.ticks]
-    parts.append(svg.text(124 + (WIDE - 140) / 2, bottom + 36, time.title, "axis"))
+    parts += _time_marks(time, svg.Box(_PANELS_LEFT, WIDE - svg.RIGHT, bottom, bottom))
     return svg.frame(label, parts, width=WIDE, height=bottom + 44)
+
+
+def _time_marks(time: svg.Axis, box: svg.Box) -> list[str]:
+    """The axis' values and title below the box."""
+    marks = [svg.text(box.x(time.place(tick)), box.bottom + 17, time.write(tick), "tick") for tick in time.ticks]
+    return [*marks, svg.text(box.x(0.5), box.bottom + 36, time.title, "axis")]
 
 
 def _band(box: svg.Box, time: svg.Axis, from_s: float, until_s: float, kind: str, title: str) -> str:
@@ -165,7 +171,7 @@ def heat_map(
     height = 20.0 if len(rows) <= 12 else 14.0
     longest = max((len(name) for name, _ in rows), default=0)
     most = min(24, longest)
-    box = svg.Box(most * svg.CHARACTER_WIDTH + _LABEL_SPACE, svg.WIDTH - 16, 6, 6 + height * len(rows))
+    box = svg.Box(most * svg.CHARACTER_WIDTH + _LABEL_SPACE, svg.WIDTH - svg.RIGHT, 6, 6 + height * len(rows))
     parts: list[str] = []
     for i, (name, values) in enumerate(rows):
         middle = box.top + height * (i + 0.5)
@@ -178,13 +184,12 @@ def heat_map(
         )
     for i, span in marks:
         left, right = box.x(time.place(span.from_s)), box.x(time.place(span.until_s))
+        y = box.top + height * (i + 1) - 4
         parts.append(
-            f'<rect x="{left:.1f}" y="{box.top + height * (i + 1) - 4:.1f}" width="{max(1.5, right - left):.1f}" height="3" '
+            f'<rect x="{left:.1f}" y="{y:.1f}" width="{max(1.5, right - left):.1f}" height="3" '
             f'class="f{span.kind}"><title>{escape(span.title)}</title></rect>'
         )
-    for tick in time.ticks:
-        parts.append(svg.text(box.x(time.place(tick)), box.bottom + 16, time.write(tick), "tick"))
-    parts.append(svg.text(box.x(0.5), box.bottom + 35, time.title, "axis"))
+    parts += _time_marks(time, box)
     return svg.frame(label, parts, height=box.bottom + 42)
 
 
@@ -200,11 +205,13 @@ def _cells(values: Sequence[float], box: svg.Box, middle: float, height: float) 
             )
             start = i
     return "".join(
-        f'<path d="{"".join(path)}" class="h{number}" stroke-width="{height:g}"/>' for number, path in sorted(paths.items())
+        f'<path d="{"".join(path)}" class="h{number}" stroke-width="{height:g}"/>'
+        for number, path in sorted(paths.items())
     )
 
 
 def heat_legend() -> str:
     """What the shades mean, as HTML."""
     cells = "".join(f'<i class="g{number}"></i>' for number in range(N_SHADES + 1))
-    return f'<div class="legend heat"><span>idle</span><span>{cells}</span><span>busy {HEAT_FULL * 100:.0f} % and more</span></div>'
+    most = f"busy {HEAT_FULL * 100:.0f} % and more"
+    return f'<div class="legend heat"><span>idle</span><span>{cells}</span><span>{most}</span></div>'
