@@ -44,9 +44,7 @@ def check(values: Any, *, where: str) -> dict[str, Any]:
             f"{where} must be a JSON document written by `infcore bench --json` or `infcore simulate --json`"
         )
     if values.get("schema_version") != kind.version:
-        raise InvalidArgument(
-            f"{where}: schema_version must be {kind.version}, got {values.get('schema_version')!r}"
-        )
+        raise InvalidArgument(f"{where}: schema_version must be {kind.version}, got {values.get('schema_version')!r}")
     if values.get("swarm"):
         raise InvalidArgument(
             f"{where} is of `infcore simulate --swarm`, which counts seeds and has nothing to draw; allowed: the "

@@ -68,9 +68,7 @@ def lanes_of(faults: Sequence[Fault], end_s: float) -> list[Lane]:
     nodes = list(dict.fromkeys(node for node, _, _, _ in faults))
     if len(nodes) <= LANES_MAX:
         return [Lane(node, spans_of([fault for fault in faults if fault[0] == node], end_s)) for node in nodes]
-    return [
-        Lane(kind, spans_of([fault for fault in faults if fault[1] == kind], end_s)) for kind in kinds_of(faults)
-    ]
+    return [Lane(kind, spans_of([fault for fault in faults if fault[1] == kind], end_s)) for kind in kinds_of(faults)]
 
 
 def bands_of(faults: Sequence[Fault], end_s: float) -> list[Span]:

@@ -70,7 +70,7 @@ def _tiles(document: Document) -> str:
     best = min(rows, key=lambda run: run["latency_s"]["p99"])
     tiles = [("lowest p99", f"{tables.milliseconds(best['latency_s']['p99'])} ms", best["policy"])]
     ratio = best["ratio_to_baseline"]["p99"]
-    if ratio is not None and best["policy"] != document["baseline"]:
+    if ratio is not None and document["baseline"] not in (None, best["policy"]):
         tiles.append((f"its p99 against {document['baseline']}", f"{(ratio - 1) * 100:+.0f} %", "lower is better"))
     served = max(rows, key=lambda run: run["within_slo"] or 0.0)
     tiles.append(("most inside the SLO", tables.percent(served["within_slo"], 2), served["policy"]))
@@ -92,14 +92,12 @@ def _policies(document: Document) -> str:
     cells = [[f"<b>{escape(row[0])}</b>", *(escape(cell) for cell in row[1:])] for row in rows]
     note = (
         "Devices are modelled: no such hardware was used. A batch takes as long as the scenario's latency curve of its "
-        "model and node says, with the scenario's spread; the decisions are the engine's own. "
-        f"Ratios to {document['baseline']}."
+        "model and node says, with the scenario's spread; the decisions are the engine's own."
     )
+    if document["baseline"]:
+        note += f" Ratios to {document['baseline']}."
     if any(run["policy"] == BOUND for run in document["runs"]):
-        note += (
-            f" {BOUND} is no policy but a bound: each request alone, at once, on its fastest node; its capacity is "
-            "what the fleet could carry in full batches, goals aside."
-        )
+        note += f" {tables.BOUND_NOTE}"
     return html.table(head, cells) + f'<p class="note">{escape(note)}</p>'
 
 
@@ -128,7 +126,7 @@ def _node_load(document: Document) -> str:
     end_s = len(run["parts"]["arrivals"]) * run["parts"]["part_s"]
     what = "groups of nodes, in brackets how many" if grouped else "nodes; lines below a row: its faults"
     legend = heat_legend() + ("" if grouped else charts.fault_legend(faults_of(document["runs"], end_s)))
-    note = f'<p>How busy the slots were in each part of the run. Rows: {what}.</p>'
+    note = f"<p>How busy the slots were in each part of the run. Rows: {what}.</p>"
     return html.section("Load of the nodes over time", note + legend + body)
 
 
@@ -208,9 +206,7 @@ def _ends(document: Document) -> str:
     regrets = [run for run in runs if run["regret_s"]["p50"] is not None]
     if regrets:
         head = ["policy", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms"]
-        rows = [
-            [escape(run["policy"]), *tables.quantiles(run["regret_s"], run["outcomes"]["ok"])] for run in regrets
-        ]
+        rows = [[escape(run["policy"]), *tables.quantiles(run["regret_s"], run["outcomes"]["ok"])] for run in regrets]
         body += "<h3>Regret: latency beyond the least possible, which is alone, at once, on the fastest node</h3>"
         body += html.table(head, rows)
     return html.section("Outcomes, money and regret", body)

@@ -58,7 +58,7 @@ svg .heading { font-size: 12.5px; font-weight: 600; fill: var(--ink); }
 svg .area { fill: var(--soft); opacity: 0.28; } svg .shade { fill: var(--soft); opacity: 0.1; }
 svg .band { opacity: 0.14; }
 .legend .dashes { height: 0; width: 16px; border-radius: 0; border-top: 2px dashed; vertical-align: middle; }
-.heat { align-items: center; margin: 8px 0 2px; } 
+.heat { align-items: center; margin: 8px 0 2px; }
 .legend + .grid2 { margin-top: 14px; } .heat i { width: 18px; height: 12px; margin: 0; border-radius: 0; }
 .legend .warm { background: var(--soft); opacity: 0.25; }
 code { font-size: 13px; }

@@ -248,9 +248,7 @@ def _busy(nodes: Sequence[Mapping[str, Any]], run: Run) -> list[float]:
     slot_s = sum(node["slots"] for node in nodes) * run["parts"]["part_s"]
     if slot_s <= 0:
         return [0.0] * len(run["parts"]["arrivals"])
-    return [
-        math.fsum(values) / slot_s for values in zip(*(node["busy_part_s"] for node in nodes), strict=True)
-    ]
+    return [math.fsum(values) / slot_s for values in zip(*(node["busy_part_s"] for node in nodes), strict=True)]
 
 
 def load_charts(document: Document) -> list[Chart]:
@@ -273,8 +271,4 @@ def load_charts(document: Document) -> list[Chart]:
 
 def _node_lanes(faults: Sequence[Fault], places: Mapping[str, int], end_s: float) -> list[svg_time.Lane]:
     """A lane for each node that has a row of its own, however many."""
-    return [
-        lane
-        for name in places
-        for lane in lanes_of([fault for fault in faults if fault[0] == name], end_s)
-    ]
+    return [lane for name in places for lane in lanes_of([fault for fault in faults if fault[0] == name], end_s)]

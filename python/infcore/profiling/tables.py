@@ -156,6 +156,12 @@ SIMULATION_HEAD = (
 )
 
 
+BOUND_NOTE = (
+    "clairvoyant is no policy but a bound: each request alone, at once, on its fastest node; its capacity is what the "
+    "fleet could carry in full batches, goals aside."
+)
+
+
 def simulation_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """A scenario's policies side by side, each with its ratio to the baseline: the head, and a row for each."""
     capacity = document["capacity"] is not None
@@ -188,8 +194,5 @@ def simulation_notes(document: Mapping[str, Any]) -> list[str]:
         f"$/1k: price of busy time per 1,000 answers; ratios to {document['baseline']}; req/s counts answers.",
     ]
     if any(row["policy"] == "clairvoyant" for row in runs):
-        lines.append(
-            "clairvoyant is no policy but a bound: each request alone, at once, on its fastest node; its capacity is what "
-            "the fleet could carry in full batches, goals aside."
-        )
+        lines.append(BOUND_NOTE)
     return lines
