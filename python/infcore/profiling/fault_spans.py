@@ -17,7 +17,7 @@ Fault = tuple[str, str, float, float]  # node, kind, from_s, until_s
 
 def faults_of(runs: Sequence[Mapping[str, Any]], end_s: float) -> list[Fault]:
     """The faults in order of time, cut to the run. They are the same under every policy; the bound has none."""
-    events = max((run["faults"]["events"] for run in runs), key=len, default=[])
+    events: list[Mapping[str, Any]] = max((run["faults"]["events"] for run in runs), key=len, default=[])
     open_at: dict[tuple[str, str], list[float]] = {}
     out: list[Fault] = []
     for event in sorted(events, key=lambda event: event["at_s"]):

@@ -57,8 +57,9 @@ def time_axis(end_s: float) -> svg.Axis:
 
 
 def shortened(name: str, most: int) -> str:
-    """The name, its end cut off where it is longer than that many characters."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """The name, its middle left out where it is longer than that many characters: names differ at their ends."""
+    tail = most // 2
+    return name if len(name) <= most else f"{name[: most - 1 - tail]}…{name[-tail:]}"
 
 
 def _path(points: Sequence[tuple[float, float] | None], time: svg.Axis, axis: svg.Axis, box: svg.Box) -> str:
