@@ -57,7 +57,10 @@ class Simulation {
   Simulation(const char* policy, std::uint32_t n_nodes, double load, const char* log)
       : fleet_(n_nodes, 4),
         latency_(n_nodes, 4),
-        run_{{.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1, .stage_histograms = false}, policy, "dynamic", 1},
+        run_{{.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1, .stage_histograms = false},
+             policy,
+             "dynamic",
+             1},
         machine_(run_.engine, fleet_, latency_, route::make_routing_policy(policy, 1),
                  batch::make_batching_policy("dynamic")),
         model_(fleet_.model_id("m", 1)) {

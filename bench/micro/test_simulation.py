@@ -14,7 +14,12 @@ from infcore.sim.bound import capacity_bound
 
 N_SMOKE = 30_000
 SPEEDS = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 6.0}
-MODELS = {"image": (2e-3, 2e-4, 0.0), "text": (3e-3, 1e-4, 2e-5), "speech": (5e-3, 1e-3, 1e-4), "rank": (1e-3, 2e-5, 0.0)}
+MODELS = {
+    "image": (2e-3, 2e-4, 0.0),
+    "text": (3e-3, 1e-4, 2e-5),
+    "speech": (5e-3, 1e-3, 1e-4),
+    "rank": (1e-3, 2e-5, 0.0),
+}
 
 
 def scenario(n_nodes: int, n_requests: int) -> sim.Scenario:

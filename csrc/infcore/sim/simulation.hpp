@@ -60,7 +60,16 @@ class Simulation {
 
  private:
   static constexpr std::uint32_t plans_owner = 0, rows_owner = 1, first_stream_owner = 2;  ///< in the agenda
-  enum class Do : std::uint8_t { fault_begins, fault_ends, model_loaded, take_for_lost, probe, signals, signals_arrive, antagonist };
+  enum class Do : std::uint8_t {
+    fault_begins,
+    fault_ends,
+    model_loaded,
+    take_for_lost,
+    probe,
+    signals,
+    signals_arrive,
+    antagonist
+  };
   struct Plan {
     TimeNs at_ns{};
     std::uint64_t order{};
@@ -141,8 +150,8 @@ class Simulation {
   std::optional<RequestLog> log_;
   std::optional<RowStream> rows_;
   std::vector<ArrivalStream> streams_;
-  std::vector<ModelId> model_ids_;    ///< the fleet's, by ours
-  std::vector<ModelId> model_index_;  ///< and back
+  std::vector<ModelId> model_ids_;               ///< the fleet's, by ours
+  std::vector<ModelId> model_index_;             ///< and back
   std::vector<std::uint64_t> require_bits_;      ///< by workload
   std::vector<std::vector<FloorCurve>> floors_;  ///< by workload
   std::vector<ModelledNode> nodes_;
