@@ -1,7 +1,7 @@
 """What a simulated request costs, all in: arrivals drawn, decided by the engine's state machine, run, counted.
 
-Unlike nodes (four speeds), four models of unlike work, at 70 % of what full batches would carry. The column is seconds of
-CPU time a request; no row asserts a time; each checks that every request ended once.
+Unlike nodes (four speeds), four models of unlike work, at 70 % of what full batches would carry. The column is seconds
+of CPU time a run of N_SMOKE requests; no row asserts a time; each checks that every request ended once.
 """
 
 import time

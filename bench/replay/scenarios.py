@@ -1,7 +1,7 @@
 """Every policy in every shipped scenario: `make sim`, or python bench/replay/scenarios.py [--capacity] [--seeds N] ...
 
-A row per scenario, load and policy: medians over the seeds. Load 1 is the scenario's own; --capacity first searches what
-each policy carries, and then runs all of them at half and at nine tenths of round_robin's.
+A row per scenario, load and policy: medians over the seeds. Load 1 is the scenario's own; --capacity first searches
+what each policy carries, and then runs all of them at half and at nine tenths of round_robin's.
 """
 
 import argparse

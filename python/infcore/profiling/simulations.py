@@ -1,5 +1,6 @@
 """`infcore simulate`: policies in one scenario, side by side, with their capacities; and many seeds under faults."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,9 +112,10 @@ def capacity_of(scenario: Scenario, policy: str, *, seed: int) -> float | None:
 def _capacity(
     scenario: Scenario, policy: str, seed: int, trace: Trace | None, start: float, progress: Progress
 ) -> tuple[float | None, list[dict[str, Any]]]:
-    """The highest load with 99 % inside the goal, and every load that was tried; of the bound: what nobody can carry."""
+    """The highest load with 99 % inside the goal, and every load tried; of the bound: what nobody can carry."""
     if policy == BOUND:
-        return (capacity_bound(scenario) if trace is None else None), []
+        bound = capacity_bound(scenario) if trace is None else math.inf
+        return (bound if bound < math.inf else None), []
 
     def probe(load: float) -> Probe:
         progress.stage(f"{policy}: does it carry load {load:.3g}?")

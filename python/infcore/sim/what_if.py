@@ -61,7 +61,7 @@ def open_arrivals(path: str | os.PathLike[str]) -> Trace:
 
 
 def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None = None) -> Scenario:
-    """The recorded fleet, models and curves as a scenario; its arrivals are the trace's: simulate(scenario, trace=trace).
+    """The recorded fleet, models and curves as a scenario, for simulate(scenario, trace=trace).
 
     trace    of a live engine's log
     slo_s    model -> goal in seconds; without one a request's goal is its deadline
@@ -109,8 +109,8 @@ def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None
 
 
 def choice_regret_s(recorded: Recorded) -> NDArray[np.float64]:
-    """For each batch of recorded.batches: seconds that it ran longer than the same batch is expected to on the node that
-    is fastest for it. What a choice of device cost, waiting aside; below 0 where the batch was luckier than that.
+    """For each batch of recorded.batches: seconds that it ran longer than the same batch is expected to on the node
+    that is fastest for it. What a choice of device cost, waiting aside; below 0 where the batch was luckier than that.
     """
     batches = recorded.batches
     best_s = np.full(len(batches), np.inf)
