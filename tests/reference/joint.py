@@ -50,7 +50,9 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     candidates = gather(engine, now_ns, lane)
     for c in sorted((c for c in candidates if c.takes), key=lambda c: (c.first_s(), c.node)):
         if lane.bound is None:
-            share = share_of(c, candidates, len(lane.requests), engine.models[lane.model].max_batch_size)
+            head = lane.front(now_ns, engine.ageing_ns)
+            enough_s = min(F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9))
+            share = share_of(c, candidates, len(lane.requests), engine.models[lane.model].max_batch_size, enough_s)
         else:
             share = min(len(lane.requests), engine.models[lane.model].max_batch_size - c.joined)
         if share == 0:  # busy ones are sooner: look again when they should be done
@@ -63,12 +65,15 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     return False
 
 
-def share_of(c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int) -> int:
-    """The most that it can have. Whoever can have n can have fewer, so the first that it can't have ends the search."""
+def share_of(
+    c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int, enough_s: Any
+) -> int:
+    """The most that it can have, at least what it does in the time that the first has waited already, if
+    that is in time for it. Whoever can have n can have fewer, so the first that it can't have ends the search."""
     for share in range(1, min(n_requests, max_batch_size - c.joined) + 1):
         by_s = c.batch_s(c.joined + share) * STRICTLY
         done = sum(finished_by(by_s, other, n_requests, max_batch_size) for other in candidates if other is not c)
-        if done + share - 1 >= n_requests:
+        if done + share - 1 >= n_requests and by_s > enough_s:
             return share - 1
     return min(n_requests, max_batch_size - c.joined)
 

@@ -150,7 +150,9 @@ bool StateMachine::carries(NodeId id, std::uint64_t require) const noexcept {
 }
 
 /// The most requests, at least one, such that fewer than all that wait could be finished strictly before the device has
-/// done its last of them; 0 where there is no such number. Looked for from the lane's last share on: most often it is
+/// done its last of them; 0 where there is no such number. Whatever is expected of busy devices, what the first in the
+/// queue has waited already for them would have been enough: other queues compete for them, or they are late (the ski
+/// rental argument: at most twice what was best), if that is still in time for it. Looked for from the lane's last share on: most often it is
 /// the same or one more.
 std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const Taker& taker, float work_mean) noexcept {
   Lane& lane = *lanes_[index];
@@ -160,8 +162,12 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   const FinishQuery query{base::seconds(now_ns), work_mean, static_cast<float>(max_batch_size),
                           static_cast<float>(n_requests)};
   const NodeFinish finish = NodeFinish::of(0.0f, columns.curves, taker.node.value, work_mean);
+  const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
+  const auto waited_s = static_cast<float>(base::seconds(now_ns - head.arrival_ns));
+  const auto left_s = static_cast<float>(base::seconds(head.deadline_ns - now_ns));
   const auto can_have = [&](std::uint32_t n_share) {
     const float t_s = finish.batch_s(static_cast<float>(taker.joined + n_share)) * strictly;
+    if (t_s <= waited_s && t_s <= left_s) return true;
     const std::uint32_t n_enough = n_requests - n_share + 1;  // of the others; it has done n_share - 1 itself
     float n_open = 0.0f;
     for (const Taker& open : open_takers_) {
