@@ -3,11 +3,11 @@
     python bench/replay/live_vs_simulated.py [--suite smoke] [--suite mixed] [--json F]
 
 Of each suite the emulated devices alone take part. The rates are parts of round_robin's capacity as the simulator finds
-it. A pair of runs has the same models, curves, batch limits, deadlines and arrivals; each repetition has arrivals of its
-own. Spreads are drawn apart, and bursts make p99 depend on them: of one plan simulated with 8 seeds, p99 differed by up
-to a quarter (mixed, 5 s); so the simulated side is the median of several draws, and a row the median of its repetitions.
-What the engine's threads add to a batch is measured once, by a lone caller, and told the
-simulator (handoff_s, answer_s); nothing is fitted to a policy. Latency counts from the planned arrival.
+it. A pair of runs has the same models, curves, batch limits, deadlines and arrivals; each repetition has arrivals of
+its own. Spreads are drawn apart, and bursts make p99 depend on them: of one plan simulated with 8 seeds, p99 differed
+by up to a quarter (mixed, 5 s). So the simulated side is the median of several draws, and a row that of its
+repetitions. What the engine's threads add to a batch is measured once, by a lone caller, and told the simulator
+(handoff_s, answer_s); nothing is fitted to a policy. Latency counts from the planned arrival.
 
 The engine's threads run before all ordinary ones where the system lets us, as the load generator does: on a shared
 machine it would else be measured who else is there. --ordinary leaves them among the others.
@@ -141,8 +141,8 @@ def compared(pairs: Sequence[tuple[Figures, Figures]]) -> dict[str, Any]:
 
 
 HEAD = (
-    "policy            of cap.   req/s |  live/s    sim/s  ratio | live p50   sim p50  ratio | live p99   sim p99  ratio "
-    "| answered      | late p99"
+    "policy            of cap.   req/s |  live/s    sim/s  ratio | live p50   sim p50  ratio "
+    "| live p99   sim p99  ratio | answered      | late p99"
 )
 
 
