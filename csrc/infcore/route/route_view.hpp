@@ -13,7 +13,8 @@ namespace infcore::route {
 enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late };
 
 /// One router's view of a fleet: a private copy of the columns, brought up to date where they changed, the latency
-/// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes.
+/// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes, when something first
+/// reads the copy: who only asks which nodes there are (round_robin) does not pay for it.
 ///
 /// Each router and each engine has its own; one thread at a time. The fleet and the table outlive it.
 class RouteView {

@@ -24,7 +24,8 @@ engine::EngineConfig engine_config(const SimConfig& config) noexcept {
           .max_models = static_cast<std::uint32_t>(2 * config.models.size()),  // each also as "any version"
           .n_tiers = config.n_tiers,
           .ageing_ns = config.ageing_s > 0.0 ? base::to_ns(config.ageing_s) : base::never_ns,
-          .attempts_max = config.attempts_max};
+          .attempts_max = config.attempts_max,
+          .stage_histograms = false};
 }
 
 }  // namespace
@@ -119,9 +120,9 @@ void Simulation::find_floors() {
       const FloorCurve floor{.service = static_cast<std::uint32_t>(node.service[model]),
                              .node = n,
                              .rtt_s = node.spec.rtt_s,
-                             .price_per_hour = node.spec.price_per_hour};
+                             .slot_price_per_hour = node.spec.price_per_hour / node.spec.slots};
       const auto alike = [&](const FloorCurve& f) {
-        return f.service == floor.service && f.rtt_s == floor.rtt_s && f.price_per_hour == floor.price_per_hour;
+        return f.service == floor.service && f.rtt_s == floor.rtt_s && f.slot_price_per_hour == floor.slot_price_per_hour;
       };
       if (std::none_of(floors.begin(), floors.end(), alike)) floors.push_back(floor);
     }
@@ -147,7 +148,7 @@ Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) cons
     if (latency_s < least.latency_s) least.latency_s = latency_s, least.node = floor.node;
     const double share_s = curve.base_s / model.engine.max_batch_size + curve.per_request_s +
                            (curve.per_work_s + curve.per_padded_work_s) * work;
-    least.cost_usd = std::min(least.cost_usd, share_s * floor.price_per_hour / 3600.0);
+    least.cost_usd = std::min(least.cost_usd, share_s * floor.slot_price_per_hour / 3600.0);
   }
   return least;
 }

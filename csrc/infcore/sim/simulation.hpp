@@ -81,7 +81,7 @@ class Simulation {
   };
   struct FloorCurve {
     std::uint32_t service, node;  ///< the lowest such node
-    double rtt_s, price_per_hour;
+    double rtt_s, slot_price_per_hour;
   };
   /// The least seconds that a request could take, where that is, and the least that it could cost.
   struct Floor {
