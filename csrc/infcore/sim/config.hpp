@@ -105,6 +105,8 @@ struct SimConfig {
   std::uint16_t n_tiers{1};
   double run_limit_s{};  ///< 0: none
   double detect_s{1.0}, probe_s{1.0};
+  double handoff_s{}, answer_s{};  ///< of a live engine's threads
+  bool curves_known{};             ///< the engine is told every curve at the start
   double signal_period_s{}, signal_delay_s{}, signal_loss{};
   std::vector<ModelConfig> models{};
   std::vector<Service> services{};

@@ -40,9 +40,13 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
                batch::make_batching_policy(config.batching)),
       ledger_(config),
       runs_(n_runs_of(config)),
-      agenda_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size()) + n_runs_of(config)),
+      agenda_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size() + config.nodes.size()) +
+              n_runs_of(config)),
       first_run_owner_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size())),
+      first_wake_owner_(first_run_owner_ + n_runs_of(config)),
       opens_(std::size_t{config.max_requests} + 1),
+      handoff_ns_(base::to_ns(config.handoff_s)),
+      answer_ns_(base::to_ns(config.answer_s)),
       random_faults_(config.seed, 2),
       signal_draw_(config.seed, 3),
       antagonist_draw_(config.seed, 4),
@@ -91,6 +95,11 @@ void Simulation::add_node(std::uint32_t index) {
                     {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
+    if (service >= 0 && config_.curves_known) {
+      contracts::Curve told = config_.services[static_cast<std::size_t>(service)].curve;
+      told.base_s += config.spec.rtt_s;  // what the engine measures includes the way there and back
+      latency_.set_prior(model_ids_[m], id, told);
+    }
     node.spread.emplace_back(service < 0 ? 0.0 : config_.services[static_cast<std::size_t>(service)].cv);
     if (config.residency[m] != Residency::holds) continue;
     fleet_.load_model(id, model_ids_[m]);
@@ -174,7 +183,10 @@ Pause Simulation::run(std::uint64_t steps_max) {
 }
 
 void Simulation::step(std::uint32_t owner) {
-  if (owner >= first_run_owner_) {
+  if (owner >= first_wake_owner_) {
+    agenda_.set(owner, base::never_ns);
+    claim(NodeId{owner - first_wake_owner_});
+  } else if (owner >= first_run_owner_) {
     run_done(owner - first_run_owner_);
   } else if (owner >= first_stream_owner) {
     ArrivalStream& stream = streams_[owner - first_stream_owner];
@@ -192,6 +204,7 @@ void Simulation::step(std::uint32_t owner) {
   }
   settle();
   ending_.reset();
+  awake_ = base::no_node;
 }
 
 void Simulation::arrive(const Arrival& arrival) {
@@ -328,10 +341,18 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
 
 void Simulation::call_nodes() {
   for (std::size_t i = 0; i < called_.size(); ++i) {
-    const NodeId node = called_[i];
-    while (const engine::Batch* batch = machine_.claim(now_ns_, node)) start_run(node, *batch);
+    const std::uint32_t wake = first_wake_owner_ + called_[i].value;
+    if (handoff_ns_ == 0 || called_[i] == awake_) {
+      claim(called_[i]);
+    } else if (agenda_.at_ns(wake) == base::never_ns) {
+      agenda_.set(wake, base::add_ns(now_ns_, handoff_ns_));
+    }
   }
   called_.clear();
+}
+
+void Simulation::claim(NodeId node) {
+  while (const engine::Batch* batch = machine_.claim(now_ns_, node)) start_run(node, *batch);
 }
 
 void Simulation::start_run(NodeId id, const engine::Batch& batch) {
@@ -356,7 +377,7 @@ void Simulation::start_run(NodeId id, const engine::Batch& batch) {
   run.held = false;
   run.fails = node.error_rate > 0.0 && node.draw.uniform() < node.error_rate;
   run.silent = node.lost_rate > 0.0 && node.draw.uniform() < node.lost_rate;
-  set_run(index, base::add_ns(run.end_ns, node.half_rtt_ns));
+  set_run(index, base::add_ns(run.end_ns, node.half_rtt_ns + answer_ns_));
   machine_.started(now_ns_, id, batch.id);
 }
 
@@ -371,6 +392,7 @@ void Simulation::run_done(std::uint32_t index) {
   close_run(index, run.end_ns);
   if (run.silent) return;
   ending_ = run;
+  awake_ = id;
   if (!machine_.complete(now_ns_, id, run.batch_id, !run.fails) && idle(id.value)) machine_.node_back(now_ns_, id);
 }
 

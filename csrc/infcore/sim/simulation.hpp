@@ -115,6 +115,7 @@ class Simulation {
   void carry_out(const engine::Action& action);
   void end(const engine::Action& action, Outcome outcome);
   void call_nodes();
+  void claim(NodeId node);
   void start_run(NodeId node, const engine::Batch& batch);
   void set_run(std::uint32_t run, TimeNs at_ns) { agenda_.set(first_run_owner_ + run, at_ns); }
   void run_done(std::uint32_t run);
@@ -157,13 +158,15 @@ class Simulation {
   std::vector<ModelledNode> nodes_;
   std::vector<Run> runs_;
   std::vector<std::uint32_t> node_of_run_;
-  Agenda agenda_;  ///< owners: plans, rows, the workloads, the runs
-  std::uint32_t first_run_owner_;
+  Agenda agenda_;  ///< owners: plans, rows, the workloads, the runs, the nodes that wake up for a batch
+  std::uint32_t first_run_owner_, first_wake_owner_;
   std::priority_queue<Plan> plans_;
   std::uint64_t n_plans_{};
   std::vector<Open> opens_;
   std::vector<std::uint32_t> free_opens_;
   std::vector<NodeId> called_;
+  NodeId awake_{base::no_node};  ///< whose run has just ended: it takes its next batch at once
+  TimeNs handoff_ns_, answer_ns_;
 
   std::vector<FaultConfig> faults_;  ///< the scripted ones, then what each of the random ones does
   std::vector<std::pair<std::uint32_t, std::uint32_t>> active_faults_;  ///< which of them is on, on which node

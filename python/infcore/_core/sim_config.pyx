@@ -31,6 +31,7 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
     config.attempts_max = run.attempts_max
     config.run_limit_s = _run_limit_s(scenario)
     config.detect_s, config.probe_s = run.detect_s, run.probe_s
+    config.handoff_s, config.answer_s, config.curves_known = run.handoff_s, run.answer_s, run.curves_known
     config.signal_period_s, config.signal_delay_s, config.signal_loss = \
         run.signal_period_s, run.signal_delay_s, run.signal_loss
     models = {model.name: i for i, model in enumerate(scenario.models)}

@@ -81,7 +81,8 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         double factor, on_s, off_s
     cdef cppclass SimConfig:
         uint64_t seed
-        double seconds, warmup_s, ageing_s, run_limit_s, detect_s, probe_s
+        double seconds, warmup_s, ageing_s, run_limit_s, detect_s, probe_s, handoff_s, answer_s
+        cbool curves_known
         double signal_period_s, signal_delay_s, signal_loss
         string policy, batching
         uint32_t max_requests

@@ -30,6 +30,9 @@ def run_of(table: Table) -> Run:
         signal_period_s=table.number("signal_period_s", 0.0, high=SECONDS_MAX),
         signal_delay_s=table.number("signal_delay_s", 0.0, high=SECONDS_MAX),
         signal_loss=table.number("signal_loss", 0.0, high=1.0),
+        handoff_s=table.number("handoff_s", 0.0, high=SECONDS_MAX),
+        answer_s=table.number("answer_s", 0.0, high=SECONDS_MAX),
+        curves_known=table.flag("curves_known", False),
     )
     table.done()
     if run.warmup_s >= run.seconds:

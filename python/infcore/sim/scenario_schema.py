@@ -26,6 +26,11 @@ class Run:
     probe_s            a lost node that is alive again is back at the next multiple of it
     signal_period_s    nodes report that often; 0: never. signal_delay_s: how old a report is when it comes in;
                        signal_loss: the share of reports that does not
+    handoff_s          of a live engine's threads: from the call of an idle node until its worker is awake and has the
+                       batch, which others may join meanwhile; a node whose run has just ended takes its next at once
+    answer_s           likewise, from a run's end until the engine knows its answer; the node is not free before
+    curves_known       True: the engine is told each latency curve at the start, as by devices that declare theirs;
+                       False: it learns them
     """
 
     seconds: float
@@ -40,6 +45,9 @@ class Run:
     signal_period_s: float = 0.0
     signal_delay_s: float = 0.0
     signal_loss: float = 0.0
+    handoff_s: float = 0.0
+    answer_s: float = 0.0
+    curves_known: bool = False
 
 
 @dataclass(frozen=True)
