@@ -26,6 +26,7 @@ EXPONENTIAL = {"dist": "exponential", "mean": 1.0}
 LOGNORMAL = {"dist": "lognormal", "mean": 1.0, "cv": 1.2}
 WORKS = {"M/M/1": (EXPONENTIAL, 1.0), "M/D/1": (CONSTANT, 0.0), "M/G/1": (LOGNORMAL, 1.2)}
 SERVERS, BATCH = 4, 8
+N_REQUESTS = 200_000
 N_BATCHES = 60  # of the run, for standard errors
 
 
@@ -57,21 +58,17 @@ class Columns:
 
 @cache
 def one_server(name: str, load: float) -> Columns:
-    return Columns(world(load / SERVICE_S, 250_000, WORKS[name][0]), seed=1)
+    return Columns(world(load / SERVICE_S, N_REQUESTS, WORKS[name][0]), seed=1)
 
 
 @cache
 def many_servers(load: float) -> Columns:
-    return Columns(world(load * SERVERS / SERVICE_S, 250_000, EXPONENTIAL, nodes=SERVERS), seed=2)
+    return Columns(world(load * SERVERS / SERVICE_S, N_REQUESTS, EXPONENTIAL, nodes=SERVERS), seed=2)
 
 
 @cache
 def bulk_server(load: float) -> Columns:
-    return Columns(world(load * BATCH / SERVICE_S, 250_000, CONSTANT, batch=BATCH), seed=3)
-
-
-def batch_means(values: Array) -> Array:
-    return np.array([part.mean(axis=0) for part in np.array_split(values, N_BATCHES)])
+    return Columns(world(load * BATCH / SERVICE_S, N_REQUESTS, CONSTANT, batch=BATCH), seed=3)
 
 
 def estimate(values: Array, *controls: tuple[Array, float]) -> tuple[float, float]:
@@ -80,10 +77,9 @@ def estimate(values: Array, *controls: tuple[Array, float]) -> tuple[float, floa
     A control is its value in each batch and its true mean.
     """
     columns = np.array([np.ones(len(values)), *(control - mean for control, mean in controls)]).T
-    fit, _, rank, _ = np.linalg.lstsq(columns, values, rcond=None)
-    assert rank == columns.shape[1]
+    fit, _, rank, _ = np.linalg.lstsq(columns, values, rcond=None)  # two controls may say the same
     rest = values - columns @ fit
-    variance = rest @ rest / (len(values) - rank) * np.linalg.inv(columns.T @ columns)[0, 0]
+    variance = rest @ rest / (len(values) - rank) * np.linalg.pinv(columns.T @ columns)[0, 0]
     return float(fit[0]), float(np.sqrt(variance))
 
 
@@ -107,12 +103,18 @@ def test_one_server_is_lindleys_recursion(name: str, load: float) -> None:
 
 @pytest.mark.parametrize("load", LOADS)
 def test_several_servers_take_the_next_in_line(load: float) -> None:
+    """fastest_finish goes by the curve that it learnt of each node, so one that is about to be free may be thought to be
+    done sooner than one that is free: seldom, and for a short time."""
     run = many_servers(load)
     free_s = [0.0] * SERVERS
-    for arrival_s, start_s, end_s in zip(run.arrival_s, run.start_s, run.end_s, strict=True):
+    late_s = np.empty(len(run.start_s))
+    for i, (arrival_s, start_s, end_s) in enumerate(zip(run.arrival_s, run.start_s, run.end_s, strict=True)):
         first = free_s.index(min(free_s))
-        assert abs(start_s - max(arrival_s, free_s[first])) < NS
+        late_s[i] = start_s - max(arrival_s, free_s[first])
         free_s[first] = end_s
+    assert late_s.min() > -NS
+    assert np.mean(late_s > NS) < 0.01
+    assert np.mean(late_s > 0.1 * SERVICE_S) < 1e-4
     assert np.abs(run.end_s - run.start_s - run.work * SERVICE_S).max() < NS
 
 
@@ -148,49 +150,68 @@ def test_arrivals_and_works_know_nothing_of_the_queue() -> None:
 # ---- the formulas
 
 
-def lindley_controls(wait: Array, step: Array, mean: float, second: float) -> tuple[tuple[Array, float], ...]:
-    """For wait' = max(wait + step, 0): what moves the sum of waits, by the squares of both sides."""
-    return (batch_means(wait * (step - mean)), 0.0), (batch_means(step**2), second), (batch_means(step), mean)
+def changes(values: Array, cuts: NDArray[np.int64], spans: Array) -> Array:
+    """How far a value moved in each batch of the run, of its length: 0 in the long run."""
+    return np.diff(values[np.minimum(cuts, len(values) - 1)]) / spans
 
 
 @pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize("name", WORKS)
 def test_one_server(name: str, load: float) -> None:
-    """M/M/1, M/D/1 and, with lognormal works, M/G/1."""
+    """M/M/1, M/D/1 and, with lognormal works, M/G/1: wait' = max(wait + step, 0), and so for the squares of both."""
     run, cv, rate_rps = one_server(name, load), WORKS[name][1], load / SERVICE_S
     law = theory.mg1(rate_rps, SERVICE_S, cv)
     wait, step = run.wait_s[:-1] / SERVICE_S, run.work[:-1] - np.diff(run.arrival_s) / SERVICE_S
     mean = 1.0 - 1.0 / load
-    controls = lindley_controls(wait, step, mean, cv**2 + 1.0 / load**2 + mean**2)
-    check(law.latency_s, estimate(batch_means(run.latency_s[:-1]), *controls))
-    check(law.waiting, estimate(batch_means((run.wait_s[:-1] > NS).astype(float)), *controls))
+    cuts = np.linspace(0, len(wait), N_BATCHES + 1).astype(np.int64)
+
+    def means(values: Array) -> Array:
+        return np.add.reduceat(values, cuts[:-1]) / np.diff(cuts)
+
+    controls = [
+        (means(wait * (step - mean)), 0.0),
+        (means(step**2), cv**2 + 1.0 / load**2 + mean**2),
+        (means(step), mean),
+        (changes(wait**2, cuts, np.diff(cuts)), 0.0),
+    ]
+    if cv > 0.0:
+        controls += [(means(run.work[:-1]), 1.0), (means(run.work[:-1] ** 2), 1.0 + cv**2)]
+    check(law.latency_s, estimate(means(run.latency_s[:-1]), *controls))
+    check(law.waiting, estimate(means((wait * SERVICE_S > NS).astype(float)), *controls))
 
 
 @pytest.mark.parametrize("load", LOADS)
 def test_several_servers(load: float) -> None:
-    """M/M/c with one queue: Erlang's C. The squares of the number inside move by its arrivals and departures."""
+    """M/M/c with one queue: Erlang's C, by the number inside. Little: its mean is the rate times the mean latency."""
     run, rate_rps = many_servers(load), load * SERVERS / SERVICE_S
     law = theory.mmc(rate_rps, SERVICE_S, SERVERS)
-    edges = [part[0] for part in np.array_split(np.arange(len(run.arrival_s)), N_BATCHES)]
     times = np.concatenate([run.arrival_s, run.end_s])
     order = np.argsort(times, kind="stable")
-    times = times[order]
-    inside = np.cumsum(np.where(order < len(run.arrival_s), 1, -1))
+    times, came = times[order], order < len(run.arrival_s)
+    inside = np.cumsum(np.where(came, 1.0, -1.0))  # from each time to the next
     busy = np.minimum(inside, SERVERS)
-    drift = 2.0 * inside * (rate_rps - busy / SERVICE_S) + rate_rps + busy / SERVICE_S
-    # Time means of each batch of the run, up to the last arrival.
-    cuts = np.append(np.searchsorted(times, run.arrival_s[edges]), np.searchsorted(times, run.arrival_s[-1]))
+    cuts = np.searchsorted(times, np.linspace(times[0], run.arrival_s[-1], N_BATCHES + 1))
+    spans_s = np.diff(times[cuts])
     lengths_s = np.diff(times, append=times[-1])
-    spans_s = times[cuts[1:]] - times[cuts[:-1]]
 
-    def over_time(values: Array) -> Array:
+    def means(values: Array) -> Array:
         return np.add.reduceat((values * lengths_s)[: cuts[-1]], cuts[:-1]) / spans_s
 
-    squares = inside.astype(float) ** 2
-    moved = over_time(drift) - (squares[cuts[1:] - 1] - squares[np.maximum(cuts[:-1] - 1, 0)]) / spans_s
-    controls = (moved / rate_rps, 0.0), (over_time(busy.astype(float)), load * SERVERS)
-    check(law.latency_s, estimate(batch_means(run.latency_s), *controls))
-    check(law.waiting, estimate(batch_means((run.wait_s > NS).astype(float)), *controls))
+    before = np.concatenate([[0.0], inside])  # each time
+    moved, squares_moved = changes(before, cuts, spans_s), changes(before**2, cuts, spans_s)
+    drift = rate_rps - busy / SERVICE_S  # of the number inside, and below of its square
+    controls = (
+        (means(busy), load * SERVERS),
+        ((means(drift) - moved) / rate_rps, 0.0),
+        ((means(2.0 * inside * drift + rate_rps + busy / SERVICE_S) - squares_moved) / rate_rps, 0.0),
+        (np.add.reduceat(came[: cuts[-1]].astype(float), cuts[:-1]) / spans_s / rate_rps, 1.0),
+        (squares_moved / rate_rps, 0.0),
+    )
+    check(law.latency_s, estimate(means(inside) / rate_rps, *controls))
+    check(law.waiting, estimate(means((inside >= SERVERS).astype(float)), *controls))  # arrivals see time's shares
+    seen = before[:-1][came]
+    assert np.mean(seen >= SERVERS) == pytest.approx(law.waiting, rel=0.03)
+    assert (inside * lengths_s).sum() == pytest.approx(run.latency_s.sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -200,22 +221,27 @@ def test_bulk_server(load: float) -> None:
     law = theory.md1_bulk(rate_rps, SERVICE_S, BATCH)
     first = np.flatnonzero(np.diff(run.start_s, prepend=-1.0) > NS)  # of each batch
     came = np.searchsorted(run.arrival_s, run.start_s[first], side="right")
-    left = came - (first + run.batch[first])  # in the queue once the batch has gone
+    left = (came - (first + run.batch[first])).astype(float)  # in the queue once the batch has gone
     arrived = np.searchsorted(run.arrival_s, run.end_s[first], side="right") - came
     mean = load * BATCH
+    cuts = np.linspace(0, len(first) - 1, N_BATCHES + 1).astype(np.int64)
+    services = np.diff(cuts)
 
-    def per_service(values: Array) -> Array:
-        ends = np.append([part[0] for part in np.array_split(np.arange(len(run.start_s)), N_BATCHES)], len(run.start_s))
-        cuts = np.searchsorted(first, ends)
-        return np.array([values[a:b].mean() for a, b in zip(cuts[:-1], cuts[1:], strict=True)])
+    def means(values: Array) -> Array:
+        return np.add.reduceat(values[: cuts[-1]], cuts[:-1]) / services
+
+    def request_means(values: Array) -> Array:
+        return np.add.reduceat(values[: first[cuts[-1]]], first[cuts[:-1]]) / np.diff(first[cuts])
 
     controls = (
-        (per_service(left * (arrived - mean)), 0.0),
-        (per_service((arrived - mean) ** 2), mean),
-        (per_service(arrived.astype(float)), mean),
+        (means(left * (arrived - mean)), 0.0),
+        (means((arrived - mean) ** 2.0), mean),
+        (means(arrived.astype(float)), mean),
+        (changes(left**2, cuts, services), 0.0),
+        (changes(left, cuts, services), 0.0),
     )
-    check(law.latency_s, estimate(batch_means(run.latency_s), *controls))
-    check(law.waiting, estimate(batch_means((run.wait_s > NS).astype(float)), *controls))
+    check(law.latency_s, estimate(request_means(run.latency_s), *controls))
+    check(law.waiting, estimate(request_means((run.wait_s > NS).astype(float)), *controls))
 
 
 @pytest.mark.parametrize(("load", "n"), [(0.5, 1_500_000), (0.8, 10_000_000)])

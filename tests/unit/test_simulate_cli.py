@@ -125,7 +125,7 @@ def test_log_has_every_field(tmp_path: Path, world: str) -> None:
 
 
 def test_expired_requests_are_those_beyond_their_deadline(tmp_path: Path) -> None:
-    """Overloaded: those who wait longer than their deadline are given up when it comes, and none begins later."""
+    """Overloaded: who waits for too long is given up once no node could be done by the deadline, 10 ms before it."""
     tables = {
         **PLAIN,
         "run": {"seconds": 10.0},
@@ -138,7 +138,7 @@ def test_expired_requests_are_those_beyond_their_deadline(tmp_path: Path) -> Non
         expired = [line for line in lines if line["outcome"] == "expired"]
         assert len(expired) > 0.4 * len(lines), policy
         for line in expired:
-            assert line["end_s"] == pytest.approx(line["arrival_s"] + 0.3, abs=1e-6), policy
+            assert 0.29 - 1e-6 < line["end_s"] - line["arrival_s"] < 0.3 + 1e-6, policy
         assert {line["outcome"] for line in lines} == {"ok", "expired"}
 
 
@@ -160,7 +160,9 @@ def test_load_scales_the_arrivals(tmp_path: Path, plain: str) -> None:
         assert count == pytest.approx(3000 * times, abs=4.5 * (3000 * times) ** 0.5)
 
 
-def test_capacity_carries_and_a_tenth_more_does_not(tmp_path: Path, plain: str) -> None:
+def test_capacity_carries_and_a_tenth_more_does_not(tmp_path: Path) -> None:
+    works = {"dist": "exponential", "mean": 1.0}
+    plain = written(tmp_path / "spread.toml", {**PLAIN, "workload": [{**PLAIN["workload"][0], "work": works}]})
     document, _ = simulated(tmp_path, plain, "--policy", "round_robin", "--policy", "fastest_finish", "--capacity")
     for row in document["runs"]:
         found = row["capacity_load"]
