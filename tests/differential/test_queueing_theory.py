@@ -30,7 +30,9 @@ N_REQUESTS = 200_000
 N_BATCHES = 60  # of the run, for standard errors
 
 
-def world(rate_rps: float, n: int, work: Any, *, nodes: int = 1, batch: int = 1, service_s: float = SERVICE_S) -> Tables:
+def world(
+    rate_rps: float, n: int, work: Any, *, nodes: int = 1, batch: int = 1, service_s: float = SERVICE_S
+) -> Tables:
     """Poisson arrivals, n of them on average. A batch takes service_s whatever it holds; batches of 1 take it per work."""
     curve = {"per_work_s": service_s} if batch == 1 else {"base_s": service_s}
     return {

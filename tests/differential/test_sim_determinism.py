@@ -87,9 +87,7 @@ def test_same_figures_whatever_the_hash_seed(rows: dict[str, dict[str, Any]]) ->
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_another_digest_for_another_seed_or_load(
-    policy: str, small: Scenario, rows: dict[str, dict[str, Any]]
-) -> None:
+def test_another_digest_for_another_seed_or_load(policy: str, small: Scenario, rows: dict[str, dict[str, Any]]) -> None:
     assert simulate(small, policy=policy, seed=SEED + 1)["digest"] != rows[policy]["digest"]
     assert simulate(small, policy=policy, seed=SEED, load=1.01)["digest"] != rows[policy]["digest"]
 

@@ -144,9 +144,7 @@ def test_expired_requests_are_those_beyond_their_deadline(tmp_path: Path) -> Non
 
 def test_cost_is_the_price_of_busy_time(tmp_path: Path, plain: str) -> None:
     document, logs = simulated(tmp_path, plain, "--policy", "fastest_finish")
-    busy_s = sum(
-        line["end_s"] - max(line["start_s"], 2.0) for line in logs["fastest_finish"] if line["end_s"] > 2.0
-    )
+    busy_s = sum(line["end_s"] - max(line["start_s"], 2.0) for line in logs["fastest_finish"] if line["end_s"] > 2.0)
     assert document["runs"][0]["cost_usd"] == pytest.approx(3.6 / 3600 * busy_s, rel=1e-6)
 
 
@@ -243,7 +241,9 @@ def test_arrivals_of_an_earlier_log(tmp_path: Path, world: str) -> None:
     then, now = before["fastest_finish"], after["fastest_finish"]
     assert [[line[key] for key in asked] for line in now] == [[line[key] for key in asked] for line in then]
     begin_s = then[0]["arrival_s"]
-    assert [line["arrival_s"] + begin_s for line in now] == pytest.approx([line["arrival_s"] for line in then], abs=1e-8)
+    assert [line["arrival_s"] + begin_s for line in now] == pytest.approx(
+        [line["arrival_s"] for line in then], abs=1e-8
+    )
 
 
 # ---- many seeds
