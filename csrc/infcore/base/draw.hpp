@@ -87,8 +87,8 @@ inline constexpr double middle_under[] = {1.0,
                                           3.9307895800092710610e+4,
                                           2.8729085735721942674e+4,
                                           5.2264952788528545610e+3};
-inline constexpr double tail_over[] = {1.42343711074968357734e0,  4.63033784615654529590e0,  5.76949722146069140550e0,
-                                       3.64784832476320460504e0,  1.27045825245236838258e0,  2.41780725177450611770e-1,
+inline constexpr double tail_over[] = {1.42343711074968357734e0,  4.63033784615654529590e0, 5.76949722146069140550e0,
+                                       3.64784832476320460504e0,  1.27045825245236838258e0, 2.41780725177450611770e-1,
                                        2.27238449892691845833e-2, 7.74545014278341407640e-4};
 inline constexpr double tail_under[] = {1.0,
                                         2.05319162663775882187e0,
@@ -114,7 +114,8 @@ inline constexpr double far_under[] = {1.0,
 
 inline double Draw::normal() noexcept {
   using detail::polynomial;
-  const double p = uniform() + 0x1p-54, q = p - 0.5;  // never 0 or 1
+  // Never 0 or 1: the largest uniform and 2^-54 would round to 1.
+  const double p = std::min(uniform() + 0x1p-54, 1.0 - 0x1p-53), q = p - 0.5;
   if (q >= -0.425 && q <= 0.425) {
     const double r = 0.180625 - q * q;
     return q * polynomial(detail::middle_over, r) / polynomial(detail::middle_under, r);
