@@ -1,4 +1,4 @@
-"""What the tests of the simulator share: scenarios from a few tables, runs with their log, what must hold of any log."""
+"""What the simulator's tests share: scenarios from a few tables, runs with their log, what must hold of any log."""
 
 import io
 import json
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from infcore.sim import Scenario, Trace, parse, simulate
 from numpy.typing import NDArray
+
+from infcore.sim import Scenario, Trace, parse, simulate
 
 OUTCOMES = {"ok", "rejected", "expired", "shed", "failed", "cancelled"}
 # Times in the log are whole nanoseconds, written as seconds: differences of two are off by a rounding each.
@@ -19,7 +20,7 @@ Line = dict[str, Any]
 
 
 def toml(tables: Tables) -> str:
-    """A scenario's text. A mapping is a table, a sequence of mappings an array of tables; values as JSON writes them."""
+    """A scenario's text. A mapping is a table, a sequence of mappings an array of tables; values as in JSON."""
     lines: list[str] = []
     for name, value in tables.items():
         rows = [value] if isinstance(value, Mapping) else value

@@ -13,8 +13,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from infcore.sim import parse, simulate  # noqa: E402  (its neighbour's folder is known only now)
 from reference import queueing_theory as theory  # noqa: E402
+
+from infcore.sim import parse, simulate  # noqa: E402  (its neighbour's folder is known only now)
 
 SERVICE_S, SERVERS, BATCH = 0.001, 4, 8
 # The variance of the mean of n waits of M/M/1, n times, over the squared latency, grows so from load 0.5 on.

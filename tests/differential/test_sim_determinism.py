@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from infcore.sim import Scenario, load, policies, simulate
 from sim_rig import logged
+
+from infcore.sim import Scenario, load, policies, simulate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = GOLDEN / "small.toml"

@@ -175,7 +175,8 @@ TEST(Draw, GammaHasItsMoments) {
     const std::vector<double> values = drawn(5, [&](Draw& draw) { return draw.gamma(cv); });
     const Moments m = moments(values);
     EXPECT_GE(*std::min_element(values.begin(), values.end()), 0.0) << cv;
-    // Standard errors: cv / sqrt(n) of the mean; of the variance sqrt((kurtosis - 1) / n) of itself, kurtosis 3 + 6 cv^2.
+    // Standard errors: cv / sqrt(n) of the mean; of the variance sqrt((kurtosis - 1) / n) of itself, kurtosis 3 + 6
+    // cv^2.
     EXPECT_NEAR(m.mean, 1.0, 4.5 * cv / std::sqrt(n_draws)) << cv;
     EXPECT_NEAR(m.variance / (cv * cv), 1.0, 4.5 * std::sqrt((2.0 + 6.0 * cv * cv) / n_draws)) << cv;
     EXPECT_NEAR(m.skewness / (2.0 * cv), 1.0, 0.08) << cv;
@@ -226,7 +227,8 @@ TEST(Draw, StreamsOfOneSeedHaveNothingInCommon) {
   std::vector<double> all;
   for (const auto& stream : streams) all.insert(all.end(), stream.begin(), stream.end());
   std::sort(all.begin(), all.end());
-  EXPECT_EQ(std::adjacent_find(all.begin(), all.end()), all.end());  // of 2^53: the same number by chance, once in 300,000
+  EXPECT_EQ(std::adjacent_find(all.begin(), all.end()),
+            all.end());  // of 2^53: the same number by chance, once in 300,000
 }
 
 TEST(Draw, SameSeedSameNumbers) {

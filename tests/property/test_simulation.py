@@ -5,8 +5,9 @@ from typing import Any
 
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from infcore.sim import policies
 from sim_rig import check_figures, check_log, logged, scenario, toml
+
+from infcore.sim import policies
 
 SECONDS = 2.0
 KINDS = ("crash", "slow", "hang", "errors", "lost_completions", "partition", "freeze_signals")
@@ -55,6 +56,23 @@ def faults(draw: Any, groups: list[str], zones: list[str], *, at_random: bool) -
 
 
 @st.composite
+def runs(draw: Any) -> dict[str, Any]:
+    return {
+        "seconds": SECONDS,
+        "warmup_s": draw(times(0, 1)),
+        "batching": draw(st.sampled_from(["dynamic", "greedy"])),
+        "max_requests": draw(st.sampled_from([1, 5, 50, 65536])),
+        "attempts_max": draw(st.integers(1, 3)),
+        "detect_s": draw(times(0, 1)),
+        "probe_s": draw(times(0.01, 1)),
+        "signal_period_s": draw(times(0, 0.2)),
+        "signal_loss": draw(times(0, 1)),
+        **({"run_limit_s": draw(times(0.01, 1))} if draw(st.booleans()) else {}),
+        **({"ageing_s": draw(times(0.01, 1))} if draw(st.booleans()) else {}),
+    }
+
+
+@st.composite
 def worlds(draw: Any) -> dict[str, Any]:
     models = [f"m{i}" for i in range(draw(st.integers(1, 3)))]
     groups = [f"g{i}" for i in range(draw(st.integers(1, 3)))]
@@ -72,19 +90,7 @@ def worlds(draw: Any) -> dict[str, Any]:
         return made
 
     return {
-        "run": {
-            "seconds": SECONDS,
-            "warmup_s": draw(times(0, 1)),
-            "batching": draw(st.sampled_from(["dynamic", "greedy"])),
-            "max_requests": draw(st.sampled_from([1, 5, 50, 65536])),
-            "attempts_max": draw(st.integers(1, 3)),
-            "detect_s": draw(times(0, 1)),
-            "probe_s": draw(times(0.01, 1)),
-            "signal_period_s": draw(times(0, 0.2)),
-            "signal_loss": draw(times(0, 1)),
-            **({"run_limit_s": draw(times(0.01, 1))} if draw(st.booleans()) else {}),
-            **({"ageing_s": draw(times(0.01, 1))} if draw(st.booleans()) else {}),
-        },
+        "run": draw(runs()),
         "model": [
             {
                 "name": model,

@@ -49,8 +49,8 @@ def poisson(mean: float, n: int) -> np.ndarray:
 def md1_bulk(rate_rps: float, service_s: float, batch_max: int, n_states: int = 1500) -> Law:
     """M/D/1 whose server takes all that wait, up to batch_max, as soon as it is free.
 
-    The chain: X, the number that a service's end leaves behind. X' = max(X - batch_max, 0) + A, where A of Poisson's law
-    come during a service: from X = 0 on the server takes the first that comes at once, alone. Cut off at n_states.
+    The chain: X, the number that a service's end leaves behind. X' = max(X - batch_max, 0) + A, where A of Poisson's
+    law come during a service: from X = 0 on the server takes the first that comes at once, alone. Cut off at n_states.
     """
     arrivals = poisson(rate_rps * service_s, n_states)
     step = np.zeros((n_states, n_states))

@@ -4,21 +4,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from infcore.sim import policies
 from sim_rig import NS, Line, Tables, check_figures, check_log, logged, scenario
+
+from infcore.sim import policies
 
 AT_S, UNTIL_S = 1.0, 2.0
 SERVICE_S = 0.01
 DECIDING = [policy for policy in policies() if policy != "clairvoyant"]
 
 
-def world(*faults: dict[str, Any], nodes: int = 2, far: bool = False, run: Any = {}, model: Any = {}) -> Tables:
+def world(*faults: dict[str, Any], nodes: int = 2, far: bool = False, run: Any = None, model: Any = None) -> Tables:
     """Evenly spaced requests that keep each node busy for three quarters of the time, for 4 s. far: one in a zone b."""
     groups = [("n", nodes, "a"), ("far", 1, "b")][: 1 + far]
     return {
-        "run": {"seconds": 4.0, "probe_s": 0.05, **run},
+        "run": {"seconds": 4.0, "probe_s": 0.05, **(run or {})},
         "node": [{"name": name, "count": count, "zone": zone} for name, count, zone in groups],
-        "model": [{"name": "m", "max_batch_size": 1, **model}],
+        "model": [{"name": "m", "max_batch_size": 1, **(model or {})}],
         "latency": [{"model": "m", "node": name, "base_s": SERVICE_S} for name, _, _ in groups],
         "workload": [{"model": "m", "rate_rps": 75.0 * (nodes + far), "arrivals": "regular"}],
         "fault": [{"at_s": AT_S, "for_s": UNTIL_S - AT_S, **fault} for fault in faults],

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sim_rig import NS, Line, Tables, by_arrival, check_figures, check_log, toml
+
 from infcore.cli import main
 from infcore.sim import load, policies
-from sim_rig import NS, Line, Tables, by_arrival, check_figures, check_log, toml
 
 # Two kinds of nodes, two models, deadlines, a bounded queue, a crash: every figure has something to count.
 WORLD: Tables = {
