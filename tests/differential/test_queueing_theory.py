@@ -2,8 +2,8 @@
 
 Each test is of fixed seeds, and holds that three standard errors are below the 1 % before it compares. At load 0.95 the
 mean of 200,000 latencies is off by some 10 %, so the estimate is steadied by control variates: figures of the same run
-whose means are known (S. Lavenberg, P. Welch, Management Science 27(3), 1981). They suppose that arrivals and works know
-nothing of the queue, and that each service begins when it can; both are tested by themselves.
+whose means are known (S. Lavenberg, P. Welch, Management Science 27(3), 1981). They suppose that arrivals and works
+know nothing of the queue, and that each service begins when it can; both are tested by themselves.
 `bench/replay/theory.py` compares plain means of some 10^8 requests.
 """
 

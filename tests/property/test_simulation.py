@@ -96,8 +96,7 @@ def worlds(draw: Any) -> dict[str, Any]:
                 "name": model,
                 "slo_s": draw(times(0, 0.2)),
                 "max_batch_size": draw(st.integers(1, 8)),
-                "load_s": draw(times(0, 0.5)),
-                "warmup_s": draw(times(0, 0.2)),
+                **{key: draw(times(0, 0.3)) for key in ("load_s", "warmup_s")},
                 "idempotent": draw(st.booleans()),
                 "batch_delay_s": draw(times(0, 0.02)),
             }
