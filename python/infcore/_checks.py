@@ -1,6 +1,7 @@
 """Checks of arguments that the Python modules share: each error names the argument, the value and what is allowed."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,15 @@ def string(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidType(f"{field} is {type(value).__name__}; allowed: a str")
     return value
+
+
+def path(field: str, value: object) -> str:
+    """A file's path, str or os.PathLike of str."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a path")
+    return text(field, value)
 
 
 def integer(field: str, value: object, at_least: int, at_most: int | None = None) -> int:

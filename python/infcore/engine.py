@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
@@ -41,6 +42,9 @@ class Engine(EngineCore):
     seed           of policies that draw at random (power_of_two, peak_ewma)
     max_nodes      devices at once, at most
     clock          None (time.monotonic's) or a ManualClock
+    log            path of a file to which every event and decision goes, for infcore.sim.replay; None: none is kept
+    log_buffer_bytes  what of it may wait for the disk, 4 KiB to 128 MiB. A disk that is slower for longer slows the
+                   engine down: nothing is left out. A disk that fails ends the log, not the engine: close() warns
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
 
     Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
@@ -60,6 +64,8 @@ class Engine(EngineCore):
         n_tiers: int = 8,
         ageing_s: float | None = None,
         max_nodes: int = 256,
+        log: str | os.PathLike[str] | None = None,
+        log_buffer_bytes: int = 2**22,
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
@@ -83,6 +89,11 @@ class Engine(EngineCore):
             clock=clock,
         )
         self._own_fleet("an Engine")
+        self._log_writer: threading.Thread | None = None
+        if log is not None:
+            room = _checks.integer("log_buffer_bytes", log_buffer_bytes, 2**12, 2**27)
+            self._live().start_log(self.fleet, os.fsencode(_checks.path("log", log)), room)
+            self._log_writer = threading.Thread(target=self._live().write_log, name="infcore-log", daemon=True)
         for model in _each("models", models, Model):
             self._add_model(model)
 
@@ -96,6 +107,8 @@ class Engine(EngineCore):
             self._state = "running"
             self._start_s = time.monotonic()
             self._dispatcher.start()
+            if self._log_writer is not None:
+                self._log_writer.start()
             try:
                 for device in self._first_devices:
                     self.add_device(device)
@@ -126,6 +139,7 @@ class Engine(EngineCore):
         with self._change:
             if self._state not in ("running", "closing"):
                 self._state = "closed"
+                self._end_log()
                 return []
             self._state = "closing"  # until the end: a close() that was interrupted can be called again
             if drain:
@@ -133,6 +147,7 @@ class Engine(EngineCore):
             self._cancel_all()
             errors = self._end_threads()
             self._state = "closed"
+            self._end_log()
         if self._abandoned:
             warnings.warn(
                 f"threads of devices {self._abandoned} still hang in run(); they were abandoned",
@@ -159,6 +174,18 @@ class Engine(EngineCore):
         live.drain_threads()
         live.leave_loops()
         return errors
+
+    def _end_log(self) -> None:
+        """What an abandoned device still says is no decision's any more, and not in the log."""
+        writer, self._log_writer = self._log_writer, None
+        if writer is None:
+            return
+        self._live().end_log()
+        if writer.ident is not None:
+            writer.join()
+        error = self._live().log_error()
+        if error:
+            warnings.warn(f"the log ends early: {os.strerror(error)}", RuntimeWarning, stacklevel=3)
 
     def _own_threads(self) -> list[threading.Thread | None]:
         return [self._dispatcher, *(slot.thread for slot in list(self._slots.values()))]

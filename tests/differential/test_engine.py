@@ -5,7 +5,10 @@ drains, cancels, loads and unloads. After every step the two have decided the sa
 same credit, and want to be woken at the same nanosecond.
 """
 
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 from reference.batching import NEVER_NS
@@ -275,3 +278,47 @@ def test_histories_reach_every_outcome():
         ("complete", "device_failed"),
         ("complete", "device_lost"),
     }
+
+
+ISA_PROBE = """
+import hashlib, random, infcore
+from infcore._core.machine import Machine
+draw = random.Random(5)
+fleet = infcore.Fleet(max_nodes=200)
+machine = Machine(fleet, max_requests=4096)
+model = machine.add_model("m", max_batch_size=8)
+for i in range(150):
+    node = fleet.add(f"n{i}", kind=f"kind{i}", slots=1 + i % 2)
+    machine.add_node(node)
+    machine.set_resident(0, model, node, prior=(draw.random() * 5e-3, draw.random() * 1e-3, draw.random() * 1e-4, 0.0))
+digest, running, now_ns = hashlib.sha256(), [], 0
+for cookie in range(6000):
+    now_ns += draw.randrange(20_000)
+    machine.arrive(now_ns, cookie, model, work=draw.random() * 9, deadline_ns=now_ns + 50_000_000)
+    while running and min(running)[0] <= now_ns:
+        _, node, batch = running.pop(running.index(min(running)))
+        machine.complete(now_ns, node, batch)
+    machine.tick(now_ns)
+    machine.schedule(now_ns)
+    actions = machine.actions()
+    digest.update(repr(actions).encode())
+    for node in sorted({a[2] for a in actions if a[0] == "dispatch"}):
+        if batch := machine.claim(now_ns, node):
+            machine.started(now_ns, node, batch[0])
+            running.append((now_ns + draw.randrange(9_000_000), node, batch[0]))
+print(digest.hexdigest())
+"""
+
+
+def test_same_decisions_on_every_isa():
+    digests = {
+        isa: subprocess.run(
+            [sys.executable, "-c", ISA_PROBE],
+            env=os.environ | {"INFCORE_ISA": isa},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for isa in ("baseline", "avx2", "avx512")
+    }
+    assert len(set(digests.values())) == 1, digests

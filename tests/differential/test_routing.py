@@ -74,7 +74,7 @@ class Pair:
                 self.router.set_prior(model, node.id, base_s=curve.base_s, per_work_s=curve.per_work_s)
 
     def advance(self):
-        ticks = self.rng.randrange(1, 4)
+        ticks = self.rng.randrange(1, 4) if self.rng.random() < 0.9 else self.rng.randrange(5000)  # up to 10 s
         self.clock.advance(ticks * TICK_S)
         self.tick += ticks
 

@@ -1,14 +1,11 @@
 // The k-th candidate, the pairs drawn from them, exp without libm, and what peak_ewma keeps of a node whose id is
 // reused.
-#include <infcore/base/exp.hpp>
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/routing_policy.hpp>
 #include <infcore/route/two_choices.hpp>
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -33,15 +30,6 @@ struct Rig {
   RouteView view;
   ModelId model;
 };
-
-TEST(Exp, IsThatOfTheLibrary) {
-  for (double x = 0.0; x < 700.0; x += x < 2.0 ? 1e-3 : 0.37) {
-    EXPECT_NEAR(base::exp_of_minus(x) / std::exp(-x), 1.0, 1e-12) << x;
-  }
-  EXPECT_EQ(base::exp_of_minus(0.0), 1.0);
-  EXPECT_EQ(base::exp_of_minus(700.0), 0.0);
-  EXPECT_EQ(base::exp_of_minus(std::numeric_limits<double>::infinity()), 0.0);
-}
 
 TEST(RouteView, NumbersItsCandidates) {
   Rig rig(200);

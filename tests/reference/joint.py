@@ -1,25 +1,30 @@
 """The joint choice of device and batch, readably. Called by reference.engine for one lane at a time.
 
-The question is by when all that waits could be done if every device, free or busy, took its part; each free device then
-gets what it can finish by that time. Arithmetic in the order of csrc/infcore/engine/schedule.cpp.
+Of the devices that take something, the one that would be done first with one more gets its share: the most requests
+such that all devices together would not have finished everything before it is done with the last of them. Arithmetic
+in float32 and in the order of csrc/infcore/engine/finish_times.hpp.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from reference.batching import NEVER_NS, Pending, to_ns
 from reference.lanes import Batch, Lane, Request, add_ns, larger
+
+F = np.float32
+STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
+LOOK_AGAIN = 0.125  # of what the first device that was passed over takes for one request
 
 
 @dataclass
 class Candidate:
     node: int
-    free_in_s: float
-    base_s: float
-    slope_s: float  # a batch of n takes base_s + n * slope_s
-    alone_s: float
-    per_work_s: float  # one request of work w takes alone_s + per_work_s * w
+    free_in_s: Any
+    base_s: Any
+    per_request_s: Any
+    per_work_s: Any
+    work_mean: Any
     open: Batch | None  # that requests of this lane may still join
     takes: bool
 
@@ -27,65 +32,83 @@ class Candidate:
     def joined(self) -> int:
         return self.open.shape[0] if self.open else 0
 
-    def finish_s(self, n: int) -> float:
-        return self.free_in_s + self.base_s + self.slope_s * n
+    def batch_s(self, n: int) -> Any:
+        return self.base_s + self.slope_s(self.work_mean) * F(n)
+
+    def slope_s(self, work: Any) -> Any:
+        return self.per_request_s + self.per_work_s * work
+
+    def first_s(self) -> Any:
+        return self.batch_s(self.joined + 1)
+
+    def alone_s(self, work: Any) -> float:
+        return float(self.base_s + self.slope_s(work) * F(1))
 
 
 def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     """Sends or joins one device's share at most; whether it did, so that it is asked again."""
-    max_batch_size = engine.models[lane.model].max_batch_size
     candidates = gather(engine, now_ns, lane)
-    if not any(c.takes for c in candidates):
-        return False
-    level_s = finish_of_all_s(candidates, len(lane.requests), max_batch_size)
-    candidates.sort(key=lambda c: (c.finish_s(c.joined + 1), c.node))
-    recheck_ns = NEVER_NS
-    for c in candidates:
-        if not c.takes:
-            recheck_ns = min(recheck_ns, add_ns(add_ns(now_ns, to_ns(c.free_in_s)), 1))
-            continue
-        share = share_of(c, level_s, max_batch_size)
-        if c is candidates[0]:
-            share = max(share, c.joined + 1)
-        if share > c.joined and serve(engine, now_ns, lane, c, candidates, min(share - c.joined, len(lane.requests))):
-            return True
-    if lane.bound is None:  # free devices were passed over for busy ones
-        lane.timer_ns = min(lane.timer_ns, recheck_ns)
+    for c in sorted((c for c in candidates if c.takes), key=lambda c: (c.first_s(), c.node)):
+        if lane.bound is None:
+            share = share_of(c, candidates, len(lane.requests), engine.models[lane.model].max_batch_size)
+        else:
+            share = min(len(lane.requests), engine.models[lane.model].max_batch_size - c.joined)
+        if share == 0:  # busy ones are sooner: look again when they should be done
+            again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(c.first_s()))), 1)
+            lane.timer_ns = min(lane.timer_ns, again_ns)
+            return False
+        served = serve(engine, now_ns, lane, c, candidates, share)
+        if served != "refused":
+            return served == "sent"
     return False
 
 
-def share_of(c: Candidate, level_s: float, max_batch_size: int) -> int:
-    """How many the device finishes by then in one batch, those already in it included."""
-    room_s = level_s - c.free_in_s - c.base_s
-    if c.slope_s > 0.0:
-        fits = room_s / c.slope_s + 1e-6
-    else:
-        fits = max_batch_size if room_s >= -1e-12 else 0.0
-    return int(min(max(fits, 0.0), max_batch_size))
+def share_of(c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int) -> int:
+    """The most that it can have. Whoever can have n can have fewer, so the first that it can't have ends the search."""
+    for share in range(1, min(n_requests, max_batch_size - c.joined) + 1):
+        by_s = c.batch_s(c.joined + share) * STRICTLY
+        done = sum(finished_by(by_s, other, n_requests, max_batch_size) for other in candidates if other is not c)
+        if done + share - 1 >= n_requests:
+            return share - 1
+    return min(n_requests, max_batch_size - c.joined)
+
+
+def finished_by(t_s: Any, c: Candidate, n_requests: int, max_batch_size: int) -> int:
+    """How many more requests the device has finished by then: whole full batches, and what a last one holds."""
+    room_s, full_s = t_s - c.free_in_s, c.batch_s(max_batch_size)
+    batches = int(min(max(room_s / full_s, F(0)), F(n_requests)))
+    rest_s = room_s - F(batches) * full_s - c.base_s
+    rest = int(min(max(rest_s / c.slope_s(c.work_mean), F(0)), F(max_batch_size)))
+    return max(0, batches * max_batch_size + rest - c.joined)
 
 
 def gather(engine: Any, now_ns: int, lane: Lane) -> list[Candidate]:
     holders = [node.id for node in engine.fleet if lane.model in node.models] if lane.bound is None else [lane.bound]
-    mean = lane.work_mean()
     return [
-        candidate(engine, now_ns, lane, id, mean)
+        candidate(engine, now_ns, lane, id)
         for id in holders
         if engine.fleet[id].state == "up" and engine.carries(id, lane.require)
     ]
 
 
-def candidate(engine: Any, now_ns: int, lane: Lane, id: int, work_mean: float) -> Candidate:
+def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
     base, per_request, per_work, per_padded_work = engine.latency.at(lane.model, id).curve
-    slope = per_request + (per_work + per_padded_work) * work_mean
-    batch = open_batch(engine, lane, id)
-    running = engine.batches[id]
+    batch, running = open_batch(engine, lane, id), engine.batches[id]
     free_in_s, takes = 0.0, True
     if batch is None and len(running) >= engine.fleet[id].slots:
         takes = False
         # One that is overdue is expected to take as long again as it is late.
-        ends = [max(b.expected_end_ns, 2 * now_ns - b.expected_end_ns) for b in running]
-        free_in_s = (min(ends) - now_ns) * 1e-9
-    return Candidate(id, free_in_s, base, slope, base + per_request, per_work + per_padded_work, batch, takes)
+        free_in_s = abs(min(b.expected_end_ns for b in running) * 1e-9 - now_ns * 1e-9)
+    return Candidate(
+        node=id,
+        free_in_s=F(free_in_s),
+        base_s=F(min(max(base, 1e-12), 1e9)),
+        per_request_s=F(min(max(per_request, 1e-12), 1e9)),
+        per_work_s=F(min(per_work + per_padded_work, 1e9)),
+        work_mean=F(lane.work_mean()),
+        open=batch,
+        takes=takes,
+    )
 
 
 def open_batch(engine: Any, lane: Lane, id: int) -> Batch | None:
@@ -97,60 +120,26 @@ def open_batch(engine: Any, lane: Lane, id: int) -> Batch | None:
     return None
 
 
-def finish_of_all_s(candidates: list[Candidate], n_requests: int, max_batch_size: int) -> float:
-    """Seconds by which all could be done, each device running batch after batch."""
-    low_s = min(c.finish_s(c.joined + 1) for c in candidates)
-    if n_requests == 1:
-        return low_s
-    high_s = min(
-        c.free_in_s
-        + math.ceil((n_requests + c.joined) / max_batch_size) * c.base_s
-        + c.slope_s * (n_requests + c.joined)
-        for c in candidates
-    )
-    for _ in range(24):
-        if not high_s - low_s > 1e-9:
-            break
-        middle_s = 0.5 * (low_s + high_s)
-        if sum(finished_by(middle_s, c, n_requests, max_batch_size) for c in candidates) >= n_requests:
-            high_s = middle_s
-        else:
-            low_s = middle_s
-    return high_s
-
-
-def finished_by(t_s: float, c: Candidate, n_requests: int, max_batch_size: int) -> float:
-    """How many more requests the device has finished by then: whole full batches, and what a last one holds."""
-    room_s = t_s - c.free_in_s
-    if room_s <= 0.0:
-        return 0.0
-    full_s = c.base_s + c.slope_s * max_batch_size
-    cycles = math.floor(room_s / full_s) if full_s > 0.0 else n_requests
-    rest_s = room_s - cycles * full_s - c.base_s
-    if rest_s < 0.0:
-        rest = 0
-    else:
-        rest = math.floor(rest_s / c.slope_s + 1e-6) if c.slope_s > 0.0 else max_batch_size
-    return max(0.0, cycles * max_batch_size + min(rest, max_batch_size) - c.joined)
-
-
-def serve(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate], n_share: int) -> bool:
-    """Joins the device's open batch, or opens one unless the batching rule would rather wait. Did the lane change?"""
+def serve(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate], n_share: int) -> str:
+    """Joins the device's open batch, or opens one unless the batching rule would rather wait for more to come. The rule
+    is not asked where more is there already and others do it sooner."""
     n_before = len(lane.requests)
     latency = engine.latency.at(lane.model, c.node)
     batch = c.open
     if batch is None:
-        n_share, wait_until_ns = engine.batching.close(now_ns, pending_of(engine, now_ns, lane, c, n_share), latency)
-        if n_share == 0:
-            lane.timer_ns = min(lane.timer_ns, wait_until_ns)
-            return False
+        if n_share == len(lane.requests) or lane.bound is not None:
+            pending = pending_of(engine, now_ns, lane, c, n_share)
+            n_share, wait_until_ns = engine.batching.close(now_ns, pending, latency)
+            if n_share == 0:
+                lane.timer_ns = min(lane.timer_ns, wait_until_ns)
+                return "held"
         engine.n_batches += 1
         batch = Batch(engine.n_batches, lane, lane.model, now_ns)
     fill(engine, now_ns, lane, c, candidates, batch, n_share)
     if c.open is None and batch.members:
         engine.batches[c.node].append(batch)
     batch.expected_end_ns = add_ns(now_ns, to_ns(latency.service_s(*batch.shape)))
-    return len(lane.requests) < n_before
+    return "sent" if c.open is None or len(lane.requests) < n_before else "refused"
 
 
 def pending_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, n_share: int) -> Pending:
@@ -171,7 +160,7 @@ def pending_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, n_share: int)
 def too_late(now_ns: int, r: Request, candidates: list[Candidate]) -> bool:
     """No device could finish it in time even if it were free now."""
     return r.deadline_ns != NEVER_NS and all(
-        add_ns(now_ns, to_ns(c.alone_s + c.per_work_s * r.work)) > r.deadline_ns for c in candidates
+        add_ns(now_ns, to_ns(c.alone_s(F(r.work)))) > r.deadline_ns for c in candidates
     )
 
 
@@ -182,6 +171,8 @@ def fill(
     latency = engine.latency.at(lane.model, c.node)
     earliest_ns = min((r.deadline_ns for r in batch.members), default=NEVER_NS)
     n_wanted = batch.shape[0] + n_more
+    base, per_request, per_work, per_padded_work = latency.curve
+    slope = per_request + (per_work + per_padded_work) * lane.work_mean()
     while batch.shape[0] < n_wanted and lane.requests:
         r = lane.front(now_ns, engine.ageing_ns)
         if too_late(now_ns, r, candidates):
@@ -199,7 +190,7 @@ def fill(
         engine.unreserve(r)
         r.batch, r.node = batch, c.node
         r.attempts += 1
-        engine.reserve(r, c.slope_s + (0.0 if batch.members else c.base_s))
+        engine.reserve(r, slope + (0.0 if batch.members else base))
         earliest_ns, batch.shape = with_it_ns, shape
         batch.members.append(r)
         engine.act(r, "dispatch", "none", batch.shape[0] - 1)

@@ -199,18 +199,15 @@ class PowerOfTwo(Policy):
         return min(two_of(passing, self.random), key=lambda node: (node.inflight(), node.id))
 
 
-def exp_of_minus(x: float) -> float:
-    """exp(-x) of x >= 0, to 1e-12: whole halvings, and a polynomial for the rest."""
-    if not x < 700.0:
-        return 0.0
-    ln_2 = 0.69314718055994531
-    halvings = int(x * (1.0 / ln_2) + 0.5)
-    y, total, coefficients = halvings * ln_2 - x, 0.0, [1.0]
-    for k in range(1, 11):
-        coefficients.append(coefficients[-1] / k)
-    for coefficient in reversed(coefficients):
-        total = total * y + coefficient
-    return math.ldexp(total, -halvings)
+def exp(x: float) -> float:
+    """Within 4 units in the last place: whole halvings, and a polynomial for the rest. |x| <= 700."""
+    halvings = x * (1.0 / 0.6931471805599453)
+    k = int(halvings - 0.5 if halvings < 0.0 else halvings + 0.5)
+    r = (x - k * float.fromhex("0x1.62e42fee00000p-1")) - k * float.fromhex("0x1.a39ef35793c76p-33")
+    total = 1.0 / math.factorial(13)
+    for n in range(12, -1, -1):
+        total = total * r + 1.0 / math.factorial(n)
+    return math.ldexp(total, k)
 
 
 @dataclass
@@ -221,7 +218,8 @@ class PeakAverage:
     as_of_ns: int = 0
 
     def take(self, latency_s: float, now_ns: int) -> None:
-        keep = exp_of_minus(max(0, now_ns - self.as_of_ns) * 1e-9 / 10.0)
+        since_s = max(0, now_ns - self.as_of_ns) * 1e-9
+        keep = exp(-since_s / 10.0) if since_s < 7000.0 else 0.0
         if latency_s > self.latency_s:
             self.latency_s = latency_s
         elif self.latency_s > 0.0:

@@ -65,7 +65,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "message"),
     [
         ((), "the following arguments are required: command"),
-        (("simulate",), "invalid choice: 'simulate' (choose from"),
+        (("tune",), "invalid choice: 'tune' (choose from"),
+        (("simulate",), "the following arguments are required: SCENARIO"),
         (("bench", "--suite", "nope"), "suite must be one of mixed, smoke or a path to a .toml file, got 'nope'"),
         (("bench", "--suite", "no/such.toml"), "suite must be a readable TOML file, got 'no/such.toml'"),
         (("bench", "--policy", "nope"), "--policy must be one of "),

@@ -13,9 +13,10 @@ from unit.small_fleet import SmallFleet
 
 from infcore.profiling.arrivals import arrivals
 from infcore.profiling.bench import Options, run_bench
+from infcore.profiling.documents import check
 from infcore.profiling.drive import Interrupt, drive
 from infcore.profiling.progress import Silent
-from infcore.profiling.schema import REQUIRED, REQUIRED_POLICY, check
+from infcore.profiling.schema import REQUIRED, REQUIRED_POLICY
 from infcore.profiling.suite import Suite, load
 from infcore.profiling.tables import device_table, notes, policy_table
 

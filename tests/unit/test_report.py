@@ -8,8 +8,8 @@ import pytest
 
 from infcore.errors import InvalidArgument
 from infcore.profiling import svg
+from infcore.profiling.documents import check
 from infcore.profiling.report import page
-from infcore.profiling.schema import check
 
 
 def row(policy: str, p99: float | None, **changes: Any) -> dict[str, Any]:

@@ -86,8 +86,26 @@ def test_good_text_with_defaults() -> None:
 )
 def test_wrong_text_is_refused(old: str, new: str, message: str) -> None:
     assert old in GOOD
-    with pytest.raises(InvalidArgument, match=re.escape(message)):
+    with pytest.raises(InvalidArgument) as error:
         suites.parse(GOOD.replace(old, new, 1), where="t.toml")
+    place, _, said = str(error.value).partition(" ")
+    assert re.fullmatch(r"t\.toml:\d+:", place)
+    assert message in f"t.toml: {said}"
+
+
+def test_the_line_is_that_of_the_key() -> None:
+    text = GOOD.replace("slo_s = 0.1", "slo_s = -1")
+    line = text.splitlines().index("slo_s = -1") + 1
+    with pytest.raises(InvalidArgument, match=rf"^t\.toml:{line}: model\[0\]\.slo_s must be"):
+        suites.parse(text, where="t.toml")
+
+
+def test_a_scenario_is_no_suite() -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"antagonists\.toml:\d+: node belongs to a scenario of `infcore simulate`"
+    ):
+        suites.load("antagonists")
+    assert "antagonists" not in suites.shipped()
 
 
 def test_missing_parts_are_named() -> None:

@@ -1,27 +1,38 @@
 #pragma once
-#include <array>
 #include <bit>
-#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <numbers>
 
 namespace infcore::base {
 
-/// exp(-x) for x >= 0, within 1e-12 of itself, and 0 from 700 on (1e-304). No libm: the same bits on every machine.
-/// x = n ln 2 + r with |r| <= ln 2 / 2; a Taylor polynomial of exp(-r), whose first term left out is r^11 / 11! <
-/// 3e-13, and n is taken off the exponent.
-[[nodiscard]] constexpr double exp_of_minus(double x) noexcept {
-  if (!(x < 700.0)) return 0.0;
-  constexpr double ln_2 = 0.69314718055994531;
-  constexpr auto reciprocal_factorials = [] {
-    std::array<double, 11> r{1.0};
-    for (std::size_t k = 1; k < r.size(); ++k) r[k] = r[k - 1] / static_cast<double>(k);
-    return r;
-  }();
-  const auto n = static_cast<std::int64_t>(x * (1.0 / ln_2) + 0.5);
-  const double y = static_cast<double>(n) * ln_2 - x;
-  double sum = 0.0;
-  for (std::size_t k = reciprocal_factorials.size(); k-- > 0;) sum = sum * y + reciprocal_factorials[k];
-  return sum * std::bit_cast<double>((1023 - n) << 52);
+/// exp and log without libm, so that the same input gives the same bits on every machine: within 4 and 2 units in the
+/// last place. exp: |x| <= 700. log: x > 0 and normal.
+[[nodiscard]] inline double exp(double x) noexcept {
+  constexpr double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;  // their sum is ln 2
+  const double halves = x * (1.0 / std::numbers::ln2);
+  const auto k = static_cast<std::int64_t>(halves < 0.0 ? halves - 0.5 : halves + 0.5);
+  const double r = (x - static_cast<double>(k) * ln2_high) - static_cast<double>(k) * ln2_low;
+  double y = 1.0 / 6227020800.0;  // Taylor: |r| <= ln(2) / 2, so the 14th term is below 1e-17
+  for (const double term : {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+                            1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) {
+    y = y * r + term;
+  }
+  return y * std::bit_cast<double>(static_cast<std::uint64_t>(k + 1023) << 52);
+}
+
+[[nodiscard]] inline double log(double x) noexcept {
+  const auto bits = std::bit_cast<std::uint64_t>(x);
+  auto exponent = static_cast<std::int64_t>(bits >> 52) - 1023;
+  double m = std::bit_cast<double>((bits & 0xF'FFFF'FFFF'FFFFu) | 0x3FF0'0000'0000'0000u);  // in [1, 2)
+  if (m > std::numbers::sqrt2) m *= 0.5, ++exponent;
+  const double s = (m - 1.0) / (m + 1.0), s2 = s * s;  // log m = 2 atanh s, |s| < 0.172
+  double y = 1.0 / 21;
+  for (const double term :
+       {1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0}) {
+    y = y * s2 + term;
+  }
+  return static_cast<double>(exponent) * std::numbers::ln2 + 2.0 * s * y;
 }
 
 }  // namespace infcore::base

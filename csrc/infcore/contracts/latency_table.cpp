@@ -6,12 +6,22 @@
 namespace infcore::contracts {
 namespace {
 
+/// A base or per-request term as BatchColumns has it.
+constexpr float batch_term(double seconds) noexcept { return static_cast<float>(std::clamp(seconds, 1e-12, 1e9)); }
+
 constexpr std::uint32_t padded(std::uint32_t n) noexcept { return (n + 63u) & ~63u; }
 
 }  // namespace
 
 LatencyTable::ModelRow::ModelRow(std::uint32_t n_nodes)
-    : models(n_nodes), given(n_nodes), fixed_us(padded(n_nodes)), per_work_us(padded(n_nodes)), tail(padded(n_nodes)) {
+    : models(n_nodes),
+      given(n_nodes),
+      fixed_us(padded(n_nodes)),
+      per_work_us(padded(n_nodes)),
+      tail(padded(n_nodes)),
+      base_s(padded(n_nodes), batch_term(0.0)),
+      per_request_s(padded(n_nodes), batch_term(0.0)),
+      per_work_s(padded(n_nodes)) {
   for (std::uint32_t node = 0; node < n_nodes; ++node) publish(node);
 }
 
@@ -21,6 +31,9 @@ void LatencyTable::ModelRow::publish(std::uint32_t node) noexcept {
   const double fixed_s = std::max(curve.base_s + curve.per_request_s, LatencyModel::service_s_min);
   fixed_us[node] = static_cast<float>(fixed_s * 1e6);
   per_work_us[node] = static_cast<float>((curve.per_work_s + curve.per_padded_work_s) * 1e6);
+  base_s[node] = batch_term(curve.base_s);
+  per_request_s[node] = batch_term(curve.per_request_s);
+  per_work_s[node] = static_cast<float>(std::min(curve.per_work_s + curve.per_padded_work_s, 1e9));
   tail[node] = static_cast<float>(LatencyModel::upper_spreads * model.spread());
 }
 
@@ -29,18 +42,34 @@ LatencyTable::LatencyTable(std::uint32_t max_nodes, std::uint32_t max_models)
 
 LatencyTable::ModelRow& LatencyTable::touch(base::ModelId model) {
   auto& row = rows_[model.value];
-  if (!row) row = std::make_unique<ModelRow>(max_nodes_);
+  if (!row) {
+    row = std::make_unique<ModelRow>(max_nodes_);
+    for (std::uint32_t node = 0; node < max_nodes_; ++node) count(*row, node, 1);
+  }
   return *row;
 }
 
+/// Takes the node into the row's counts, or with -1 out of them: around whatever changes its part in them.
+void LatencyTable::count(ModelRow& row, std::uint32_t node, std::int32_t by) noexcept {
+  const bool observed = row.models[node].n_observed() != 0;
+  if (observed) row.n_leaders += by;
+  if (!observed && row.given[node] == 0 && classes_[node] != no_class) row.n_followers += by;
+}
+
 void LatencyTable::set_class(base::NodeId node, std::uint32_t device_class) noexcept {
-  classes_[node.value] = device_class;
   for (auto& row : rows_)
-    if (row) seed_from_class(*row, node.value);
+    if (row) count(*row, node.value, -1);
+  classes_[node.value] = device_class;
+  for (auto& row : rows_) {
+    if (!row) continue;
+    count(*row, node.value, 1);
+    if (row->n_leaders > 0) seed_from_class(*row, node.value);
+  }
 }
 
 void LatencyTable::set_prior(base::ModelId model, base::NodeId node, const Curve& prior) {
   ModelRow& row = touch(model);
+  count(row, node.value, -1);
   row.models[node.value] = LatencyModel(prior);
   row.given[node.value] = 1;
   row.publish(node.value);
@@ -49,15 +78,20 @@ void LatencyTable::set_prior(base::ModelId model, base::NodeId node, const Curve
 void LatencyTable::observe(base::ModelId model, base::NodeId node, const BatchShape& shape, double service_s) {
   ModelRow& row = touch(model);
   LatencyModel& learner = row.models[node.value];
+  const bool first = learner.n_observed() == 0;
+  if (first) count(row, node.value, -1);
   learner.observe(shape, service_s);
+  if (first) count(row, node.value, 1);
   row.publish(node.value);
   // Peers hear of it at 1, 2, 4, ... observations: often while it matters, and next to never afterwards.
-  if (!std::has_single_bit(learner.n_observed())) return;
+  if (row.n_followers == 0 || !std::has_single_bit(learner.n_observed())) return;
   for (std::uint32_t peer = 0; peer < max_nodes_; ++peer)
     if (peers(peer, node.value)) seed(row, peer, learner);
 }
 
 void LatencyTable::forget(base::NodeId node) noexcept {
+  for (auto& row : rows_)
+    if (row) count(*row, node.value, -1);
   classes_[node.value] = no_class;
   for (auto& row : rows_) {
     if (!row) continue;
@@ -88,6 +122,11 @@ void LatencyTable::seed_from_class(ModelRow& row, std::uint32_t node) noexcept {
 const LatencyModel& LatencyTable::at(base::ModelId model, base::NodeId node) const noexcept {
   const auto& row = rows_[model.value];
   return (row ? *row : untouched_).models[node.value];
+}
+
+BatchColumns LatencyTable::batch(base::ModelId model) const noexcept {
+  const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
+  return {row.base_s.data(), row.per_request_s.data(), row.per_work_s.data()};
 }
 
 SingleRequestColumns LatencyTable::single(base::ModelId model) const noexcept {

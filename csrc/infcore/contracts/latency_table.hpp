@@ -16,6 +16,15 @@ struct SingleRequestColumns {
   const float* tail;
 };
 
+/// The terms of a model's curves, one figure per node: a batch of n requests of the same work w takes
+/// base_s + (per_request_s + per_work_s * w) * n seconds. Kept within 1e-12 and 1e9, so that whoever divides by them or
+/// multiplies them stays in float32. Padded to 64 nodes.
+struct BatchColumns {
+  const float* base_s;
+  const float* per_request_s;
+  const float* per_work_s;
+};
+
 /// The latency models of all (model, node) pairs, with the columns that routing reads.
 ///
 /// A pair that was neither observed nor given a prior starts from the best-observed node of its device class. Models
@@ -38,6 +47,7 @@ class LatencyTable {
 
   [[nodiscard]] const LatencyModel& at(base::ModelId model, base::NodeId node) const noexcept;
   [[nodiscard]] SingleRequestColumns single(base::ModelId model) const noexcept;
+  [[nodiscard]] BatchColumns batch(base::ModelId model) const noexcept;
   [[nodiscard]] std::uint32_t max_nodes() const noexcept { return max_nodes_; }
   [[nodiscard]] std::uint32_t max_models() const noexcept { return static_cast<std::uint32_t>(rows_.size()); }
 
@@ -49,8 +59,13 @@ class LatencyTable {
     std::vector<LatencyModel> models;
     std::vector<std::uint8_t> given;  // by set_prior: class peers do not overwrite it
     std::vector<float> fixed_us, per_work_us, tail;
+    std::vector<float> base_s, per_request_s, per_work_s;
+    /// Nodes of a class that take their peers' curve: neither given one nor observed. 0: nobody need be told.
+    std::uint32_t n_followers{};
+    std::uint32_t n_leaders{};  ///< nodes that were observed. 0: there is nobody to learn from
   };
   ModelRow& touch(base::ModelId model);
+  void count(ModelRow& row, std::uint32_t node, std::int32_t by) noexcept;
   void seed(ModelRow& row, std::uint32_t node, const LatencyModel& like) noexcept;
   void seed_from_class(ModelRow& row, std::uint32_t node) noexcept;
   [[nodiscard]] bool peers(std::uint32_t a, std::uint32_t b) const noexcept {

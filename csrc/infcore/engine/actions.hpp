@@ -39,12 +39,15 @@ enum class Reason : std::uint8_t {
 };
 
 struct Action {
+  static constexpr std::uint32_t no_slot = 0xFFFF'FFFFu;
+
   std::uint64_t cookie{};    ///< the request's, as the driver gave it
   std::uint64_t batch_id{};  ///< dispatch, complete
   base::NodeId node{base::no_node};
   std::uint32_t member{};  ///< dispatch, complete: its place in the batch
   ActionKind kind{};
   Reason reason{};
+  std::uint32_t slot{no_slot};  ///< the machine's slot of the request; no_slot: it was refused
 };
 
 }  // namespace infcore::engine

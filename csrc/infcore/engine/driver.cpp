@@ -22,11 +22,11 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
                const std::atomic<TimeNs>* manual_clock)
     : ingress_(2 * static_cast<std::size_t>(config.max_requests)),  // each request: one arrival, at most one cancel
       fleet_(fleet),
-      latency_(latency),
       machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
       model_epochs_(config.max_models),
       mailboxes_(config.max_nodes),
       n_refused_(config.max_models),
+      run_{config, policy, batching, seed},
       max_requests_(config.max_requests),
       built_under_(base::fork_generation()),
       manual_clock_(manual_clock) {
@@ -124,7 +124,7 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
       end(outbox, *reinterpret_cast<LiveRequest*>(action.cookie), action, now_ns);
     }
   }
-  machine_.actions().clear();
+  machine_.clear_actions();
   next_timer_ns_.store(machine_.next_timer_ns(), std::memory_order_seq_cst);  // [T1], see deliver()
 }
 
@@ -207,7 +207,7 @@ bool Driver::dispatch_loop(Hub& threads) noexcept {
         until_ns));
     asleep_until_ns_.store(std::numeric_limits<TimeNs>::min(),
                            std::memory_order_seq_cst);  // awake: nobody need wake it
-    with_machine([](StateMachine&, TimeNs) {});
+    with_machine([](LoggedMachine&, TimeNs) {});
     if (wants_drain(threads)) return false;
   }
   return true;
@@ -262,7 +262,7 @@ bool Driver::claim(NodeId node, WorkBatch& batch) {
 }
 
 void Driver::started(NodeId node, const WorkBatch& batch) noexcept {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.started(now_ns, node, batch.id); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.started(now_ns, node, batch.id); });
 }
 
 std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void* payload) noexcept {

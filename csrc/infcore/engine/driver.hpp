@@ -2,7 +2,7 @@
 #include <infcore/base/fork.hpp>
 #include <infcore/device/emulated.hpp>
 #include <infcore/engine/live_request.hpp>
-#include <infcore/engine/state_machine.hpp>
+#include <infcore/engine/logged_machine.hpp>
 #include <infcore/queue/mpmc_ring.hpp>
 #include <infcore/queue/sleeper.hpp>
 
@@ -35,6 +35,15 @@ class Driver {
  public:
   Driver(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, const std::string& policy,
          const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock);
+
+  // The log, if one is wanted: start_log() before anything else, log_loop() on a thread of its own until end_log().
+  void start_log(const std::string& path, std::size_t buffer_bytes);
+  void log_loop() noexcept;
+  void end_log();
+  /// Why nothing more is written, as errno; 0: nothing is wrong.
+  [[nodiscard]] int log_error() noexcept { return machine_.log_file() == nullptr ? 0 : machine_.log_file()->error(); }
+  /// What a node says of itself, in the log's order.
+  bool signal(NodeId, const contracts::Signal&);
 
   // Callers.
   /// false: the configured bound of requests is reached, or refuse() was called. With `defer` the dispatcher is told by
@@ -143,13 +152,13 @@ class Driver {
   queue::Sleeper<> dispatcher_;
   std::mutex owner_;
   route::Fleet& fleet_;
-  contracts::LatencyTable& latency_;
-  StateMachine machine_;
+  LoggedMachine machine_;
   std::atomic<TimeNs> next_timer_ns_{base::never_ns}, asleep_until_ns_{base::never_ns};
   std::vector<std::uint32_t> model_epochs_;  ///< owner's
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;
   std::vector<std::unique_ptr<Hub>> hubs_;
   std::vector<std::atomic<std::uint64_t>> n_refused_;  ///< by model: at the door, for want of room
+  const RunConfig run_;
   const std::uint32_t max_requests_, built_under_;
   const std::atomic<TimeNs>* const manual_clock_;
 };

@@ -14,9 +14,12 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
     throw InvalidArgument("models", std::to_string(model.value + 1), "at most " + std::to_string(models_.size()));
   }
   ModelState& state = models_[model.value];
-  if (!state.stats) state.stats = std::make_unique<Stats>();
+  if (!state.stats) state.stats = std::make_unique<Stats>(config_.stage_histograms);
   state.known = true;
   state.config = config;
+  if (model.value < n_models_) return;
+  n_models_ = model.value + 1;
+  for (NodeId node{0}; node.value < fleet_.n_nodes(); ++node.value) follow_residency(node);
 }
 
 void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
@@ -42,27 +45,28 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
 void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.run_limit_ns = config.run_limit_ns;
-  node.stats = std::make_unique<Stats>();
+  node.slots = fleet_.slots(id);
+  node.stats = std::make_unique<Stats>(config_.stage_histograms);
   node.free_since_ns = 0;
+  for (const Batch& b : node.in_flight)
+    if (b.open) close_door(b, id);
   node.in_flight.clear();  // of a removed node whose id this was: nobody waits for it, or its credit would hold the id
+  occupancy_changed(id);
   latency_.forget(id);
   latency_.set_class(id, fleet_.kind_id(id));
   follow_residency(id);
 }
 
-/// Brings the lists of who holds what up to date with the fleet.
+/// Brings the list of what the node holds up to date with the fleet.
 void StateMachine::follow_residency(NodeId id) {
-  std::vector<ModelId>& held = nodes_[id.value].models;
-  held.clear();
-  for (ModelId model{0}; model.value < models_.size(); ++model.value) {
-    std::vector<NodeId>& holders = models_[model.value].nodes;
-    const bool holds = fleet_.resident(id, model);
-    const auto at = std::lower_bound(holders.begin(), holders.end(), id);
-    const bool listed = at != holders.end() && *at == id;
-    if (holds && !listed) holders.insert(at, id);
-    if (!holds && listed) holders.erase(at);
-    if (holds) held.push_back(model);
+  Node& node = nodes_[id.value];
+  const std::uint32_t free = node.in_flight.size() < node.slots ? 1 : 0;
+  for (const ModelId model : node.models) models_[model.value].n_free -= free;
+  node.models.clear();
+  for (ModelId model{0}; model.value < n_models_; ++model.value) {
+    if (fleet_.resident(id, model)) node.models.push_back(model);
   }
+  for (const ModelId model : node.models) models_[model.value].n_free += free;
 }
 
 template <class Which>
@@ -74,6 +78,9 @@ void StateMachine::give_up_where(TimeNs now_ns, NodeId id, Reason reason, Which 
   std::vector<Batch> given_up(std::make_move_iterator(from), std::make_move_iterator(in_flight.end()));
   in_flight.erase(from, in_flight.end());
   nodes_[id.value].free_since_ns = now_ns;
+  for (const Batch& b : given_up)
+    if (b.open) close_door(b, id);
+  occupancy_changed(id);
   for (Batch& b : given_up) give_up(now_ns, b, reason);
 }
 

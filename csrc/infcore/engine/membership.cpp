@@ -5,7 +5,7 @@ namespace infcore::engine {
 
 std::uint32_t Driver::add_model(ModelId model, const ModelConfig& config) {
   std::uint32_t epoch = 0;
-  with_machine([&](StateMachine& machine, TimeNs) {
+  with_machine([&](LoggedMachine& machine, TimeNs) {
     machine.add_model(model, config);
     epoch = ++model_epochs_[model.value];
   });
@@ -13,7 +13,7 @@ std::uint32_t Driver::add_model(ModelId model, const ModelConfig& config) {
 }
 
 void Driver::remove_model(ModelId model) {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) {
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
     machine.remove_model(now_ns, model);
     ++model_epochs_[model.value];
   });
@@ -21,15 +21,15 @@ void Driver::remove_model(ModelId model) {
 
 void Driver::add_node(NodeId node, const NodeConfig& config) {
   mailboxes_[node.value]->generation.fetch_add(1, std::memory_order_acq_rel);
-  with_machine([&](StateMachine& machine, TimeNs) { machine.add_node(node, config); });
+  with_machine([&](LoggedMachine& machine, TimeNs) { machine.add_node(node, config); });
 }
 
 void Driver::set_prior(ModelId model, NodeId node, const contracts::Curve& curve) {
-  with_machine([&](StateMachine&, TimeNs) { latency_.set_prior(model, node, curve); });
+  with_machine([&](LoggedMachine& machine, TimeNs) { machine.set_prior(model, node, curve); });
 }
 
 void Driver::set_resident(ModelId model, NodeId node, bool resident) {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) {
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
     if (resident) {
       fleet_.load_model(node, model);
     } else {
@@ -40,31 +40,31 @@ void Driver::set_resident(ModelId model, NodeId node, bool resident) {
 }
 
 void Driver::drain_node(NodeId node) {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.drain_node(now_ns, node); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.drain_node(now_ns, node); });
 }
 
 bool Driver::node_empty(NodeId node) {
   bool empty = false;
-  with_machine([&](StateMachine& machine, TimeNs) { empty = machine.node_empty(node); });
+  with_machine([&](LoggedMachine& machine, TimeNs) { empty = machine.node_empty(node); });
   return empty;
 }
 
 void Driver::remove_node(NodeId node) {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.remove_node(now_ns, node); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.remove_node(now_ns, node); });
 }
 
 void Driver::give_up_node(NodeId node) {
-  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.node_lost(now_ns, node); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.node_lost(now_ns, node); });
 }
 
 void Driver::cancel_all() {
-  with_machine([](StateMachine&, TimeNs) {});  // what is still in the ring counts as open, too
-  with_machine([&](StateMachine& machine, TimeNs now_ns) { machine.cancel_all(now_ns, Reason::closing); });
+  with_machine([](LoggedMachine&, TimeNs) {});  // what is still in the ring counts as open, too
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.cancel_all(now_ns, Reason::closing); });
 }
 
 std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
   std::unique_ptr<Stats> copy;
-  with_machine([&](StateMachine& machine, TimeNs) {
+  with_machine([&](LoggedMachine& machine, TimeNs) {
     if (const Stats* stats = machine.model_stats(model)) copy = std::make_unique<Stats>(*stats);
   });
   if (copy) copy->rejected += n_refused_[model.value].load(std::memory_order_relaxed);
@@ -73,10 +73,41 @@ std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
 
 std::unique_ptr<Stats> Driver::node_stats(NodeId node) {
   std::unique_ptr<Stats> copy;
-  with_machine([&](StateMachine& machine, TimeNs) {
+  with_machine([&](LoggedMachine& machine, TimeNs) {
     if (const Stats* stats = machine.node_stats(node)) copy = std::make_unique<Stats>(*stats);
   });
   return copy;
+}
+
+// ---- the log
+
+void Driver::start_log(const std::string& path, std::size_t buffer_bytes) {
+  const std::scoped_lock lock(owner_);
+  machine_.start_log(path, buffer_bytes, run_);
+}
+
+void Driver::log_loop() noexcept {
+  constexpr double seal_after_s = 1.0;  // what a crash may cost
+  LogFile& file = *machine_.log_file();
+  for (;;) {
+    const LogFile::Wrote wrote = file.write_next(seal_after_s);
+    if (wrote == LogFile::Wrote::last) return;
+    if (wrote == LogFile::Wrote::block) continue;
+    // Never waits for the owner, who may be waiting for room that only this thread makes.
+    const std::unique_lock lock(owner_, std::try_to_lock);
+    if (lock.owns_lock() && file.has_room()) machine_.seal_log();
+  }
+}
+
+void Driver::end_log() {
+  const std::scoped_lock lock(owner_);
+  machine_.end_log();
+}
+
+bool Driver::signal(NodeId node, const contracts::Signal& signal) {
+  bool taken = false;
+  with_machine([&](LoggedMachine& machine, TimeNs) { taken = machine.signal(node, signal); });
+  return taken;
 }
 
 }  // namespace infcore::engine

@@ -29,7 +29,12 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       queue_slots_(config.max_requests),
       slots_(config.max_requests),
       nodes_(config.max_nodes),
-      models_(config.max_models) {
+      models_(config.max_models),
+      free_at_s_(std::size_t{fleet.columns().n_words()} * 64, free_now),
+      has_free_slot_(fleet.columns().n_words()),
+      candidates_(has_free_slot_.size()),
+      free_candidates_(has_free_slot_.size()),
+      others_(has_free_slot_.size()) {
   if (config.max_requests == 0) throw InvalidArgument("max_requests", "0", "1 or more");
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
@@ -108,9 +113,12 @@ const Batch* StateMachine::claim(TimeNs now_ns, NodeId id) {
   Node& node = nodes_[id.value];
   for (auto it = node.in_flight.begin(); it != node.in_flight.end(); ++it) {
     if (!it->open) continue;
+    close_door(*it, id);
     if (it->members.empty()) {
+      keep_members(*it);
       node.in_flight.erase(it);
       node.free_since_ns = now_ns;
+      occupancy_changed(id);
       mark_node(id);
       return nullptr;
     }
@@ -129,12 +137,14 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   if (state == route::NodeState::lost || state == route::NodeState::absent) {
     Batch b = std::move(*it);
     node.in_flight.erase(it);
+    occupancy_changed(id);
     return give_up(now_ns, b, Reason::device_lost);
   }
   Batch& b = *it;
   b.running = true;
   b.start_ns = now_ns;
   b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
+  occupancy_changed(id);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
     if (!slots_[member].doomed) continue;
@@ -146,32 +156,36 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   Node& node = nodes_[id.value];
   const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return false;
-  const Batch b = std::move(*it);
+  Batch b = std::move(*it);
   node.in_flight.erase(it);
   node.free_since_ns = now_ns;
+  occupancy_changed(id);
   const double service_s = base::seconds(now_ns - b.start_ns);
   ModelState& model = models_[b.model.value];
+  for (const std::uint32_t slot : b.members)
+    if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
   if (ok) latency_.observe(b.model, id, b.shape, service_s);
-  for (Stats* stats : {model.stats.get(), node.stats.get()}) {
+  Stats* const both[] = {model.stats.get(), node.stats.get()};
+  for (Stats* stats : both) {
     ++stats->batches;
     stats->busy_s += service_s;
     stats->work += b.shape.work_sum;
   }
+  // One change of the node's credit for all; a retry looks at credit, so before one each is released by itself.
+  contracts::Credit credit{};
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];
     if (slot == vacated) continue;
-    const Slot& s = slots_[slot];
+    Slot& s = slots_[slot];
     if (s.doomed) {  // it ended before it was started()
       end(now_ns, slot, ActionKind::cancel, s.doomed_reason);
       continue;
     }
-    const contracts::Request& r = s.request;
-    for (Stats* stats : {model.stats.get(), node.stats.get()}) {
-      stats->queue_s.record_ns(b.opened_ns > r.arrival_ns ? b.opened_ns - r.arrival_ns : 0);
-      stats->batch_wait_s.record_ns(b.start_ns - std::max(b.opened_ns, r.arrival_ns));
-      stats->service_s.record(service_s);
+    for (Stats* stats : both) {
+      if (stats->stages) record(*stats->stages, b, s.request, service_s);
     }
     if (ok) {
+      unreserve_into(credit, s);
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (model.config.idempotent && b.members.size() > 1) {
       retry(now_ns, slot, true, Reason::device_failed);
@@ -179,9 +193,17 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
     }
   }
+  if (credit.inflight != 0) fleet_.change_credit(id, credit);
+  keep_members(b);
   mark_node(id);
-  node_back(now_ns, id);  // if it was thought lost: it has just answered
+  if (fleet_.state(id) == route::NodeState::lost) node_back(now_ns, id);  // it has just answered
   return true;
+}
+
+void StateMachine::record(StageHistograms& to, const Batch& b, const contracts::Request& r, double service_s) noexcept {
+  to.queue_s.record_ns(b.opened_ns > r.arrival_ns ? b.opened_ns - r.arrival_ns : 0);
+  to.batch_wait_s.record_ns(b.start_ns - std::max(b.opened_ns, r.arrival_ns));
+  to.service_s.record(service_s);
 }
 
 void StateMachine::tick(TimeNs now_ns) {
@@ -286,7 +308,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
     switch (reason) {
       case Reason::ok:
         ++to->ok;
-        to->latency_s.record(latency_s);
+        if (to->stages) to->stages->latency_s.record(latency_s);
         break;
       case Reason::deadline:
         ++to->expired;
@@ -338,14 +360,29 @@ void StateMachine::tell_policy(TimeNs now_ns, Slot& s, Reason reason) noexcept {
   routing_->observe({s.node, s.request.model, now_ns, latency_s, reason == Reason::ok});
 }
 
-void StateMachine::reserve(Slot& s, double service_s) noexcept {
-  s.reserved_s = service_s;
+void StateMachine::reserve_into(contracts::Credit& sum, Slot& s, double service_s) noexcept {
+  s.reserved_ns = route::Fleet::credit_ns(service_s);
   s.holds_credit = true;
-  fleet_.reserve(s.node, service_s);
+  sum.inflight += 1;
+  sum.reserved_ns += s.reserved_ns;
+}
+
+void StateMachine::unreserve_into(contracts::Credit& sum, Slot& s) noexcept {
+  if (!std::exchange(s.holds_credit, false)) return;
+  sum.inflight -= 1;
+  sum.reserved_ns -= s.reserved_ns;
+}
+
+void StateMachine::reserve(Slot& s, double service_s) noexcept {
+  contracts::Credit credit{};
+  reserve_into(credit, s, service_s);
+  fleet_.change_credit(s.node, credit);
 }
 
 void StateMachine::unreserve(Slot& s) noexcept {
-  if (std::exchange(s.holds_credit, false)) fleet_.release(s.node, s.reserved_s);
+  contracts::Credit credit{};
+  unreserve_into(credit, s);
+  if (credit.inflight != 0) fleet_.change_credit(s.node, credit);
 }
 
 void StateMachine::leave_lane(std::uint32_t slot) {
@@ -372,11 +409,37 @@ void StateMachine::mark(std::uint32_t lane) {
 
 void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,
                        std::uint32_t member) {
-  actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason});
+  actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason, slot});
 }
 
 std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t id) noexcept {
   return std::find_if(node.in_flight.begin(), node.in_flight.end(), [=](const Batch& b) { return b.id == id; });
+}
+
+/// After any change of the node's batches: when its next slot is free, as the joint choice reads it.
+void StateMachine::occupancy_changed(NodeId id) {
+  const Node& node = nodes_[id.value];
+  const bool has_free_slot = node.in_flight.size() < node.slots;
+  TimeNs free_ns = base::never_ns;
+  for (const Batch& b : node.in_flight) free_ns = std::min(free_ns, b.expected_end_ns);
+  free_at_s_[id.value] = has_free_slot ? free_now : base::seconds(free_ns);
+  std::uint64_t& word = has_free_slot_[id.value / 64];
+  const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);
+  if (((word & bit) != 0) == has_free_slot) return;
+  word ^= bit;
+  for (const ModelId model : node.models) models_[model.value].n_free += has_free_slot ? 1u : -1u;
+}
+
+/// Nobody joins the batch any more.
+void StateMachine::close_door(const Batch& b, NodeId id) {
+  std::vector<NodeId>& open_nodes = lanes_[b.lane]->open_nodes;
+  open_nodes.erase(std::find(open_nodes.begin(), open_nodes.end(), id));
+}
+
+/// The batch is over: the next one need not allocate.
+void StateMachine::keep_members(Batch& b) {
+  b.members.clear();
+  spare_members_.push_back(std::move(b.members));
 }
 
 bool StateMachine::has_open_batch(NodeId id) const noexcept {

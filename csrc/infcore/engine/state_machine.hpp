@@ -5,6 +5,7 @@
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/arrival_rate.hpp>
+#include <infcore/engine/finish_times.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
 #include <infcore/queue/tiered_lane.hpp>
@@ -29,6 +30,7 @@ struct EngineConfig {
   std::uint16_t n_tiers{8};
   TimeNs ageing_ns{base::never_ns};
   std::uint8_t attempts_max{3};  ///< times that one request is run, first one included, when devices are lost
+  bool stage_histograms{true};   ///< false: Stats holds counts alone
 };
 
 struct ModelConfig {
@@ -57,8 +59,9 @@ using RequestHandle = std::uint64_t;
 
 /// The engine: events in, actions out, time handed in. One owner at a time; no thread, clock, lock or random source of
 /// its own, so the live driver and the simulator run this very code. After events, the owner calls schedule() and
-/// carries out actions(), which it then clears. Cost: an event O(log pending); schedule() O(nodes that hold the model)
-/// per lane that something happened to.
+/// carries out actions(), which it then clears. Cost: an event O(log pending); schedule() a few passes over the nodes'
+/// columns per lane that something happened to and that finds a free node, else O(1). Once what it keeps has grown to
+/// what is pending, nothing allocates.
 class StateMachine {
  public:
   StateMachine(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, std::unique_ptr<route::RoutingPolicy>,
@@ -94,6 +97,8 @@ class StateMachine {
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
+  /// Whether schedule() has anything to look at.
+  [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
   [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.next_ns(); }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
@@ -112,10 +117,10 @@ class StateMachine {
     std::uint32_t generation{1}, lane{};
     NodeId node{base::no_node};
     std::uint64_t batch_id{};
-    double reserved_s{};
     TimeNs bound_ns{
         base::never_ns};  ///< when the policy gave it `node`; never_ns: device and batch are chosen together
-    bool holds_credit{};  ///< reserved_s, on `node`
+    std::int64_t reserved_ns{};
+    bool holds_credit{};  ///< reserved_ns, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
     bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
@@ -127,14 +132,17 @@ class StateMachine {
     std::uint64_t require{};
     NodeId bound{base::no_node};  ///< no_node: device and batch are chosen together
     queue::TieredLane queue;
+    std::vector<NodeId> open_nodes{};  ///< of each open batch of this lane
     ArrivalRate rate{};
     double work_pending{};
+    std::uint32_t last_share{};  ///< of a device in the joint choice
     /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
     bool dirty{};
   };
   struct Node {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
+    std::uint32_t slots{};
     std::vector<Batch> in_flight{};
     std::vector<ModelId> models{};  ///< resident there
     std::vector<std::uint32_t> bound_lanes{};
@@ -143,19 +151,22 @@ class StateMachine {
   struct ModelState {
     bool known{};
     ModelConfig config{};
-    std::vector<NodeId> nodes{};         ///< where it is resident
+    std::uint32_t n_free{};              ///< nodes where it is resident that have a free slot
     std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
     std::unique_ptr<Stats> stats{};
   };
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
-  /// One device in the joint choice: seconds from now until it is free, and the line service = base + n * slope.
-  struct Candidate {
-    NodeId node;
-    double free_in_s, base_s, slope_s;
-    double alone_s, per_work_s;  ///< one request of work w, the device being free: alone_s + per_work_s * w
-    std::uint32_t joined;        ///< already in its open batch
-    bool takes;                  ///< has a free slot or an open batch of this lane with room
-    [[nodiscard]] double finish_s(std::uint32_t n) const noexcept { return free_in_s + base_s + slope_s * n; }
+  /// A device that takes requests of a lane: it has a free slot, or an open batch of this lane with room.
+  struct Taker {
+    NodeId node{base::no_node};
+    float first_s{};         ///< until it would be done with one more
+    std::uint32_t joined{};  ///< already in its open batch
+    bool refused{};          ///< what comes first in the lane
+  };
+  enum class Served : std::uint8_t {
+    sent,    ///< the lane has changed
+    held,    ///< the batching rule would rather wait
+    refused  ///< its open batch takes none of what comes first in the lane
   };
 
   // state_machine.cpp
@@ -165,10 +176,17 @@ class StateMachine {
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
   void reserve(Slot&, double service_s) noexcept;
+  /// As reserve(), unreserve(), but into a sum for Fleet::change_credit.
+  static void reserve_into(contracts::Credit&, Slot&, double service_s) noexcept;
+  static void unreserve_into(contracts::Credit&, Slot&) noexcept;
   void unreserve(Slot&) noexcept;
+  static void record(StageHistograms&, const Batch&, const contracts::Request&, double service_s) noexcept;
   void leave_lane(std::uint32_t slot);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
+  void occupancy_changed(NodeId);
+  void close_door(const Batch&, NodeId);
+  void keep_members(Batch&);
   void set_lane_timer(std::uint32_t lane, TimeNs at_ns) { timers_.set(config_.max_nodes + lane, at_ns); }
   void check_run_limit(TimeNs now_ns, NodeId);
   void expire(TimeNs now_ns, Lane&);
@@ -185,13 +203,14 @@ class StateMachine {
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
-  void gather(TimeNs now_ns, std::uint32_t lane);
+  void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
+  bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] bool carries(NodeId, std::uint64_t require) const noexcept;
-  void consider(TimeNs now_ns, std::uint32_t lane, NodeId, double work_mean);
-  [[nodiscard]] double finish_of_all_s(std::uint32_t n_requests, std::uint32_t max_batch_size) const noexcept;
-  bool serve(TimeNs now_ns, std::uint32_t lane, const Candidate&, std::uint32_t n_share);
-  [[nodiscard]] bool too_late(TimeNs now_ns, const contracts::Request&, const Candidate& first) const noexcept;
-  void fill(TimeNs now_ns, std::uint32_t lane, const Candidate&, Batch&, std::uint32_t n_more);
+  [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
+  Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
+  [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;
+  [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId first) const noexcept;
+  void fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
   [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
   [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept;
 
@@ -208,8 +227,15 @@ class StateMachine {
   std::vector<std::uint32_t> dirty_;
   std::vector<Node> nodes_;
   std::vector<ModelState> models_;
+  std::uint32_t n_models_{};  ///< beyond them none was ever known
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
-  std::vector<Candidate> candidates_;
+  std::vector<double> free_at_s_;             ///< see FinishColumns
+  std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
+  // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
+  std::vector<std::uint64_t> candidates_, free_candidates_, others_;
+  std::vector<Taker> open_takers_;
+  std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
+  std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   std::vector<Action> actions_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};

@@ -67,11 +67,28 @@ NodeId Fleet::add(const NodeSpec& spec) {
   if (find_locked(spec.name) != base::no_node)
     throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
   const NodeId node = free_row();
+  place(node, spec);
+  return node;
+}
+
+NodeId Fleet::add_at(NodeId node, const NodeSpec& spec) {
+  check_spec(spec);
+  const std::lock_guard hold(membership_);
+  if (find_locked(spec.name) != base::no_node)
+    throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
+  if (node.value >= max_nodes() || !is_free(node))
+    throw InvalidArgument("node", std::to_string(node.value), "an id below max_nodes that is free");
+  place(node, spec);
+  return node;
+}
+
+void Fleet::place(NodeId node, const NodeSpec& spec) {
   auto& header = columns_.header();
   clear_sets(node);
   columns_.kind_id(node.value).store(kind_id_of(spec.kind, node), std::memory_order_relaxed);
   columns_.slots(node.value).store(spec.slots, std::memory_order_relaxed);
   specs_[node.value] = spec;
+  ids_.emplace(spec.name, node);
   columns_.price_per_hour(node.value).store(spec.price_per_hour, std::memory_order_relaxed);
   for (std::uint32_t bit = 0; bit < labels_.size(); ++bit)
     set_bit(columns_.labelled(bit, node.value / 64), node.value, carries(node, labels_[bit]));
@@ -81,14 +98,17 @@ NodeId Fleet::add(const NodeSpec& spec) {
   columns_.born(node.value).store(header.version.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   header.version.fetch_add(1, std::memory_order_release);
   set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last: from here on scorers see the row
-  return node;
 }
 
 void Fleet::set_state(NodeId node, NodeState state) {
   const std::lock_guard hold(membership_);
   check_present(node);
   if (state != NodeState::up) set_bit(columns_.up(node.value / 64), node.value, false);
-  if (state == NodeState::absent) clear_sets(node);
+  if (state == NodeState::absent) {
+    clear_sets(node);
+    ids_.erase(specs_[node.value].name);
+    lowest_absent_ = std::min(lowest_absent_, node);
+  }
   columns_.state(node.value).store(static_cast<std::uint8_t>(state), std::memory_order_release);
   columns_.header().version.fetch_add(1, std::memory_order_release);
   if (state == NodeState::up) set_bit(columns_.up(node.value / 64), node.value, true);
@@ -165,21 +185,34 @@ void Fleet::unload_model(NodeId node, ModelId model) {
   set_bit(columns_.resident(any.value, word), node.value, held);
 }
 
-NodeId Fleet::free_row() const {
-  for (NodeId node{0}; node.value < max_nodes(); ++node.value) {
-    contracts::Credit own;
-    Signal last;
-    read(node, own, last);
-    if (state(node) == NodeState::absent && own.inflight == 0) return node;
-  }
+Labels Fleet::labels_from(std::uint32_t bit) const {
+  const std::lock_guard hold(membership_);
+  return {labels_.begin() + std::min<std::ptrdiff_t>(bit, std::ssize(labels_)), labels_.end()};
+}
+
+std::uint32_t Fleet::n_models() const {
+  const std::lock_guard hold(membership_);
+  return static_cast<std::uint32_t>(models_.size());
+}
+
+bool Fleet::is_free(NodeId node) const noexcept {
+  contracts::Credit own;
+  Signal last;
+  read(node, own, last);
+  return state(node) == NodeState::absent && own.inflight == 0;
+}
+
+NodeId Fleet::free_row() {
+  while (lowest_absent_.value < max_nodes() && state(lowest_absent_) != NodeState::absent) ++lowest_absent_.value;
+  for (NodeId node = lowest_absent_; node.value < max_nodes(); ++node.value)
+    if (is_free(node)) return node;
   throw InvalidArgument("max_nodes", std::to_string(max_nodes()),
                         "more: every id is a node's, or a removed node's with requests still in flight");
 }
 
-NodeId Fleet::find_locked(std::string_view name) const noexcept {
-  for (NodeId node{0}; node.value < n_nodes(); ++node.value)
-    if (state(node) != NodeState::absent && specs_[node.value].name == name) return node;
-  return base::no_node;
+NodeId Fleet::find_locked(std::string_view name) const {
+  const auto found = ids_.find(std::string(name));
+  return found == ids_.end() ? base::no_node : found->second;
 }
 
 void Fleet::check_present(NodeId node) const {

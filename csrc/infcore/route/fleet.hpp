@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -51,6 +52,8 @@ class Fleet {
 
   /// Throws InvalidArgument: a field out of bounds, a name in use, more than max_nodes.
   NodeId add(const NodeSpec& spec);
+  /// The same under an id that was chosen before: a recorded one. Throws InvalidArgument also where that is taken.
+  NodeId add_at(NodeId node, const NodeSpec& spec);
   void drain(NodeId node) { set_state(node, NodeState::draining); }
   void remove(NodeId node) { set_state(node, NodeState::absent); }
   void set_state(NodeId node, NodeState state);
@@ -60,6 +63,10 @@ class Fleet {
   /// In-flight credit: one request, and the seconds it is predicted to take.
   void reserve(NodeId node, double service_s, base::TimeNs now_ns = untimed) noexcept;
   void release(NodeId node, double service_s, base::TimeNs now_ns = untimed) noexcept;
+  /// Several reserves and releases at once: what they come to, the seconds of each as credit_ns() has them.
+  void change_credit(NodeId node, const contracts::Credit& by, base::TimeNs now_ns = untimed) noexcept;
+  /// The nanoseconds that reserve() adds and release() takes: the same seconds give the same back.
+  [[nodiscard]] static std::int64_t credit_ns(double service_s) noexcept;
 
   /// Seconds before a new request would start: the signalled queue wait, plus what we reserved since then per slot.
   [[nodiscard]] double wait_s(NodeId node) const noexcept;
@@ -91,9 +98,15 @@ class Fleet {
   /// Throws InvalidArgument beyond 63 pairs.
   std::uint64_t label_bits(const Labels& labels, bool add);
 
+  /// The pairs that have a bit, from that bit on.
+  [[nodiscard]] Labels labels_from(std::uint32_t bit) const;
+
   /// The id of a model's version; version 0 is "any version". The first call for a name makes it.
   ModelId model_id(std::string_view name, std::uint32_t version);
   [[nodiscard]] const std::string& model_name(ModelId model) const noexcept { return models_[model.value].name; }
+  [[nodiscard]] std::uint32_t model_version(ModelId model) const noexcept { return models_[model.value].version; }
+  /// Names and versions known, "any version" of each name included; ids are below it.
+  [[nodiscard]] std::uint32_t n_models() const;
   /// Also makes "any version" of it resident, and takes that back with the last version.
   void load_model(NodeId node, ModelId model);
   void unload_model(NodeId node, ModelId model);
@@ -106,8 +119,10 @@ class Fleet {
     std::uint32_t version;
     ModelId any;
   };
-  NodeId free_row() const;
-  NodeId find_locked(std::string_view name) const noexcept;
+  NodeId free_row();
+  [[nodiscard]] bool is_free(NodeId node) const noexcept;
+  void place(NodeId node, const NodeSpec& spec);
+  NodeId find_locked(std::string_view name) const;
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
   bool carries(NodeId node, const std::pair<std::string, std::string>& label) const;
@@ -120,7 +135,9 @@ class Fleet {
   contracts::FleetColumns columns_;
   mutable std::mutex membership_;
   std::vector<NodeSpec> specs_;
-  Labels labels_;  // index = bit
+  std::unordered_map<std::string, NodeId> ids_;  // of the present nodes, by name
+  NodeId lowest_absent_{0};                      // every lower id is a present node's
+  Labels labels_;                                // index = bit
   std::vector<ModelEntry> models_;
 };
 

@@ -19,12 +19,6 @@ constexpr double pressure_when_saturated = 0.5;
 /// Memory that is merely full of weights and KV blocks slows nothing down; the last tenth does.
 constexpr double memory_pressure_from = 0.9;
 
-/// The same seconds give the same credit back, to the nanosecond.
-std::int64_t credit_ns(double service_s) noexcept {
-  constexpr double most_s = 1e6;  // 9,000 of them fit
-  return service_s > 0.0 ? base::to_ns(std::min(service_s, most_s)) : 0;
-}
-
 bool given(double figure) noexcept { return figure == figure; }
 
 void take(double& known, double figure) noexcept {
@@ -118,22 +112,26 @@ bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
   return true;
 }
 
-void Fleet::reserve(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
+std::int64_t Fleet::credit_ns(double service_s) noexcept {
+  constexpr double most_s = 1e6;  // 9,000 of them fit
+  return service_s > 0.0 ? base::to_ns(std::min(service_s, most_s)) : 0;
+}
+
+void Fleet::change_credit(NodeId node, const Credit& by, base::TimeNs now_ns) noexcept {
   NodeCredit& row = columns_.credit(node.value);
   const std::lock_guard hold(row.lock);
-  row.own.inflight += 1;
-  row.own.reserved_ns += credit_ns(service_s);
+  row.own.inflight += by.inflight;
+  row.own.reserved_ns += by.reserved_ns;
   row.history.record(now_ns, row.own);
   publish(node);
 }
 
+void Fleet::reserve(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
+  change_credit(node, {1, credit_ns(service_s)}, now_ns);
+}
+
 void Fleet::release(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
-  NodeCredit& row = columns_.credit(node.value);
-  const std::lock_guard hold(row.lock);
-  row.own.inflight -= 1;
-  row.own.reserved_ns -= credit_ns(service_s);
-  row.history.record(now_ns, row.own);
-  publish(node);
+  change_credit(node, {-1, -credit_ns(service_s)}, now_ns);
 }
 
 double Fleet::wait_s(NodeId node) const noexcept {

@@ -60,10 +60,10 @@ bool RouteView::find_candidates(const RouteQuery& query) noexcept {
     candidates_[word] = passing;
     any |= passing;
   }
-  copy_changed();  // after the up bits, so that the row of a node seen up is seen too
   return any != 0;
 }
 
+/// Before the copy is read, and after the up bits were, so that the row of a node seen up is seen too.
 void RouteView::copy_changed() noexcept {
   using Columns = contracts::FleetColumns;
   for (std::uint32_t first = 0; first < n_nodes_; first += block_nodes) {
@@ -88,6 +88,7 @@ ScoreColumns RouteView::columns_of(ModelId model) const noexcept {
 }
 
 Least RouteView::score_all(const RouteQuery& query) noexcept {
+  copy_changed();
   return score(columns_of(query.model), score_query(query), candidates_.data(), n_nodes_, cost_us_.data());
 }
 
@@ -107,6 +108,7 @@ NodeId RouteView::fastest(const RouteQuery& query) noexcept {
 }
 
 NodeId RouteView::least_inflight() noexcept {
+  copy_changed();
   return first_at(least_of(inflight_.data(), candidates_.data(), n_nodes_, cost_us_.data()));
 }
 

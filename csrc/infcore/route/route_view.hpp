@@ -13,7 +13,8 @@ namespace infcore::route {
 enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late };
 
 /// One router's view of a fleet: a private copy of the columns, brought up to date where they changed, the latency
-/// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes.
+/// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes, when something first
+/// reads the copy: who only asks which nodes there are (round_robin) does not pay for it.
 ///
 /// Each router and each engine has its own; one thread at a time. The fleet and the table outlive it.
 class RouteView {
@@ -33,7 +34,9 @@ class RouteView {
   /// After filter(): the candidate with `k` candidates of lower id. Precondition: k < n_candidates(). O(nodes / 64).
   [[nodiscard]] NodeId candidate(std::uint32_t k) const noexcept;
   /// After filter(): requests in flight on a node.
-  [[nodiscard]] float inflight(NodeId node) const noexcept { return inflight_[node.value]; }
+  [[nodiscard]] float inflight(NodeId node) const noexcept {  // for who asks of two nodes: no copy of the others
+    return fleet_->columns().pair(node.value, contracts::FleetColumns::wait_inflight).second;
+  }
   /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals.
   [[nodiscard]] NodeId least_inflight() noexcept;
 

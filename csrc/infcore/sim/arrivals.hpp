@@ -19,9 +19,9 @@ struct Arrival {
   std::uint16_t tier{};
 };
 
-/// One workload's arrivals, one after another: a renewal process in the time of its rate curve, and, where requests come
-/// in sessions, the later turns of the sessions that are under way. Gaps, works and sessions are drawn from streams of
-/// their own, so that every policy is given the same requests. Memory: the sessions under way.
+/// One workload's arrivals, one after another: a renewal process in the time of its rate curve, and, where requests
+/// come in sessions, the later turns of the sessions that are under way. Gaps, works and sessions are drawn from
+/// streams of their own, so that every policy is given the same requests. Memory: the sessions under way.
 class ArrivalStream {
  public:
   ArrivalStream(const WorkloadConfig& config, std::uint32_t index, double seconds, std::uint64_t seed);

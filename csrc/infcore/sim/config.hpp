@@ -17,8 +17,8 @@ struct WorkDist {
   enum class Kind : std::uint8_t { constant, lognormal, exponential, uniform, gamma, pareto };
   Kind kind{Kind::constant};
   double mean{1.0}, cv{};
-  double low{}, high{};                     ///< uniform
-  double at_least{0.0}, at_most{1e15};      ///< what is drawn beyond is moved there
+  double low{}, high{};                 ///< uniform
+  double at_least{0.0}, at_most{1e15};  ///< what is drawn beyond is moved there
 };
 
 /// How a workload's rate changes: a factor over time, piecewise constant. Its mean over a period is 1, but for
@@ -26,10 +26,10 @@ struct WorkDist {
 struct RateShape {
   enum class Kind : std::uint8_t { constant, onoff, diurnal, weekly, flash_sale };
   Kind kind{Kind::constant};
-  double on_s{}, off_s{}, on_factor{1.0};               ///< onoff; the factor is on's rate over off's
-  double period_s{86400.0}, peak_to_mean{1.0};          ///< diurnal, weekly
-  double weekend_factor{1.0};                           ///< weekly: days 6 and 7 of seven periods, before scaling
-  double at_s{}, ramp_s{}, for_s{}, peak_factor{1.0};   ///< flash_sale: up, at the peak, down
+  double on_s{}, off_s{}, on_factor{1.0};              ///< onoff; the factor is on's rate over off's
+  double period_s{86400.0}, peak_to_mean{1.0};         ///< diurnal, weekly
+  double weekend_factor{1.0};                          ///< weekly: days 6 and 7 of seven periods, before scaling
+  double at_s{}, ramp_s{}, for_s{}, peak_factor{1.0};  ///< flash_sale: up, at the peak, down
   double phase_s{};
 };
 
@@ -66,8 +66,8 @@ enum class Residency : std::uint8_t { never, loads, holds };
 
 struct NodeConfig {
   route::NodeSpec spec{};
-  std::vector<std::int32_t> service{};    ///< by model: index into SimConfig::services, -1: does not run there
-  std::vector<Residency> residency{};     ///< by model
+  std::vector<std::int32_t> service{};  ///< by model: index into SimConfig::services, -1: does not run there
+  std::vector<Residency> residency{};   ///< by model
 };
 
 enum class FaultKind : std::uint8_t { crash, slow, hang, errors, lost_completions, partition, freeze_signals };

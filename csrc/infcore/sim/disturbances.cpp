@@ -87,7 +87,8 @@ void Simulation::begin_fault(std::uint32_t index, std::uint32_t node) {
   const bool first = nodes_[node].under[static_cast<std::size_t>(fault.kind)]++ == 0;
   combine_faults(node);
   if (fault.kind == FaultKind::crash && first) crash(node);
-  if (fault.kind == FaultKind::partition) plan(base::add_ns(now_ns_, base::to_ns(config_.detect_s)), Do::take_for_lost, 0, node);
+  if (fault.kind == FaultKind::partition)
+    plan(base::add_ns(now_ns_, base::to_ns(config_.detect_s)), Do::take_for_lost, 0, node);
 }
 
 void Simulation::end_fault(std::uint32_t index, std::uint32_t node) {
@@ -137,7 +138,8 @@ void Simulation::crash(std::uint32_t index) {
 void Simulation::load_models(std::uint32_t index) {
   double after_s = 0.0;
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
-    if (config_.nodes[index].residency[m] == Residency::never || fleet_.resident(NodeId{index}, model_ids_[m])) continue;
+    if (config_.nodes[index].residency[m] == Residency::never || fleet_.resident(NodeId{index}, model_ids_[m]))
+      continue;
     after_s += config_.models[m].load_s;
     plan(base::add_ns(now_ns_, base::to_ns(after_s)), Do::model_loaded, m, index);
   }
@@ -170,7 +172,8 @@ void Simulation::probe() {
 /// Whether anything is still to come that a probe might be needed for.
 bool Simulation::may_change() const noexcept {
   if (now_ns_ < arrivals_end_ns_ || !plans_.empty()) return true;
-  return machine_.n_pending() > 0 && std::any_of(runs_.begin(), runs_.end(), [](const Run& r) { return r.active && !r.held; });
+  return machine_.n_pending() > 0 &&
+         std::any_of(runs_.begin(), runs_.end(), [](const Run& r) { return r.active && !r.held; });
 }
 
 // ---- signals and other users
@@ -206,7 +209,8 @@ void Simulation::switch_antagonist(std::uint32_t index) {
   antagonist_on_[index] ^= 1;
   double factor = 1.0;
   for (std::uint32_t a = 0; a < config_.antagonists.size(); ++a) {
-    if (antagonist_on_[a] != 0 && config_.antagonists[a].node == antagonist.node) factor *= config_.antagonists[a].factor;
+    if (antagonist_on_[a] != 0 && config_.antagonists[a].node == antagonist.node)
+      factor *= config_.antagonists[a].factor;
   }
   nodes_[antagonist.node].antagonist_factor = factor;
   const double mean_s = antagonist_on_[index] != 0 ? antagonist.on_s : antagonist.off_s;

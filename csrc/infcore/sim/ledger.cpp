@@ -35,8 +35,8 @@ void Ledger::ended(const Ended& e) noexcept {
   const TimeNs latency_ns = e.end_ns - e.arrival_ns;
   const bool ok = e.outcome == Outcome::ok;
   const bool within = ok && (goal_ns_[e.workload] == 0 || latency_ns <= goal_ns_[e.workload]);
-  Part& part = parts_[std::min<std::size_t>(n_parts - 1, static_cast<std::size_t>(
-                                                             base::seconds(e.arrival_ns) / part_s_))];
+  Part& part =
+      parts_[std::min<std::size_t>(n_parts - 1, static_cast<std::size_t>(base::seconds(e.arrival_ns) / part_s_))];
   ++part.arrivals;
   part.within_slo += within ? 1u : 0u;
   if (ok) {

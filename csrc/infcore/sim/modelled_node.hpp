@@ -22,14 +22,14 @@ struct Run {
 
 /// What a node is really like, as against what the engine believes of it.
 struct ModelledNode {
-  std::array<std::uint16_t, n_fault_kinds> under{};  ///< faults of each kind that are on; they may overlap
+  std::array<std::uint16_t, n_fault_kinds> under{};    ///< faults of each kind that are on; they may overlap
   double slow_factor{1.0}, error_rate{}, lost_rate{};  ///< of those that are on
   double antagonist_factor{1.0};
   base::Draw draw{0};
   TimeNs half_rtt_ns{};
   std::uint32_t first_run{}, n_runs{};
-  std::uint32_t crashes{};                  ///< counts them: what was planned before the last one is void
-  std::vector<std::uint8_t> cold{};         ///< by model: its next batch warms up
+  std::uint32_t crashes{};                      ///< counts them: what was planned before the last one is void
+  std::vector<std::uint8_t> cold{};             ///< by model: its next batch warms up
   std::vector<base::LognormalFactor> spread{};  ///< by model
 
   [[nodiscard]] bool is(FaultKind kind) const noexcept { return under[static_cast<std::size_t>(kind)] > 0; }

@@ -5,8 +5,8 @@
 
 namespace infcore::sim {
 
-/// A rate's factor over time in pieces of constant height, so that the time of the next arrival follows from a drawn gap
-/// by walking over pieces. Repeats with its period, or goes on at its last height for ever.
+/// A rate's factor over time in pieces of constant height, so that the time of the next arrival follows from a drawn
+/// gap by walking over pieces. Repeats with its period, or goes on at its last height for ever.
 class RateCurve {
  public:
   explicit RateCurve(const RateShape& shape);

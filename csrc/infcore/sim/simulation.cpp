@@ -24,7 +24,8 @@ engine::EngineConfig engine_config(const SimConfig& config) noexcept {
           .max_models = static_cast<std::uint32_t>(2 * config.models.size()),  // each also as "any version"
           .n_tiers = config.n_tiers,
           .ageing_ns = config.ageing_s > 0.0 ? base::to_ns(config.ageing_s) : base::never_ns,
-          .attempts_max = config.attempts_max};
+          .attempts_max = config.attempts_max,
+          .stage_histograms = false};
 }
 
 }  // namespace
@@ -86,8 +87,8 @@ void Simulation::add_node(std::uint32_t index) {
   node_of_run_.resize(node.first_run + node.n_runs, index);
   node.cold.resize(config_.models.size(), 1);
   const NodeId id = fleet_.add(config.spec);
-  machine_.add_node(
-      id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns});
+  machine_.add_node(id,
+                    {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
     node.spread.emplace_back(service < 0 ? 0.0 : config_.services[static_cast<std::size_t>(service)].cv);
@@ -110,9 +111,10 @@ void Simulation::find_floors() {
       const FloorCurve floor{.service = static_cast<std::uint32_t>(node.service[model]),
                              .node = n,
                              .rtt_s = node.spec.rtt_s,
-                             .price_per_hour = node.spec.price_per_hour};
+                             .slot_price_per_hour = node.spec.price_per_hour / node.spec.slots};
       const auto alike = [&](const FloorCurve& f) {
-        return f.service == floor.service && f.rtt_s == floor.rtt_s && f.price_per_hour == floor.price_per_hour;
+        return f.service == floor.service && f.rtt_s == floor.rtt_s &&
+               f.slot_price_per_hour == floor.slot_price_per_hour;
       };
       if (std::none_of(floors.begin(), floors.end(), alike)) floors.push_back(floor);
     }
@@ -138,7 +140,7 @@ Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) cons
     if (latency_s < least.latency_s) least.latency_s = latency_s, least.node = floor.node;
     const double share_s = curve.base_s / model.engine.max_batch_size + curve.per_request_s +
                            (curve.per_work_s + curve.per_padded_work_s) * work;
-    least.cost_usd = std::min(least.cost_usd, share_s * floor.price_per_hour / 3600.0);
+    least.cost_usd = std::min(least.cost_usd, share_s * floor.slot_price_per_hour / 3600.0);
   }
   return least;
 }
@@ -207,7 +209,8 @@ void Simulation::arrive(const Arrival& arrival) {
   contracts::Request request;
   request.cookie = std::uint64_t{open.generation} << 32 | index;
   request.arrival_ns = now_ns_;
-  request.deadline_ns = arrival.deadline_ns == base::never_ns ? base::never_ns : base::add_ns(now_ns_, arrival.deadline_ns);
+  request.deadline_ns =
+      arrival.deadline_ns == base::never_ns ? base::never_ns : base::add_ns(now_ns_, arrival.deadline_ns);
   request.work = arrival.work;
   request.require = require_bits_[arrival.workload];
   request.model = model_ids_[config_.workloads[arrival.workload].model.value];
@@ -215,8 +218,8 @@ void Simulation::arrive(const Arrival& arrival) {
   machine_.arrive(now_ns_, request);
 }
 
-/// What a clairvoyant cannot do better: each request at once, alone, on the node that is fastest for it; and, apart from
-/// that, at the least price of its share of a full batch.
+/// What a clairvoyant cannot do better: each request at once, alone, on the node that is fastest for it; and, apart
+/// from that, at the least price of its share of a full batch.
 void Simulation::arrive_at_floor(const Arrival& arrival) {
   const Floor floor = floor_of(arrival.workload, arrival.work);
   const TimeNs deadline_ns = base::add_ns(now_ns_, arrival.deadline_ns);
@@ -390,12 +393,14 @@ void Simulation::violated(const char* what, const engine::Action& action) {
 
 void Simulation::check(const engine::Action& action) {
   const Open& open = opens_[static_cast<std::uint32_t>(action.cookie)];
-  if (!open.open || open.generation != action.cookie >> 32) return violated("an action for a request that has ended", action);
+  if (!open.open || open.generation != action.cookie >> 32)
+    return violated("an action for a request that has ended", action);
   if (action.kind != engine::ActionKind::dispatch) return;
   if (fleet_.state(action.node) != route::NodeState::up) violated("a node was chosen that is not up", action);
   const ModelId model = model_ids_[config_.workloads[open.arrival.workload].model.value];
   if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
-  if (!carries(action.node, require_bits_[open.arrival.workload])) violated("a node lacks a label that is required", action);
+  if (!carries(action.node, require_bits_[open.arrival.workload]))
+    violated("a node lacks a label that is required", action);
 }
 
 }  // namespace infcore::sim

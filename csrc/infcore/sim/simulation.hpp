@@ -60,7 +60,16 @@ class Simulation {
 
  private:
   static constexpr std::uint32_t plans_owner = 0, rows_owner = 1, first_stream_owner = 2;  ///< in the agenda
-  enum class Do : std::uint8_t { fault_begins, fault_ends, model_loaded, take_for_lost, probe, signals, signals_arrive, antagonist };
+  enum class Do : std::uint8_t {
+    fault_begins,
+    fault_ends,
+    model_loaded,
+    take_for_lost,
+    probe,
+    signals,
+    signals_arrive,
+    antagonist
+  };
   struct Plan {
     TimeNs at_ns{};
     std::uint64_t order{};
@@ -81,7 +90,7 @@ class Simulation {
   };
   struct FloorCurve {
     std::uint32_t service, node;  ///< the lowest such node
-    double rtt_s, price_per_hour;
+    double rtt_s, slot_price_per_hour;
   };
   /// The least seconds that a request could take, where that is, and the least that it could cost.
   struct Floor {
@@ -141,8 +150,8 @@ class Simulation {
   std::optional<RequestLog> log_;
   std::optional<RowStream> rows_;
   std::vector<ArrivalStream> streams_;
-  std::vector<ModelId> model_ids_;    ///< the fleet's, by ours
-  std::vector<ModelId> model_index_;  ///< and back
+  std::vector<ModelId> model_ids_;               ///< the fleet's, by ours
+  std::vector<ModelId> model_index_;             ///< and back
   std::vector<std::uint64_t> require_bits_;      ///< by workload
   std::vector<std::vector<FloorCurve>> floors_;  ///< by workload
   std::vector<ModelledNode> nodes_;

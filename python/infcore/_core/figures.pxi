@@ -3,10 +3,10 @@ cdef dict _figures(Stats& s):
     return {
         "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
         "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
-        "batch_mean": (s.batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
+        "batch_mean": (s.stages.get().batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
         "busy_s": s.busy_s, "work": s.work,
-        "queue_s": _quantiles(s.queue_s), "batch_wait_s": _quantiles(s.batch_wait_s),
-        "service_s": _quantiles(s.service_s), "latency_s": _quantiles(s.latency_s),
+        "queue_s": _quantiles(s.stages.get().queue_s), "batch_wait_s": _quantiles(s.stages.get().batch_wait_s),
+        "service_s": _quantiles(s.stages.get().service_s), "latency_s": _quantiles(s.stages.get().latency_s),
     }
 
 

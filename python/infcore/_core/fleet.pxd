@@ -3,7 +3,12 @@ from libcpp.memory cimport unique_ptr
 
 from infcore._core.base cimport Clock
 from infcore._cpp.base cimport NodeId
-from infcore._cpp.route cimport Fleet as CppFleet, Labels
+from infcore._cpp.route cimport Fleet as CppFleet, Labels, Signal
+
+
+cdef class SignalGate:
+    """Takes a fleet's signals for whoever must know when they came: an engine that keeps a log."""
+    cdef bint take(self, NodeId id, const Signal& signal) except *
 
 
 cdef class Fleet:
@@ -13,6 +18,8 @@ cdef class Fleet:
     cdef dict model_ids  # name -> id of "any version"
 
     cdef object owner  # an engine's: its members change through that engine alone, which has to know
+    cdef SignalGate gate  # None: signals go straight to the table
+    cdef bint take(self, NodeId id, const Signal& signal) except *
     cdef int check_alive(self) except -1
     cdef int check_free(self, str what) except -1
     cdef NodeId node_of(self, object node) except *

@@ -68,6 +68,11 @@ def _checked_column(str name, column):
     return column
 
 
+cdef class SignalGate:
+    cdef bint take(self, NodeId id, const Signal& signal) except *:
+        return False
+
+
 cdef class Fleet:
     """The nodes that requests may go to: who is there, what each holds, how busy it is.
 
@@ -172,7 +177,10 @@ cdef class Fleet:
             signal.packet_loss = figure("packet_loss", packet_loss)
         if queue_wait_s is not None:
             signal.queue_wait_s = figure("queue_wait_s", queue_wait_s)
-        return self.c_obj.get().signal(id, signal)
+        return self.take(id, signal)
+
+    cdef bint take(self, NodeId id, const Signal& signal) except *:
+        return self.c_obj.get().signal(id, signal) if self.gate is None else self.gate.take(id, signal)
 
     def signal_many(self, rows) -> int:
         """signal() for each row of a structured array; all rows are checked before the first is taken.
@@ -208,7 +216,7 @@ cdef class Fleet:
             signal.cpu, signal.gpu = table[3, i], table[4, i]
             signal.memory, signal.network = table[5, i], table[6, i]
             signal.packet_loss, signal.queue_wait_s = table[7, i], table[8, i]
-            n_taken += self.c_obj.get().signal(id, signal)
+            n_taken += self.take(id, signal)
         return n_taken
 
     def load_model(self, node, model, *, version=1) -> None:

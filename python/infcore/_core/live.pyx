@@ -2,9 +2,13 @@
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
+from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
+from infcore._core.fleet cimport Fleet, SignalGate
+from infcore._cpp.base cimport NodeId
 from infcore._cpp.engine cimport Driver, LiveRequest
+from infcore._cpp.route cimport Signal
 
 
 cdef class Live:
@@ -46,6 +50,39 @@ cdef class Live:
 
     def drain_threads(self):
         self.threads.drain()
+
+    # ---- the event log
+
+    def start_log(self, Fleet fleet not None, bytes path not None, size_t buffer_bytes):
+        """Before anything else. From here on the fleet's signals are steps of the engine's owner."""
+        cdef LoggedSignals gate = LoggedSignals.__new__(LoggedSignals)
+        self.c_obj.get().start_log(path, buffer_bytes)
+        gate.live = self
+        fleet.gate = gate
+
+    def write_log(self):
+        """The writer's thread: until end_log()."""
+        with nogil:
+            self.c_obj.get().log_loop()
+
+    def end_log(self):
+        with nogil:
+            self.c_obj.get().end_log()
+
+    def log_error(self) -> int:
+        """errno of what keeps the log from being written; 0: nothing does."""
+        return self.c_obj.get().log_error()
+
+
+@cython.final
+cdef class LoggedSignals(SignalGate):
+    cdef Live live
+
+    cdef bint take(self, NodeId id, const Signal& signal) except *:
+        cdef bint taken
+        with nogil:
+            taken = self.live.c_obj.get().signal(id, signal)
+        return taken
 
 
 @cython.final

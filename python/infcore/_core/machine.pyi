@@ -18,7 +18,9 @@ class Machine:
         n_tiers: int = 8,
         ageing_ns: int | None = None,
         attempts_max: int = 3,
+        log: str | None = None,
     ) -> None: ...
+    def end_log(self) -> None: ...
     def add_model(
         self,
         name: str,

@@ -9,11 +9,11 @@ from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 from infcore._core.base cimport finite
-from infcore._core.fleet cimport Fleet, whole
+from infcore._core.fleet cimport Fleet, SignalGate, whole
 from infcore._core.latency cimport curve_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
 from infcore._cpp.engine cimport (Action, ActionKind, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig,
-                                  Reason, Request, StateMachine, Stats, make_batching_policy)
+                                  LoggedMachine, Reason, Request, RunConfig, Stats, make_batching_policy)
 from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
 
@@ -41,19 +41,22 @@ cdef class Machine:
     """The engine's decisions: events in, actions out, time handed in.
 
     fleet      infcore.Fleet; nodes are added to it first, under ids that it gives
+    log        path of an event log, or None; complete after end_log()
     Raises     InvalidArgument, InvalidType, UnknownName naming the argument
     One thread at a time. After events: tick(), schedule(), then actions().
     """
 
     cdef readonly Fleet fleet
     cdef unique_ptr[LatencyTable] latency
-    cdef unique_ptr[StateMachine] c_obj
+    cdef unique_ptr[LoggedMachine] c_obj
     cdef uint32_t n_tiers
     cdef set models
 
     def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
-                 max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3):
+                 max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None):
         cdef EngineConfig config
+        cdef RunConfig run
+        cdef LoggedSignals gate
         cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed)
         cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(batching.encode())
         self.fleet = fleet
@@ -66,7 +69,17 @@ cdef class Machine:
         config.ageing_ns = time_of("ageing_ns", ageing_ns)
         config.attempts_max = <uint8_t>whole("attempts_max", attempts_max, 1, 255)
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
-        self.c_obj.reset(new StateMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
+        self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
+        if log is not None:
+            run.engine, run.policy, run.batching, run.seed = config, policy.encode(), batching.encode(), seed
+            self.c_obj.get().start_log(log.encode(), 1 << 16, run)
+            gate = LoggedSignals.__new__(LoggedSignals)
+            gate.machine = self
+            fleet.gate = gate
+
+    def end_log(self) -> None:
+        """The log is complete: nothing that comes later is written."""
+        self.c_obj.get().end_log()
 
     # ---- membership
 
@@ -95,7 +108,7 @@ cdef class Machine:
         cdef ModelId held = self.model_of(model)
         cdef NodeId id = self.fleet.node_of(node)
         if prior is not None:
-            self.latency.get().set_prior(held, id, curve_of(prior))
+            self.c_obj.get().set_prior(held, id, curve_of(prior))
         if resident:
             self.fleet.c_obj.get().load_model(id, held)
         else:
@@ -172,15 +185,15 @@ cdef class Machine:
 
     def actions(self) -> list:
         """What was decided since the last call: (kind, cookie, node or None, batch id, place in the batch, reason)."""
-        cdef vector[Action]* actions = &self.c_obj.get().actions()
-        cdef Action* a
+        cdef const vector[Action]* actions = &self.c_obj.get().actions()
+        cdef const Action* a
         cdef size_t i
         out = []
         for i in range(actions.size()):
             a = &deref(actions)[i]
             out.append((_KINDS[<uint8_t>a.kind], a.cookie, None if a.node.value == no_node.value else a.node.value,
                         a.batch_id, a.member, _REASONS[<uint8_t>a.reason]))
-        actions.clear()
+        self.c_obj.get().clear_actions()
         return out
 
     @property
@@ -238,3 +251,12 @@ cdef class Machine:
         cdef NodeId id
         id.value = <uint32_t>whole("node", node, 0, self.fleet.c_obj.get().max_nodes() - 1)
         return id
+
+
+cdef class LoggedSignals(SignalGate):
+    """Signals of a fleet whose machine keeps a log."""
+
+    cdef Machine machine
+
+    cdef bint take(self, NodeId id, const Signal& signal) except *:
+        return self.machine.c_obj.get().signal(id, signal)

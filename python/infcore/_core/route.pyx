@@ -46,6 +46,9 @@ cdef class Router:
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
         self.fleet = fleet
         self.fleet.check_alive()
+        if self.fleet.gate is not None:
+            raise InvalidArgument("fleet is that of an Engine with a log; allowed: one without, since the log would "
+                                  "not hold what a Router reserves there")
         if not isinstance(policy, str):
             raise InvalidType(f"policy is {type(policy).__name__}; allowed: a str of {', '.join(self.policies())}")
         if policy_options:

@@ -1,3 +1,4 @@
+from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
@@ -8,7 +9,7 @@ from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
-from infcore._cpp.route cimport Fleet, RoutingPolicy
+from infcore._cpp.route cimport Fleet, RoutingPolicy, Signal
 from infcore._cpp.telemetry cimport Histogram
 
 
@@ -105,10 +106,12 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
 
 
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass StageHistograms:
+        Histogram queue_s, batch_wait_s, service_s, latency_s
     cdef cppclass Stats:
         uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
         double busy_s, work
-        Histogram queue_s, batch_wait_s, service_s, latency_s
+        unique_ptr[StageHistograms] stages
 
 
 cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine" nogil:
@@ -120,6 +123,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         uint16_t n_tiers
         TimeNs ageing_ns
         uint8_t attempts_max
+        cbool stage_histograms
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size
@@ -133,9 +137,20 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         ModelId model
         BatchShape shape
         vector[uint32_t] members
-    cdef cppclass StateMachine:
-        StateMachine(const EngineConfig&, Fleet&, LatencyTable&, unique_ptr[RoutingPolicy],
-                     unique_ptr[BatchingPolicy]) except +infcore_translate
+
+
+cdef extern from "<infcore/engine/event_log.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass RunConfig:
+        RunConfig() noexcept
+        EngineConfig engine
+        string policy, batching
+        uint64_t seed
+
+
+cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass LoggedMachine:
+        LoggedMachine(const EngineConfig&, Fleet&, LatencyTable&, unique_ptr[RoutingPolicy],
+                      unique_ptr[BatchingPolicy]) except +infcore_translate
         uint32_t add_model(ModelId, const ModelConfig&) except +infcore_translate
         void remove_model(TimeNs, ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
@@ -154,7 +169,12 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         void tick(TimeNs) except +infcore_translate
         void schedule(TimeNs) except +infcore_translate
         TimeNs next_timer_ns() noexcept
-        vector[Action]& actions() noexcept
+        const vector[Action]& actions() noexcept
+        void clear_actions() noexcept
+        void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        cbool signal(NodeId, const Signal&) except +infcore_translate
+        void start_log(const string&, size_t, const RunConfig&) except +infcore_translate
+        void end_log() except +infcore_translate
         cbool has_open_batch(NodeId) noexcept
         uint32_t n_pending() noexcept
         uint32_t n_timers() noexcept
@@ -178,6 +198,11 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
     cdef cppclass Driver:
         Driver(const EngineConfig&, Fleet&, LatencyTable&, const string&, const string&, uint64_t,
                const ManualTime*) except +infcore_translate
+        void start_log(const string&, size_t) except +infcore_translate
+        void log_loop() noexcept
+        void end_log() except +infcore_translate
+        int log_error() noexcept
+        cbool signal(NodeId, const Signal&) except +infcore_translate
         cbool submit(LiveRequest&, cbool) noexcept
         void flush() noexcept
         cbool cancel(LiveRequest&) noexcept

@@ -1,4 +1,7 @@
-"""The command line: `infcore bench | simulate | report | info`. Exit status: 0 good, 1 the run is not valid, 2 bad arguments."""
+"""The command line: `infcore bench | simulate | report | info`.
+
+Exit status: 0 good, 1 the run is not valid, 2 bad arguments.
+"""
 
 import sys
 from collections.abc import Sequence

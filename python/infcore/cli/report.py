@@ -1,4 +1,4 @@
-"""`infcore report`: a bench's JSON as one HTML page that needs nothing else."""
+"""`infcore report`: the JSON of a bench or of a simulation as one HTML page that needs nothing else."""
 
 import argparse
 import json
@@ -17,10 +17,16 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
     """Register the subcommand."""
     parser = commands.add_parser(
         "report",
-        help="turn a bench's JSON into one self-contained HTML page",
-        description="Turn the JSON of `infcore bench --json` into one HTML page with plots and tables.",
+        help="turn the JSON of a bench or a simulation into one self-contained HTML page",
+        description="Turn the JSON of `infcore bench --json` or `infcore simulate --json` into one HTML page with "
+        "plots and tables.",
     )
-    parser.add_argument("input", metavar="IN.json", type=Path, help="a file written by `infcore bench --json`")
+    parser.add_argument(
+        "input",
+        metavar="IN.json",
+        type=Path,
+        help="a file written by `infcore bench --json` or `infcore simulate --json`",
+    )
     parser.add_argument("-o", "--output", metavar="OUT.html", type=Path, help="the page (default: IN.html)")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -28,8 +34,8 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, check, render, write."""
-    from infcore.profiling.report import page
-    from infcore.profiling.schema import check
+    from infcore.profiling import report, report_simulation
+    from infcore.profiling.documents import check
 
     source: Path = arguments.input
     target: Path = arguments.output or source.with_suffix(".html")
@@ -40,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"IN.json must be a readable JSON file, got {str(source)!r}: {error}") from error
     document = check(values, where=str(source))
-    html = page(document)
+    html = (report_simulation if document["command"] == "simulate" else report).page(document)
     write_text(target, html)
     written = {
         "schema_version": 1,

@@ -23,7 +23,9 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
         description="Run routing policies in a scenario: modelled devices, drawn or recorded arrivals, faults, and the "
         "engine's own state machine. Exit status 1 if a request was lost or an invariant broken.",
     )
-    parser.add_argument("scenario", metavar="SCENARIO", help="a shipped scenario's name or a path to a .toml file")
+    parser.add_argument(
+        "scenario", metavar="SCENARIO", help="a shipped scenario's name, a path to a .toml file, or a live engine's log"
+    )
     parser.add_argument(
         "--policy", action="extend", nargs="+", metavar="P", help="policies to run, in this order (default: all)"
     )
@@ -37,7 +39,7 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        help="recorded arrivals instead of the scenario's: Azure LLM 2023, Mooncake, or a --log",
+        help="recorded arrivals instead of the scenario's: Azure LLM 2023, Mooncake, a --log, or a live engine's log",
     )
     parser.add_argument("--log", metavar="F", type=Path, help="write a JSON line per request to F")
     parser.add_argument(
@@ -53,19 +55,30 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Everything that can be refused is refused before anything is started."""
     from infcore.profiling.simulations import DEFAULT_POLICIES
-    from infcore.sim import load, open_trace, policies
+    from infcore.sim import policies
 
     check_writable("--json", arguments.json)
     check_writable("--log", arguments.log)
-    scenario = load(arguments.scenario)
+    scenario, trace = _world(arguments)
     chosen = chosen_policies(arguments.policy, DEFAULT_POLICIES, policies())
     if arguments.swarm is not None:
         for option in ("capacity", "trace", "log"):
             if getattr(arguments, option):
                 raise InvalidArgument(f"--{option} must not be given with --swarm")
         return _swarm(arguments, scenario, chosen)
-    trace = None if arguments.trace is None else open_trace(arguments.trace)
     return _runs(arguments, scenario, chosen, trace)
+
+
+def _world(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """The scenario and the trace that are asked for; a live engine's log is both."""
+    from infcore.sim import load
+    from infcore.sim.what_if import RecordedTrace, is_event_log, open_arrivals, recorded_scenario
+
+    trace = None if arguments.trace is None else open_arrivals(arguments.trace)
+    if not is_event_log(arguments.scenario):
+        return load(arguments.scenario), trace
+    recorded = RecordedTrace(arguments.scenario)
+    return recorded_scenario(recorded), recorded if trace is None else trace
 
 
 def _runs(arguments: argparse.Namespace, scenario: Any, chosen: list[str], trace: Any) -> int:

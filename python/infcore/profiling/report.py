@@ -1,9 +1,10 @@
-"""A bench's document as one HTML page: no script, no font, no picture from elsewhere, so it can be mailed or kept."""
+"""A bench's document as one HTML page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from infcore.profiling import report_html as html
 from infcore.profiling import tables
 from infcore.profiling.report_charts import (
     capacity_chart,
@@ -13,7 +14,6 @@ from infcore.profiling.report_charts import (
     device_utilization_chart,
     quantile_chart,
 )
-from infcore.profiling.report_style import STYLE
 
 Row = Mapping[str, Any]
 
@@ -25,21 +25,13 @@ def page(document: Mapping[str, Any]) -> str:
         _header(document, title),
         _banner(document),
         _tiles(document),
-        _section("Policies side by side", _policy_table(document) + _emulated_note(document)),
+        html.section("Policies side by side", _policy_table(document) + _emulated_note(document)),
         _charts(document),
         *(_policy_section(row) for row in document["policies"]),
         _method(document),
-        _environment(document),
+        html.environment(document["env"]),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+    return html.whole(title, parts)
 
 
 def _header(document: Mapping[str, Any], title: str) -> str:
@@ -54,19 +46,14 @@ def _header(document: Mapping[str, Any], title: str) -> str:
         f"seed {document['seed']}",
         f"infcore {env.get('infcore', '?')}",
     ]
-    about = document["suite_detail"].get("description", "")
-    lines = f"<p>{escape(about)}</p><p class='facts'>{escape(' · '.join(facts))}</p>"
-    return f"<header><h1>{escape(title)}</h1>{lines}</header>"
+    return html.header(title, document["suite_detail"].get("description", ""), facts)
 
 
 def _banner(document: Mapping[str, Any]) -> str:
-    if document["valid"]:
-        late = document["lateness_detail_s"]
-        p99, limit = tables.milliseconds(late["p99"]), tables.milliseconds(late["limit"])
-        text = f"load generator late by p99 {p99} ms, limit {limit} ms"
-        return f'<div class="banner good"><b>Valid run</b>: every request accounted for, answers right; {text}.</div>'
-    items = "".join(f"<li>{escape(reason)}</li>" for reason in document["invalid_reasons"])
-    return f'<div class="banner bad"><b>Not a valid run</b><ul>{items}</ul></div>'
+    late = document["lateness_detail_s"]
+    p99, limit = tables.milliseconds(late["p99"]), tables.milliseconds(late["limit"])
+    good = f"every request accounted for, answers right; load generator late by p99 {p99} ms, limit {limit} ms"
+    return html.banner([] if document["valid"] else document["invalid_reasons"] or ["no reason is given"], good)
 
 
 def _tiles(document: Mapping[str, Any]) -> str:
@@ -89,26 +76,7 @@ def _tiles(document: Mapping[str, Any]) -> str:
     if carried:
         most = max(carried, key=lambda row: row["capacity_rps"])
         tiles.append(("highest capacity", f"{most['capacity_rps']:.0f} req/s", most["policy"]))
-    cells = (
-        f"<div><small>{escape(a)}</small><strong>{escape(b)}</strong><small>{escape(c)}</small></div>"
-        for a, b, c in tiles
-    )
-    return f'<div class="tiles">{"".join(cells)}</div>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already; the first column is text, the others figures."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _quantiles(latency_s: Mapping[str, Any], samples: int) -> list[str]:
-    mark = "~" if samples < tables.P999_SAMPLES and latency_s["p999"] is not None else ""
-    return [
-        *(tables.milliseconds(latency_s[q]) for q in ("p50", "p90", "p99")),
-        mark + tables.milliseconds(latency_s["p999"]),
-    ]
+    return html.tiles(tiles)
 
 
 def _policy_table(document: Mapping[str, Any]) -> str:
@@ -124,13 +92,13 @@ def _policy_table(document: Mapping[str, Any]) -> str:
             tables.number(row["throughput_rps"]),
             tables.number(row["goodput_rps"]),
         ]
-        cells += [*_quantiles(row["latency_s"], row["outcomes"]["ok"]), tables.percent(row["within_slo"], 2)]
+        cells += [*tables.quantiles(row["latency_s"], row["outcomes"]["ok"]), tables.percent(row["within_slo"], 2)]
         cells += [tables.dollars(row["cost_usd_per_1k"]), tables.times(ratios.get("p99"))]
         cells.append(tables.times(ratios.get("cost_usd_per_1k")))
         if capacity:
             cells += [tables.number(row["capacity_rps"], 0), tables.times(ratios.get("capacity_rps"))]
         rows.append(cells)
-    return _table([*head, "capacity", "cap. ratio"] if capacity else head, rows)
+    return html.table([*head, "capacity", "cap. ratio"] if capacity else head, rows)
 
 
 def _emulated_note(document: Mapping[str, Any]) -> str:
@@ -154,10 +122,7 @@ def _charts(document: Mapping[str, Any]) -> str:
         return ""
     charts = [quantile_chart(rows), curve_chart(rows), cost_chart(rows), capacity_chart(rows)]
     charts += [device_throughput_chart(rows), device_utilization_chart(rows)]
-    figures = "".join(
-        f"<figure><figcaption>{escape(title)}</figcaption>{body}</figure>" for title, body in filter(None, charts)
-    )
-    return f'<section><h2>Plots</h2><div class="grid2">{figures}</div></section>'
+    return html.section("Plots", html.figures(charts))
 
 
 def _policy_section(row: Row) -> str:
@@ -179,7 +144,7 @@ def _policy_section(row: Row) -> str:
             escape(device["name"]) + (f" {_badge()}" if device["emulated"] else ""),
             f"{device['requests']:,}",
             tables.number(device["throughput_rps"]),
-            *_quantiles(device["latency_s"], device["requests"]),
+            *tables.quantiles(device["latency_s"], device["requests"]),
             tables.percent(device["utilization"]),
             tables.number(device["batch_mean"]),
             tables.dollars(device["cost_usd_per_1k"]),
@@ -207,7 +172,7 @@ def _policy_section(row: Row) -> str:
             tables.milliseconds(model["slo_s"]),
             f"{model['requests']:,}",
             tables.percent(model["within_slo"], 2),
-            *_quantiles(model["latency_s"], model["requests"]),
+            *tables.quantiles(model["latency_s"], model["requests"]),
             str(model["checked"]),
             str(model["wrong"]),
         ]
@@ -215,7 +180,7 @@ def _policy_section(row: Row) -> str:
     ]
     ended = ", ".join(f"{count:,} {name}" for name, count in row["outcomes"].items() if count)
     line = f"<p>{row['requests']:,} requests in {row['seconds']:.1f} s: {escape(ended)}.</p>"
-    return _section(row["policy"], line + _table(head, devices) + _table(model_head, models))
+    return html.section(row["policy"], line + html.table(head, devices) + html.table(model_head, models))
 
 
 def _method(document: Mapping[str, Any]) -> str:
@@ -233,24 +198,4 @@ def _method(document: Mapping[str, Any]) -> str:
         "Energy: power while busy times busy time, where the suite states a power.",
         *document["suite_detail"]["notes"],
     ]
-    return _section("How to read this", f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in points)}</ul>")
-
-
-def _environment(document: Mapping[str, Any]) -> str:
-    env = document["env"]
-    memory = env.get("memory_bytes")
-    packages = ", ".join(f"{name} {version}" for name, version in env.get("packages", {}).items() if version)
-    rows = [
-        ("command", " ".join(env.get("command_line", []))),
-        ("infcore", f"{env.get('infcore')}" + (f" at commit {env['commit']}" if env.get("commit") else "")),
-        (
-            "processor",
-            f"{env.get('cpu')}, {env.get('cores')} cores ({', '.join(env.get('cpu_features', []))})",
-        ),
-        ("memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"),
-        ("system", f"{env.get('platform')}, {env.get('implementation')} {env.get('python')}"),
-        ("packages", packages),
-        ("load average at start", f"{env.get('load_average_1min', 0.0):.2f}"),
-    ]
-    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
-    return _section("Environment", f'<table class="facts-table">{body}</table>')
+    return html.section("How to read this", html.points(points))

@@ -1,19 +1,21 @@
 """The report's charts, each from the policies' rows: a caption and the picture; None where there is nothing to show."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from infcore.profiling import svg, tables
+from infcore.profiling.report_html import Chart
 from infcore.profiling.report_style import N_COLORS
 
 Row = Mapping[str, Any]
-Chart = tuple[str, str] | None
 
 # Beyond this many times the smallest, bars of quantiles are unreadable on a linear scale.
 LOG_FROM_RATIO = 12.0
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds_mark(seconds: float) -> str:
+    """How an axis writes seconds."""
     return f"{seconds * 1e3:.4g}"
 
 
@@ -33,28 +35,29 @@ def quantile_chart(rows: Sequence[Row]) -> Chart:
         return None
     low, high = min(values), max(values)
     if high / low > LOG_FROM_RATIO:
-        axis = svg.log_axis(low / 2, high, "latency, ms (log scale)", _milliseconds)
+        axis = svg.log_axis(low / 2, high, "latency, ms (log scale)", milliseconds_mark)
     else:
-        axis = svg.linear_axis(high, "latency, ms", _milliseconds)
+        axis = svg.linear_axis(high, "latency, ms", milliseconds_mark)
     picture = svg.bars("latency quantiles by policy", list(groups.values()), series, axis, tables.milliseconds)
     return "Latency from the intended arrival", svg.legend(series) + picture
 
 
-def curve_chart(rows: Sequence[Row]) -> Chart:
-    """The latency distribution per policy, with the tail stretched."""
+def curve_chart(rows: Sequence[Row], styles: Sequence[svg.Series] | None = None, *, nines_max: int = 3) -> Chart:
+    """The latency distribution per policy, with the tail stretched as far as there are answers, at most nines_max."""
     series = []
-    for i, row in enumerate(rows):
+    for style, row in zip(styles or _by_policy(rows), rows, strict=True):
         curve = row.get("latency_curve_s", {"q": [], "s": []})
         # The last point is the maximum, at q = 1: beyond any number of nines.
         pairs = [(s, q) for q, s in zip(curve["q"], curve["s"], strict=True) if q < 1.0 and s > 0]
-        series.append(svg.Series(row["policy"], i % N_COLORS, points=pairs))
-    every = [x for row in series for x, _ in row.points]
-    if not every:
+        series.append(replace(style, points=pairs))
+    series = [row for row in series if row.points]
+    if not series:
         return None
-    nines = 3.0 if max(row["outcomes"]["ok"] for row in rows) >= tables.P999_SAMPLES else 2.0
-    shown = [svg.Series(r.name, r.color, points=[p for p in r.points if p[1] <= 1.0 - 10.0**-nines]) for r in series]
+    samples = max(row["outcomes"]["ok"] for row in rows)
+    nines = float(next((n for n in range(nines_max, 2, -1) if samples >= 10**n), 2))
+    shown = [replace(r, points=[p for p in r.points if p[1] <= 1.0 - 10.0**-nines]) for r in series]
     seen = [x for row in shown for x, _ in row.points]
-    x_axis = svg.log_axis(min(seen), max(seen), "latency, ms (log scale)", _milliseconds)
+    x_axis = svg.log_axis(min(seen), max(seen), "latency, ms (log scale)", milliseconds_mark)
     y_axis = svg.tail_axis(nines, "answers within")
     return "Answers within a latency", svg.legend(shown) + svg.lines(
         "latency distribution by policy", shown, x_axis, y_axis
@@ -70,7 +73,7 @@ def cost_chart(rows: Sequence[Row]) -> Chart:
     ]
     if not series:
         return None
-    x_axis = svg.linear_axis(max(row.points[0][0] for row in series) * 1.05, "p99, ms", _milliseconds)
+    x_axis = svg.linear_axis(max(row.points[0][0] for row in series) * 1.05, "p99, ms", milliseconds_mark)
     y_axis = svg.linear_axis(max(row.points[0][1] for row in series) * 1.15, "US $ per 1,000 answers", tables.dollars)
     return "Cost against p99 (lower left is better)", svg.points("cost against p99", series, x_axis, y_axis)
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infcore.errors import InvalidArgument
 from infcore.profiling.capacity import Capacity
 from infcore.profiling.contract import Fleet
 from infcore.profiling.suite import Suite
@@ -126,18 +125,3 @@ def document(
         "invalid_reasons": reasons,
         "env": dict(env),
     }
-
-
-def check(values: Any, *, where: str) -> dict[str, Any]:
-    """A document read back: raises InvalidArgument naming `where` and what is missing or of another version."""
-    if not isinstance(values, dict) or values.get("command") != "bench":
-        raise InvalidArgument(f"{where} must be a JSON document written by `infcore bench --json`")
-    if values.get("schema_version") != SCHEMA_VERSION:
-        raise InvalidArgument(f"{where}: schema_version must be {SCHEMA_VERSION}, got {values.get('schema_version')!r}")
-    missing = [key for key in REQUIRED if key not in values]
-    policies = values.get("policies")
-    for i, row in enumerate(policies if isinstance(policies, list) else []):
-        missing += [f"policies[{i}].{key}" for key in REQUIRED_POLICY if not isinstance(row, dict) or key not in row]
-    if missing:
-        raise InvalidArgument(f"{where} lacks {', '.join(missing)}")
-    return values

@@ -1,5 +1,6 @@
 """`infcore simulate`: policies in one scenario, side by side, with their capacities; and many seeds under faults."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, BinaryIO
 
 from infcore.errors import InvalidArgument
 from infcore.profiling.capacity import WITHIN_SLO_MIN, Capacity, Probe, highest_load
-from infcore.profiling.progress import Progress
+from infcore.profiling.progress import Progress, Silent
 from infcore.profiling.summary import ratio
 from infcore.sim.bound import capacity_bound
 from infcore.sim.scenario_schema import RandomFault, Scenario
@@ -103,12 +104,18 @@ def _detail(scenario: Scenario) -> dict[str, Any]:
     }
 
 
+def capacity_of(scenario: Scenario, policy: str, *, seed: int) -> float | None:
+    """The highest load, times the scenario's, with 99 % of all arrivals inside their goal; 0 where none is carried."""
+    return _capacity(scenario, policy, seed, None, 1.0, Silent())[0]
+
+
 def _capacity(
     scenario: Scenario, policy: str, seed: int, trace: Trace | None, start: float, progress: Progress
 ) -> tuple[float | None, list[dict[str, Any]]]:
-    """The highest load with 99 % inside the goal, and every load that was tried; of the bound: what nobody can carry."""
+    """The highest load with 99 % inside the goal, and every load tried; of the bound: what nobody can carry."""
     if policy == BOUND:
-        return (capacity_bound(scenario) if trace is None else None), []
+        bound = capacity_bound(scenario) if trace is None else math.inf
+        return (bound if bound < math.inf else None), []
 
     def probe(load: float) -> Probe:
         progress.stage(f"{policy}: does it carry load {load:.3g}?")

@@ -215,7 +215,7 @@ def parse(text: str, *, where: str) -> Suite:
     _named_once(top, "device", [device.name for device in devices])
     if not devices:
         raise InvalidArgument(f"{top.at('device')} must have at least one row, got none")
-    _kinds_fit(where, models, devices)
+    _kinds_fit(top, models, devices)
     suite = Suite(
         name=top.text("name"),
         description=top.text("description", ""),
@@ -228,18 +228,19 @@ def parse(text: str, *, where: str) -> Suite:
     return suite
 
 
-def _kinds_fit(where: str, models: Sequence[ModelLoad], devices: Sequence[DeviceSpec]) -> None:
+def _kinds_fit(top: Table, models: Sequence[ModelLoad], devices: Sequence[DeviceSpec]) -> None:
     """A callable device computes synthetic models, an ONNX device packaged ones."""
     fits: dict[str, Callable[[ModelLoad], bool]] = {
         "callable": lambda model: model.kind == "synthetic",
         "onnx": lambda model: model.kind == "packaged",
         "emulated": lambda model: True,
     }
-    for device in devices:
+    for i, device in enumerate(devices):
         for model in models:
             if not fits[device.kind](model):
                 raise InvalidArgument(
-                    f"{where}: device {device.name!r} of kind {device.kind!r} cannot run {model.kind} {model.name!r}"
+                    f"{top.source.at(('device', i, 'kind'))} must be one that runs {model.kind} model {model.name!r}, "
+                    f"got {device.kind!r} for device {device.name!r}"
                 )
 
 

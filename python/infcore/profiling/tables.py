@@ -40,6 +40,11 @@ def times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
 
 
+def counted(count: int, name: str) -> str:
+    """So many of something: "1 node", "4 nodes"."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
 def render(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table with the first column left, the others right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -52,7 +57,8 @@ def render(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), rule, *(line(row) for row in rows)])
 
 
-def _quantiles(latency_s: Mapping[str, Any], samples: int) -> list[str]:
+def quantiles(latency_s: Mapping[str, Any], samples: int) -> list[str]:
+    """p50, p90, p99 and p99.9 in milliseconds, the last marked where it rests on too few samples."""
     mark = "~" if samples < P999_SAMPLES and latency_s["p999"] is not None else ""
     return [*(milliseconds(latency_s[q]) for q in ("p50", "p90", "p99")), mark + milliseconds(latency_s["p999"])]
 
@@ -65,7 +71,7 @@ def device_table(row: Mapping[str, Any]) -> str:
             device["name"] + (" (emulated)" if device["emulated"] else ""),
             f"{device['requests']:,}",
             number(device["throughput_rps"]),
-            *_quantiles(device["latency_s"], device["requests"]),
+            *quantiles(device["latency_s"], device["requests"]),
             percent(device["utilization"]),
             number(device["batch_mean"]),
             dollars(device["cost_usd_per_1k"]),
@@ -73,7 +79,7 @@ def device_table(row: Mapping[str, Any]) -> str:
         for device in row["devices"]
     ]
     answered = row["outcomes"]["ok"]
-    total = ["all", f"{answered:,}", number(row["throughput_rps"]), *_quantiles(row["latency_s"], answered)]
+    total = ["all", f"{answered:,}", number(row["throughput_rps"]), *quantiles(row["latency_s"], answered)]
     return render(head, [*rows, [*total, "", "", dollars(row["cost_usd_per_1k"])]])
 
 
@@ -107,7 +113,7 @@ def policy_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         ratios = row.get("ratio_to_baseline", {})
         cells = [row["policy"], number(row["throughput_rps"]), number(row["goodput_rps"])]
-        cells += [*_quantiles(row["latency_s"], row["outcomes"]["ok"]), percent(row["within_slo"], 2)]
+        cells += [*quantiles(row["latency_s"], row["outcomes"]["ok"]), percent(row["within_slo"], 2)]
         cells += [dollars(row["cost_usd_per_1k"]), times(ratios.get("p99")), times(ratios.get("cost_usd_per_1k"))]
         if capacity:
             cells += [number(row["capacity_rps"], 0), times(ratios.get("capacity_rps"))]
@@ -150,20 +156,31 @@ SIMULATION_HEAD = (
 )
 
 
-def simulation_table(document: Mapping[str, Any]) -> str:
-    """A scenario's policies side by side, each with its ratio to the baseline."""
+BOUND_NOTE = (
+    "clairvoyant is no policy but a bound: each request alone, at once, on its fastest node; its capacity is what the "
+    "fleet could carry in full batches, goals aside."
+)
+
+
+def simulation_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """A scenario's policies side by side, each with its ratio to the baseline: the head, and a row for each."""
     capacity = document["capacity"] is not None
     body = []
     for row in document["runs"]:
         ratios = row["ratio_to_baseline"]
         cells = [row["policy"], f"{row['requests']:,}", number(row["throughput_rps"], 0)]
-        cells += [*_quantiles(row["latency_s"], row["outcomes"]["ok"]), percent(row["within_slo"], 2)]
+        cells += [*quantiles(row["latency_s"], row["outcomes"]["ok"]), percent(row["within_slo"], 2)]
         cells += [percent(row["availability"], 2), dollars(row["cost_usd_per_1k"])]
         cells += [times(ratios["p99"]), times(ratios["cost_usd_per_1k"])]
         if capacity:
             cells += [number(row["capacity_load"], 2), times(ratios["capacity_load"])]
         body.append(cells)
-    return render([*SIMULATION_HEAD, "capacity", "cap. ratio"] if capacity else SIMULATION_HEAD, body)
+    return [*SIMULATION_HEAD, *(("capacity", "cap. ratio") if capacity else ())], body
+
+
+def simulation_table(document: Mapping[str, Any]) -> str:
+    """simulation_rows() as plain text."""
+    return render(*simulation_rows(document))
 
 
 def simulation_notes(document: Mapping[str, Any]) -> list[str]:
@@ -177,8 +194,5 @@ def simulation_notes(document: Mapping[str, Any]) -> list[str]:
         f"$/1k: price of busy time per 1,000 answers; ratios to {document['baseline']}; req/s counts answers.",
     ]
     if any(row["policy"] == "clairvoyant" for row in runs):
-        lines.append(
-            "clairvoyant is no policy but a bound: each request alone, at once, on its fastest node; its capacity is what "
-            "the fleet could carry in full batches, goals aside."
-        )
+        lines.append(BOUND_NOTE)
     return lines

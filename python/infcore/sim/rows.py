@@ -69,14 +69,14 @@ def replaying(scenario: Scenario, trace: Trace, load: float) -> Scenario:
                 f"{trace.path} has requests for model {name!r}; the workloads of {scenario.name} are for: "
                 f"{', '.join(sorted(known))}"
             )
-    if seconds <= scenario.run.warmup_s:
+    if seconds < scenario.run.warmup_s:
         raise InvalidArgument(
             f"{trace.path} lasts {seconds:g} s; allowed: longer than {scenario.name}'s warmup_s, "
             f"{scenario.run.warmup_s:g} s"
         )
     workloads = tuple(replace(workload, arrivals="trace", file=trace.path) for workload in scenario.workloads)
-    # One nanosecond more, so that the last row is inside.
-    return replace(scenario, workloads=workloads, run=replace(scenario.run, seconds=seconds + 1e-9))
+    # A microsecond more, so that the last row is inside whatever its rounding.
+    return replace(scenario, workloads=workloads, run=replace(scenario.run, seconds=seconds + 1e-6))
 
 
 def rows_of(scenario: Scenario, sources: Sequence[Source], seed: int) -> Iterator[Rows]:
@@ -110,10 +110,13 @@ def _together(parts: Sequence[Rows]) -> Rows:
 
 def _converted(scenario: Scenario, source: Source, bits: np.random.PCG64) -> Iterator[Rows]:
     workloads = [scenario.workloads[i] for i in source.workloads]
+    weight_of = {model.name: model.output_weight for model in scenario.models}
+    weights = np.array([weight_of[workload.model] for workload in workloads])
     draw = np.random.Generator(bits)
     for chunk in source.trace:
         chosen = _workloads(chunk, source.trace.models, workloads, draw)
-        yield _rows(chunk, chosen, workloads, np.array(source.workloads, np.uint32), source.speed)
+        rows = _rows(chunk, chosen, workloads, np.array(source.workloads, np.uint32), source.speed)
+        yield replace(rows, work=rows.work + weights[chosen] * chunk.output_work)
 
 
 def _workloads(
@@ -142,13 +145,11 @@ def _rows(
     own_deadline_s = np.array([np.nan if w.deadline_s is None else w.deadline_s for w in workloads])[chosen]
     deadline_s = np.where(np.isnan(chunk.deadline_s), own_deadline_s, chunk.deadline_s)
     own_work = np.array([workload.work.mean for workload in workloads])[chosen]
-    output_weight = np.array([workload.output_weight for workload in workloads])[chosen]
-    work = np.where(np.isnan(chunk.work), own_work, chunk.work) + output_weight * chunk.output_work
     own_tier = np.array([workload.tier for workload in workloads])[chosen]
     return Rows(
         at_ns=np.round(chunk.at_s / speed * 1e9).astype(np.int64),
         workload=indices[chosen],
-        work=work,
+        work=np.where(np.isnan(chunk.work), own_work, chunk.work),
         deadline_ns=np.where(np.isnan(deadline_s), _NONE_NS, np.nan_to_num(deadline_s) * 1e9).astype(np.int64),
         tier=np.where(chunk.model < 0, own_tier, np.minimum(chunk.tier, max(w.tier for w in workloads))).astype(
             np.uint16

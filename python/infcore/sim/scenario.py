@@ -170,13 +170,18 @@ def _workloads(
                 f"{table.at('model')} must have a [[latency]] row for at least one node that may run it, "
                 f"got none for {shown(workload.model)}"
             )
-        if not any(workload.require.items() <= node.labels.items() for node in able):
+        if not any(workload.require.items() <= _labels(node) for node in able):
             raise InvalidArgument(
                 f"{table.at('require')} must be labels that some node which runs {workload.model!r} has, "
                 f"got {shown(workload.require)}"
             )
         workloads.append(workload)
     return tuple(workloads)
+
+
+def _labels(node: Node) -> set[tuple[str, str]]:
+    """A node's labels; as in the fleet, kind, zone and location count among them."""
+    return {*node.labels.items(), ("kind", node.kind), ("zone", node.zone), ("location", node.location)}
 
 
 def _placed(table: Table, fault: AnyFault, places: Collection[str], zones: Collection[str]) -> AnyFault:

@@ -56,6 +56,7 @@ def model_of(table: Table) -> Model:
         warmup_s=table.number("warmup_s", 0.0, high=SECONDS_MAX),
         idempotent=table.flag("idempotent", True),
         batch_delay_s=table.number("batch_delay_s", 0.002, high=SECONDS_MAX),
+        output_weight=table.number("output_weight", 0.0, high=1e6),
     )
     table.done()
     return model

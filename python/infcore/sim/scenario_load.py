@@ -107,7 +107,6 @@ def workload_of(table: Table, *, folder: Path) -> Workload:
         end_s=table.optional("end_s", high=SECONDS_MAX),
         require=table.mapping("require"),
         session=session,
-        output_weight=table.number("output_weight", 0.0, high=FACTOR_MAX),
         **_arrivals(table, kind, folder),
     )
     if workload.end_s is not None and workload.end_s <= workload.start_s:

@@ -67,8 +67,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Model:
-    """One model. slo_s 0: no goal; load_s to bring its weights onto a node; warmup_s: what its first batch there takes
-    longer; batch_delay_s: how long a batch may wait for company."""
+    """One model.
+
+    slo_s          the goal of its answers; 0: none
+    load_s         to bring its weights onto a node
+    warmup_s       how much longer its first batch there takes
+    batch_delay_s  how long a batch may wait for company
+    output_weight  of a recorded request, the work that one unit of its output (a generated token) adds
+    """
 
     name: str
     slo_s: float = 0.0
@@ -78,6 +84,7 @@ class Model:
     warmup_s: float = 0.0
     idempotent: bool = True
     batch_delay_s: float = 0.002
+    output_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,6 @@ class Workload:
                  "weekly": a day's shape by peak_to_mean, times weekend_factor on days 6 and 7
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
-    output_weight of a trace's row, work is what goes in plus output_weight times what is generated
     work         of a request; a trace's own rows come first
     deadline_s   after arrival; None: none
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
@@ -160,7 +166,6 @@ class Workload:
     peak_factor: float = 1.0
     file: str = ""
     rate_factor: float = 1.0
-    output_weight: float = 0.0
 
 
 @dataclass(frozen=True)

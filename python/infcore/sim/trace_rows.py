@@ -54,34 +54,40 @@ def azure_rows(lines: Lines, where: str) -> Iterator[Arrival]:
     columns: list[int] = []
     n_columns = 0
     start: datetime | None = None
+    since: dict[str, float] = {}  # the last second's text, and its distance from the first: rows of one second are many
     for line, text in lines:
-        cells = [cell.strip() for cell in text.split(",")]
+        cells = text.split(",")
         if not columns:
+            cells = [cell.strip() for cell in cells]
             n_columns = len(cells)
             columns = [cells.index(name) for name in _AZURE_COLUMNS]
             continue
         if len(cells) != n_columns:
             raise wrong(where, line, "the row", f"{n_columns} values, as the header", text)
-        stamp, context, generated = (cells[i] for i in columns)
-        second, rest_s = _time(stamp, where, line)
-        start = start or second
+        stamp, context, generated = (cells[i].strip() for i in columns)
+        found = _TIME.fullmatch(stamp)
+        second = found.group(1) if found is not None else stamp
+        if second not in since:
+            at = _second(found, where, line, stamp)
+            start = start or at
+            since = {second: (at - start).days * 86400.0 + (at - start).seconds}
+        rest = found.group(2) if found is not None else None
         yield Arrival(
             line,
-            (second - start).days * 86400.0 + (second - start).seconds + rest_s,
+            since[second] + (float(f"0.{rest}") if rest else 0.0),
             _whole(context, where, line, "ContextTokens"),
             _whole(generated, where, line, "GeneratedTokens"),
         )
 
 
-def _time(text: str, where: str, line: int) -> tuple[datetime, float]:
-    """The full second and what follows it."""
-    found = _TIME.fullmatch(text)
+def _second(found: re.Match[str] | None, where: str, line: int, stamp: str) -> datetime:
+    """The full second that a time stamp begins with."""
     try:
         if found is not None:
-            return datetime.fromisoformat(found.group(1)), float(f"0.{found.group(2) or 0}")
+            return datetime.fromisoformat(found.group(1))
     except ValueError:
         pass  # no such day or hour
-    raise wrong(where, line, "TIMESTAMP", "a time as 2023-11-16 18:17:03.9799600", text)
+    raise wrong(where, line, "TIMESTAMP", "a time as 2023-11-16 18:17:03.9799600", stamp)
 
 
 def _whole(text: str, where: str, line: int, field: str) -> float:

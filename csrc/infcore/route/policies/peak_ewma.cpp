@@ -35,7 +35,7 @@ struct PeakAverage {
     if (observed_s > latency_s) {
       latency_s = observed_s;
     } else if (latency_s > 0.0) {
-      const double keep = base::exp_of_minus(since_s / tau_s);
+      const double keep = since_s < 700.0 * tau_s ? base::exp(-since_s / tau_s) : 0.0;
       latency_s = latency_s * keep + observed_s * (1.0 - keep);
     }
     as_of_ns = std::max(as_of_ns, now_ns);

@@ -1,0 +1,247 @@
+#include <infcore/base/errors.hpp>
+#include <infcore/engine/event_log.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+namespace infcore::engine {
+namespace {
+
+constexpr std::size_t number_bytes_max = 10;
+
+void check(const char* field, std::uint64_t value, std::uint64_t most) {
+  if (value > most)
+    throw InvalidArgument(field, std::to_string(value), "at most " + std::to_string(most) + " in a log");
+}
+
+std::size_t text_bytes(const route::NodeSpec& spec) {
+  std::size_t n = 0;
+  const auto add = [&](const std::string& text) {
+    check("bytes in a name or label", text.size(), event_text_bytes_max);
+    n += text.size() + number_bytes_max;
+  };
+  for (const std::string* text : {&spec.name, &spec.kind, &spec.zone, &spec.location}) add(*text);
+  for (const auto& [key, value] : spec.labels) add(key), add(value);
+  check("bytes in a node's names and labels", n, event_block_bytes_max / 2);
+  return n;
+}
+
+}  // namespace
+
+EventLog::EventLog(LogFile& file, const route::Fleet& fleet, const RunConfig& config)
+    : file_(file), fleet_(fleet), block_(file.empty_block()), number_of_slot_(config.engine.max_requests) {
+  check("max_requests", config.engine.max_requests, event_requests_max);
+  check("max_nodes", config.engine.max_nodes, event_ids_max);
+  check("max_nodes * max_models", std::uint64_t{config.engine.max_nodes} * config.engine.max_models, event_pairs_max);
+  at_ = block_end_ = block_.data() + block_.size();
+  run(config);
+}
+
+// ---- records
+
+void EventLog::run(const RunConfig& config) {
+  const EngineConfig& engine = config.engine;
+  open(EventKind::run, small_record_bytes + config.policy.size() + config.batching.size());
+  number(engine.max_requests);
+  number(engine.max_nodes);
+  number(engine.max_models);
+  number(engine.n_tiers);
+  signed_number(engine.ageing_ns);
+  number(engine.attempts_max);
+  text(config.policy);
+  text(config.batching);
+  store_le(at_, config.seed, 8), at_ += 8;
+}
+
+void EventLog::name_models() {
+  for (const std::uint32_t n = fleet_.n_models(); n_models_named_ < n; ++n_models_named_) {
+    const std::string& name = fleet_.model_name(ModelId{n_models_named_});
+    check("bytes in a model's name", name.size(), event_text_bytes_max);
+    open(EventKind::model, small_record_bytes + name.size());
+    text(name);
+    number(fleet_.model_version(ModelId{n_models_named_}));
+  }
+}
+
+void EventLog::name_labels() {
+  for (const auto& [key, value] : fleet_.labels_from(n_labels_named_)) {
+    ++n_labels_named_;
+    open(EventKind::label, small_record_bytes + key.size() + value.size());
+    text(key);
+    text(value);
+  }
+}
+
+void EventLog::add_model(ModelId model, const ModelConfig& config) {
+  name_models();
+  open(EventKind::add_model);
+  number(model.value);
+  number(config.max_batch_size);
+  signed_number(config.batch_delay_ns_max);
+  number(config.idempotent ? 1 : 0);
+}
+
+void EventLog::remove_model(TimeNs now_ns, ModelId model) {
+  open(EventKind::remove_model);
+  time(now_ns);
+  number(model.value);
+}
+
+void EventLog::add_node(NodeId node, const NodeConfig& config) {
+  const route::NodeSpec& spec = fleet_.spec(node);
+  open(EventKind::add_node, small_record_bytes + text_bytes(spec));
+  number(node.value);
+  signed_number(config.run_limit_ns);
+  for (const std::string* name : {&spec.name, &spec.kind, &spec.zone, &spec.location}) text(*name);
+  number(spec.memory_bytes);
+  real(spec.price_per_hour);
+  real(spec.rtt_s);
+  number(spec.slots);
+  number(spec.labels.size());
+  for (const auto& [key, value] : spec.labels) text(key), text(value);
+}
+
+void EventLog::residency(TimeNs now_ns, NodeId node) {
+  name_models();
+  std::vector<std::uint32_t> held;
+  for (std::uint32_t model = 0; model < n_models_named_; ++model) {
+    if (fleet_.model_version(ModelId{model}) != 0 && fleet_.resident(node, ModelId{model})) held.push_back(model);
+  }
+  open(EventKind::residency, small_record_bytes + number_bytes_max * held.size());
+  time(now_ns);
+  number(node.value);
+  number(held.size());
+  for (const std::uint32_t model : held) number(model);
+}
+
+void EventLog::node_event(EventKind kind, TimeNs now_ns, NodeId node) {
+  open(kind);
+  time(now_ns);
+  number(node.value);
+}
+
+void EventLog::prior(ModelId model, NodeId node, const contracts::Curve& curve) {
+  open(EventKind::prior);
+  number(model.value);
+  number(node.value);
+  for (const double term : {curve.base_s, curve.per_request_s, curve.per_work_s, curve.per_padded_work_s}) real(term);
+}
+
+void EventLog::signal(NodeId node, const contracts::Signal& signal) {
+  std::uint64_t given = 0;
+  for (std::size_t i = 0; i < signal_figures.size(); ++i) {
+    const double figure = signal.*signal_figures[i];
+    if (figure == figure) given |= std::uint64_t{1} << i;  // NaN: not given
+  }
+  open(EventKind::signal);
+  number(node.value);
+  signed_number(signal.as_of_ns);
+  number(given);
+  for (std::size_t i = 0; i < signal_figures.size(); ++i) {
+    if ((given >> i & 1) != 0) real(signal.*signal_figures[i]);
+  }
+}
+
+void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle handle) {
+  if ((r.require & ~route::Fleet::no_such_label) >> n_labels_named_ != 0) name_labels();
+  const std::uint64_t whole = r.work < 1e15 ? static_cast<std::uint64_t>(r.work) : 0;
+  const bool is_whole = static_cast<double>(whole) == r.work;
+  std::uint8_t flags = r.deadline_ns == base::never_ns ? 0 : arrive_deadline;
+  if (r.work != 1.0) flags |= is_whole ? arrive_work_whole : arrive_work_real;
+  if (r.tier != 0) flags |= arrive_tier;
+  if (r.require != 0) flags |= arrive_require;
+  open(EventKind::arrive);
+  time(now_ns);
+  number(r.model.value);
+  byte(flags);
+  difference(static_cast<std::uint64_t>(now_ns), static_cast<std::uint64_t>(r.arrival_ns));
+  if ((flags & arrive_deadline) != 0) {
+    difference(static_cast<std::uint64_t>(r.deadline_ns), static_cast<std::uint64_t>(r.arrival_ns));
+  }
+  if ((flags & arrive_work_whole) != 0) number(whole);
+  if ((flags & arrive_work_real) != 0) real(r.work);
+  if ((flags & arrive_tier) != 0) number(r.tier);
+  if ((flags & arrive_require) != 0) number(r.require);
+  ++n_requests_;
+  if (handle != 0) number_of_slot_[static_cast<std::uint32_t>(handle)] = n_requests_;
+}
+
+void EventLog::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
+  open(EventKind::cancel);
+  time(now_ns);
+  request(number_of_slot_[static_cast<std::uint32_t>(handle)]);
+  number(static_cast<std::uint8_t>(reason));
+}
+
+void EventLog::cancel_all(TimeNs now_ns, Reason reason) {
+  open(EventKind::cancel_all);
+  time(now_ns);
+  number(static_cast<std::uint8_t>(reason));
+}
+
+void EventLog::claim(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
+  node_event(EventKind::claim, now_ns, node);
+  batch(batch_id);
+}
+
+void EventLog::started(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
+  node_event(EventKind::started, now_ns, node);
+  batch(batch_id);
+}
+
+void EventLog::complete(TimeNs now_ns, NodeId node, std::uint64_t batch_id, bool ok) {
+  node_event(EventKind::complete, now_ns, node);
+  batch(batch_id);
+  number(ok ? 1 : 0);
+}
+
+void EventLog::action(const Action& action) {
+  room(small_record_bytes);
+  ++n_records_;
+  ++n_actions_;
+  byte(static_cast<std::uint8_t>(action_record | static_cast<std::uint8_t>(action.kind)));
+  byte(static_cast<std::uint8_t>(action.reason));
+  request(action.slot == Action::no_slot ? n_requests_ : number_of_slot_[action.slot]);
+  batch(action.batch_id);
+  number(action.node == base::no_node ? 0 : std::uint64_t{action.node.value} + 1);
+  number(action.member);
+}
+
+// ---- blocks
+
+void EventLog::seal() {
+  const auto n_bytes = static_cast<std::size_t>(at_ - block_.data());
+  if (block_.empty() || n_bytes <= event_block_header_bytes) return;
+  block_.resize(n_bytes);
+  file_.put(block_);
+  at_ = block_end_ = block_.data() + block_.size();
+}
+
+void EventLog::end() {
+  open(EventKind::end);
+  number(n_requests_);
+  number(n_actions_);
+  number(n_records_ - 1);
+  seal();
+}
+
+void EventLog::room(std::size_t n_bytes) {
+  if (static_cast<std::size_t>(block_end_ - at_) >= n_bytes) return;
+  seal();
+  block_.resize(event_block_header_bytes + std::max(file_.block_bytes(), n_bytes));
+  at_ = block_.data() + event_block_header_bytes;
+  block_end_ = block_.data() + block_.size();
+}
+
+void EventLog::real(double value) noexcept {
+  store_le(at_, std::bit_cast<std::uint64_t>(value), 8);
+  at_ += 8;
+}
+
+void EventLog::text(std::string_view value) noexcept {
+  number(value.size());
+  at_ = std::copy(value.begin(), value.end(), at_);
+}
+
+}  // namespace infcore::engine
