@@ -85,7 +85,8 @@ inline constexpr double far_under[] = {1.0,
 
 inline double Draw::normal() noexcept {
   using detail::polynomial;
-  const double p = uniform() + 0x1p-54, q = p - 0.5;  // never 0 or 1
+  // Never 0 or 1: the largest uniform and 2^-54 would round to 1.
+  const double p = std::min(uniform() + 0x1p-54, 1.0 - 0x1p-53), q = p - 0.5;
   if (q >= -0.425 && q <= 0.425) {
     const double r = 0.180625 - q * q;
     return q * polynomial(detail::middle_over, r) / polynomial(detail::middle_under, r);
