@@ -82,6 +82,12 @@ off_s = 3.0
 """
 
 
+def test_what_is_left_out_is_0_and_work_1() -> None:
+    text = GOOD.replace("arrival_cv = 3.0", "").replace(", mean = 64.0, cv = 1.2", "")
+    workload = sim.parse(text, "t.toml").workloads[0]
+    assert (workload.arrival_cv, workload.work.mean, workload.work.cv) == (0.0, 1.0, 0.0)
+
+
 def test_the_shipped_scenarios_read() -> None:
     assert sim.shipped() == sorted([*SHIPPED, "swarm"])  # which is for faults at random
     for name in SHIPPED:
@@ -248,10 +254,10 @@ WRONG = [
     ('model = "big"\nrate', 'model = "bog"\nrate', "workload[1].model must be one of bert, big, got 'bog'"),
     ("rate_rps = 800", "rate_rps = 0", "workload[0].rate_rps must be a number > 0 and <= 1e+09, got 0"),
     ('"gamma"', '"bursty"', "workload[0].arrivals must be one of poisson, gamma, onoff"),
-    ("arrival_cv = 3.0", "", "workload[0].arrival_cv is missing"),
+    ("arrival_cv = 3.0", "arrival_cv = -1.0", "workload[0].arrival_cv must be a number >= 0"),
     ("mean = 64.0", "mean = 0", "workload[0].work.mean must be a number > 0 and <= 1e+12, got 0"),
     ('"lognormal"', '"normal"', "workload[0].work.dist must be one of constant, lognormal, exponential"),
-    ("cv = 1.2", "high = 1.2", "workload[0].work.cv is missing"),
+    ("cv = 1.2", "high = 1.2", "workload[0].work.high is not known"),
     ("cv = 1.2", "cv = 1, min = 9, max = 8", "workload[0].work.max must be a number >= 9"),
     ('require = { region = "eu" }', 'require = { region = "us" }', "workload[0].require must be labels that some node"),
     ("turns_mean = 4.0", "turns_mean = 0.5", "workload[1].session.turns_mean must be a number >= 1"),

@@ -36,9 +36,9 @@ def _work(table: Table) -> WorkDist:
         high = inner.number("high", low=low, high=WORK_MAX)
         mean = (low + high) / 2
     else:
-        mean = inner.number("mean", above=True, high=WORK_MAX)
+        mean = inner.number("mean", 1.0, above=True, high=WORK_MAX)
     if dist in ("lognormal", "gamma", "pareto"):
-        cv = inner.number("cv", above=dist == "pareto", high=100.0)
+        cv = inner.number("cv", 0.0, high=100.0)
     elif dist == "exponential":
         cv = 1.0
     least = inner.number("min", high=WORK_MAX) if "min" in inner else inner.take("min")
@@ -50,7 +50,7 @@ def _work(table: Table) -> WorkDist:
 def _arrivals(table: Table, kind: ArrivalKind, folder: Path) -> dict[str, Any]:
     """The keys that belong to the kind of arrivals."""
     if kind == "gamma":
-        return {"arrival_cv": table.number("arrival_cv", above=True, high=100.0)}
+        return {"arrival_cv": table.number("arrival_cv", 0.0, high=100.0)}  # 0, as API.md has it: evenly spaced
     if kind == "onoff":
         return {
             "on_s": table.number("on_s", above=True, high=SECONDS_MAX),
