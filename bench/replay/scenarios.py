@@ -1,4 +1,4 @@
-"""Every policy in every shipped scenario: `make sim`, or python bench/replay/scenarios.py [--capacity] [--seeds N] ...
+"""Every policy in every shipped scenario but swarm: `make sim`, or python bench/replay/scenarios.py [--capacity] ...
 
 A row per scenario, load and policy: medians over the seeds. Load 1 is the scenario's own; --capacity first searches
 what each policy carries, and then runs all of them at half and at nine tenths of round_robin's.
@@ -88,7 +88,7 @@ def line(row: dict[str, Any]) -> list[str]:
 def main() -> int:
     """The table on standard output, the JSON where asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenario", action="extend", nargs="+", metavar="S", help="(default: all that are shipped)")
+    parser.add_argument("--scenario", action="extend", nargs="+", metavar="S", help="(default: all but swarm)")
     parser.add_argument("--policy", action="extend", nargs="+", metavar="P", help="(default: all)")
     parser.add_argument("--capacity", action="store_true", help="search capacities; run at .5 and .9 of round_robin's")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="medians over so many (default: 1)")
@@ -96,7 +96,7 @@ def main() -> int:
     arguments = parser.parse_args()
     policies = arguments.policy or list(DEFAULT_POLICIES)
     rows = []
-    for name in arguments.scenario or shipped():
+    for name in arguments.scenario or [name for name in shipped() if name != "swarm"]:
         capacities: dict[str, float | None] = {}
         loads = [1.0]
         if arguments.capacity:
