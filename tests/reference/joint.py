@@ -65,9 +65,7 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     return False
 
 
-def share_of(
-    c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int, enough_s: Any
-) -> int:
+def share_of(c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int, enough_s: Any) -> int:
     """The most that it can have, at least what it does in the time that the first has waited already, if
     that is in time for it. Whoever can have n can have fewer, so the first that it can't have ends the search."""
     for share in range(1, min(n_requests, max_batch_size - c.joined) + 1):

@@ -75,6 +75,14 @@ class FleetColumns {
   [[nodiscard]] std::atomic<std::uint64_t>& labelled(std::uint32_t bit, std::uint32_t word) const noexcept {
     return labelled_[std::size_t{bit} * n_words_ + word];
   }
+  /// Whether the node has every label of `require`, a bit each.
+  [[nodiscard]] bool carries(std::uint32_t node, std::uint64_t require) const noexcept {
+    for (std::uint64_t left = require; left != 0; left &= left - 1) {
+      const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
+      if ((labelled(bit, node / 64).load(std::memory_order_acquire) >> (node % 64) & 1u) == 0) return false;
+    }
+    return true;
+  }
 
  private:
   template <class T>

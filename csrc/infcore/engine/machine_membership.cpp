@@ -150,7 +150,7 @@ void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
   for (const ModelId model : nodes_[id.value].models) {
     for (const std::uint32_t index : models_[model.value].lanes) {
       Lane& lane = *lanes_[index];
-      if (!carries(id, lane.require)) continue;
+      if (!fleet_.columns().carries(id.value, lane.require)) continue;
       while (lane.queue.size() > 0) {
         const std::uint32_t slot = lane.queue.front(now_ns);
         leave_lane(slot);

@@ -139,21 +139,11 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
   return any != 0 || !open_takers_.empty();
 }
 
-bool StateMachine::carries(NodeId id, std::uint64_t require) const noexcept {
-  for (std::uint64_t left = require; left != 0; left &= left - 1) {
-    const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
-    // relaxed: labels change under the fleet's mutex before a node is ever considered
-    const std::uint64_t word = fleet_.columns().labelled(bit, id.value / 64).load(std::memory_order_relaxed);
-    if ((word >> (id.value % 64) & 1) == 0) return false;
-  }
-  return true;
-}
-
 /// The most requests, at least one, such that fewer than all that wait could be finished strictly before the device has
 /// done its last of them; 0 where there is no such number. Whatever is expected of busy devices, what the first in the
 /// queue has waited already for them would have been enough: other queues compete for them, or they are late (the ski
-/// rental argument: at most twice what was best), if that is still in time for it. Looked for from the lane's last share on: most often it is
-/// the same or one more.
+/// rental argument: at most twice what was best), if that is still in time for it. Looked for from the lane's last
+/// share on: most often it is the same or one more.
 std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const Taker& taker, float work_mean) noexcept {
   Lane& lane = *lanes_[index];
   const std::uint32_t n_requests = lane.queue.size();

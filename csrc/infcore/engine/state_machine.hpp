@@ -205,7 +205,6 @@ class StateMachine {
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
-  [[nodiscard]] bool carries(NodeId, std::uint64_t require) const noexcept;
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
   [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;

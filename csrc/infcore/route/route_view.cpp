@@ -159,11 +159,7 @@ Filtered RouteView::why_not(const RouteQuery& query, NodeId node) noexcept {
   if (fleet_->state(node) != NodeState::up) return Filtered::not_up;
   if (!fleet_->resident(node, query.model)) return Filtered::no_model;
   if ((query.require & Fleet::no_such_label) != 0) return Filtered::no_label;
-  for (std::uint64_t left = query.require; left != 0; left &= left - 1) {
-    const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
-    const std::uint64_t carriers = fleet_->columns().labelled(bit, node.value / 64).load(std::memory_order_acquire);
-    if ((carriers >> (node.value % 64) & 1u) == 0) return Filtered::no_label;
-  }
+  if (!fleet_->columns().carries(node.value, query.require)) return Filtered::no_label;
   return terms(query, node).late ? Filtered::late : Filtered::no;
 }
 

@@ -13,7 +13,7 @@ constexpr std::size_t fault_events_max = 10'000;  // the report's timeline; more
 
 void Simulation::plan(TimeNs at_ns, Do what, std::uint32_t index, std::uint32_t node) {
   plans_.push({at_ns, n_plans_++, index, node, nodes_.empty() ? 0 : nodes_[node].crashes, what});
-  agenda_.set(plans_owner, plans_.top().at_ns);
+  agenda_.move(plans_owner, plans_.top().at_ns);
 }
 
 void Simulation::plan_disturbances() {

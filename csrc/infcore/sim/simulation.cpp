@@ -40,8 +40,6 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
                batch::make_batching_policy(config.batching)),
       ledger_(config),
       runs_(n_runs_of(config)),
-      agenda_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size() + config.nodes.size()) +
-              n_runs_of(config)),
       first_run_owner_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size())),
       first_wake_owner_(first_run_owner_ + n_runs_of(config)),
       opens_(std::size_t{config.max_requests} + 1),
@@ -52,13 +50,14 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       antagonist_draw_(config.seed, 4),
       arrivals_end_ns_(base::to_ns(config.seconds)),
       bound_only_(config.policy == clairvoyant) {
+  agenda_.resize(first_wake_owner_ + static_cast<std::uint32_t>(config.nodes.size()));
   if (with_log) log_.emplace(config, config.policy);
   if (with_rows) rows_.emplace();
   for (std::size_t i = opens_.size(); i-- > 0;) free_opens_.push_back(static_cast<std::uint32_t>(i));
   add_nodes();
   for (std::uint32_t w = 0; w < config.workloads.size(); ++w) {
     streams_.emplace_back(config.workloads[w], w, config.seconds, config.seed);
-    agenda_.set(first_stream_owner + w, streams_.back().next_ns());
+    agenda_.move(first_stream_owner + w, streams_.back().next_ns());
     require_bits_.push_back(config.workloads[w].require.empty() ? 0
                                                                 : fleet_.label_bits(config.workloads[w].require, true));
   }
@@ -116,7 +115,7 @@ void Simulation::find_floors() {
     std::vector<FloorCurve>& floors = floors_.emplace_back();
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
       const NodeConfig& node = config_.nodes[n];
-      if (node.residency[model] == Residency::never || !carries(NodeId{n}, require_bits_[w])) continue;
+      if (node.residency[model] == Residency::never || !fleet_.columns().carries(n, require_bits_[w])) continue;
       const FloorCurve floor{.service = static_cast<std::uint32_t>(node.service[model]),
                              .node = n,
                              .rtt_s = node.spec.rtt_s,
@@ -128,15 +127,6 @@ void Simulation::find_floors() {
       if (std::none_of(floors.begin(), floors.end(), alike)) floors.push_back(floor);
     }
   }
-}
-
-bool Simulation::carries(NodeId node, std::uint64_t require) const noexcept {
-  for (std::uint64_t left = require; left != 0; left &= left - 1) {
-    const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));
-    const std::uint64_t word = fleet_.columns().labelled(bit, node.value / 64).load(std::memory_order_relaxed);
-    if ((word >> (node.value % 64) & 1) == 0) return false;
-  }
-  return true;
 }
 
 Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) const noexcept {
@@ -160,7 +150,7 @@ Pause Simulation::run(std::uint64_t steps_max) {
   for (std::uint64_t step_left = steps_max; step_left > 0; --step_left) {
     if (rows_) {
       if (rows_->starved()) return Pause::rows;
-      agenda_.set(rows_owner, rows_->next_ns());
+      agenda_.move(rows_owner, rows_->next_ns());
     }
     const TimeNs next_ns = std::min(agenda_.next_ns(), machine_.next_timer_ns());
     if (next_ns == base::never_ns) {
@@ -184,14 +174,14 @@ Pause Simulation::run(std::uint64_t steps_max) {
 
 void Simulation::step(std::uint32_t owner) {
   if (owner >= first_wake_owner_) {
-    agenda_.set(owner, base::never_ns);
+    agenda_.move(owner, base::never_ns);
     claim(NodeId{owner - first_wake_owner_});
   } else if (owner >= first_run_owner_) {
     run_done(owner - first_run_owner_);
   } else if (owner >= first_stream_owner) {
     ArrivalStream& stream = streams_[owner - first_stream_owner];
     const Arrival arrival = stream.pop();
-    agenda_.set(owner, stream.next_ns());
+    agenda_.move(owner, stream.next_ns());
     arrive(arrival);
   } else if (owner == rows_owner) {
     const Arrival arrival = rows_->pop();
@@ -199,7 +189,7 @@ void Simulation::step(std::uint32_t owner) {
   } else {
     const Plan due = plans_.top();
     plans_.pop();
-    agenda_.set(plans_owner, plans_.empty() ? base::never_ns : plans_.top().at_ns);
+    agenda_.move(plans_owner, plans_.empty() ? base::never_ns : plans_.top().at_ns);
     carry_out(due);
   }
   settle();
@@ -345,7 +335,7 @@ void Simulation::call_nodes() {
     if (handoff_ns_ == 0 || called_[i] == awake_) {
       claim(called_[i]);
     } else if (agenda_.at_ns(wake) == base::never_ns) {
-      agenda_.set(wake, base::add_ns(now_ns_, handoff_ns_));
+      agenda_.move(wake, base::add_ns(now_ns_, handoff_ns_));
     }
   }
   called_.clear();
@@ -421,7 +411,7 @@ void Simulation::check(const engine::Action& action) {
   if (fleet_.state(action.node) != route::NodeState::up) violated("a node was chosen that is not up", action);
   const ModelId model = model_ids_[config_.workloads[open.arrival.workload].model.value];
   if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
-  if (!carries(action.node, require_bits_[open.arrival.workload]))
+  if (!fleet_.columns().carries(action.node.value, require_bits_[open.arrival.workload]))
     violated("a node lacks a label that is required", action);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 #include <infcore/engine/state_machine.hpp>
-#include <infcore/sim/agenda.hpp>
+#include <infcore/engine/timers.hpp>
 #include <infcore/sim/arrivals.hpp>
 #include <infcore/sim/ledger.hpp>
 #include <infcore/sim/modelled_node.hpp>
@@ -117,10 +117,9 @@ class Simulation {
   void call_nodes();
   void claim(NodeId node);
   void start_run(NodeId node, const engine::Batch& batch);
-  void set_run(std::uint32_t run, TimeNs at_ns) { agenda_.set(first_run_owner_ + run, at_ns); }
+  void set_run(std::uint32_t run, TimeNs at_ns) { agenda_.move(first_run_owner_ + run, at_ns); }
   void run_done(std::uint32_t run);
   void close_run(std::uint32_t run, TimeNs end_ns) noexcept;
-  [[nodiscard]] bool carries(NodeId node, std::uint64_t require) const noexcept;
   void note(std::uint64_t what) noexcept { digest_ = (digest_ ^ what) * 0x0000'0100'0000'01B3u; }  // FNV-1a's step
   void violated(const char* what, const engine::Action& action);
   void check(const engine::Action& action);
@@ -158,7 +157,7 @@ class Simulation {
   std::vector<ModelledNode> nodes_;
   std::vector<Run> runs_;
   std::vector<std::uint32_t> node_of_run_;
-  Agenda agenda_;  ///< owners: plans, rows, the workloads, the runs, the nodes that wake up for a batch
+  engine::Timers agenda_;  ///< owners: plans, rows, the workloads, the runs, the nodes that wake up for a batch
   std::uint32_t first_run_owner_, first_wake_owner_;
   std::priority_queue<Plan> plans_;
   std::uint64_t n_plans_{};
