@@ -7,6 +7,7 @@ know nothing of the queue, and that each service begins when it can; both are te
 `bench/replay/theory.py` compares plain means of some 10^8 requests.
 """
 
+import os
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,11 @@ from reference import queueing_theory as theory
 from sim_rig import NS, Tables, column, logged, scenario
 
 from infcore.sim import simulate
+
+pytestmark = pytest.mark.skipif(
+    "INFCORE_SANITIZED" in os.environ,
+    reason="statistics of millions of requests; sanitizers see the same code in property/test_simulation.py",
+)
 
 Array = NDArray[np.float64]
 
