@@ -173,6 +173,16 @@ def test_capacity_carries_and_a_tenth_more_does_not(tmp_path: Path) -> None:
     assert fastest > turn
 
 
+@pytest.mark.parametrize(("load", "rate_rps"), [("1e-6", 10.0), ("0.01", 10.0), ("1e3", 10.0), ("1", 1e-3)])
+def test_capacity_is_the_scenarios_whatever_the_load_of_the_run(tmp_path: Path, load: str, rate_rps: float) -> None:
+    """Even where that is far outside of what is searched, or nothing comes at the first loads tried."""
+    tables = {**PLAIN, "run": {"seconds": 5.0}, "workload": [{"model": "m", "rate_rps": rate_rps}]}
+    path = written(tmp_path / "world.toml", tables)
+    document, _ = simulated(tmp_path, path, "--policy", "round_robin", "--capacity", "--load", load)
+    assert document["runs"][0]["capacity_load"] > 10.0
+    assert document["capacity"]["round_robin"]
+
+
 def test_seed_changes_arrivals_and_is_repeatable(tmp_path: Path, plain: str) -> None:
     runs = [simulated(tmp_path, plain, "--policy", "round_robin", "--seed", seed) for seed in ("1", "1", "2")]
     digests = [document["runs"][0]["digest"] for document, _ in runs]
