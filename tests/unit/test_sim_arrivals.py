@@ -130,3 +130,18 @@ def test_works_within_bounds() -> None:
     works = column(logged(arrived(work=work), seed=1)[1], "work")
     assert (works.min(), works.max()) == (20.0, 100.0)
     assert 0.05 < np.mean(works == 20.0) < 0.4
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        {"arrivals": "onoff", "on_s": 1e-6, "off_s": 1e-6, "on_factor": 3.0},
+        {"arrivals": "diurnal", "period_s": 1e-6, "peak_to_mean": 3.0},
+    ],
+)
+def test_a_shape_far_shorter_than_the_gaps_is_its_mean(workload: dict[str, Any]) -> None:
+    """Whole rounds are passed at once: walked through one by one they would take hours."""
+    at = times_of(arrived(rate_rps=10.0, seconds=1000.0, **workload))
+    assert len(at) == pytest.approx(10_000, rel=4.0 / 10_000**0.5)
+    gaps_s = np.diff(at)
+    assert gaps_s.std() / gaps_s.mean() == pytest.approx(1.0, rel=0.05)

@@ -259,3 +259,63 @@ def test_faults_at_random(kind: str) -> None:
     assert np.mean(lengths_s) == pytest.approx(1.0, abs=4.0 / np.sqrt(len(lengths_s)))
     other, _ = run(tables, seed=1)
     assert other["faults"]["events"] != events
+
+
+@pytest.mark.parametrize("policy", DECIDING)
+def test_a_node_lost_after_the_last_arrival_comes_back(policy: str) -> None:
+    """A lost answer is found out by the run's limit alone; by then nothing arrives and no fault is to come."""
+    fault = {"kind": "lost_completions", "node": "n", "at_s": 0.5, "for_s": 3.5, "rate": 1.0}
+    row, lines = run(world(fault, nodes=1, run={"run_limit_s": 1.0, "attempts_max": 9}), policy)
+    all_ok(lines)
+    assert max(line["attempts"] for line in lines) > 1
+    assert row["simulated_s"] > 4.0
+
+
+def test_runs_that_fail_late_are_use_of_a_node_within_its_time() -> None:
+    fault = {"kind": "errors", "node": "n", "rate": 1.0, "at_s": 0.0, "for_s": 0.0}
+    tables = world(fault, nodes=1) | {"latency": [{"model": "m", "node": "n", "base_s": 50.0}]}
+    row, _ = run(tables | {"workload": [{"model": "m", "rate_rps": 1.0, "arrivals": "regular"}]})
+    assert row["outcomes"]["failed"] == row["requests"] > 0
+    assert 0.9 < row["nodes"][0]["utilization"] <= 1.0
+
+
+def test_figures_of_nodes_leave_out_the_warm_up() -> None:
+    """Evenly spaced requests, each a batch of its own: half of them before the warm-up's end."""
+    row, lines = run(world(nodes=1, run={"warmup_s": 2.0}))
+    later = [line for line in lines if line["end_s"] > 2.0]
+    assert row["nodes"][0]["batches"] == len(later) < 0.6 * len(lines)
+
+
+def test_what_no_node_ever_holds_the_model_of_is_never_answered() -> None:
+    tables = world(nodes=1) | {
+        "node": [{"name": "n", "memory_bytes": 100, "resident": ["m"]}],
+        "model": [{"name": "m", "weights_bytes": 80}, {"name": "other", "weights_bytes": 80}],
+        "latency": [{"model": name, "node": "n", "base_s": SERVICE_S} for name in ("m", "other")],
+        "workload": [{"model": "other", "rate_rps": 5.0, **more} for more in ({}, {"deadline_s": 0.5})],
+    }
+    outcomes = {}
+    for policy in policies():
+        row, lines = logged(tables, policy)
+        check_figures(scenario(tables), row, lines)
+        outcomes[policy] = {name for name, n in row["outcomes"].items() if n}
+        assert row["cost_usd"] == 0.0
+    assert set(map(frozenset, outcomes.values())) == {frozenset({"cancelled", "expired"})}
+
+
+def test_many_antagonists_on_many_nodes() -> None:
+    """Two on each node; what one does is no matter for the others."""
+    tables = world(nodes=4) | {
+        "antagonist": [{"node": "n", "factor": 2.0, "on_s": 1e8, "off_s": 1e-6} for _ in range(2)],
+    }
+    _, lines = run(tables | {"workload": [{"model": "m", "rate_rps": 10.0, "arrivals": "regular"}]})
+    served_s = np.array([line["end_s"] - line["start_s"] for line in lines])
+    assert np.all(np.abs(served_s - 4.0 * SERVICE_S) < NS)
+
+
+def test_latencies_of_hours_are_told_apart() -> None:
+    tables = world(nodes=1, run={"seconds": 1e5}) | {
+        "latency": [{"model": "m", "node": "n", "base_s": 9000.0}],
+        "workload": [{"model": "m", "rate_rps": 1e-4}],
+    }
+    row, _ = run(tables)
+    assert row["latency_s"]["p50"] > 8000.0

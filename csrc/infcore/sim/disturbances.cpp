@@ -37,6 +37,7 @@ void Simulation::plan_disturbances() {
     const AntagonistConfig& antagonist = config_.antagonists[a];
     const bool on = antagonist_draw_.uniform() * (antagonist.on_s + antagonist.off_s) < antagonist.on_s;
     antagonist_on_[a] = on ? 0 : 1;
+    nodes_[antagonist.node].antagonists.push_back(a);
     plan(0, Do::antagonist, a, antagonist.node);
   }
 }
@@ -172,7 +173,9 @@ void Simulation::probe() {
 /// Whether anything is still to come that a probe might be needed for.
 bool Simulation::may_change() const noexcept {
   if (now_ns_ < arrivals_end_ns_ || !plans_.empty()) return true;
-  return machine_.n_pending() > 0 &&
+  if (machine_.n_pending() == 0) return false;
+  // A run that nobody will hear of has only the engine's patience left: its node is lost then, and has to come back.
+  return machine_.next_timer_ns() != base::never_ns ||
          std::any_of(runs_.begin(), runs_.end(), [](const Run& r) { return r.active && !r.held; });
 }
 
@@ -207,12 +210,11 @@ void Simulation::take_signals() {
 void Simulation::switch_antagonist(std::uint32_t index) {
   const AntagonistConfig& antagonist = config_.antagonists[index];
   antagonist_on_[index] ^= 1;
-  double factor = 1.0;
-  for (std::uint32_t a = 0; a < config_.antagonists.size(); ++a) {
-    if (antagonist_on_[a] != 0 && config_.antagonists[a].node == antagonist.node)
-      factor *= config_.antagonists[a].factor;
+  ModelledNode& node = nodes_[antagonist.node];
+  node.antagonist_factor = 1.0;
+  for (const std::uint32_t a : node.antagonists) {
+    if (antagonist_on_[a] != 0) node.antagonist_factor *= config_.antagonists[a].factor;
   }
-  nodes_[antagonist.node].antagonist_factor = factor;
   const double mean_s = antagonist_on_[index] != 0 ? antagonist.on_s : antagonist.off_s;
   const TimeNs next_ns = base::add_ns(now_ns_, base::to_ns(mean_s * antagonist_draw_.exponential()));
   if (next_ns < arrivals_end_ns_) plan(next_ns, Do::antagonist, index, antagonist.node);

@@ -12,10 +12,7 @@ Ledger::Ledger(const SimConfig& config)
       parts_(n_parts) {
   for (std::size_t model = 0; model < config.models.size(); ++model) models_.push_back(std::make_unique<Totals>());
   for (NodeUse& use : nodes_) use.busy_part_s.resize(n_parts);
-  for (const WorkloadConfig& workload : config.workloads) {
-    const double slo_s = config.models[workload.model.value].slo_s;
-    goal_ns_.push_back(base::to_ns(slo_s > 0.0 ? slo_s : workload.deadline_s));
-  }
+  for (const ModelConfig& model : config.models) slo_ns_.push_back(base::to_ns(model.slo_s));
 }
 
 void Ledger::add(Totals& to, const Ended& e, bool within) noexcept {
@@ -34,7 +31,8 @@ void Ledger::add(Totals& to, const Ended& e, bool within) noexcept {
 void Ledger::ended(const Ended& e) noexcept {
   const TimeNs latency_ns = e.end_ns - e.arrival_ns;
   const bool ok = e.outcome == Outcome::ok;
-  const bool within = ok && (goal_ns_[e.workload] == 0 || latency_ns <= goal_ns_[e.workload]);
+  const TimeNs slo_ns = slo_ns_[e.model.value];
+  const bool within = ok && (slo_ns > 0 ? latency_ns <= slo_ns : e.end_ns <= e.deadline_ns);
   Part& part =
       parts_[std::min<std::size_t>(n_parts - 1, static_cast<std::size_t>(base::seconds(e.arrival_ns) / part_s_))];
   ++part.arrivals;
@@ -56,7 +54,10 @@ void Ledger::ended(const Ended& e) noexcept {
 void Ledger::ran(std::uint32_t node, TimeNs start_ns, TimeNs end_ns, std::uint32_t n_requests) noexcept {
   NodeUse& use = nodes_[node];
   if (end_ns <= start_ns || n_requests == 0) return;
-  ++use.batches;
+  if (end_ns > warmup_ns_) {
+    ++use.batches;
+    last_run_ns_ = std::max(last_run_ns_, end_ns);
+  }
   const double end_s = base::seconds(end_ns);
   double from_s = base::seconds(start_ns);
   use.busy_s += end_s - std::min(end_s, std::max(from_s, base::seconds(warmup_ns_)));

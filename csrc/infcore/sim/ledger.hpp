@@ -29,7 +29,8 @@ struct Ended {
 struct Totals {
   std::uint64_t arrivals{}, within_slo{};
   std::array<std::uint64_t, n_outcomes> outcomes{};
-  telemetry::Histogram latency_s, wait_s, regret_s;  ///< of those that ended ok
+  /// Of those that ended ok. Under a virtual clock some take days: what is beyond the range would count as its bound.
+  telemetry::Histogram latency_s{1e-7, 1e9}, wait_s{1e-7, 1e9}, regret_s{1e-7, 1e9};
   double work{}, latency_sum_s{};
 };
 
@@ -63,18 +64,20 @@ class Ledger {
   [[nodiscard]] const std::vector<Part>& parts() const noexcept { return parts_; }
   [[nodiscard]] double part_s() const noexcept { return part_s_; }
   [[nodiscard]] TimeNs last_ok_ns() const noexcept { return last_ok_ns_; }
+  /// When the last run ended, answered or not.
+  [[nodiscard]] TimeNs last_run_ns() const noexcept { return last_run_ns_; }
 
  private:
   void add(Totals& to, const Ended& e, bool within) noexcept;
 
-  std::vector<TimeNs> goal_ns_;  ///< by workload; 0: any answer will do
+  std::vector<TimeNs> slo_ns_;  ///< by model; 0: a request's goal is its deadline
   TimeNs warmup_ns_;
   double part_s_;
   std::unique_ptr<Totals> all_;
   std::vector<std::unique_ptr<Totals>> models_;
   std::vector<NodeUse> nodes_;
   std::vector<Part> parts_;
-  TimeNs last_ok_ns_{};
+  TimeNs last_ok_ns_{}, last_run_ns_{};
 };
 
 }  // namespace infcore::sim

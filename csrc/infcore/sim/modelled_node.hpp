@@ -25,6 +25,7 @@ struct ModelledNode {
   std::array<std::uint16_t, n_fault_kinds> under{};    ///< faults of each kind that are on; they may overlap
   double slow_factor{1.0}, error_rate{}, lost_rate{};  ///< of those that are on
   double antagonist_factor{1.0};
+  std::vector<std::uint32_t> antagonists{};  ///< indices of those that are on it now and then
   base::Draw draw{0};
   TimeNs half_rtt_ns{};
   std::uint32_t first_run{}, n_runs{};

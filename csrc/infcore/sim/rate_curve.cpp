@@ -114,6 +114,12 @@ void RateCurve::next_piece() noexcept {
 }
 
 double RateCurve::advance(double amount) noexcept {
+  if (repeats_ && amount >= pieces_.back().end_s) {  // whole rounds at once: each brings its length, the mean being 1
+    const double rounds_s = std::floor(amount / pieces_.back().end_s) * pieces_.back().end_s;
+    amount = std::max(0.0, amount - rounds_s);
+    now_s_ += rounds_s;
+    round_s_ += rounds_s;
+  }
   for (;;) {
     const double end_s = round_s_ + pieces_[at_].end_s, factor = pieces_[at_].factor;
     const double room = (end_s - now_s_) * factor;  // infinity times a factor > 0 in a last piece

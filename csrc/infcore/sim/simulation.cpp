@@ -222,7 +222,8 @@ void Simulation::arrive(const Arrival& arrival) {
 }
 
 /// What a clairvoyant cannot do better: each request at once, alone, on the node that is fastest for it; and, apart
-/// from that, at the least price of its share of a full batch.
+/// from that, at the least price of its share of a full batch. What no node ever holds the model of ends as under a
+/// policy: late, or cancelled at the end.
 void Simulation::arrive_at_floor(const Arrival& arrival) {
   const Floor floor = floor_of(arrival.workload, arrival.work);
   const TimeNs deadline_ns = base::add_ns(now_ns_, arrival.deadline_ns);
@@ -239,8 +240,8 @@ void Simulation::arrive_at_floor(const Arrival& arrival) {
           .model = config_.workloads[arrival.workload].model,
           .tier = arrival.tier,
           .session = arrival.session,
-          .outcome = Outcome::expired};
-  if (end_ns <= deadline_ns) {
+          .outcome = arrival.deadline_ns == base::never_ns ? Outcome::cancelled : Outcome::expired};
+  if (floor.node != base::no_node.value && end_ns <= deadline_ns) {
     e.outcome = Outcome::ok;
     e.end_ns = end_ns;
     e.node = floor.node;

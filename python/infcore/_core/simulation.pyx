@@ -130,14 +130,15 @@ cdef class Simulation:
              bool(deref(events)[i].begins)) for i in range(events.size())]
 
     def state(self) -> dict:
-        """steps, digest (of every decision, in order), lost, duplicated, violations, first_violation, last_ok_s;
-        bound_cost_usd under "clairvoyant"."""
+        """steps, digest (of every decision, in order), lost, duplicated, violations, first_violation, last_ok_s,
+        last_run_s; bound_cost_usd under "clairvoyant"."""
         cdef CppSimulation* sim = self.c_obj.get()
         cdef bytes first = sim.first_violation()
         return {"steps": sim.n_steps(), "digest": f"{sim.digest():016x}", "lost": sim.n_lost(),
                 "duplicated": sim.n_duplicated(), "violations": sim.n_violations(),
                 "first_violation": first.decode(),
-                "last_ok_s": sim.ledger().last_ok_ns() * 1e-9, "bound_cost_usd": sim.bound_cost_usd()}
+                "last_ok_s": sim.ledger().last_ok_ns() * 1e-9,
+                "last_run_s": sim.ledger().last_run_ns() * 1e-9, "bound_cost_usd": sim.bound_cost_usd()}
 
 
 cdef dict _totals(const Totals& totals):

@@ -136,6 +136,7 @@ cdef extern from "<infcore/sim/ledger.hpp>" namespace "infcore::sim" nogil:
         const vector[Part]& parts() noexcept
         double part_s() noexcept
         TimeNs last_ok_ns() noexcept
+        TimeNs last_run_ns() noexcept
 
 
 cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:

@@ -125,7 +125,8 @@ def _swarm(arguments: argparse.Namespace, scenario: Any, chosen: list[str]) -> i
         for reason in bad["reasons"]:
             print(f"infcore simulate: {reason}", file=sys.stderr)
         print(
-            f"infcore simulate: to see it again: --swarm 1 --seed {bad['seed']} --policy {bad['policy']}",
+            f"infcore simulate: to see it again: --swarm 1 --seed {bad['seed']} --policy {bad['policy']} "
+            f"--load {arguments.load:g}",
             file=sys.stderr,
         )
     return 0 if document["valid"] else 1

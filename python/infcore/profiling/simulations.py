@@ -120,9 +120,10 @@ def _capacity(
     def probe(load: float) -> Probe:
         progress.stage(f"{policy}: does it carry load {load:.3g}?")
         row = simulate(scenario, policy=policy, seed=seed, load=load, trace=trace, progress=progress.advance)
-        within = row["within_slo"] or 0.0
+        within = 1.0 if row["within_slo"] is None else row["within_slo"]  # nothing came: nothing was late
         return Probe(load, within, 0.0, within >= WITHIN_SLO_MIN)
 
+    start = min(max(start, LOAD_MIN), LOAD_MAX)
     found: Capacity = highest_load(probe, start, ratio=CAPACITY_RATIO, least=LOAD_MIN, most=LOAD_MAX)
     probes = [{"load": p.rate_rps, "within_slo": p.within_slo, "carried": p.carried} for p in found.probes]
     return found.capacity_rps, probes

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infcore.errors import InvalidArgument
+from infcore.sim.scenario_fleet import SECONDS_MAX
 from infcore.sim.scenario_schema import Scenario, Workload
 from infcore.sim.traces import Trace, TraceChunk
 
 _NONE_NS = -1
+_TIME_MAX_NS = 1 << 62  # a century and a half: no run lasts as long
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def replaying(scenario: Scenario, trace: Trace, load: float) -> Scenario:
     Raises InvalidArgument where the trace names a model that has no workload, or is over before the warm-up is.
     """
     seconds = length_s(trace) / load
+    if seconds > SECONDS_MAX:
+        raise InvalidArgument(f"{trace.path} lasts {seconds:g} s at load {load:g}; allowed: at most {SECONDS_MAX:g} s")
     known = {workload.model for workload in scenario.workloads}
     for name in trace.models:
         if name not in known:
@@ -74,7 +78,9 @@ def replaying(scenario: Scenario, trace: Trace, load: float) -> Scenario:
             f"{trace.path} lasts {seconds:g} s; allowed: longer than {scenario.name}'s warmup_s, "
             f"{scenario.run.warmup_s:g} s"
         )
-    workloads = tuple(replace(workload, arrivals="trace", file=trace.path) for workload in scenario.workloads)
+    workloads = tuple(
+        replace(workload, arrivals="trace", file=trace.path, start_s=0.0, end_s=None) for workload in scenario.workloads
+    )
     # A microsecond more, so that the last row is inside whatever its rounding.
     return replace(scenario, workloads=workloads, run=replace(scenario.run, seconds=seconds + 1e-6))
 
@@ -112,21 +118,32 @@ def _converted(scenario: Scenario, source: Source, bits: np.random.PCG64) -> Ite
     workloads = [scenario.workloads[i] for i in source.workloads]
     weight_of = {model.name: model.output_weight for model in scenario.models}
     weights = np.array([weight_of[workload.model] for workload in workloads])
+    begins_s = np.array([workload.start_s for workload in workloads])
+    ends_s = np.array([np.inf if workload.end_s is None else workload.end_s for workload in workloads])
     draw = np.random.Generator(bits)
     for chunk in source.trace:
-        chosen = _workloads(chunk, source.trace.models, workloads, draw)
+        chosen = _workloads(chunk, source.trace, workloads, draw)
         rows = _rows(chunk, chosen, workloads, np.array(source.workloads, np.uint32), source.speed)
-        yield replace(rows, work=rows.work + weights[chosen] * chunk.output_work)
+        rows = replace(rows, work=rows.work + weights[chosen] * chunk.output_work)
+        at_s = rows.at_ns * 1e-9
+        inside = np.flatnonzero((at_s >= begins_s[chosen]) & (at_s < ends_s[chosen]))
+        if len(inside):
+            yield rows[inside]
 
 
 def _workloads(
-    chunk: TraceChunk, models: Sequence[str], workloads: Sequence[Workload], draw: np.random.Generator
+    chunk: TraceChunk, trace: Trace, workloads: Sequence[Workload], draw: np.random.Generator
 ) -> NDArray[np.int64]:
     """For each row the place in `workloads` of the one that it belongs to, drawn by the shares of their rates."""
     chosen = np.zeros(len(chunk), np.int64)
     uniform = draw.random(len(chunk))
     for model in np.unique(chunk.model).tolist():
-        fit = [i for i, workload in enumerate(workloads) if model < 0 or workload.model == models[model]]
+        fit = [i for i, workload in enumerate(workloads) if model < 0 or workload.model == trace.models[model]]
+        if not fit:
+            raise InvalidArgument(
+                f"{trace.path} has requests for model {trace.models[model]!r}; the workload is for: "
+                f"{workloads[0].model}"
+            )
         rates = np.array([workloads[i].rate_rps for i in fit])
         shares = rates / rates.sum() if rates.sum() > 0 else np.full(len(fit), 1.0 / len(fit))
         mine = chunk.model == model
@@ -147,12 +164,17 @@ def _rows(
     own_work = np.array([workload.work.mean for workload in workloads])[chosen]
     own_tier = np.array([workload.tier for workload in workloads])[chosen]
     return Rows(
-        at_ns=np.round(chunk.at_s / speed * 1e9).astype(np.int64),
+        at_ns=_ns(chunk.at_s / speed),
         workload=indices[chosen],
         work=np.where(np.isnan(chunk.work), own_work, chunk.work),
-        deadline_ns=np.where(np.isnan(deadline_s), _NONE_NS, np.nan_to_num(deadline_s) * 1e9).astype(np.int64),
+        deadline_ns=np.where(np.isnan(deadline_s), _NONE_NS, _ns(np.nan_to_num(deadline_s))),
         tier=np.where(chunk.model < 0, own_tier, np.minimum(chunk.tier, max(w.tier for w in workloads))).astype(
             np.uint16
         ),
         session=chunk.session,
     )
+
+
+def _ns(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """To the nearest nanosecond; what is beyond every run stays beyond."""
+    return np.minimum(np.round(seconds * 1e9), float(_TIME_MAX_NS)).astype(np.int64)

@@ -10,6 +10,8 @@ from infcore.sim.scenario_schema import Latency, Model, Node, Run
 
 # Bounds that keep every time inside 2**63 nanoseconds and every table inside memory; far beyond any use.
 SECONDS_MAX = 1e8
+# What comes again and again: shorter is an event for each few nanoseconds, or none that moves the clock on at all.
+SECONDS_MIN = 1e-6
 NODES_MAX = 1 << 16
 BYTES_MAX = 1 << 62
 BATCHINGS = ("dynamic", "greedy")
@@ -26,7 +28,7 @@ def run_of(table: Table) -> Run:
         attempts_max=table.integer("attempts_max", 3, low=1, high=255),
         run_limit_s=table.optional("run_limit_s", high=SECONDS_MAX),
         detect_s=table.number("detect_s", 1.0, high=SECONDS_MAX),
-        probe_s=table.number("probe_s", 1.0, above=True, high=SECONDS_MAX),
+        probe_s=table.number("probe_s", 1.0, low=SECONDS_MIN, high=SECONDS_MAX),
         signal_period_s=table.number("signal_period_s", 0.0, high=SECONDS_MAX),
         signal_delay_s=table.number("signal_delay_s", 0.0, high=SECONDS_MAX),
         signal_loss=table.number("signal_loss", 0.0, high=1.0),
@@ -35,6 +37,10 @@ def run_of(table: Table) -> Run:
         curves_known=table.flag("curves_known", False),
     )
     table.done()
+    if 0.0 < run.signal_period_s < SECONDS_MIN:
+        raise InvalidArgument(
+            f"{table.at('signal_period_s')} must be 0 (never) or >= {SECONDS_MIN:g}, got {run.signal_period_s:g}"
+        )
     if run.warmup_s >= run.seconds:
         raise InvalidArgument(f"{table.at('warmup_s')} must be < seconds = {run.seconds:g}, got {run.warmup_s:g}")
     return run

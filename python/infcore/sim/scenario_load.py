@@ -5,7 +5,7 @@ from typing import Any, cast, get_args
 
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
-from infcore.sim.scenario_fleet import SECONDS_MAX
+from infcore.sim.scenario_fleet import SECONDS_MAX, SECONDS_MIN
 from infcore.sim.scenario_schema import (
     Antagonist,
     ArrivalKind,
@@ -53,14 +53,14 @@ def _arrivals(table: Table, kind: ArrivalKind, folder: Path) -> dict[str, Any]:
         return {"arrival_cv": table.number("arrival_cv", 0.0, high=100.0)}  # 0, as API.md has it: evenly spaced
     if kind == "onoff":
         return {
-            "on_s": table.number("on_s", above=True, high=SECONDS_MAX),
-            "off_s": table.number("off_s", above=True, high=SECONDS_MAX),
+            "on_s": table.number("on_s", low=SECONDS_MIN, high=SECONDS_MAX),
+            "off_s": table.number("off_s", low=SECONDS_MIN, high=SECONDS_MAX),
             "on_factor": table.number("on_factor", above=True, high=FACTOR_MAX),
         }
     if kind in ("diurnal", "follow_the_sun", "weekly"):
         period_s = 86400.0
         if kind != "weekly":
-            period_s = table.number("period_s", period_s, above=True, high=SECONDS_MAX)
+            period_s = table.number("period_s", period_s, low=SECONDS_MIN, high=SECONDS_MAX)
         shape = {"period_s": period_s, "peak_to_mean": table.number("peak_to_mean", low=1.0, high=1000.0)}
         if kind == "weekly":
             shape["weekend_factor"] = table.number("weekend_factor", 0.6, high=1000.0)
@@ -161,8 +161,8 @@ def antagonist_of(table: Table) -> Antagonist:
     antagonist = Antagonist(
         node=table.text("node"),
         factor=table.number("factor", above=True, high=FACTOR_MAX),
-        on_s=table.number("on_s", above=True, high=SECONDS_MAX),
-        off_s=table.number("off_s", above=True, high=SECONDS_MAX),
+        on_s=table.number("on_s", low=SECONDS_MIN, high=SECONDS_MAX),
+        off_s=table.number("off_s", low=SECONDS_MIN, high=SECONDS_MAX),
     )
     table.done()
     return antagonist

@@ -125,8 +125,8 @@ class WorkDist:
 
 @dataclass(frozen=True)
 class Session:
-    """Requests of one user: a geometric number of turns, and an exponential time to think between an answer's arrival
-    time and the next question. Both by their means."""
+    """Requests of one user: a geometric number of turns, and an exponential time from one question to the next,
+    whenever its answer comes, so that every policy is given the same requests. Both by their means."""
 
     turns_mean: float
     think_s_mean: float

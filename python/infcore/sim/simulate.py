@@ -126,7 +126,8 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
     totals, state = core.totals(), core.state()
     # From the warm-up's end to the last answer, at least to the end of arrivals.
     span_s = max(scenario.run.seconds, state["last_ok_s"]) - scenario.run.warmup_s
-    nodes = _nodes(core.nodes(), scenario, span_s)
+    # Runs that failed may end later than any answer, and count as use.
+    nodes = _nodes(core.nodes(), scenario, max(span_s, state["last_run_s"] - scenario.run.warmup_s))
     busy_usd = state["bound_cost_usd"] if policy == BOUND else math.fsum(node["cost_usd"] for node in nodes)
     n_ok = totals["outcomes"]["ok"]
     n_faults, events = core.faults()
