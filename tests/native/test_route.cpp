@@ -6,9 +6,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -74,6 +77,83 @@ TEST(LatencyTable, ColumnsSayWhatModelsSay) {
     const double service_us = columns.fixed_us[1] + columns.per_work_us[1] * work;
     EXPECT_NEAR(service_us, 1e6 * model.service_s(batch_of(1, work)), 1.0);
     EXPECT_NEAR(service_us * (1.0 + columns.tail[1]), 1e6 * model.upper_s(batch_of(1, work)), 1.0);
+  }
+}
+
+/// The table as a list of models, each follower told by itself: what the table's shared curves must come to.
+struct PlainTable {
+  explicit PlainTable(std::uint32_t n) : models(n), given(n), classes(n, none) {}
+  static constexpr std::uint32_t none = ~0u;
+
+  void tell(std::uint32_t node, const contracts::LatencyModel& like) {
+    if (!given[node] && models[node].n_observed() == 0)
+      models[node] = contracts::LatencyModel(like.curve(), like.spread());
+  }
+  void set_class(std::uint32_t node, std::uint32_t device_class) {
+    classes[node] = device_class;
+    const contracts::LatencyModel* best = nullptr;
+    for (std::uint32_t peer = 0; peer < models.size(); ++peer) {
+      if (peer == node || classes[peer] != device_class || models[peer].n_observed() == 0) continue;
+      if (best == nullptr || models[peer].n_observed() > best->n_observed()) best = &models[peer];
+    }
+    if (best != nullptr) tell(node, *best);
+  }
+  void observe(std::uint32_t node, const BatchShape& shape, double service_s) {
+    models[node].observe(shape, service_s);
+    if (classes[node] == none || !std::has_single_bit(models[node].n_observed())) return;
+    for (std::uint32_t peer = 0; peer < models.size(); ++peer)
+      if (peer != node && classes[peer] == classes[node]) tell(peer, models[node]);
+  }
+
+  std::vector<contracts::LatencyModel> models;
+  std::vector<bool> given;
+  std::vector<std::uint32_t> classes;
+};
+
+TEST(LatencyTable, FollowersHaveWhatEachWouldHaveBeenTold) {
+  constexpr std::uint32_t n_nodes = 7;
+  std::mt19937 draw(1);
+  const ModelId model{0};
+  for (int round = 0; round < 200; ++round) {
+    LatencyTable table(n_nodes, 1);
+    PlainTable plain(n_nodes);
+    table.set_prior(model, NodeId{0}, Curve{.base_s = 1.0});  // so that the table has the model's row, too
+    plain.models[0] = contracts::LatencyModel(Curve{.base_s = 1.0});
+    plain.given[0] = true;
+    for (int i = 0; i < 60; ++i) {
+      const std::uint32_t node = draw() % n_nodes, what = draw() % 16;
+      if (what < 3) {
+        const std::uint32_t device_class = draw() % 3;
+        table.set_class(NodeId{node}, device_class);
+        plain.set_class(node, device_class);
+      } else if (what == 3) {
+        const Curve curve{.base_s = 0.1 * (1 + draw() % 9)};
+        table.set_prior(model, NodeId{node}, curve);
+        plain.models[node] = contracts::LatencyModel(curve);
+        plain.given[node] = true;
+      } else if (what == 4) {
+        table.forget(NodeId{node});
+        plain.models[node] = {};
+        plain.given[node] = false;
+        plain.classes[node] = PlainTable::none;
+      } else {
+        const double service_s = 0.01 * (1 + draw() % 50) - (what == 5 ? 1.0 : 0.0);  // below 0: not usable
+        const BatchShape shape = batch_of(1 + draw() % 4, 1.0);
+        table.observe(model, NodeId{node}, shape, service_s);
+        plain.observe(node, shape, service_s);
+      }
+      const contracts::BatchColumns batch = table.batch(model);
+      const contracts::SingleRequestColumns single = table.single(model);
+      for (std::uint32_t n = 0; n < n_nodes; ++n) {
+        const contracts::LatencyModel &is = table.at(model, NodeId{n}), &should = plain.models[n];
+        ASSERT_EQ(is.n_observed(), should.n_observed());
+        ASSERT_EQ(is.spread(), should.spread());
+        for (const std::uint32_t size : {1u, 5u})
+          ASSERT_EQ(is.service_s(batch_of(size, 2.0)), should.service_s(batch_of(size, 2.0)));
+        ASSERT_EQ(batch.base_s[n], static_cast<float>(std::clamp(should.curve().base_s, 1e-12, 1e9)));
+        ASSERT_EQ(single.tail[n], static_cast<float>(contracts::LatencyModel::upper_spreads * should.spread()));
+      }
+    }
   }
 }
 

@@ -15,6 +15,7 @@ constexpr std::uint32_t padded(std::uint32_t n) noexcept { return (n + 63u) & ~6
 
 LatencyTable::ModelRow::ModelRow(std::uint32_t n_nodes)
     : models(n_nodes),
+      ears(n_nodes, Ear::open),
       given(n_nodes),
       fixed_us(padded(n_nodes)),
       per_work_us(padded(n_nodes)),
@@ -25,8 +26,7 @@ LatencyTable::ModelRow::ModelRow(std::uint32_t n_nodes)
   for (std::uint32_t node = 0; node < n_nodes; ++node) publish(node);
 }
 
-void LatencyTable::ModelRow::publish(std::uint32_t node) noexcept {
-  const LatencyModel& model = models[node];
+void LatencyTable::ModelRow::publish(std::uint32_t node, const LatencyModel& model) noexcept {
   const Curve& curve = model.curve();
   const double fixed_s = std::max(curve.base_s + curve.per_request_s, LatencyModel::service_s_min);
   fixed_us[node] = static_cast<float>(fixed_s * 1e6);
@@ -59,6 +59,8 @@ void LatencyTable::count(ModelRow& row, std::uint32_t node, std::int32_t by) noe
 void LatencyTable::set_class(base::NodeId node, std::uint32_t device_class) noexcept {
   for (auto& row : rows_)
     if (row) count(*row, node.value, -1);
+  for (auto& row : rows_)
+    if (row) own(*row, node.value);  // what its former class was told stays its own
   classes_[node.value] = device_class;
   for (auto& row : rows_) {
     if (!row) continue;
@@ -71,22 +73,53 @@ void LatencyTable::set_prior(base::ModelId model, base::NodeId node, const Curve
   ModelRow& row = touch(model);
   count(row, node.value, -1);
   row.models[node.value] = LatencyModel(prior);
+  row.ears[node.value] = Ear::shut;
   row.given[node.value] = 1;
   row.publish(node.value);
 }
 
 void LatencyTable::observe(base::ModelId model, base::NodeId node, const BatchShape& shape, double service_s) {
   ModelRow& row = touch(model);
+  own(row, node.value);
   LatencyModel& learner = row.models[node.value];
   const bool first = learner.n_observed() == 0;
   if (first) count(row, node.value, -1);
   learner.observe(shape, service_s);
   if (first) count(row, node.value, 1);
+  if (learner.n_observed() != 0) row.ears[node.value] = Ear::shut;
   row.publish(node.value);
   // Peers hear of it at 1, 2, 4, ... observations: often while it matters, and next to never afterwards.
   if (row.n_followers == 0 || !std::has_single_bit(learner.n_observed())) return;
-  for (std::uint32_t peer = 0; peer < max_nodes_; ++peer)
-    if (peers(peer, node.value)) seed(row, peer, learner);
+  if (classes_[node.value] != no_class) tell(row, node.value);
+}
+
+/// All of its class that know no better have its curve from here on.
+void LatencyTable::tell(ModelRow& row, std::uint32_t leader) {
+  const std::uint32_t device_class = classes_[leader];
+  if (row.told.size() <= device_class) row.told.resize(device_class + 1);
+  LatencyModel& told = row.told[device_class];
+  told = LatencyModel(row.models[leader].curve(), row.models[leader].spread());
+  std::uint32_t first = max_nodes_;  // whose figures are worked out; the others have the same
+  for (std::uint32_t peer = 0; peer < max_nodes_; ++peer) {
+    if (row.ears[peer] == Ear::shut || classes_[peer] != device_class) continue;
+    row.ears[peer] = Ear::follows;
+    if (first == max_nodes_) {
+      row.publish(peer, told);
+      first = peer;
+      continue;
+    }
+    for (std::vector<float>* column :
+         {&row.fixed_us, &row.per_work_us, &row.tail, &row.base_s, &row.per_request_s, &row.per_work_s}) {
+      (*column)[peer] = (*column)[first];
+    }
+  }
+}
+
+/// Gives a follower a curve of its own, for now that of its class.
+void LatencyTable::own(ModelRow& row, std::uint32_t node) noexcept {
+  if (row.ears[node] != Ear::follows) return;
+  row.models[node] = row.told[classes_[node]];
+  row.ears[node] = Ear::open;
 }
 
 void LatencyTable::forget(base::NodeId node) noexcept {
@@ -96,6 +129,7 @@ void LatencyTable::forget(base::NodeId node) noexcept {
   for (auto& row : rows_) {
     if (!row) continue;
     row->models[node.value] = LatencyModel();
+    row->ears[node.value] = Ear::open;
     row->given[node.value] = 0;
     row->publish(node.value);
   }
@@ -106,6 +140,7 @@ void LatencyTable::forget(base::ModelId model) noexcept { rows_[model.value].res
 void LatencyTable::seed(ModelRow& row, std::uint32_t node, const LatencyModel& like) noexcept {
   if (row.given[node] != 0 || row.models[node].n_observed() != 0) return;
   row.models[node] = LatencyModel(like.curve(), like.spread());
+  row.ears[node] = Ear::open;
   row.publish(node);
 }
 
@@ -120,8 +155,8 @@ void LatencyTable::seed_from_class(ModelRow& row, std::uint32_t node) noexcept {
 }
 
 const LatencyModel& LatencyTable::at(base::ModelId model, base::NodeId node) const noexcept {
-  const auto& row = rows_[model.value];
-  return (row ? *row : untouched_).models[node.value];
+  const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
+  return row.ears[node.value] == Ear::follows ? row.told[classes_[node.value]] : row.models[node.value];
 }
 
 BatchColumns LatencyTable::batch(base::ModelId model) const noexcept {
