@@ -114,12 +114,14 @@ def test_two_slow_downs_multiply() -> None:
 
 @pytest.mark.parametrize("policy", DECIDING)
 def test_hang_without_a_limit_is_waited_out(policy: str) -> None:
-    """No answer comes meanwhile; what it had in hand answers at the end of it."""
+    """No answer comes meanwhile; what it had in hand goes on where it stood."""
     _, lines = run(world({"kind": "hang", "node": "n-0"}, run={"run_limit_s": 10.0}), policy)
     all_ok(lines)
     assert not [line for line in on(lines, "n-0") if AT_S + NS < line["end_s"] < UNTIL_S - NS]
     held = [line for line in on(lines, "n-0") if line["start_s"] < UNTIL_S - NS and line["end_s"] >= UNTIL_S - NS]
     assert len(held) == 1 and held[0]["attempts"] == 1
+    left_s = held[0]["start_s"] + SERVICE_S - max(AT_S, held[0]["start_s"])
+    assert held[0]["end_s"] == pytest.approx(UNTIL_S + left_s, abs=2 * NS)
 
 
 def test_hang_beyond_the_limit_is_taken_for_lost() -> None:

@@ -88,6 +88,7 @@ void Simulation::begin_fault(std::uint32_t index, std::uint32_t node) {
   const bool first = nodes_[node].under[static_cast<std::size_t>(fault.kind)]++ == 0;
   combine_faults(node);
   if (fault.kind == FaultKind::crash && first) crash(node);
+  if (fault.kind == FaultKind::hang && first) nodes_[node].hung_since_ns = now_ns_;
   if (fault.kind == FaultKind::partition)
     plan(base::add_ns(now_ns_, base::to_ns(config_.detect_s)), Do::take_for_lost, 0, node);
 }
@@ -101,10 +102,11 @@ void Simulation::end_fault(std::uint32_t index, std::uint32_t node) {
   if (index >= config_.faults.size()) plan_random(index, node, now_ns_);
   if (!last) return;
   if (kind == FaultKind::crash) load_models(node);
+  if (kind == FaultKind::hang) resume_runs(node);
   if (kind == FaultKind::crash || kind == FaultKind::hang || kind == FaultKind::partition) reachable_again(node);
 }
 
-/// Slow-downs multiply; of error and loss rates the highest counts.
+/// Slow-downs multiply, and count for the runs that begin meanwhile; of error and loss rates the highest counts.
 void Simulation::combine_faults(std::uint32_t index) {
   ModelledNode& node = nodes_[index];
   node.slow_factor = 1.0;
@@ -150,6 +152,19 @@ bool Simulation::idle(std::uint32_t index) const noexcept {
   const ModelledNode& node = nodes_[index];
   return std::none_of(runs_.begin() + node.first_run, runs_.begin() + node.first_run + node.n_runs,
                       [](const Run& run) { return run.active; });
+}
+
+/// After a hang, what was running goes on where it stood.
+void Simulation::resume_runs(std::uint32_t index) {
+  const ModelledNode& node = nodes_[index];
+  for (std::uint32_t i = node.first_run; i < node.first_run + node.n_runs; ++i) {
+    Run& run = runs_[i];
+    if (!run.active || run.end_ns <= node.hung_since_ns) continue;  // its answer is under way, or held
+    const TimeNs left_ns = run.end_ns - std::max(run.start_ns, node.hung_since_ns);
+    run.end_ns = base::add_ns(std::max(now_ns_, run.start_ns), left_ns);
+    run.held = false;
+    set_run(i, base::add_ns(run.end_ns, node.half_rtt_ns));
+  }
 }
 
 void Simulation::reachable_again(std::uint32_t index) {

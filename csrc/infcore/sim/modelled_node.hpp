@@ -27,7 +27,7 @@ struct ModelledNode {
   double antagonist_factor{1.0};
   std::vector<std::uint32_t> antagonists{};  ///< indices of those that are on it now and then
   base::Draw draw{0};
-  TimeNs half_rtt_ns{};
+  TimeNs half_rtt_ns{}, hung_since_ns{};
   std::uint32_t first_run{}, n_runs{};
   std::uint32_t crashes{};                      ///< counts them: what was planned before the last one is void
   std::vector<std::uint8_t> cold{};             ///< by model: its next batch warms up

@@ -148,6 +148,7 @@ Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) cons
 
 Pause Simulation::run(std::uint64_t steps_max) {
   for (std::uint64_t step_left = steps_max; step_left > 0; --step_left) {
+    if (n_violations_ > 0) return Pause::end;  // from here on nothing means anything
     if (rows_) {
       if (rows_->starved()) return Pause::rows;
       agenda_.move(rows_owner, rows_->next_ns());
@@ -155,6 +156,7 @@ Pause Simulation::run(std::uint64_t steps_max) {
     const TimeNs next_ns = std::min(agenda_.next_ns(), machine_.next_timer_ns());
     if (next_ns == base::never_ns) {
       if (machine_.n_pending() == 0) return Pause::end;
+      check_nobody_waits_for_ever();
       machine_.cancel_all(now_ns_, engine::Reason::closing);  // nothing will ever come for them
       settle();
       continue;
@@ -262,7 +264,7 @@ void Simulation::settle() {
     for (const engine::Action& action : actions) carry_out(action);
     actions.clear();
     call_nodes();
-  } while (!machine_.actions().empty() || !called_.empty());
+  } while ((!machine_.actions().empty() || !called_.empty()) && n_violations_ == 0);
   if (machine_.n_pending() != n_open_) violated("open requests are not the machine's", {});
 }
 
@@ -402,6 +404,22 @@ void Simulation::violated(const char* what, const engine::Action& action) {
     first_violation_ += ", request " + std::to_string(opens_[static_cast<std::uint32_t>(action.cookie)].number);
   }
   if (action.node != base::no_node) first_violation_ += ", node " + config_.nodes[action.node.value].spec.name;
+}
+
+/// Nothing more will happen and requests are open: right only where a fault that lasts keeps their nodes away.
+void Simulation::check_nobody_waits_for_ever() {
+  const auto answers = [](const ModelledNode& node) { return node.answers(); };
+  if (!std::all_of(nodes_.begin(), nodes_.end(), answers)) return;
+  if (config_.run_limit_s <= 0.0 && !faults_.empty()) return;  // a lost answer is then waited for, for ever
+  for (const Open& open : opens_) {
+    if (!open.open) continue;
+    const std::uint32_t workload = open.arrival.workload;
+    const ModelId model = model_ids_[config_.workloads[workload].model.value];
+    for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
+      if (!fleet_.resident(NodeId{n}, model) || !fleet_.columns().carries(n, require_bits_[workload])) continue;
+      return violated("requests wait for ever though a node could serve them", {.node = NodeId{n}});
+    }
+  }
 }
 
 void Simulation::check(const engine::Action& action) {

@@ -121,6 +121,7 @@ class Simulation {
   void run_done(std::uint32_t run);
   void close_run(std::uint32_t run, TimeNs end_ns) noexcept;
   void note(std::uint64_t what) noexcept { digest_ = (digest_ ^ what) * 0x0000'0100'0000'01B3u; }  // FNV-1a's step
+  void check_nobody_waits_for_ever();
   void violated(const char* what, const engine::Action& action);
   void check(const engine::Action& action);
 
@@ -135,6 +136,7 @@ class Simulation {
   void load_models(std::uint32_t node);
   [[nodiscard]] bool idle(std::uint32_t node) const noexcept;
   [[nodiscard]] bool may_change() const noexcept;
+  void resume_runs(std::uint32_t node);
   void reachable_again(std::uint32_t node);
   void probe();
   void send_signals();

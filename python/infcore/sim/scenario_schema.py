@@ -180,8 +180,9 @@ class Workload:
 class Fault:
     """Something that happens at a time to a node, a group of nodes, or a whole zone (one of `node` and `zone` is "").
 
-    for_s 0: to the end. factor: of "slow", how many times as long; rate: of "errors" and "lost_completions", the share
-    of batches.
+    for_s 0: to the end. factor: of "slow", how many times as long the runs that begin meanwhile take; rate: of "errors"
+    and "lost_completions", the share of the batches that begin meanwhile. What runs when a "hang" begins goes on at its
+    end.
     """
 
     at_s: float

@@ -41,7 +41,7 @@ def simulate(
 
     scenario  infcore.sim.load(name or path), or one made by hand
     policy    one of policies(); "clairvoyant" is no policy but the least that any could take: each request at once,
-              alone, on the node that is fastest for it
+              alone, on the node that is fastest for it, at the mean of its curve: spread and slow-downs aside
     seed      of arrivals, works, service times, faults and of the policy's own draws; the first four do not depend on
               the policy
     load      times the scenario's arrivals
