@@ -180,7 +180,10 @@ void Simulation::reachable_again(std::uint32_t index) {
 void Simulation::probe() {
   for (std::uint32_t node = 0; node < nodes_.size(); ++node) {
     if (fleet_.state(NodeId{node}) != route::NodeState::lost) continue;
-    if (nodes_[node].answers() && idle(node)) machine_.node_back(now_ns_, NodeId{node});
+    if (!nodes_[node].answers() || !idle(node)) continue;
+    machine_.node_back(now_ns_, NodeId{node});
+    if (fleet_.state(NodeId{node}) != route::NodeState::up)
+      violated("a node that is back is not up", {.node = NodeId{node}});
   }
   if (may_change()) plan(base::add_ns(now_ns_, base::to_ns(config_.probe_s)), Do::probe);
 }
