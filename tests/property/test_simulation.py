@@ -1,6 +1,7 @@
 """Whatever the scenario, the policy and the faults: every arrival ends once, the log says what the figures say, and a
 second run is the first one again."""
 
+import os
 from typing import Any
 
 from hypothesis import given, note, settings
@@ -145,7 +146,7 @@ def worlds(draw: Any) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150)
+@settings(max_examples=30 if "INFCORE_SANITIZED" in os.environ else 150)
 @given(
     tables=worlds(),
     policy=st.sampled_from(policies()),
