@@ -66,8 +66,8 @@ def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None
     trace    of a live engine's log
     slo_s    model -> goal in seconds; without one a request's goal is its deadline
     Returns  a Scenario. A node's service times are the curves that the engine had learned of it by the end, with their
-             spread; a node that was removed is gone from then on, one that was added later is there from the start.
-             Versions of a model are one model; requests that asked for labels may go anywhere.
+             spread, and known from the start; a node that was removed is gone from then on, one that was added later is
+             there from the start. Versions of a model are one model; requests that asked for labels may go anywhere.
     Raises   InvalidArgument where nothing was learned of a model that requests were for
     """
     recorded = trace.recorded
@@ -95,7 +95,7 @@ def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None
     return Scenario(
         name=Path(trace.path).name,
         description=f"Recorded by a live engine under {recorded.config['policy']}.",
-        run=Run(seconds=last_s + 1e-6, batching=recorded.config["batching"]),
+        run=Run(seconds=last_s + 1e-6, batching=recorded.config["batching"], curves_known=True),
         nodes=tuple(nodes),
         models=tuple(models.values()),
         latencies=tuple(latencies),
