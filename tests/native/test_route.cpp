@@ -113,6 +113,7 @@ struct PlainTable {
 TEST(LatencyTable, FollowersHaveWhatEachWouldHaveBeenTold) {
   constexpr std::uint32_t n_nodes = 7;
   std::mt19937 draw(1);
+  const auto below = [&](std::uint32_t n) { return static_cast<std::uint32_t>(draw() % n); };
   const ModelId model{0};
   for (int round = 0; round < 200; ++round) {
     LatencyTable table(n_nodes, 1);
@@ -121,13 +122,13 @@ TEST(LatencyTable, FollowersHaveWhatEachWouldHaveBeenTold) {
     plain.models[0] = contracts::LatencyModel(Curve{.base_s = 1.0});
     plain.given[0] = true;
     for (int i = 0; i < 60; ++i) {
-      const std::uint32_t node = draw() % n_nodes, what = draw() % 16;
+      const std::uint32_t node = below(n_nodes), what = below(16);
       if (what < 3) {
-        const std::uint32_t device_class = draw() % 3;
+        const std::uint32_t device_class = below(3);
         table.set_class(NodeId{node}, device_class);
         plain.set_class(node, device_class);
       } else if (what == 3) {
-        const Curve curve{.base_s = 0.1 * (1 + draw() % 9)};
+        const Curve curve{.base_s = 0.1 * (1 + below(9))};
         table.set_prior(model, NodeId{node}, curve);
         plain.models[node] = contracts::LatencyModel(curve);
         plain.given[node] = true;
@@ -137,8 +138,8 @@ TEST(LatencyTable, FollowersHaveWhatEachWouldHaveBeenTold) {
         plain.given[node] = false;
         plain.classes[node] = PlainTable::none;
       } else {
-        const double service_s = 0.01 * (1 + draw() % 50) - (what == 5 ? 1.0 : 0.0);  // below 0: not usable
-        const BatchShape shape = batch_of(1 + draw() % 4, 1.0);
+        const double service_s = 0.01 * (1 + below(50)) - (what == 5 ? 1.0 : 0.0);  // below 0: not usable
+        const BatchShape shape = batch_of(1 + below(4), 1.0);
         table.observe(model, NodeId{node}, shape, service_s);
         plain.observe(node, shape, service_s);
       }
