@@ -98,7 +98,7 @@ def extensions(sanitizer: str, folders: list[str]) -> None:
     preload = [library("libtsan.so")] if name == "tsan" else [library("libasan.so"), library("libstdc++.so")]
     python = sanitized_python(sanitizer, name)
     # The interpreter is not instrumented: its own leaks and its lock-free reads are not ours to judge.
-    left_out = [f"--ignore-glob={pattern}" for pattern in PYTHON_ONLY]
+    left_out = [f"--ignore-glob={pattern}" for pattern in PYTHON_ONLY + LONG_RUNS]
     pytest = [*python, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", *left_out, *present]
     shell(
         [*fixed_addresses(), *pytest],
@@ -131,8 +131,11 @@ def fuzz() -> None:
         shell([str(program), "-max_total_time=10", "-seed=1", "-print_final_stats=0", str(found), *seeds])
 
 
-# Tests of readers and writers that are Python through and through: a sanitizer sees nothing of them but slowness.
-PYTHON_ONLY = ["*/test_traces*", "*/test_trace_*", "*/test_scenario*", "*/test_suite*", "*/test_report*"]
+# Left to the plain run. Readers and writers that are Python through and through: a sanitizer sees nothing of them but
+# slowness. The simulator from its command line and over long runs: test_sim_faults.py and test_simulation.py go through
+# the same C++ with a tenth of the requests.
+PYTHON_ONLY = ["*/test_traces*", "*/test_scenario*", "*/test_suite*", "*/test_report*"]
+LONG_RUNS = ["*/test_simulate_cli*", "*/test_sim_arrivals*", "*/test_live_scenario*"]
 ASAN_FOLDERS = ["tests/unit", "tests/property", "tests/differential", "tests/concurrency"]
 STEPS: dict[str, tuple[str, Callable[[], None]]] = {
     "gcc": ("headers stand alone, no warning: g++", functools.partial(portable, "g++")),
