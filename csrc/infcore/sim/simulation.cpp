@@ -206,9 +206,8 @@ void Simulation::arrive(const Arrival& arrival) {
   Open& open = opens_[index];
   open.arrival = arrival;
   open.number = n_arrived_++;
-  open.start_ns = 0;
   open.node = base::no_node.value;
-  open.batch_size = open.attempts = 0;
+  open.attempts = 0;
   open.open = true;
   ++n_open_;
   contracts::Request request;

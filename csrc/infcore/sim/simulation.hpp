@@ -84,8 +84,7 @@ class Simulation {
   struct Open {
     Arrival arrival{};
     std::uint64_t number{};
-    TimeNs start_ns{};
-    std::uint32_t generation{}, node{base::no_node.value}, batch_size{}, attempts{};
+    std::uint32_t generation{}, node{base::no_node.value}, attempts{};
     bool open{};
   };
   struct FloorCurve {
