@@ -50,8 +50,8 @@ def simulate(
     progress  called with the part done, 0 to 1
     Returns   the row that `infcore simulate --json` has in runs[]; histograms are within 0.4 %
     Raises    InvalidArgument, UnknownName
-    Cost      O(nodes) a request: 1.8 million a second and core at 64 nodes, .8 at 1,024, .08 at 10,000; memory does not grow
-              with the number of requests
+    Cost      O(nodes) a request: 1.8 million a second and core at 64 nodes, .8 at 1,024, .08 at 10,000; memory does
+              not grow with the number of requests
     """
     if trace is not None:
         scenario = replaying(scenario, trace, load)
