@@ -81,7 +81,7 @@ $(venv_ready):
 
 $(VENV)/.tests-ready: $(venv_ready) pyproject.toml
 	$(say) "packages for building, tests and bench"
-	@$(BIN)/python .ci/requirements.py build run test lint bench | $(PIP) install -r /dev/stdin
+	@$(BIN)/python .ci/requirements.py build run test gpu_test lint bench | $(PIP) install -r /dev/stdin
 	@touch $@ $(VENV)/.bench-ready
 
 $(VENV)/.bench-ready: $(venv_ready) pyproject.toml
