@@ -21,6 +21,7 @@ from infcore._core.staging cimport ModelSpec, Staging
 from infcore.errors import DeviceError, InvalidArgument
 
 
+include "failures.pxi"
 include "figures.pxi"
 
 
@@ -203,6 +204,7 @@ cdef class Workers:
         id.value = node
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
         self.driver.add_node(id, config)
+        return self.driver.generation(id)
 
     def _set_run_name(self, ModelSpec spec, uint32_t node, str run_name):
         """As which a device knows a model; before it is loaded there, so that its worker finds it."""
@@ -228,6 +230,12 @@ cdef class Workers:
 
     def _give_up_node(self, uint32_t node):
         self.driver.give_up_node(_node(node))
+
+    def _lose_node(self, uint32_t node, uint32_t generation):
+        return self.driver.lose_node(_node(node), generation)
+
+    def _restore_node(self, uint32_t node, uint32_t generation):
+        return self.driver.restore_node(_node(node), generation)
 
     def _control(self, uint32_t node):
         self.driver.control(_node(node))
@@ -275,21 +283,6 @@ cdef Curve _curve_of(curve):
     cdef Curve c
     c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s = curve
     return c
-
-
-def _failure(device, model, e):
-    where = f"device {device!r}, model {model!r}: "
-    try:
-        said = str(e)
-    except BaseException:  # a worker outlives what its device raises, whatever that is
-        said = "(its text could not be had)"
-    if type(e) is DeviceError and said.startswith(where):
-        error = e  # our own, of what run() returned
-    else:
-        error = DeviceError(f"{where}{type(e).__name__}: {said}")
-        error.__cause__ = e
-    error.device = device
-    return error
 
 
 cdef inline NodeId _node(uint32_t node):
