@@ -101,7 +101,7 @@ cdef class Fleet:
         self.check_alive()
         if self.owner is not None:
             raise InvalidArgument(f"{what}() was called on the fleet of {self.owner}; allowed there: its add_device, "
-                                  f"remove_device, load_model and unload_model")
+                                  f"remove_device, lose_device, restore_device, load_model and unload_model")
         return 0
 
     def add(self, name, *, kind="gpu", zone="", location="cloud", memory_bytes=0, price_per_hour=0.0, rtt_s=0.0,
