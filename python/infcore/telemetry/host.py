@@ -180,8 +180,9 @@ def carrying(names: Iterable[str], root: str = "/") -> list[str]:
 
 def speed_bytes_per_s(names: Iterable[str], root: str = "/") -> float | None:
     """What they carry in one direction, together, as far as they say; None where none does."""
-    speeds = (_told(lambda name=name: int(Path(root, "sys/class/net", name, "speed").read_text())) for name in names)
-    known = [mbit for mbit in speeds if mbit is not None and mbit > 0]  # -1: down, or it does not know
+    told = [_told(Path(root, "sys/class/net", name, "speed").read_text) for name in names]
+    speeds = [int(text) for text in told if text is not None and text.strip().lstrip("-").isdigit()]
+    known = [mbit for mbit in speeds if mbit > 0]  # -1: down, or it does not know
     return sum(known) * 1e6 / 8 if known else None
 
 
