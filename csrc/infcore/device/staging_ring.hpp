@@ -69,7 +69,16 @@ class StagingRing {
     slot(ticket).out.store(0, std::memory_order_release);
   }
 
-  /// Regions not yet found to be released. The owner's view.
+  /// Bytes of the regions that are out. The owner's, as n_out.
+  [[nodiscard]] std::size_t bytes_out() const noexcept {
+    std::size_t sum = 0;
+    for (std::uint64_t ticket = oldest_; ticket != newest_; ++ticket) {
+      const Slot& one = slots_[ticket % regions_max];
+      if (one.out.load(std::memory_order_relaxed) != 0) sum += one.end - one.begin;
+    }
+    return sum;
+  }
+  /// Regions not yet found to be released.
   [[nodiscard]] std::uint64_t n_out() const noexcept { return newest_ - oldest_; }
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
 
