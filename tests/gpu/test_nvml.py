@@ -71,7 +71,7 @@ def test_info_shows_the_cards(present):
     command = [sys.executable, "-m", "infcore.cli", "info"]
     shown = subprocess.run(command, env=present, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "Made-up H100" in shown
-    assert "lost" in shown
+    assert "LOST" in shown
 
 
 def test_a_library_that_is_none_is_no_gpu(tmp_path, present):

@@ -143,5 +143,7 @@ def test_nodes_of_a_fleet():
 def test_an_engines_fleet_is_the_engines():
     with engine_of(CallableDevice("a", double)) as engine:
         for call in (engine.fleet.lose, engine.fleet.restore):
-            with pytest.raises(infcore.InvalidArgument, match=r"on the fleet of an Engine; allowed there: .*lose_device"):
+            with pytest.raises(
+                infcore.InvalidArgument, match=r"on the fleet of an Engine; allowed there: .*lose_device"
+            ):
                 call("a")

@@ -23,7 +23,6 @@ from infcore._core.staging cimport Staging, failure_of
 from infcore.errors import InvalidArgument
 
 
-include "failures.pxi"
 include "figures.pxi"
 
 

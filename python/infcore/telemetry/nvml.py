@@ -187,7 +187,9 @@ class Session:
             if self._events is None or card.handle is None:
                 continue
             try:
-                self._ask("nvmlDeviceRegisterEvents", card.handle, self._nvml.nvmlEventTypeXidCriticalError, self._events)
+                self._ask(
+                    "nvmlDeviceRegisterEvents", card.handle, self._nvml.nvmlEventTypeXidCriticalError, self._events
+                )
             except CardLost:
                 card.lost = True
 

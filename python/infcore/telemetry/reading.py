@@ -10,7 +10,7 @@ from infcore.telemetry.figures import GpuFigures, HostFigures
 from infcore.telemetry.host import Host
 from infcore.telemetry.nvml import SessionOver, open_session
 
-__all__ = ["devices", "gpus"]
+__all__ = ["devices", "gpus", "host"]
 
 _reading = threading.Lock()
 _host: Host | None = None
@@ -22,12 +22,16 @@ def devices() -> list[HostFigures | GpuFigures]:
     Rates and utilization of the host are since the last call in this process; None in the first. Opens and closes NVML
     each time, which may take a second where nothing else holds the driver: a Sampler keeps it open.
     """
+    return [host(), *gpus()[0]]
+
+
+def host() -> HostFigures:
+    """The host alone, likewise."""
     global _host
     with _reading:
         if _host is None:
             _host = Host()
-        host = _host.read(time.monotonic())
-    return [host, *gpus()[0]]
+        return _host.read(time.monotonic())
 
 
 def gpus() -> tuple[list[GpuFigures], str]:

@@ -133,9 +133,7 @@ def test_nothing_is_lost_or_doubled_under_load(machine, sampling, policy):
                     some.release()
                     mine.extend(answer(future) / 3 for future in futures)
 
-            threads = [
-                threading.Thread(target=submit, args=(1000 * i, mine, some)) for i, mine in enumerate(answers)
-            ]
+            threads = [threading.Thread(target=submit, args=(1000 * i, mine, some)) for i, mine in enumerate(answers)]
             for thread in threads:
                 thread.start()
             for slot in range(2):

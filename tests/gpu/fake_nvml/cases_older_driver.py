@@ -7,7 +7,15 @@ from nvml_rig import Machine, held
 
 from infcore import Fleet, ManualClock, telemetry
 
-LATER = {"energy_j", "mig", "nvlink_links", "nvlink_sent_bytes", "nvlink_received_bytes", "nvlink_bytes_per_s_max", "xid"}
+LATER = {
+    "energy_j",
+    "mig",
+    "nvlink_links",
+    "nvlink_sent_bytes",
+    "nvlink_received_bytes",
+    "nvlink_bytes_per_s_max",
+    "xid",
+}
 
 
 @pytest.fixture
