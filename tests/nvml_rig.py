@@ -1,7 +1,7 @@
 """A machine with scripted GPUs: what the tests of device telemetry share. Its libnvidia-ml.so.1 is built here by g++.
 
-The library is found by LD_LIBRARY_PATH, which the loader reads when a process starts: so tests of it run in a process of
-their own (tests/gpu/test_nvml.py starts them).
+The library is found by LD_LIBRARY_PATH, which the loader reads when a process starts: so tests of it run in processes
+of their own (tests/gpu/test_nvml.py starts them).
 """
 
 import ctypes

@@ -33,7 +33,7 @@ def run_cases(name, environment):
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("name", ["devices", "sampler", "engine"])
+@pytest.mark.parametrize("name", ["devices", "sampler", "engine", "bench"])
 def test_cases(name, present):
     run_cases(name, present)
 
@@ -44,6 +44,7 @@ def test_cases_of_an_older_driver(older):
 
 def test_every_file_of_cases_is_run():
     assert {path.stem for path in CASES.glob("cases_*.py")} == {
+        "cases_bench",
         "cases_devices",
         "cases_engine",
         "cases_older_driver",

@@ -226,5 +226,5 @@ def test_importing_brings_neither_pynvml_nor_the_sampler():
 def test_all_names_are_there():
     assert {name for name in telemetry.__all__ if not hasattr(telemetry, name)} == set()
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        telemetry.nope
+        _ = telemetry.nope
     assert infcore.telemetry.Histogram is infcore.Histogram

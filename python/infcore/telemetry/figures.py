@@ -15,7 +15,7 @@ class HostFigures:
     load_1min, load_5min, load_15min  runnable tasks, averaged
     memory_used_bytes    what is not available to a new program without swapping
     network_*            of all wired and wireless interfaces together, loopback left out; the counters since boot
-    network_bytes_per_s_max  what the interfaces that are up say they carry, in one direction; many virtual ones don't say
+    network_bytes_per_s_max  what the interfaces say they carry, in one direction; many virtual ones don't say
     isa                  which copy of infcore's vectorised loops runs: "baseline", "avx2" or "avx512"
     """
 
@@ -63,7 +63,7 @@ class GpuFigures:
     pcie_*_bytes_per_s   over 20 ms; sent by the GPU, received by it
     nvlink_links         how many are up; nvlink_*_bytes: counters, all links together, nvlink_bytes_per_s_max likewise
     ecc_corrected, ecc_uncorrected  errors since the driver was loaded
-    xid                  number of the last critical error since watching began: a Sampler watches, a single reading cannot
+    xid                  number of the last critical error since a Sampler began to watch; a single reading has none
     """
 
     kind: Literal["gpu"] = "gpu"

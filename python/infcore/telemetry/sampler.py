@@ -62,8 +62,8 @@ class Sampler:
 
     Signals: a GPU's node gets its gpu (utilization) and memory; every node the host's cpu and network, and a "cpu" node
     the host's memory. What a device does not say is not signalled.
-    A card that fell off the bus (NVML says it is lost or gone, or XID 79) takes its node out: Engine.lose_device(), in a
-    bare fleet Fleet.lose(). It is looked for anew every 30 s, and its node restored once it answers.
+    A card that fell off the bus (NVML says it is lost or gone, or XID 79) takes its node out: Engine.lose_device(), or
+    in a bare fleet Fleet.lose(). It is looked for anew every 30 s, and its node restored once it answers.
     Nothing that goes wrong here reaches the target: it is counted, and shown in stats().
     """
 
