@@ -132,7 +132,7 @@ def test_unknown_names_list_the_shipped_ones(tmp_path) -> None:
 
 
 def test_a_card_is_one_devices() -> None:
-    device = '[[device]]\nname = "{}"\nkind = "onnx"\nprice_per_hour = 1\ncard = "{}"\n'
+    device = '[[device]]\nname = "{}"\nkind = "callable"\nprice_per_hour = 1\ncard = "{}"\n'
     text = GOOD.partition("[[device]]")[0]
     suite = suites.parse(text + device.format("a", "GPU-1") + device.format("b", "GPU-2"), where="t.toml")
     assert [spec.card for spec in suite.devices] == ["GPU-1", "GPU-2"]

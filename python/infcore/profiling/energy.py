@@ -12,7 +12,7 @@ def read_counters(devices: Iterable[DeviceSpec]) -> dict[str, float]:
         return {}
     from infcore.telemetry.reading import gpus
 
-    counters = {}
+    counters: dict[str | None, float] = {}
     for card in gpus()[0]:
         if card.energy_j is not None:
             counters |= dict.fromkeys((card.uuid, str(card.index)), card.energy_j)

@@ -118,7 +118,7 @@ class Session:
         return all(card.lost or card.uuid is not None for card in self.cards)
 
     def read(self, card: Card) -> GpuFigures:
-        """All figures of one card; takes 40 ms and more, since NVML measures PCIe over 20 ms in each direction."""
+        """All figures of one card. NVML measures PCIe over 20 ms in each direction, and returns only then."""
         who: dict[str, Any] = {
             "index": card.index,
             "name": card.name,

@@ -55,7 +55,8 @@ class Sampler:
     target      infcore.Engine, or a Fleet that belongs to none
     cards       {name of a device or node: "cpu", a GPU's UUID, or its index in NVML and nvidia-smi}. An index is taken
                 for the card that has it now: that one is followed, whatever number it gets later
-    interval_s  between two rounds; one round takes 40 ms per GPU, in NVML, without the GIL
+    interval_s  between two rounds; a round takes some 40 ms per GPU, since NVML measures PCIe over 20 ms in each
+                direction (so its documentation), without the GIL
     clock       the target's own: None or an object with now_s()
     source      of the host's figures: None (psutil where it is installed, else /proc)
     Raises      InvalidArgument, InvalidType, UnknownName naming the argument: a card that is not there, and why
