@@ -8,7 +8,8 @@ __all__ = ["GpuFigures", "HostFigures"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFigures:
-    """The machine this process runs on. Rates and utilization are since the reading before; None in a first reading.
+    """The machine this process runs on, not what a container is allowed of it. Rates and utilization are since the
+    reading before; None in a first reading.
 
     name                 the processor's
     utilization          of its processors, 0..1

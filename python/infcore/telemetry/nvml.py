@@ -132,6 +132,7 @@ class Session:
         if card.lost or card.handle is None:
             return GpuFigures(**who, lost=card.lost)
         try:
+            self._check_handle(card)
             return GpuFigures(**who, **self._counters(card.handle), **self._links(card.handle))
         except CardLost:
             card.lost = True
@@ -180,6 +181,17 @@ class Session:
         except CardLost:
             card.lost = True
         return card
+
+    def _check_handle(self, card: Card) -> None:
+        """A handle that NVML gave us and does not know any more is of a card that was taken off the bus."""
+        if card.uuid is None:
+            return
+        try:
+            self._nvml.nvmlDeviceGetUUID(card.handle)
+        except self._nvml.NVMLError as e:
+            if e.value in (self._nvml.NVML_ERROR_INVALID_ARGUMENT, self._nvml.NVML_ERROR_NOT_FOUND):
+                raise CardLost from e
+            # Whatever else is wrong is wrong with the next question, too, and answered there.
 
     def _watch(self) -> None:
         self._events = self._ask("nvmlEventSetCreate")

@@ -115,6 +115,12 @@ def test_a_value_that_nvml_calls_not_available(machine):
     assert (card.power_w, card.ecc_corrected, card.utilization, card.memory_utilization) == (None, None, None, 0.07)
 
 
+def test_more_than_all_is_all(machine):
+    machine.card(0, utilization="250 101", memory="90 80")
+    card = cards()[0]
+    assert (card.utilization, card.memory_utilization, card.memory_fraction) == (1.0, 1.0, 1.0)
+
+
 def test_a_zero_is_zero(machine):
     machine.card(0, utilization="0 0", power=0, throttle_reasons=0, pcie_sent=0, temperature=0)
     card = cards()[0]

@@ -118,6 +118,24 @@ def test_a_lost_card_takes_its_node_out_until_it_is_back(machine, fleet, clock, 
     assert held() == (1, 1)
 
 
+def test_a_card_whose_handle_is_gone(machine, fleet, clock, sampler):
+    sampler.sample_once()
+    machine.card(0, uuid="!2")
+    sampler.sample_once()
+    assert states(fleet)["a"] == "lost"
+    machine.card(0, uuid=uuid_of(0))
+    clock.advance(REOPEN_S)
+    sampler.sample_once()
+    assert states(fleet)["a"] == "up"
+
+
+def test_a_card_whose_handle_we_may_not_ask(machine, fleet, sampler):
+    machine.card(0, uuid="!4")
+    sampler.sample_once()
+    assert states(fleet)["a"] == "up"
+    assert row(fleet, "a")["gpu"] == 0.37
+
+
 def test_a_card_is_followed_when_the_others_get_new_numbers(machine, fleet, clock, sampler):
     sampler.sample_once()
     machine.card(0, lost=15)
