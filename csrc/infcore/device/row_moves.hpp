@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-/// Copies of few bytes, of which a batch of short rows has thousands.
+/// Copies and fills of host memory, which packing makes by the thousand and small, or few and large.
 namespace infcore::device {
 
 struct Move16 {
@@ -46,29 +46,30 @@ template <class Width>
   }
 }
 
-/// The same item over and over, into n bytes.
+/// The same item over and over.
 class Fill {
  public:
-  /// item_bytes 1 to 32, borrowed
+  /// item_bytes is at least 1; the item is borrowed
   Fill(const std::byte* item, std::size_t item_bytes) noexcept : item_(item), item_bytes_(item_bytes) {
-    for (std::size_t i = 1; i < item_bytes; ++i) one_byte_ = one_byte_ && item[i] == item[0];
+    for (std::size_t at = 1; at < item_bytes; ++at) one_byte_ = one_byte_ && item[at] == *item;
   }
 
-  /// dst begins where an item does; n is a multiple of the item's bytes, and 0 allows null.
+  /// n bytes, a multiple of the item's. dst may be null for n = 0.
   void operator()(std::byte* dst, std::size_t n) const noexcept {
     if (n == 0) return;
-    if (one_byte_) {  // as zero is
+    if (one_byte_) {
       std::memset(dst, static_cast<int>(*item_), n);
       return;
     }
     std::memcpy(dst, item_, item_bytes_);
-    for (std::size_t done = item_bytes_; done < n; done *= 2) std::memcpy(dst + done, dst, done < n - done ? done : n - done);
+    for (std::size_t done = item_bytes_; done < n; done *= 2)
+      std::memcpy(dst + done, dst, done < n - done ? done : n - done);
   }
 
  private:
   const std::byte* item_;
   std::size_t item_bytes_;
-  bool one_byte_{true};
+  bool one_byte_{true};  ///< repeated, as zero is
 };
 
 }  // namespace infcore::device

@@ -33,15 +33,14 @@ std::size_t steps_of(const RowTable& table, std::size_t i) noexcept {
 /// The axis over rows comes first: a row is one piece of dst, padding before or after it.
 template <class Place>
 void pad_rows_first(const RowTable& table, const BatchItem& item, const PaddedForm& form, std::byte* dst,
-                    Place place) noexcept {
-  const Fill fill(form.pad_item, item.bytes);
+                    const Fill& fill, Place place) noexcept {
   const std::size_t step_bytes = table.step_items * item.bytes;
   for (std::size_t i = 0; i < table.rows.size(); ++i) {
     const std::size_t steps = steps_of(table, i);
     const std::size_t row_bytes = steps * step_bytes;
     const std::size_t pad_bytes = form.steps * step_bytes - row_bytes;
     place(table.rows[i], form.left ? dst + pad_bytes : dst, steps * table.step_items);
-    if (pad_bytes != 0) fill(form.left ? dst : dst + row_bytes, pad_bytes);
+    if (!form.is_filled) fill(form.left ? dst : dst + row_bytes, pad_bytes);
     dst += row_bytes + pad_bytes;
   }
 }
@@ -49,8 +48,7 @@ void pad_rows_first(const RowTable& table, const BatchItem& item, const PaddedFo
 /// The axis over rows comes later: in the order of dst, a chunk of each row in turn.
 template <class Place>
 void pad_rows_inside(const RowTable& table, const BatchItem& item, const PaddedForm& form, std::byte* dst,
-                     Place place) noexcept {
-  const Fill fill(form.pad_item, item.bytes);
+                     const Fill& fill, Place place) noexcept {
   const std::size_t chunk_items = table.step_items / form.chunks;
   const std::size_t chunk_bytes = chunk_items * item.bytes;
   const std::size_t chunk_bytes_from = chunk_items * table.item_bytes;
@@ -61,7 +59,7 @@ void pad_rows_inside(const RowTable& table, const BatchItem& item, const PaddedF
         const std::size_t own = step - (form.left ? form.steps - steps : 0);  // wraps before a row's begin
         if (own < steps) {
           place(table.rows[i] + (own * form.chunks + chunk) * chunk_bytes_from, dst, chunk_items);
-        } else {
+        } else if (!form.is_filled) {
           fill(dst, chunk_bytes);
         }
       }
@@ -72,22 +70,24 @@ void pad_rows_inside(const RowTable& table, const BatchItem& item, const PaddedF
 }  // namespace
 
 void pack_table(const RowTable& table, const BatchItem& item, std::byte* dst) noexcept {
+  const std::size_t step_bytes = table.step_items * item.bytes;
   with_place(item, [&](auto place) {
     for (std::size_t i = 0; i < table.rows.size(); ++i) {
-      const std::size_t items = steps_of(table, i) * table.step_items;
-      place(table.rows[i], dst, items);
-      dst += items * item.bytes;
+      const std::size_t steps = steps_of(table, i);
+      place(table.rows[i], dst, steps * table.step_items);
+      dst += steps * step_bytes;
     }
   });
 }
 
 void pad_table(const RowTable& table, const BatchItem& item, const PaddedForm& form, std::byte* dst) noexcept {
-  if (table.step_items == 0) return;  // no chunk to divide by, no row to point into
+  if (table.step_items == 0) return;  // no row to point into
+  const Fill fill(form.pad_item, item.bytes);
   with_place(item, [&](auto place) {
     if (form.chunks == 0) {
-      pad_rows_first(table, item, form, dst, place);
+      pad_rows_first(table, item, form, dst, fill, place);
     } else {
-      pad_rows_inside(table, item, form, dst, place);
+      pad_rows_inside(table, item, form, dst, fill, place);
     }
   });
 }

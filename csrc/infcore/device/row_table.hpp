@@ -30,6 +30,7 @@ struct PaddedForm {
   std::size_t chunks{1};        ///< pieces that the axis over rows cuts a step into; 0: it comes first and cuts nothing
   bool left{};                  ///< padding before a row's steps, not after
   const std::byte* pad_item{};  ///< BatchItem::bytes of it
+  bool is_filled{};             ///< dst holds the pad item everywhere already
 };
 
 /// All rows end to end into dst.

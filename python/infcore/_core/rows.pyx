@@ -34,6 +34,10 @@ cdef extern from "numpy/arrayobject.h":
     void* data_of "PyArray_DATA"(ArrayObject*) noexcept
     PyObject** items_of "PySequence_Fast_ITEMS"(object) noexcept
     object array_empty "PyArray_Empty"(int, cnp.npy_intp*, Descr*, int)
+    object array_zeros "PyArray_Zeros"(int, cnp.npy_intp*, Descr*, int)
+
+# From here on glibc gives new pages each time, which are zeros already (mallopt(3): M_MMAP_THRESHOLD at its largest).
+cdef double new_bytes_min = 32 << 20
 
 # In the order of infcore::device::Item.
 item_names = ("float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8")
@@ -187,7 +191,7 @@ cdef class Rows:
         cdef byte* dst
         self._copy_trailing(dims)
         dims[0] = self._steps
-        out = _empty(max(1, self.rank), dims, dtype)
+        out = _array_of(max(1, self.rank), dims, dtype, False)
         dst = <byte*>cnp.PyArray_BYTES(out)
         if cnp.PyArray_NBYTES(out) < nogil_bytes_min:
             pack_table(table, item, dst)
@@ -217,7 +221,8 @@ cdef class Rows:
             form.chunks *= row_dims[axis]
         form.left = left
         form.pad_item = <const byte*><const char*>pad_item
-        out = _empty(self.rank + 1, dims, dtype)
+        form.is_filled = <double>self.n * form.steps * self._step_items * item.bytes >= new_bytes_min and not any(pad_item)
+        out = _array_of(self.rank + 1, dims, dtype, form.is_filled)
         dst = <byte*>cnp.PyArray_BYTES(out)
         if cnp.PyArray_NBYTES(out) < nogil_bytes_min:
             pad_table(table, item, form, dst)
@@ -271,6 +276,8 @@ cdef cnp.ndarray _array(size_t i, object row):
         raise InvalidArgument(f"rows[{i}] is no array: {ragged}") from None
 
 
-cdef cnp.ndarray _empty(uint32_t rank, cnp.npy_intp* dims, object dtype):
-    Py_INCREF(dtype)  # which PyArray_Empty takes over
+cdef cnp.ndarray _array_of(uint32_t rank, cnp.npy_intp* dims, object dtype, bint zeros):
+    Py_INCREF(dtype)  # which both take over
+    if zeros:
+        return array_zeros(<int>rank, dims, <Descr*>dtype, 0)
     return array_empty(<int>rank, dims, <Descr*>dtype, 0)

@@ -74,6 +74,7 @@ cdef extern from "<infcore/device/row_table.hpp>" namespace "infcore::device" no
         size_t chunks
         bint left
         const byte* pad_item
+        bint is_filled
 
     void pack_table(const RowTable&, const BatchItem&, byte* dst) noexcept
     void pad_table(const RowTable&, const BatchItem&, const PaddedForm&, byte* dst) noexcept
