@@ -25,7 +25,8 @@ class Packed:
 
     data          packed: (sum of lengths, *trailing). padded: (n, max_seqlen, *trailing), the n at batch_axis.
                   Scalar rows: (n,). NumPy, or a tensor (PyTorch, CuPy) where it was packed on a device
-    cu_seqlens    (n + 1,) int32, where data is, cu_seqlens[0] == 0: packed, row i is data[cu_seqlens[i]:cu_seqlens[i + 1]]
+    cu_seqlens    (n + 1,) int32, beside data, cu_seqlens[0] == 0: packed, row i is
+                  data[cu_seqlens[i]:cu_seqlens[i + 1]]
     max_seqlen    length of the longest row; a scalar row has length 1
     layout        "packed" or "padded"
     side          padded: where the padding is, "right" (after a row) or "left" (before it)
@@ -143,9 +144,7 @@ def pack(
     if side != "right" and side != "left":
         raise InvalidArgument(f"side is {side!r}; allowed: 'right', 'left'")
     if device != "cpu":
-        return _pack_on_device(
-            rows, lengths, layout, device, _dtype(dtype), pad_value, side, batch_axis, stream
-        )
+        return _pack_on_device(rows, lengths, layout, device, _dtype(dtype), pad_value, side, batch_axis, stream)
     if stream is not None:
         raise InvalidArgument(f"stream is {stream!r}; allowed: None, as device is 'cpu'")
     checked = Rows(rows, lengths)
@@ -170,7 +169,8 @@ def pack(
 def unpack(packed: Packed) -> list[NDArray[Any]]:
     """The rows of a Packed, in order.
 
-    Returns  n arrays (tensors, where packed.data is one): views into it, so nothing is copied and a change to one shows in the other
+    Returns  n arrays (tensors, where packed.data is one): views into it, so nothing is copied and a change to one
+             shows in the other
     Raises   InvalidType
     """
     if not isinstance(packed, Packed):
@@ -197,7 +197,9 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
         try:
             import ml_dtypes
         except ModuleNotFoundError as missing:
-            raise MissingExtra("dtype 'bfloat16' needs the package 'ml_dtypes': pip install 'infcore[gpu]'") from missing
+            raise MissingExtra(
+                "dtype 'bfloat16' needs the package 'ml_dtypes': pip install 'infcore[gpu]'"
+            ) from missing
         return np.dtype(ml_dtypes.bfloat16)
     try:
         return np.dtype(dtype)

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <span>
 
-/// Request rows, ragged on any axis -> one dense batch in host memory. (The way back needs no code: a row of the batch is a view of it.)
-/// Each input byte is copied once, by the thread that calls: a device's worker into that device's staging memory.
-/// Nothing allocates, throws or touches Python.
+/// Request rows, ragged on any axis -> one dense batch in host memory. (The way back needs no code: a row of the batch
+/// is a view of it.) Each input byte is copied once, by the thread that calls: a device's worker into that device's
+/// staging memory. Nothing allocates, throws or touches Python.
 namespace infcore::device {
 
 inline constexpr std::uint32_t max_rank = 8;         ///< axes of one row; ours, no model here has more than 5

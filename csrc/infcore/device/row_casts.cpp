@@ -56,7 +56,9 @@ struct Half {
 struct Brain {
   using Stored = std::uint16_t;
 
-  [[gnu::always_inline]] static float value(Stored stored) noexcept { return std::bit_cast<float>(std::uint32_t{stored} << 16); }
+  [[gnu::always_inline]] static float value(Stored stored) noexcept {
+    return std::bit_cast<float>(std::uint32_t{stored} << 16);
+  }
 
   [[gnu::always_inline]] static Stored of(float number) noexcept {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(number);
@@ -118,16 +120,16 @@ using Uint8 = Plain<std::uint8_t>;
 using Row = std::array<RowCast, n_items>;
 using Table = std::array<Row, n_items>;
 
-#define INFCORE_CASTS_FOR(isa, attributes)                                                                \
-  template <class From, class To>                                                                         \
-  attributes void cast_##isa(const std::byte* src, std::byte* dst, std::size_t n) noexcept {              \
-    cast_body<From, To>(src, dst, n);                                                                     \
-  }                                                                                                       \
-  template <class From>                                                                                   \
-  constexpr Row row_##isa{cast_##isa<From, Float32>, cast_##isa<From, Half>,  cast_##isa<From, Brain>,    \
-                          cast_##isa<From, Int64>,   cast_##isa<From, Int32>, cast_##isa<From, Int8>,     \
-                          cast_##isa<From, Uint8>};                                                       \
-  constexpr Table table_##isa{row_##isa<Float32>, row_##isa<Half>, row_##isa<Brain>, row_##isa<Int64>,    \
+#define INFCORE_CASTS_FOR(isa, attributes)                                                             \
+  template <class From, class To>                                                                      \
+  attributes void cast_##isa(const std::byte* src, std::byte* dst, std::size_t n) noexcept {           \
+    cast_body<From, To>(src, dst, n);                                                                  \
+  }                                                                                                    \
+  template <class From>                                                                                \
+  constexpr Row row_##isa{cast_##isa<From, Float32>, cast_##isa<From, Half>,  cast_##isa<From, Brain>, \
+                          cast_##isa<From, Int64>,   cast_##isa<From, Int32>, cast_##isa<From, Int8>,  \
+                          cast_##isa<From, Uint8>};                                                    \
+  constexpr Table table_##isa{row_##isa<Float32>, row_##isa<Half>, row_##isa<Brain>, row_##isa<Int64>, \
                               row_##isa<Int32>,   row_##isa<Int8>, row_##isa<Uint8>};
 
 INFCORE_CASTS_FOR(baseline, )

@@ -6,8 +6,9 @@
 #include <infcore/device/packer.hpp>
 #include <infcore/device/row_casts.hpp>
 
-/// Rows that differ in their first axis alone -> one packed or padded batch, cast in the same pass if need be. (packer.hpp
-/// pads rows that differ on any axis.) Nothing allocates, throws or touches Python; each input byte is read once.
+/// Rows that differ in their first axis alone -> one packed or padded batch, cast in the same pass if need be.
+/// (packer.hpp pads rows that differ on any axis.) Nothing allocates, throws or touches Python; each input byte is read
+/// once.
 namespace infcore::device {
 
 /// Row i is steps cu_seqlens[i] .. cu_seqlens[i + 1] of the packed batch.
@@ -20,7 +21,7 @@ struct RowTable {
 
 /// What the batch holds.
 struct BatchItem {
-  RowCast cast{};        ///< null: the bytes as they are
+  RowCast cast{};         ///< null: the bytes as they are
   std::uint32_t bytes{};  ///< of one number; the row's without a cast
 };
 

@@ -63,16 +63,19 @@ cdef class Rows:
         cdef const int64_t* wanted = NULL
         cdef cnp.ndarray checked
         cdef cnp.npy_intp n_bounds
-        if type(rows) is not tuple:
+        cdef bint dense = isinstance(rows, numpy.ndarray) and rows.ndim > 0
+        if not dense and type(rows) is not tuple:
             try:
                 rows = list(rows)
             except TypeError:
                 raise InvalidType(f"rows is {type(rows).__name__}; allowed: a sequence of arrays") from None
-        if not rows:
-            raise InvalidArgument("rows is empty; allowed: at least one row")
-        self._held = rows
         self.n = len(rows)
-        self._take_form(_array(0, rows[0]))
+        if self.n == 0:
+            raise InvalidArgument("rows is empty; allowed: at least one row")
+        if dense and not rows[0, ...].flags.c_contiguous:
+            rows = numpy.ascontiguousarray(rows)
+        self._held = rows
+        self._take_form(rows[0, ...] if dense else _array(0, rows[0]))
         if lengths is not None:
             checked = self._checked_lengths(lengths)
             wanted = <const int64_t*>cnp.PyArray_DATA(checked)
@@ -82,7 +85,7 @@ cdef class Rows:
         self._data = <const byte**>PyMem_Malloc(self.n * sizeof(byte*))
         if self._data == NULL:
             raise MemoryError
-        self._take_rows(wanted)
+        self._take_rows(wanted, dense)
 
     def __dealloc__(self):
         PyMem_Free(self._data)
@@ -101,34 +104,38 @@ cdef class Rows:
             self._step_items *= cnp.PyArray_DIM(first, axis)
         return 0
 
-    cdef int _take_rows(self, const int64_t* wanted) except -1:
+    cdef int _take_rows(self, const int64_t* wanted, bint dense) except -1:
         cdef Py_ssize_t i
-        cdef uint32_t axis
+        cdef int axis
         cdef int64_t steps
         cdef int64_t total = 0
         cdef int64_t longest = 0
         cdef bint fits
-        cdef ArrayObject* array
-        cdef cnp.npy_intp* dims
-        cdef PyObject** items = items_of(self._held)
-        cdef Descr* descr = descr_of(<ArrayObject*>self._first)
-        cdef cnp.npy_intp* first_dims = cnp.PyArray_DIMS(self._first)
+        cdef ArrayObject* array = <ArrayObject*>self._first
+        cdef cnp.npy_intp* dims = dims_of(array)
+        cdef PyObject** items = NULL if dense else items_of(self._held)
+        cdef Py_ssize_t row_stride = cnp.PyArray_STRIDE(<cnp.ndarray>self._held, 0) if dense else 0
+        cdef Descr* descr = descr_of(array)
+        cdef cnp.npy_intp* first_dims = dims
         cdef int rank = <int>self.rank
         cdef int32_t* bounds = <int32_t*>cnp.PyArray_DATA(self.cu_seqlens)
         cdef const byte** data = self._data
         bounds[0] = 0
         for i in range(self.n):
-            array = <ArrayObject*>items[i]
-            fits = (type_of(items[i]) == &array_type and descr_of(array) == descr and rank_of(array) == rank
-                    and flags_of(array) & cnp.NPY_ARRAY_C_CONTIGUOUS != 0)
-            if fits:
-                dims = dims_of(array)
-                for axis in range(1, rank):
-                    fits = fits and dims[axis] == first_dims[axis]
-            if not fits:
-                array = self._convert(i, <object>items[i])
-                dims = dims_of(array)
-            data[i] = <const byte*>data_of(array)
+            if dense:
+                data[i] = <const byte*>(<char*>data_of(array) + i * row_stride)
+            else:
+                array = <ArrayObject*>items[i]
+                fits = (type_of(items[i]) == &array_type and descr_of(array) == descr and rank_of(array) == rank
+                        and flags_of(array) & cnp.NPY_ARRAY_C_CONTIGUOUS != 0)
+                if fits:
+                    dims = dims_of(array)
+                    for axis in range(1, rank):
+                        fits = fits and dims[axis] == first_dims[axis]
+                if not fits:
+                    array = self._convert(i, <object>items[i])
+                    dims = dims_of(array)
+                data[i] = <const byte*>data_of(array)
             steps = dims[0] if rank > 0 else 1
             if wanted != NULL:
                 if not 0 <= wanted[i] <= steps:
