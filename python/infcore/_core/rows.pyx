@@ -113,14 +113,18 @@ cdef class Rows:
         cdef bint fits
         cdef ArrayObject* array = <ArrayObject*>self._first
         cdef cnp.npy_intp* dims = dims_of(array)
-        cdef PyObject** items = NULL if dense else items_of(self._held)
-        cdef Py_ssize_t row_stride = cnp.PyArray_STRIDE(<cnp.ndarray>self._held, 0) if dense else 0
+        cdef PyObject** items = NULL
+        cdef Py_ssize_t row_stride = 0
         cdef Descr* descr = descr_of(array)
         cdef cnp.npy_intp* first_dims = dims
         cdef int rank = <int>self.rank
         cdef int32_t* bounds = <int32_t*>cnp.PyArray_DATA(self.cu_seqlens)
         cdef const byte** data = self._data
         bounds[0] = 0
+        if dense:
+            row_stride = cnp.PyArray_STRIDE(<cnp.ndarray>self._held, 0)
+        else:
+            items = items_of(self._held)
         for i in range(self.n):
             if dense:
                 data[i] = <const byte*>(<char*>data_of(array) + i * row_stride)
