@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import backends, dtypes, staging
 from ..backends import ArrayFacts, Arrays
-from ..staging import StagedRows
+from ..staging import Extent, StagedRows
 from .plan import Plan, plan
 
 
@@ -39,6 +39,7 @@ class _Source(NamedTuple):
     dtype: str
     trailing: tuple[int, ...]
     lengths: NDArray[np.int64]
+    extent: Extent  # of the lengths
     device: str
     alignment: int  # bytes that every row's address is a multiple of, at most 16
 
@@ -86,8 +87,8 @@ def pack(
         source = _separate(library, rows, lengths, stream)
     target = source.dtype if dtype is None else dtypes.name_of(dtype)
     pad_bits = dtypes.value_bits(pad_value, target)
-    max_seqlen = int(source.lengths.max())
-    steps = (int(source.lengths.sum()),) if layout == "packed" else (len(source.lengths), max_seqlen)
+    max_seqlen = source.extent.longest
+    steps = (source.extent.total,) if layout == "packed" else (len(source.lengths), max_seqlen)
     if out is not None:
         out = library.adopt(out)
         _check_out(library.facts(out), (*steps, *source.trailing), target, source.device)
@@ -136,7 +137,7 @@ def unpack(
     _rows_to(layout, side)
     source = _dense(library, data, lengths, cu_seqlens, layout, stream)
     target = source.dtype if dtype is None else dtypes.name_of(dtype)
-    shape = (int(source.lengths.sum()), *source.trailing)
+    shape = (source.extent.total, *source.trailing)
     if out is None and layout == "packed" and target == source.dtype:
         return Unpacked(source.base, library.split(source.base, source.lengths.tolist()))
     if out is not None:
@@ -152,7 +153,7 @@ def unpack(
             dst=target,
             n_rows=len(source.lengths),
             max_seqlen=0 if layout == "packed" else library.facts(source.base).shape[1],
-            longest=int(source.lengths.max()),
+            longest=source.extent.longest,
             step_elements=math.prod(source.trailing),
             alignment=math.gcd(source.alignment, library.address(packed)),
         )
@@ -178,9 +179,18 @@ def _staged(library: Arrays, memory: Any, rows: StagedRows) -> _Source:
         raise ValueError(f"memory is {facts.dtype} of shape {facts.shape}, allowed is uint8, (bytes,), C-contiguous")
     if facts.address % staging.ALIGNMENT:
         raise ValueError(f"memory begins at address {facts.address:#x}, allowed is a multiple of {staging.ALIGNMENT}")
-    staging.check_staged(rows, facts.shape[0])
-    alignment = staging.ALIGNMENT
-    return _Source(memory, memory, rows.tables_at, rows.dtype, rows.trailing, rows.lengths, facts.device, alignment)
+    extent = staging.check_staged(rows, facts.shape[0])
+    return _Source(
+        memory,
+        memory,
+        rows.tables_at,
+        rows.dtype,
+        rows.trailing,
+        rows.lengths,
+        extent,
+        facts.device,
+        staging.ALIGNMENT,
+    )
 
 
 def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | None, stream: Any) -> _Source:
@@ -188,6 +198,7 @@ def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | Non
     rows = [library.adopt(row) for row in rows]
     dtype, trailing = staging.check_alike(rows)
     steps = staging.checked_lengths(lengths, rows)
+    extent = staging.extent_of(steps)
     facts = [library.facts(row) for row in rows]
     for i, fact in enumerate(facts):
         backends.check_device(fact, f"rows[{i}]", None if i == 0 else facts[0].device)
@@ -201,7 +212,7 @@ def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | Non
         # Relative to the tables, which are aligned, so that a row is aligned where its offset is.
         library.fill(tables, staging.table_bytes_of(addresses - base, steps))
     alignment = math.gcd(int(np.bitwise_or.reduce(addresses)), base, staging.ALIGNMENT)
-    return _Source(tables, tables, 0, dtype, trailing, steps, device, alignment)
+    return _Source(tables, tables, 0, dtype, trailing, steps, extent, device, alignment)
 
 
 def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, layout: str, stream: Any) -> _Source:
@@ -211,15 +222,16 @@ def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, 
     backends.check_device(facts, "data")
     backends.check_contiguous(facts, "data")
     dtype = dtypes.name_of(facts.dtype, argument="data.dtype")
-    steps = staging.checked_lengths(lengths)
+    steps = staging.as_lengths(lengths)
+    extent = staging.extent_of(steps)
     n_lead = 1 if layout == "packed" else 2
     if len(facts.shape) < n_lead:
         raise ValueError(f"data has shape {facts.shape}, layout {layout!r} has at least {n_lead} axes")
-    if layout == "packed" and facts.shape[0] != steps.sum():
-        raise ValueError(f"lengths sum to {steps.sum()}, allowed are data's {facts.shape[0]} steps")
-    if layout == "padded" and (facts.shape[0] != len(steps) or facts.shape[1] < steps.max()):
+    if layout == "packed" and facts.shape[0] != extent.total:
+        raise ValueError(f"lengths sum to {extent.total}, allowed are data's {facts.shape[0]} steps")
+    if layout == "padded" and (facts.shape[0] != len(steps) or facts.shape[1] < extent.longest):
         raise ValueError(
-            f"lengths are {len(steps)}, up to {steps.max()}, but data has shape {facts.shape}: "
+            f"lengths are {len(steps)}, up to {extent.longest}, but data has shape {facts.shape}: "
             "allowed is one for each row, at most its steps"
         )
     _check_item_aligned(facts.address, dtype, "data")
@@ -232,7 +244,7 @@ def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, 
         _check_out(library.facts(cu_seqlens), (len(steps) + 1,), "int32", facts.device, "cu_seqlens")
     trailing = facts.shape[n_lead:]
     alignment = math.gcd(facts.address, staging.ALIGNMENT)
-    return _Source(data, cu_seqlens, 0, dtype, trailing, steps, facts.device, alignment)
+    return _Source(data, cu_seqlens, 0, dtype, trailing, steps, extent, facts.device, alignment)
 
 
 def _check_item_aligned(address: int, dtype: str, argument: str) -> None:
