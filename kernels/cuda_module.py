@@ -3,6 +3,8 @@
 A launch is plain data, so that the host build of the same source (tests/gpu/shim) runs exactly what a GPU would.
 """
 
+import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
