@@ -39,6 +39,11 @@ class StagedBlocks(NamedTuple):
         return self.tokens_at + 4 * self.n_requests
 
     @property
+    def end(self) -> int:
+        """The byte where the last request's last 16 end."""
+        return self.tokens_at + staged_bytes(self.rows.lengths.tolist())
+
+    @property
     def n_tokens(self) -> int:
         """New tokens of all requests."""
         return int(self.query_lens.sum(dtype=np.int64))

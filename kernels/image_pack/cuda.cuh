@@ -89,8 +89,7 @@ __device__ __forceinline__ void pack_narrow(const unsigned char* src, Dst* dst, 
     const unsigned char* from = src + (static_cast<long long>(y) * place.image_width + x) * channels;
 #pragma unroll
     for (int c = 0; c < channels; ++c) {
-      const Dst value =
-          inside ? normalised<Dst>(read(from + c), forms.mean[c], forms.scale[c]) : converted<Dst>(pad);
+      const Dst value = inside ? normalised<Dst>(read(from + c), forms.mean[c], forms.scale[c]) : converted<Dst>(pad);
       write(dst + forms.plane_at[c] + at, value);
     }
   }
@@ -101,8 +100,10 @@ __device__ __forceinline__ void pack_narrow(const unsigned char* src, Dst* dst, 
 /// out            (images, channels, height, width); a multiple of 16 bytes unless all_narrow
 /// swapped        1: the first three channels in the opposite order
 /// mean0 ...      of an image's channels, in their order; unused ones are there for one signature
+/// At least 8 blocks on a multiprocessor: without a bound ptxas aims at 16, for which a narrow type's 32 registers of
+/// one channel are not enough on sm_80, and spills.
 template <typename Dst, int channels, int paths>
-__global__ void __launch_bounds__(image_threads)
+__global__ void __launch_bounds__(image_threads, 8)
     pack_images(const unsigned char* __restrict__ base, const long long* __restrict__ image_offsets,
                 const int* __restrict__ heights, const int* __restrict__ widths, unsigned char* __restrict__ out,
                 int height, int width, int swapped, float mean0, float mean1, float mean2, float mean3, float scale0,

@@ -24,7 +24,7 @@ def cuda_launch(plan: Plan, *, base: int, image_offsets: int, heights: int, widt
         grid=plan.grid,
         block=(N_THREADS, 1, 1),
         arguments=(
-            *map(np.uintp, (base, image_offsets, heights, widths, out)),
+            *(base, image_offsets, heights, widths, out),
             *map(np.int32, (plan.height, plan.width, plan.swapped)),
             *(*map(np.float32, plan.mean), *spare, *map(np.float32, plan.scale), *spare),
             np.float32(plan.pad_value),

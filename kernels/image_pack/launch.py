@@ -4,7 +4,7 @@ from typing import Any
 
 from .. import backends
 from .plan import N_IMAGES_MAX, plan
-from .staging import ImageForm, StagedImages, checked_form, tables_bytes
+from .staging import ImageForm, StagedImages, checked_form
 
 
 def image_pack(
@@ -83,28 +83,18 @@ def launched(memory: Any, images: StagedImages, form: ImageForm, *, backend: str
         if form.height * form.width == 0:
             return out
         made = plan(images, form, aligned=target.address % 16 == 0)
-        at, n = images.tables_at, images.n_images
         if arrays.name == "triton":
             from . import triton_kernel
 
-            tables = memory[at : at + tables_bytes(n)]
-            triton_kernel.launch(
-                made,
-                memory,
-                tables[: 8 * n].view(_torch().int64),
-                tables[8 * n : 12 * n].view(_torch().int32),
-                tables[12 * n : 16 * n].view(_torch().int32),
-                out,
-            )
+            triton_kernel.launch(made, memory, images.tables_at, out)
         else:
             from .. import cuda_module
             from .cupy_kernel import cuda_launch
 
-            address = facts.address
-            tables_at = address + at
+            tables_at, n = facts.address + images.tables_at, images.n_images
             launch = cuda_launch(
                 made,
-                base=address,
+                base=facts.address,
                 image_offsets=tables_at,
                 heights=tables_at + 8 * n,
                 widths=tables_at + 12 * n,
@@ -112,9 +102,3 @@ def launched(memory: Any, images: StagedImages, form: ImageForm, *, backend: str
             )
             cuda_module.run(launch, device=backends.device_index(facts.device))
     return out
-
-
-def _torch() -> Any:
-    import torch
-
-    return torch

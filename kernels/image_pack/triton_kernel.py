@@ -134,9 +134,10 @@ def pack_narrow(
         pack_pixels(src + 3, dst + 3 * plane, inside, mask, mean3, scale3, pad_value, DST, DST_TYPE)
 
 
-@triton.jit
+# Not specialised on: one program serves all sizes.
+@triton.jit(do_not_specialize=["tables_at", "height", "width", "swapped"])
 def pack_images(
-    base, image_offsets, heights, widths, out, height: tl.int32, width: tl.int32, swapped: tl.int32,
+    base, out, tables_at: tl.int64, height: tl.int32, width: tl.int32, swapped: tl.int32,
     mean0: tl.float32, mean1: tl.float32, mean2: tl.float32, mean3: tl.float32,
     scale0: tl.float32, scale1: tl.float32, scale2: tl.float32, scale3: tl.float32, pad_value: tl.float32,
     PATHS: tl.constexpr, CHANNELS: tl.constexpr, DST: tl.constexpr, DST_TYPE: tl.constexpr,
@@ -144,8 +145,10 @@ def pack_images(
 ):  # fmt: skip
     """See cuda.cuh. Grid (tiles of GROUP * N pixels, images)."""
     image = tl.program_id(1)
+    image_offsets = (base + tl.multiple_of(tables_at, 16)).to(tl.pointer_type(tl.int64), bitcast=True)
+    heights = (image_offsets + tl.num_programs(1)).to(tl.pointer_type(tl.int32), bitcast=True)
     image_height = tl.load(heights + image)
-    image_width = tl.load(widths + image)
+    image_width = tl.load(heights + tl.num_programs(1) + image)
     src = base + tl.multiple_of(tl.load(image_offsets + image), 16)
     dst = out.to(tl.pointer_type(DST_TYPE), bitcast=True)
     dst += image.to(tl.int64) * CHANNELS * (height.to(tl.int64) * width)
@@ -184,11 +187,11 @@ def constants(plan: Plan) -> dict[str, Any]:
     }
 
 
-def launch(plan: Plan, base: Any, image_offsets: Any, heights: Any, widths: Any, out: Any) -> None:
+def launch(plan: Plan, memory: Any, tables_at: int, out: Any) -> None:
     """One launch on the current stream. Tensors are PyTorch's."""
     spare = (0.0,) * (4 - plan.channels)
     pack_images[plan.grid](
-        *(base, image_offsets, heights, widths, out, plan.height, plan.width, int(plan.swapped)),
+        *(memory, out, tables_at, plan.height, plan.width, int(plan.swapped)),
         *(*plan.mean, *spare, *plan.scale, *spare, plan.pad_value),
         **constants(plan),
         **OPTIONS,

@@ -8,7 +8,8 @@ namespace infcore::device {
 BadBlock first_bad_block(std::span<const BlockRow> rows, std::int64_t ids_end) noexcept {
   for (std::size_t row = 0; row < rows.size(); ++row) {
     const std::int32_t* const ids = rows[row].ids;
-    // The least and the largest first: without an early end, the loop makes vectors. Which one it is matters to an error only.
+    // The least and the largest first: without an early end, the loop makes vectors. Which one it is matters to an
+    // error only.
     std::int32_t least = 0, largest = -1;
     for (std::int64_t at = 0; at < rows[row].n_blocks; ++at) {
       least = std::min(least, ids[at]);

@@ -47,7 +47,8 @@ template <std::uint32_t C>
   const auto bits = std::bit_cast<std::int32_t>(value);  // signed: the oldest vector units compare nothing else
   const std::int32_t sign = (bits >> 16) & 0x8000;
   const std::int32_t magnitude = bits & 0x7FFFFFFF;
-  // From 2**-14 on: half of the 13 dropped bits, less one where the last kept bit is 0; the carry may move the exponent.
+  // From 2**-14 on: half of the 13 dropped bits, less one where the last kept bit is 0; the carry may move the
+  // exponent.
   const std::int32_t normal = (magnitude - (112 << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13;
   // Below: beside 0.5, one unit in the last place of a float is 2**-24, the smallest binary16, so the addition rounds.
   const std::int32_t subnormal = std::bit_cast<std::int32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3F000000;
@@ -68,14 +69,14 @@ struct Loops {
   void (*narrow)(const float*, std::size_t, std::uint16_t*) noexcept;
 };
 
-#define INFCORE_NORMALISE_FOR(isa, attributes)                                                                        \
-  template <std::uint32_t C>                                                                                          \
-  attributes void normalise_##isa(const std::uint8_t* src, std::size_t n, const Normal& normal,                       \
-                                  float* const* planes) noexcept {                                                    \
-    normalise_body<C>(src, n, normal, planes);                                                                        \
-  }                                                                                                                   \
-  constexpr Loops loops_##isa{                                                                                        \
-      {nullptr, normalise_##isa<1>, nullptr, normalise_##isa<3>, normalise_##isa<4>}, narrow_##isa};
+#define INFCORE_NORMALISE_FOR(isa, attributes)                                                                \
+  template <std::uint32_t C>                                                                                  \
+  attributes void normalise_##isa(const std::uint8_t* src, std::size_t n, const Normal& normal,               \
+                                  float* const* planes) noexcept {                                            \
+    normalise_body<C>(src, n, normal, planes);                                                                \
+  }                                                                                                           \
+  constexpr Loops loops_##isa{{nullptr, normalise_##isa<1>, nullptr, normalise_##isa<3>, normalise_##isa<4>}, \
+                              narrow_##isa};
 
 INFCORE_NORMALISE_FOR(baseline, )
 #if defined(__x86_64__)
@@ -174,7 +175,8 @@ void pack_body(std::span<const ImageSource> images, const ImageLayout& layout, c
     const auto used = image_width == 0 ? 0 : static_cast<std::size_t>(image.height);
     if (image_width == width) {  // rows lie end to end in the batch as in the image: one run
       convert(image.data, used * width, normal, planes);
-      for (std::uint32_t c = 0; c < layout.channels; ++c) std::fill_n(planes[c] + used * width, plane - used * width, pad);
+      for (std::uint32_t c = 0; c < layout.channels; ++c)
+        std::fill_n(planes[c] + used * width, plane - used * width, pad);
       continue;
     }
     for (std::size_t y = 0; y < used; ++y) {

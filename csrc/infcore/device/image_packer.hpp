@@ -21,13 +21,13 @@ struct ImageSource {
 /// The batch, (n, channels, height, width) and C-contiguous. Channel c of the batch is (x - mean[c]) * scale[c] of the
 /// image's channel from[c], each operation rounded to float once, and the result rounded to the batch's type once.
 struct ImageLayout {
-  std::uint32_t channels{};                    ///< 1, 3 or 4
-  std::int64_t height{};                       ///< no image is higher
-  std::int64_t width{};                        ///< no image is wider
-  std::uint32_t from[image_channels_max]{};    ///< a permutation of 0 .. channels - 1
+  std::uint32_t channels{};                  ///< 1, 3 or 4
+  std::int64_t height{};                     ///< no image is higher
+  std::int64_t width{};                      ///< no image is wider
+  std::uint32_t from[image_channels_max]{};  ///< a permutation of 0 .. channels - 1
   float mean[image_channels_max]{};
   float scale[image_channels_max]{};
-  float pad_value{};                           ///< what the batch holds right of an image and below it
+  float pad_value{};  ///< what the batch holds right of an image and below it
 };
 
 /// Fills dst with the batch, as floats.
