@@ -1,8 +1,8 @@
 """block_table in NumPy, one token at a time: what the kernels must give, to the bit.
 
-The layouts are vLLM's (vllm/v1/worker/block_table.py at 01edfd0): a row of block ids for each request, int32; a slot for
-each new token, int64, block id * block_size + offset in the block, and -1 for the rest. vLLM fills the rest of a row of
-ids with 0, which pad_block=0 does here; -1, where a wrong read shows, is our default.
+The layouts are vLLM's (vllm/v1/worker/block_table.py at 01edfd0): a row of block ids for each request, int32; a slot
+for each new token, int64, block id * block_size + offset in the block, and -1 for the rest. vLLM fills the rest of a
+row of ids with 0, which pad_block=0 does here; -1, where a wrong read shows, is our default.
 """
 
 from typing import Any, NamedTuple

@@ -82,8 +82,8 @@ def checked_tokens(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """(computed, query_lens, block_size) of requests that have so many blocks.
 
-    Raises  TypeError, ValueError: not integers, negative, not one for each request; positions or sums that int32 does not
-            hold; positions without a block.
+    Raises  TypeError, ValueError: not integers, negative, not one for each request; positions or sums that int32 does
+            not hold; positions without a block.
     """
     size = integer("block_size", block_size, 1, INT32_MAX)
     first, new = _counts("computed", computed, len(lengths)), _counts("query_lens", query_lens, len(lengths))
@@ -100,15 +100,17 @@ def checked_tokens(
             f"as computed[{i}] + query_lens[{i}] is {first[i]} + {new[i]}"
         )
     if int(new.sum()) > INT32_MAX:
-        raise ValueError(f"query_lens sum to {int(new.sum())}; allowed: at most {INT32_MAX}, as query_start_loc is int32")
+        raise ValueError(
+            f"query_lens sum to {int(new.sum())}; allowed: at most {INT32_MAX}, as query_start_loc is int32"
+        )
     return first.astype(np.int32), new.astype(np.int32), size
 
 
 def checked_blocks(blocks: Iterable[Any], n_blocks: int | None = None) -> list[NDArray[np.int32]]:
     """Each request's ids as int32.
 
-    Raises  TypeError, ValueError: no requests; ids that are no list of int nor a C-contiguous int32 array; an id that is
-            negative, beyond int32 or not below n_blocks.
+    Raises  TypeError, ValueError: no requests; ids that are no list of int nor a C-contiguous int32 array; an id that
+            is negative, beyond int32 or not below n_blocks.
     """
     if isinstance(blocks, str | bytes) or not isinstance(blocks, Iterable):
         raise TypeError(f"blocks is {type(blocks).__name__}; allowed: a sequence of lists of block ids")

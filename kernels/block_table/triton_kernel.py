@@ -1,4 +1,4 @@
-"""Staged lists of KV cache blocks -> a padded table of them and a slot for each new token: cuda.cuh's kernel in Triton."""
+"""Staged lists of KV cache blocks -> a padded table of them and a slot for each new token: cuda.cuh in Triton."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from .plan import N_THREADS, TILE, Plan
 
 @triton.jit
 def fill_columns(ids, n_blocks, row, max_blocks, first, pad_block, CHUNK: tl.constexpr, TILE: tl.constexpr):
-    """A tile of one row of the table. CHUNK: what max_blocks is a multiple of. A whole tile of ids is not masked: its loads
-    would be parted into single ids."""
+    """A tile of one row of the table. CHUNK: what max_blocks is a multiple of. A whole tile of ids is not masked: its
+    loads would be parted into single ids."""
     at = first + tl.arange(0, TILE)
     if CHUNK > 1 and first + TILE <= n_blocks:
         tl.store(row + at, tl.load(ids + at))

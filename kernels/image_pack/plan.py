@@ -14,8 +14,8 @@ N_IMAGES_MAX = 65535  # CUDA's bound of a grid's second axis
 
 
 class Plan(NamedTuple):
-    """A launch. mean and scale are in the order of an image's channels; plane c of the batch is written by channel c, or
-    by 2 - c where swapped (channel 3 stays)."""
+    """A launch. mean and scale are in the order of an image's channels; plane c of the batch is written by channel c,
+    or by 2 - c where swapped (channel 3 stays)."""
 
     paths: str  # "wide": every image in loads and stores of 128 bits, "narrow": none, "mixed": each as its size allows
     channels: int
@@ -29,9 +29,7 @@ class Plan(NamedTuple):
     grid: tuple[int, int, int]
 
 
-def is_wide(
-    heights: NDArray[np.int32], widths: NDArray[np.int32], height: int, width: int
-) -> NDArray[np.bool_]:
+def is_wide(heights: NDArray[np.int32], widths: NDArray[np.int32], height: int, width: int) -> NDArray[np.bool_]:
     """Which images are whole groups of pixels, in the image as in the batch: those of the batch's size, as one run of
     pixels, and those whose rows are whole groups, in rows that are."""
     whole = (heights == height) & (widths == width)

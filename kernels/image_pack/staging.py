@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from ..staging import ALIGNMENT, rounded_up
 
 CHANNELS = (1, 3, 4)
-PIXELS_MAX = (2**31 - 1) // max(CHANNELS)  # a byte of an image, and a number of its part of the batch, has an int32 index
+PIXELS_MAX = (2**31 - 1) // max(
+    CHANNELS
+)  # a byte of an image, and a number of its part of the batch, has an int32 index
 DTYPES = ("float32", "float16", "bfloat16")
 
 

@@ -101,7 +101,9 @@ def pack_wide(
         store_channel(dst + last_plane * plane, words, group, inside, mask, mean2, scale2, pad_value,
                       2, CHANNELS, DST, DST_TYPE, N)  # fmt: skip
     if CHANNELS > 3:
-        store_channel(dst + 3 * plane, words, group, inside, mask, mean3, scale3, pad_value, 3, CHANNELS, DST, DST_TYPE, N)
+        store_channel(
+            dst + 3 * plane, words, group, inside, mask, mean3, scale3, pad_value, 3, CHANNELS, DST, DST_TYPE, N
+        )
 
 
 @triton.jit

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from infcore._core.blocks import BlockRows, query_start_loc
-from infcore.errors import InvalidArgument, InvalidType
+from infcore._on_device import known, on_device
+from infcore.errors import InfcoreError, InvalidArgument, InvalidType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,24 +64,45 @@ def block_table(
     from infcore.kernels.block_table import staging
 
     try:
-        if device != "cpu":
-            return _on_gpu(blocks, computed, query_lens, block_size, n_blocks, max_blocks, n_slots, pad_block, device, stream)
+        if known(device) != "cpu":
+            sizes = {"max_blocks": max_blocks, "n_slots": n_slots, "pad_block": pad_block}
+            rows = staging.checked_blocks(blocks, n_blocks)
+            return _on_device(rows, computed, query_lens, block_size, sizes, device, stream)
         ids_end = None if n_blocks is None else staging.integer("n_blocks", n_blocks, 0, 2**31)
-        rows = BlockRows(blocks, ids_end)
-        first, new, size = staging.checked_tokens(rows.lengths(), computed, query_lens, block_size)
+        checked = BlockRows(blocks, ids_end)
+        first, new, size = staging.checked_tokens(checked.lengths(), computed, query_lens, block_size)
         n_tokens = int(new.sum(dtype=np.int64))
-        width, slots, pad = staging.checked_sizes(rows.longest, n_tokens, max_blocks, n_slots, pad_block)
-    except InvalidArgument:
+        width, slots, pad = staging.checked_sizes(checked.longest, n_tokens, max_blocks, n_slots, pad_block)
+    except InfcoreError:
         raise
     except ValueError as wrong:
         raise InvalidArgument(*wrong.args) from None
-    except InvalidType:
-        raise
     except TypeError as wrong:
         raise InvalidType(*wrong.args) from None
     if stream is not None:
         raise InvalidArgument(f"stream is {stream!r}; allowed: None on the CPU")
-    tables = BlockTables(np.empty((len(rows), width), np.int32), np.empty(slots, np.int64), query_start_loc(new))
-    rows.table_into(tables.table, pad)
-    rows.slots_into(tables.slot_mapping, first, new, size)
+    tables = BlockTables(np.empty((len(checked), width), np.int32), np.empty(slots, np.int64), query_start_loc(new))
+    checked.table_into(tables.table, pad)
+    checked.slots_into(tables.slot_mapping, first, new, size)
     return tables
+
+
+def _on_device(
+    rows: list[NDArray[np.int32]],
+    computed: Any,
+    query_lens: Any,
+    block_size: int,
+    sizes: dict[str, Any],
+    device: str,
+    stream: Any,
+) -> BlockTables:
+    from infcore.kernels.block_table import launch, staging
+
+    def stage(memory: NDArray[np.uint8]) -> Any:
+        return staging.stage(rows, memory, computed=computed, query_lens=query_lens, block_size=block_size)
+
+    def launched(region: Any, staged: Any, backend: str) -> Any:
+        return launch.block_table(region, staged, block_size=block_size, backend=backend, stream=stream, **sizes)
+
+    n_bytes = staging.staged_bytes(len(row) for row in rows)
+    return BlockTables(*on_device(device, stream, n_bytes, stage, launched))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infcore._core.images import pack_into
-from infcore.errors import InvalidArgument, InvalidType
+from infcore._on_device import known, on_device
+from infcore.errors import InfcoreError, InvalidArgument, InvalidType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,8 +36,8 @@ def image_pack(
 
     images         n >= 1 uint8 arrays (height, width, channels), C-contiguous, of 1, 3 or 4 channels each; heights and
                    widths may differ. Read only, not to be changed during the call
-    mean, scale    a number, or one for each channel of the result, in units of the bytes: for a mean and deviation given
-                   for 0 to 1, mean=255 * m and scale=1 / (255 * d)
+    mean, scale    a number, or one for each channel of the result, in units of the bytes: for a mean and deviation
+                   given for 0 to 1, mean=255 * m and scale=1 / (255 * d)
     dtype          "float32" or "float16"; on a GPU "bfloat16" too. Computed in float32, rounded to it once
     device         "cpu", "cuda" or "cuda:N"
     height, width  of the result; None: of the highest and the widest image. Images lie at the top left
@@ -64,8 +65,10 @@ def image_pack(
             pad_value=pad_value,
             swap_channels=swap_channels,
         )
-        if device != "cpu":
-            return _on_gpu(checked, form, device, out, stream)
+        if known(device) != "cpu":
+            return _on_device(checked, form, device, out, stream)
+    except InfcoreError:
+        raise
     except ValueError as wrong:
         raise InvalidArgument(*wrong.args) from None
     except TypeError as wrong:
@@ -87,5 +90,12 @@ def image_pack(
     return out
 
 
-def _on_gpu(images, form, device, out, stream):
-    raise NotImplementedError
+def _on_device(images: list[NDArray[np.uint8]], form: Any, device: str, out: Any, stream: Any) -> Any:
+    from infcore.kernels.image_pack import launch, staging
+
+    def launched(region: Any, staged: Any, backend: str) -> Any:
+        return launch.launched(region, staged, form, backend=backend, stream=stream, out=out)
+
+    heights, widths = zip(*(image.shape[:2] for image in images), strict=True)
+    n_bytes = staging.staged_bytes(heights, widths, len(form.order))
+    return on_device(device, stream, n_bytes, lambda memory: staging.stage(images, memory), launched)
