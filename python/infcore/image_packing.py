@@ -90,7 +90,7 @@ def image_pack(
     return out
 
 
-def _numpy_dtype(name: str) -> np.dtype[Any]:
+def _numpy_dtype(name: str) -> Any:
     if name != "bfloat16":
         return np.dtype(name)
     try:
