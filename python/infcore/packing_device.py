@@ -6,35 +6,16 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from infcore.arena import Arena
 from infcore.errors import InvalidArgument, InvalidType, MissingExtra
 from infcore.packing import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from infcore.kernels.staging import StagedRows
-
-
-class _InFlight:
-    """Host memory that a device still copies from, kept until the event behind the copy has happened."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: list[tuple[Any, Any]] = []
-
-    def keep(self, event: Any, memory: Any) -> None:
-        """Also lets go of what has arrived since the last call."""
-        from infcore.kernels import transfer
-
-        with self._lock:
-            self._held = [held for held in self._held if not transfer.happened(held[0])]
-            if not transfer.happened(event):
-                self._held.append((event, memory))
-
-
-_in_flight = _InFlight()
+# One arena for all calls: pinned memory is dear to get. Its lock is held while rows are staged and their copy begins.
+_lock = threading.Lock()
+_arenas: list[Arena] = []
 
 
 def _pack_on_device(
@@ -52,39 +33,37 @@ def _pack_on_device(
 ) -> Packed:
     """What infcore.pack does where device is not "cpu"; its arguments are described there.
 
-    rows      of the host: C-contiguous, of one of the dtypes that can be cast, with at least one axis. Or arrays that
-              are on the device already: nothing is copied but the rows themselves
+    rows      of the host: of one of the dtypes that can be cast, with at least one axis. Or arrays that are on the
+              device already, C-contiguous: then nothing is staged
     backend   "triton", "cupy", None: the better one that is installed. With "triton", TRITON_INTERPRET=1 in the
               environment and device="cpu" the same happens on PyTorch's CPU tensors
     """
-    from infcore.kernels import staging, transfer
+    from infcore.kernels import staging
     from infcore.kernels.pack import launch
 
     chosen = _checked_backend(device, backend)
     if batch_axis != 0:
         raise InvalidArgument(f"batch_axis is {batch_axis!r}; allowed: 0 where device is {device!r}")
-    options = {
-        "layout": layout,
-        "dtype": dtype,
-        "pad_value": pad_value,
-        "side": side,
-        "backend": chosen,
-        "stream": stream,
-    }
+    rows = rows if hasattr(rows, "__len__") else _listed(rows)
+    there = len(rows) > 0 and _is_on_gpu(rows[0])
+    memory: Any = None
+    if there:
+        rows = _checked_place(_listed(rows), device, chosen)
+    else:
+        memory, rows = _staged(rows, lengths, device, chosen, stream)
     try:
-        rows = list(rows)
-    except TypeError:
-        raise InvalidType(f"rows is {type(rows).__name__}; allowed: a sequence of arrays") from None
-    try:
-        if rows and _is_on_gpu(rows[0]):
-            steps = staging.checked_lengths(lengths, rows)
-            made = launch.pack(None, rows, lengths=lengths, **options)
-        else:
-            memory, staged = _staged([np.asarray(row) for row in rows], lengths, chosen)
-            steps = staged.lengths
-            arrived, event = transfer.upload(memory, device, backend=chosen, stream=stream)
-            _in_flight.keep(event, memory)
-            made = launch.pack(arrived, staged, **options)
+        steps = staging.checked_lengths(lengths, rows) if there else rows.lengths
+        made = launch.pack(
+            memory,
+            rows,
+            layout=layout,
+            dtype=dtype,
+            pad_value=pad_value,
+            side=side,
+            lengths=lengths if there else None,
+            backend=chosen,
+            stream=stream,
+        )
     except TypeError as error:
         raise InvalidType(str(error)) from error
     except ValueError as error:
@@ -121,18 +100,38 @@ def _checked_backend(device: str, backend: str | None) -> str:
     return chosen
 
 
+def _listed(rows: Any) -> list[Any]:
+    try:
+        return list(rows)
+    except TypeError:
+        raise InvalidType(f"rows is {type(rows).__name__}; allowed: a sequence of arrays") from None
+
+
 def _is_on_gpu(row: Any) -> bool:
     """Whether an array says by DLPack that it is elsewhere than in host memory (1: CPU, 3: pinned for CUDA)."""
     return hasattr(row, "__dlpack_device__") and row.__dlpack_device__()[0] not in (1, 3)
 
 
-def _staged(rows: Sequence[Any], lengths: Any, backend: str) -> tuple[Any, StagedRows]:
-    """Rows and their tables in new host memory, pinned where there is a GPU."""
-    from infcore.kernels import dtypes, staging, transfer
+def _checked_place(rows: Sequence[Any], device: str, backend: str) -> Sequence[Any]:
+    """Rows as the back-end's own arrays, on the device that was asked for ("cuda": on any)."""
+    from infcore.kernels import backends
 
-    name, trailing = staging.check_alike(rows)
-    steps = staging.checked_lengths(lengths, rows)
-    step_bytes = dtypes.ITEM_BYTES[name] * int(np.prod(trailing, dtype=np.int64))
-    n_bytes = staging.staged_bytes(steps, step_bytes)
-    memory = np.frombuffer(transfer.host_memory(n_bytes, backend=backend), np.uint8, n_bytes)
-    return memory, staging.stage(rows, memory, lengths=lengths)
+    library = backends.arrays(backend)
+    try:
+        adopted = [library.adopt(row) for row in rows]
+    except TypeError as error:
+        raise InvalidType(str(error)) from error
+    for i, row in enumerate(adopted):
+        place = library.facts(row).device
+        if device not in ("cuda", place):
+            raise InvalidArgument(f"rows[{i}] is on {place}; allowed: {device}, as device says")
+    return adopted
+
+
+def _staged(rows: Any, lengths: Any, device: str, backend: str, stream: Any) -> tuple[Any, Any]:
+    """The device's copy of the rows and their tables, under way on the stream, and what is where in it."""
+    with _lock:
+        if not _arenas:
+            _arenas.append(Arena(pinned=True))
+        staged = _arenas[0].stage(rows, lengths=lengths)
+        return _arenas[0].upload(staged.region, device, backend=backend, stream=stream), staged.rows
