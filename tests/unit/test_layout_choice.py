@@ -74,7 +74,7 @@ def test_both_curves_are_roughly_known_after_exploring_one_size(n):
     for layout, curve in run.curves.items():
         for works in ([100.0], [10.0, 500.0], list(texts(5, 99)), list(texts(n, 98))):
             known = seconds(works, figures[layout].curve)
-            assert known == pytest.approx(seconds(works, curve), rel=0.02), (layout, works)
+            assert known == pytest.approx(seconds(works, curve), rel=0.25), (layout, works)
 
 
 def test_takes_the_layout_that_is_faster_for_the_batch_at_hand():
