@@ -7,7 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,17 @@ from infcore._core.device import Timer
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 from infcore.request import Array, Model
 
-__all__ = ["Arrays", "CallableDevice", "Curve", "Device", "EmulatedDevice"]
+if TYPE_CHECKING:  # numpy.typing takes milliseconds to import
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from infcore._core.arena import Region
+    from infcore.kernels.staging import StagedRows
+
+__all__ = ["Arrays", "CallableDevice", "Curve", "DenseInput", "Device", "EmulatedDevice", "StagedBatch"]
 
 Arrays = dict[str, Array]
+Outputs = Mapping[str, "Array | list[Array]"]
 
 
 class Curve(NamedTuple):
@@ -38,8 +46,38 @@ class Curve(NamedTuple):
         return self.base_s + self.per_request_s * n_requests + self.per_work_s * work_sum + padded
 
 
+class DenseInput(NamedTuple):
+    """Where one input of a StagedBatch lies that is no ragged row: C-contiguous from byte `at` of its memory."""
+
+    at: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class StagedBatch(NamedTuple):
+    """A batch as it lies in its device's staging memory: one block of bytes that one copy takes to the device.
+
+    memory  (bytes,) uint8, from a multiple of 64 on: nobody else's until its last view is gone
+    inputs  {name: StagedRows of infcore.kernels.staging} where only the first axis is ragged: the rows end to end with
+            their tables, for infcore.kernels.pack. DenseInput for the others: the batch axis where batch_axis says,
+            padded to the longest where ragged
+    works   (n,) float64: how much work each request is, in the unit of the latency curves
+    """
+
+    memory: NDArray[np.uint8]
+    inputs: dict[str, StagedRows | DenseInput]
+    works: NDArray[np.float64]
+
+    @property
+    def n_requests(self) -> int:
+        """How many requests the batch has."""
+        return len(self.works)
+
+
 class Device(ABC):
     """What runs batches. Subclass it with your own `run`; load, unload, curve and close may be overridden too.
+
+    A device that packs by itself sets takes_staged, and then an engine calls run_staged instead of run.
 
     name, kind, zone, location, memory_bytes, price_per_hour (US dollars), rtt_s, slots, labels
                  what the fleet knows of it; `slots` is how many batches an engine sends it at once: its one worker
@@ -55,6 +93,7 @@ class Device(ABC):
     """
 
     emulated: bool = False
+    takes_staged: bool = False
 
     def __init__(
         self,
@@ -126,12 +165,45 @@ class Device(ABC):
         inputs   {name: array} with the batch axis where batch_axis says (0 if it says nothing), C-contiguous, ragged
                  axes padded to the longest of the batch; only valid until this returns
         Returns  {name: array}: every output of the model, the batch axis likewise where batch_axis says
+                 A list instead of an array: n arrays, each request's own, without the batch axis
         Raises   whatever went wrong; the engine then retries the members of the batch one by one, once
         """
+
+    def run_staged(self, model_name: str, batch: StagedBatch) -> Outputs:
+        """Run one batch that lies in staging memory; called instead of run where takes_staged is True. See run."""
+        raise NotImplementedError(f"{type(self).__name__} has takes_staged, but no run_staged")
+
+    def staging_memory(self, n_bytes: int) -> Buffer:
+        """Memory to stage batches in: a writable buffer of at least n_bytes, pinned where that makes copies faster.
+
+        Called on the device's own thread, and again when a batch comes that two do not fit into the last.
+        """
+        return np.empty(n_bytes, np.uint8)
 
     def curve(self, model_name: str) -> Curve | None:
         """The curve to start predicting with, until completions have been measured; None: unknown."""
         return self._curves.get(model_name)
+
+    def staged_batch(
+        self,
+        model_name: str,
+        region: Region,
+        places: list[tuple[str, int, NDArray[np.int64] | None, tuple[int, ...]]],
+        works: NDArray[np.float64],
+    ) -> StagedBatch:
+        """What run_staged is handed, of what an engine's staging wrote: name, place, lengths or else a dense shape."""
+        from infcore.kernels.staging import StagedRows
+
+        specs = {spec.name: spec for spec in self._model(model_name).inputs}
+        inputs: dict[str, StagedRows | DenseInput] = {}
+        for name, at, lengths, shape in places:
+            dtype = specs[name].dtype.name
+            if lengths is None:
+                inputs[name] = DenseInput(at, shape, dtype)
+            else:
+                trailing = tuple(length or 0 for length in specs[name].shape[1:])
+                inputs[name] = StagedRows(at, len(lengths), dtype, trailing, lengths)
+        return StagedBatch(region.array, inputs, works)
 
     def close(self) -> None:
         """Give everything back; called once, after the last run."""

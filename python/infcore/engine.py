@@ -16,7 +16,7 @@ from infcore import _checks
 from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
-from infcore._core.staging import ModelSpec
+from infcore._core.model_spec import ModelSpec
 from infcore._device_thread import Call, Slot, name_on
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, InvalidType, UnknownName

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint16_t
 from infcore._cpp.route cimport no_such_label
 from infcore._core.base cimport finite, until_ns
 from infcore._core.future cimport Future
-from infcore._core.staging cimport ModelSpec
+from infcore._core.model_spec cimport ModelSpec
 from infcore._core.workers cimport Workers
 
 from infcore.errors import EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName

@@ -1,5 +1,5 @@
 from infcore._core.live cimport Pending
-from infcore._core.staging cimport ModelSpec
+from infcore._core.model_spec cimport ModelSpec
 
 
 cdef class Future(Pending):

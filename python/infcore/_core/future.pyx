@@ -14,7 +14,7 @@ from infcore._cpp.engine cimport ActionKind, LiveState, Reason, state_of, wait_e
 from infcore._core.live cimport Pending
 from infcore._core.staging cimport BatchResult
 
-from infcore._core.staging import zeros_of
+from infcore._core.model_spec import zeros_of
 from infcore.errors import (Cancelled, DeadlineExceeded, DeviceError, DeviceLost, EngineClosed, InvalidArgument,
                             InvalidType, QueueFull, UnknownName)
 

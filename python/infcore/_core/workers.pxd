@@ -3,6 +3,7 @@ from libcpp.memory cimport unique_ptr
 from infcore._cpp.engine cimport Driver, WorkBatch
 from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.base cimport NodeId
+from infcore._core.arena cimport Arena
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Live
@@ -20,4 +21,4 @@ cdef class Workers:
     cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
     cdef bint accepting
-    cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings)
+    cdef object _run(self, NodeId id, WorkBatch& batch, object device, Arena arena, dict stagings)

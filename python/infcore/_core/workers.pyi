@@ -4,7 +4,7 @@ from typing import Any
 
 from infcore._core.fleet import Fleet
 from infcore._core.live import Live
-from infcore._core.staging import ModelSpec
+from infcore._core.model_spec import ModelSpec
 from infcore.device import Device
 from infcore.request import Model
 

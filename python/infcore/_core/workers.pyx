@@ -12,11 +12,13 @@ from infcore._cpp.engine cimport (Driver, EngineConfig, ModelConfig, NodeConfig,
                                   Wake, WorkBatch)
 from infcore._cpp.latency cimport Curve, LatencyTable
 from infcore._cpp.telemetry cimport Histogram
+from infcore._core.arena cimport Arena
 from infcore._core.base cimport Clock, ManualClock, as_clock
 from infcore._core.device cimport Timer
 from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Arrivals, Live
-from infcore._core.staging cimport ModelSpec, Staging
+from infcore._core.model_spec cimport ModelSpec
+from infcore._core.staging cimport Staging
 
 from infcore.errors import DeviceError, InvalidArgument
 
@@ -73,6 +75,7 @@ cdef class Workers:
         cdef WorkBatch batch
         cdef Wake wake
         cdef dict stagings = {}
+        cdef Arena arena = Arena(memory=device.staging_memory)
         cdef Driver* driver = self.driver
         cdef cbool ok
         cdef uint32_t unused, n
@@ -93,7 +96,7 @@ cdef class Workers:
             elif driver.claim(id, batch):
                 ok = True
                 try:
-                    payload = self._run(id, batch, device, stagings)
+                    payload = self._run(id, batch, device, arena, stagings)
                 except BaseException as e:  # whatever it is, it is this batch's failure, and the worker lives on
                     ok = False
                     payload = _failure(device.name, self.by_id[batch.model.value].name, e)
@@ -121,16 +124,22 @@ cdef class Workers:
             with nogil:
                 wake = driver.wait_batch(id)
 
-    cdef object _run(self, NodeId id, WorkBatch& batch, object device, dict stagings):
+    cdef object _run(self, NodeId id, WorkBatch& batch, object device, Arena arena, dict stagings):
         cdef ModelSpec spec = <ModelSpec>self.by_id[batch.model.value]
         cdef Staging staging = stagings.get(spec.id)
+        cdef bint staged = device.takes_staged
+        cdef object inputs
         if staging is None or staging.spec is not spec:
-            staging = stagings[spec.id] = Staging(spec, device.batch_axis, self.run_names[id.value, spec.id])
+            staging = stagings[spec.id] = Staging(spec, device.batch_axis, self.run_names[id.value, spec.id], arena)
         try:
-            inputs = staging.pack(batch.members)
+            inputs = staging.stage(batch.members) if staged else staging.pack(batch.members)
         finally:
             self.driver.started(id, batch)
-        return staging.accept(device.name, device.run(staging.run_name, inputs), <uint32_t>batch.members.size())
+        if staged:
+            outputs = device.run_staged(staging.run_name, device.staged_batch(staging.run_name, *inputs))
+        else:
+            outputs = device.run(staging.run_name, inputs)
+        return staging.accept(device.name, outputs, <uint32_t>batch.members.size())
 
     def _emulate(self, uint32_t node, device, controls):
         """As _work, for a device that only takes time: never holds the GIL while requests pass."""

@@ -1,5 +1,6 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
+from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.latency cimport BatchShape, Curve
 
 
@@ -50,3 +51,35 @@ cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nog
     cdef cppclass EmulatedTimer:
         EmulatedTimer(double, uint64_t) noexcept
         double service_s(const Curve&, const BatchShape&) noexcept
+
+
+cdef extern from * nogil:
+    """
+    #include <infcore/device/staging_ring.hpp>
+    typedef infcore::device::StagingRing<> InfcoreStagingRing;
+    """
+    cdef cppclass StagingRegion "InfcoreStagingRing::Region":
+        size_t at
+        uint64_t ticket
+
+    cdef cppclass MaybeStagingRegion "std::optional<InfcoreStagingRing::Region>":
+        bint has_value() noexcept
+        const StagingRegion& value "operator*"() noexcept
+
+    cdef cppclass StagingRing "InfcoreStagingRing":
+        StagingRing(size_t n_bytes) except +infcore_translate
+        MaybeStagingRegion reserve(size_t n_bytes) noexcept
+        void release(uint64_t ticket) noexcept
+        size_t bytes_out() noexcept
+        size_t bytes "bytes"() noexcept
+
+    size_t staging_alignment "InfcoreStagingRing::alignment"
+    size_t staging_rounded "InfcoreStagingRing::rounded"(size_t) noexcept
+
+
+cdef extern from "<infcore/device/staged_rows.hpp>" namespace "infcore::device" nogil:
+    cdef enum:
+        staged_alignment
+
+    size_t staged_bytes(RowSpan, size_t step_bytes) noexcept
+    void stage_rows(RowSpan, size_t step_bytes, size_t at, byte* region) noexcept
