@@ -12,6 +12,7 @@ from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
 from infcore.router import Decision, Decisions, Fleet, Router
 from infcore.telemetry import Histogram
+from infcore.torch_device import TorchBatch, TorchDevice
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "Router",
     "TensorSpec",
     "Ticket",
+    "TorchBatch",
+    "TorchDevice",
     "pack",
     "unpack",
     *_errors,
