@@ -18,7 +18,6 @@ from infcore.request import Array, Model
 
 if TYPE_CHECKING:  # numpy.typing takes milliseconds to import
     from numpy.typing import NDArray
-    from typing_extensions import Buffer
 
     from infcore._core.arena import Region
     from infcore.kernels.staging import StagedRows
@@ -173,7 +172,7 @@ class Device(ABC):
         """Run one batch that lies in staging memory; called instead of run where takes_staged is True. See run."""
         raise NotImplementedError(f"{type(self).__name__} has takes_staged, but no run_staged")
 
-    def staging_memory(self, n_bytes: int) -> Buffer:
+    def staging_memory(self, n_bytes: int) -> Any:
         """Memory to stage batches in: a writable buffer of at least n_bytes, pinned where that makes copies faster.
 
         Called on the device's own thread, and again when a batch comes that two do not fit into the last.

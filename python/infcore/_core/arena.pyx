@@ -86,7 +86,7 @@ cdef class Arena:
 
     @property
     def capacity_bytes(self) -> int:
-        """Of the present block; two of the largest batches fit in."""
+        """Of the present block."""
         return 0 if self.block is None else self.block.ring.get().bytes()
 
     def reserve(self, size_t n_bytes):
@@ -117,14 +117,11 @@ cdef class Arena:
         return region
 
     cdef int _grow(self, size_t n_bytes) except -1:
-        """Another block: twice the largest batch, and twice what is out at once. The old one goes with its regions: if
-        somebody keeps one for ever, that block is his."""
-        cdef size_t out = 0, wanted = staging_rounded(n_bytes)
+        """Another block: with three of the largest batch one fits wherever another lies, and twice what is out at once.
+        The old block goes with its regions: if somebody keeps one for ever, that block is his."""
+        cdef size_t need = staging_rounded(n_bytes), wanted = 3 * staging_rounded(n_bytes)
         if self.block is not None:
-            out = self.block.ring.get().bytes_out()
-            wanted = max(2 * (out + wanted), self.block.ring.get().bytes())
-        else:
-            wanted *= 2
+            wanted = max(wanted, 2 * (self.block.ring.get().bytes_out() + need), self.block.ring.get().bytes())
         self.block = Block(self.memory_of, wanted)
         self.n_allocations += 1
         return 0

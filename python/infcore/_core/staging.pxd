@@ -37,3 +37,6 @@ cdef class BatchResult:
     cdef tuple arrays, axes
     cdef readonly str device
     cdef dict of(self, uint32_t member)
+
+
+cdef object failure_of(device, model, e)

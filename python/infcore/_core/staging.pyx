@@ -230,3 +230,19 @@ cdef class BatchResult:
             outputs[t.name] = infcore_view(t.dtype, t.rank, dims, strides, data,
                                            cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE, array)
         return outputs
+
+
+cdef object failure_of(device, model, e):
+    """What the requests of a batch are told whose run raised e."""
+    where = f"device {device!r}, model {model!r}: "
+    try:
+        said = str(e)
+    except BaseException:  # a worker outlives what its device raises, whatever that is
+        said = "(its text could not be had)"
+    if type(e) is DeviceError and said.startswith(where):
+        error = e  # our own, of what run() returned
+    else:
+        error = DeviceError(f"{where}{type(e).__name__}: {said}")
+        error.__cause__ = e
+    error.device = device
+    return error

@@ -18,9 +18,9 @@ from infcore._core.device cimport Timer
 from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Arrivals, Live
 from infcore._core.model_spec cimport ModelSpec
-from infcore._core.staging cimport Staging
+from infcore._core.staging cimport Staging, failure_of
 
-from infcore.errors import DeviceError, InvalidArgument
+from infcore.errors import InvalidArgument
 
 
 include "figures.pxi"
@@ -99,7 +99,7 @@ cdef class Workers:
                     payload = self._run(id, batch, device, arena, stagings)
                 except BaseException as e:  # whatever it is, it is this batch's failure, and the worker lives on
                     ok = False
-                    payload = _failure(device.name, self.by_id[batch.model.value].name, e)
+                    payload = failure_of(device.name, self.by_id[batch.model.value].name, e)
                 if controls and controls[0] is None:
                     return
                 n = <uint32_t>batch.members.size()
@@ -284,21 +284,6 @@ cdef Curve _curve_of(curve):
     cdef Curve c
     c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s = curve
     return c
-
-
-def _failure(device, model, e):
-    where = f"device {device!r}, model {model!r}: "
-    try:
-        said = str(e)
-    except BaseException:  # a worker outlives what its device raises, whatever that is
-        said = "(its text could not be had)"
-    if type(e) is DeviceError and said.startswith(where):
-        error = e  # our own, of what run() returned
-    else:
-        error = DeviceError(f"{where}{type(e).__name__}: {said}")
-        error.__cause__ = e
-    error.device = device
-    return error
 
 
 cdef inline NodeId _node(uint32_t node):

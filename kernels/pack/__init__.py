@@ -1,0 +1,1 @@
+"""Ragged rows to packed or padded batches, and back."""

@@ -1,0 +1,177 @@
+"""What the compilers make of a kernel for a GPU that is not there: registers, spills, and the widths of its accesses.
+
+`cuda_code` compiles with NVRTC in this process. `triton_code` compiles with Triton in a process of its own, since this
+one may interpret kernels: that process runs this file. Both read the machine code with the tools that come with Triton.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CAPABILITIES = (80, 90, 100)  # A100, H100, B200
+TIMEOUT_S = 300
+
+
+class Code(NamedTuple):
+    """One kernel's machine code for one GPU."""
+
+    registers: int
+    stack_bytes: int
+    local_bytes: int
+    shared_bytes: int
+    accesses: dict[str, int]  # SASS memory instructions by name: {"LDG.E.128": 8, ...}
+
+    def widths(self, kind: str) -> dict[int, int]:
+        """How many global loads ("LDG") or stores ("STG") there are of each width in bits."""
+        found: Counter[int] = Counter()
+        for name, count in self.accesses.items():
+            if name.startswith(kind):
+                width = re.search(r"\.[US]?(8|16|64|128)\b", name)
+                found[int(width.group(1)) if width else 32] += count
+        return dict(found)
+
+    @property
+    def spills(self) -> int:
+        """Accesses to local memory."""
+        return sum(count for name, count in self.accesses.items() if name.startswith(("LDL", "STL")))
+
+
+class TritonKernel(NamedTuple):
+    """A specialisation of a jitted function. Types of constants are written "tl.float32"."""
+
+    module: str
+    function: str
+    signature: dict[str, str]  # argument -> "*i32", "i64", ...; constants are not named
+    constants: dict[str, Any]
+    options: dict[str, Any]
+    aligned: tuple[str, ...]  # arguments that are multiples of 16
+
+
+def unavailable() -> str:
+    """Why nothing can be compiled here, or nothing."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return "triton is not installed, and with it the tools that read machine code"
+    return ""
+
+
+def cuda_unavailable() -> str:
+    """Why NVRTC cannot be used here, or nothing."""
+    if unavailable():
+        return unavailable()
+    try:
+        from cupy.cuda import nvrtc
+
+        nvrtc.getVersion()
+    except (ImportError, RuntimeError) as e:
+        return f"NVRTC is not there: {e}"
+    return ""
+
+
+def code_of(cubin: bytes) -> Code:
+    """Reads a cubin of one kernel."""
+    from triton.backends import nvidia
+
+    tools = Path(nvidia.__file__).parent / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(cubin)
+        usage = _printed([tools / "cuobjdump", "--dump-resource-usage", file])
+        sass = _printed([tools / "nvdisasm", "--no-dataflow", file])
+    (found,) = re.findall(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    registers, stack, shared, local = map(int, found)
+    accesses = Counter(re.findall(r"\b((?:LDG|STG|LDL|STL|LDS|STS|LD|ST)(?:\.\w+)*)\s", sass))
+    return Code(registers, stack, local, shared, dict(accesses))
+
+
+def _printed(command: Sequence[str | Path]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@cache
+def cuda_code(source: str, kernel: str, capability: int) -> Code:
+    """NVRTC's code of one instantiation, with the options that CuPy is given. Nothing is launched."""
+    from cupy.cuda import nvrtc
+
+    from infcore.kernels import cuda_module
+
+    program = nvrtc.createProgram(cuda_module.program_text(source), "kernel.cu", (), ())
+    try:
+        nvrtc.addNameExpression(program, kernel)
+        options = (
+            *cuda_module.COMPILE_OPTIONS,
+            f"-I{cuda_module.SOURCES}",
+            f"-arch=sm_{capability}",
+            "-Werror=all-warnings",
+        )
+        try:
+            nvrtc.compileProgram(program, options)
+        except nvrtc.NVRTCError as e:
+            raise AssertionError(nvrtc.getProgramLog(program)) from e
+        # CuPy 14.2 leaves the last byte of the ELF file out, a zero.
+        return code_of(nvrtc.getCUBIN(program) + b"\0")
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def triton_code(kernels: Sequence[TritonKernel], capabilities: Sequence[int] = CAPABILITIES) -> list[list[Code]]:
+    """Triton's code of each kernel for each capability; one process compiles them all."""
+    request = json.dumps({"kernels": [kernel._asdict() for kernel in kernels], "capabilities": list(capabilities)})
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=request,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return [[Code(**code) for code in codes] for codes in answer]
+
+
+def _compiled(kernel: TritonKernel, capability: int) -> Code:
+    import importlib
+
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = getattr(importlib.import_module(kernel.module), kernel.function)
+    constants = {
+        name: getattr(tl, value[3:]) if isinstance(value, str) and value.startswith("tl.") else value
+        for name, value in kernel.constants.items()
+    }
+    signature = {name: kernel.signature.get(name, "constexpr") for name in function.arg_names}
+    attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in kernel.aligned}
+    made = triton.compile(
+        ASTSource(function, signature, constants, attributes),
+        target=GPUTarget("cuda", capability, 32),
+        options=kernel.options,
+    )
+    return code_of(made.asm["cubin"])
+
+
+def _main() -> None:
+    request = json.load(sys.stdin)
+    kernels = [TritonKernel(**kernel) for kernel in request["kernels"]]
+    codes = [[_compiled(kernel, capability)._asdict() for capability in request["capabilities"]] for kernel in kernels]
+    print(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    _main()

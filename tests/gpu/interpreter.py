@@ -1,0 +1,103 @@
+"""Triton's kernels without a GPU: interpreted, every access watched and counted.
+
+Importing this module sets TRITON_INTERPRET for the process, before any kernel's module can have been imported: those
+are imported when they are first launched.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+
+def require() -> Any:
+    """PyTorch, on one thread, where Triton is there, too; else the test is skipped."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: no interpreted kernels")
+    pytest.importorskip("triton", reason="Triton is not installed: no interpreted kernels")
+    torch.set_num_threads(1)
+    return torch
+
+
+def poisoned(torch: Any, n_bytes: int) -> Any:
+    """(n_bytes,) uint8 of what nobody expects, aligned to 16 bytes at least."""
+    return torch.full((n_bytes,), 0xA5, dtype=torch.uint8)
+
+
+class Watch:
+    """Memory that a kernel may touch; bytes read and written in each."""
+
+    def __init__(self) -> None:
+        self._begins: list[int] = []
+        self._ends: list[int] = []
+        self._names: list[str] = []
+        self.read_bytes: dict[str, int] = {}
+        self.written_bytes: dict[str, int] = {}
+        self._touched: dict[str, np.ndarray] = {}
+
+    def allow(self, name: str, tensor: Any) -> None:
+        """Lets kernels use a contiguous tensor's memory."""
+        self._begins.append(tensor.data_ptr())
+        self._ends.append(tensor.data_ptr() + tensor.numel() * tensor.element_size())
+        self._names.append(name)
+        self.read_bytes[name] = self.written_bytes[name] = 0
+        self._touched[name] = np.zeros(tensor.numel() * tensor.element_size(), np.uint8)
+
+    def _access(self, addresses: Any, mask: Any, n_bytes: int) -> Iterator[tuple[str, Any]]:
+        wanted = np.broadcast_to(addresses, np.broadcast(addresses, mask).shape)[np.broadcast_to(mask, addresses.shape)]
+        wanted = wanted.astype(np.int64)
+        seen = 0
+        for name, begin, end in zip(self._names, self._begins, self._ends, strict=True):
+            inside = wanted[(wanted >= begin) & (wanted + n_bytes <= end)]
+            seen += inside.size
+            yield name, inside - begin
+        assert seen == wanted.size, f"{wanted.size - seen} accesses of {n_bytes} bytes outside {', '.join(self._names)}"
+        assert not (wanted % n_bytes).any(), f"an access of {n_bytes} bytes is not aligned"
+
+    def read(self, addresses: Any, mask: Any, n_bytes: int) -> None:
+        for name, offsets in self._access(addresses, mask, n_bytes):
+            self.read_bytes[name] += offsets.size * n_bytes
+
+    def write(self, addresses: Any, mask: Any, n_bytes: int) -> None:
+        for name, offsets in self._access(addresses, mask, n_bytes):
+            self.written_bytes[name] += offsets.size * n_bytes
+            for k in range(n_bytes):
+                np.add.at(self._touched[name], offsets + k, 1)
+
+    def overwritten_bytes(self, name: str) -> int:
+        """Bytes of a tensor that were written more than once."""
+        return int((self._touched[name] > 1).sum())
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Every load and store of interpreted kernels goes through a Watch; one outside what it allows fails the test."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    watch = Watch()
+    load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+
+    def watched_load(self: Any, ptrs: Any, mask: Any, other: Any, *options: Any, **named: Any) -> Any:
+        watch.read(ptrs.data, mask.data, _item_bytes(ptrs))
+        return load(self, ptrs, mask, other, *options, **named)
+
+    def watched_store(self: Any, ptrs: Any, value: Any, mask: Any, *options: Any, **named: Any) -> Any:
+        watch.write(ptrs.data, mask.data, _item_bytes(ptrs))
+        return store(self, ptrs, value, mask, *options, **named)
+
+    InterpreterBuilder.create_masked_load = watched_load
+    InterpreterBuilder.create_masked_store = watched_store
+    try:
+        # NumPy warns of what a GPU does silently: casts that overflow to infinity.
+        with np.errstate(all="ignore"):
+            yield watch
+    finally:
+        InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store = load, store
+
+
+def _item_bytes(pointers: Any) -> int:
+    return max(1, pointers.get_element_ty().primitive_bitwidth // 8)
