@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,6 +58,8 @@ class TorchDevice(Device):
     dtype     "float32", "float16", "bfloat16", or {model name: one of them}: what floating inputs are cast to, while
               they are packed. None: nothing is
     grouping  whether a batch may run in groups of like length, one after the other, where that is predicted faster
+    threads   of one run on the CPU; 1: the device's own thread does the work. PyTorch also takes it as its default for
+              threads that begin later. None: as torch.set_num_threads has it
     clock     None or an object with now_s(): what runs are timed by
     The other arguments are those of Device; not batch_axis, since a module can move its axes itself.
 
@@ -110,6 +113,7 @@ class TorchDevice(Device):
         takes: Mapping[str, str] | None = None,
         dtype: str | Mapping[str, str] | None = None,
         grouping: bool = True,
+        threads: int | None = 1,
         clock: Any = None,
         kind: str | None = None,
         **options: Any,
@@ -131,6 +135,8 @@ class TorchDevice(Device):
         dtypes = dict.fromkeys(self._sources, dtype) if isinstance(dtype, str) else {} if dtype is None else dtype
         self._dtypes = self._by_model("dtype", dtypes, _DTYPES)
         self._grouping = _checks.flag("grouping", grouping)
+        self.threads = None if threads is None else _checks.integer("threads", threads, 1)
+        self._thread = 0  # for which that is set
         self._clock = Clock() if clock is None else clock
         if not callable(getattr(self._clock, "now_s", None)):
             raise InvalidType(f"clock is {type(clock).__name__}; allowed: None or an object with now_s()")
@@ -203,6 +209,9 @@ class TorchDevice(Device):
         """Run one batch, without the GIL while PyTorch computes. See Device.run_staged."""
         model = self._model(model_name)
         held = self._held[model_name]
+        if self.threads is not None and self._stream is None and self._thread != threading.get_ident():
+            self._torch.set_num_threads(self.threads)
+            self._thread = threading.get_ident()
         works = _works(model, batch)
         plan = held.choice.plan(works)
         n = len(works)
