@@ -1,4 +1,4 @@
-"""A small transformer with random weights that takes ragged texts padded or packed: for tests and benches of TorchDevice."""
+"""A small transformer with random weights that takes ragged texts padded or packed, for TorchDevice."""
 
 from itertools import pairwise
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import traceback
 from collections.abc import Mapping
@@ -21,10 +19,10 @@ from infcore._torch_batch import (
     TorchRagged,
     check_dtypes,
     stage_arrays,
-    tables_ahead,
 )
 from infcore._torch_module import TorchModule, checked_source, torch_module
 from infcore._torch_outputs import Answers
+from infcore._torch_place import TorchPlace
 from infcore.device import Arrays, DenseInput, Device, StagedBatch
 from infcore.errors import DeviceError, InvalidArgument, InvalidType, UnknownName
 from infcore.request import Array, Model
@@ -73,7 +71,8 @@ class TorchDevice(Device):
         position_ids  packed: (sum of lengths,) int32, each step's index in its row. padded: None
         batch         the TorchBatch: all of that for each ragged input; the words above mean the first one
 
-    and returns {output name: tensor}, or the tensor alone where the Model has one output:
+    Tensors are the module's until it returns. It returns {output name: tensor}, or the tensor alone where the Model
+    has one output:
 
         class Tagger(torch.nn.Module):
             def __init__(self):
@@ -103,6 +102,8 @@ class TorchDevice(Device):
     """
 
     takes_staged = True
+    # Whether infcore.kernels pack on the CPU, too, which only Triton's interpreter makes possible: for tests.
+    interprets_kernels = False
 
     def __init__(
         self,
@@ -127,9 +128,8 @@ class TorchDevice(Device):
                 f"batch_axis is {options['batch_axis']!r}; allowed: none, a module moves its axes itself"
             )
         self._torch = torch_module()
-        self._where = _where(self._torch, device)
-        on_gpu = self._where.type == "cuda"
-        super().__init__(name, models=tuple(self._sources), kind=kind or ("gpu" if on_gpu else "cpu"), **options)
+        self._place = TorchPlace(self._torch, _checks.text("device", device))
+        super().__init__(name, models=tuple(self._sources), kind=kind or self._place.kind, **options)
         layouts = self._by_model("takes", {} if takes is None else takes, tuple(_TAKES))
         self._layouts = {key: _TAKES[layouts.get(key, "padded")] for key in self._sources}
         dtypes = dict.fromkeys(self._sources, dtype) if isinstance(dtype, str) else {} if dtype is None else dtype
@@ -140,16 +140,13 @@ class TorchDevice(Device):
         self._clock = Clock() if clock is None else clock
         if not callable(getattr(self._clock, "now_s", None)):
             raise InvalidType(f"clock is {type(clock).__name__}; allowed: None or an object with now_s()")
-        # Triton's interpreter runs the kernels on CPU tensors.
-        self._by_kernels = on_gpu or os.environ.get("TRITON_INTERPRET") == "1"
-        self._stream = self._torch.cuda.Stream(self._where) if on_gpu else None
-        self._memory: Any = None
+        self._by_kernels = self._place.on_gpu or self.interprets_kernels
         self._held: dict[str, _Held] = {}
 
     @property
     def device(self) -> str:
         """Where its modules run: "cpu" or "cuda:N"."""
-        return str(self._where)
+        return str(self._place.where)
 
     def layouts(self) -> dict[str, dict[str, LayoutFigures]]:
         """{model: {layout: what has been run in it and learned of it}} of the models that are loaded."""
@@ -167,9 +164,10 @@ class TorchDevice(Device):
                     "since no input is ragged in its first axis alone"
                 )
             check_dtypes(self._torch, who, model)
-            with self._on_device():
-                module = TorchModule(who, self._sources[model.name], self._where, [spec.name for spec in model.inputs])
-                self._wait()
+            with self._place.in_use():
+                source, names = self._sources[model.name], [spec.name for spec in model.inputs]
+                module = TorchModule(who, source, self._place.where, names)
+                self._place.wait()
         except BaseException:
             super().unload(model.name)
             raise
@@ -179,22 +177,18 @@ class TorchDevice(Device):
     def unload(self, name: str) -> None:
         """Take the module off the device, and forget what was learned of it."""
         super().unload(name)
-        if self._held.pop(name, None) is not None and self._stream is not None:
-            self._torch.cuda.empty_cache()
+        if self._held.pop(name, None) is not None:
+            self._place.give_back()
 
     def close(self) -> None:
         """Give modules and memory back."""
         super().close()
         self._held.clear()
-        self._memory = None
-        if self._stream is not None:
-            self._torch.cuda.empty_cache()
+        self._place.close()
 
     def staging_memory(self, n_bytes: int) -> Any:
         """Pinned memory for a GPU, so that copies need no detour; ordinary memory else."""
-        if self._stream is None:
-            return super().staging_memory(n_bytes)
-        return self._torch.empty(n_bytes, dtype=self._torch.uint8, pin_memory=True).numpy()
+        return self._place.staging_memory(n_bytes)
 
     def run(self, model_name: str, inputs: Arrays) -> Arrays:
         """Run one batch of arrays that are alike in length, for callers without an engine; see Device.run.
@@ -209,17 +203,17 @@ class TorchDevice(Device):
         """Run one batch, without the GIL while PyTorch computes. See Device.run_staged."""
         model = self._model(model_name)
         held = self._held[model_name]
-        if self.threads is not None and self._stream is None and self._thread != threading.get_ident():
+        if self.threads is not None and not self._place.on_gpu and self._thread != threading.get_ident():
             self._torch.set_num_threads(self.threads)
             self._thread = threading.get_ident()
         works = _works(model, batch)
         plan = held.choice.plan(works)
         n = len(works)
         try:
-            with self._on_device(), self._torch.inference_mode():
+            with self._place.in_use(), self._torch.inference_mode():
                 answers, seconds = self._run_plan(held, plan, batch, works)
         except Exception as error:
-            answered = self._answers_still()
+            answered = self._place.answers_still()
             traceback.clear_frames(error.__traceback__)  # the frames of the module hold its tensors
             del batch  # this frame is in the traceback, and whoever keeps the error would keep the memory
             explained = self._explained(held, plan, n, error, answered)
@@ -236,11 +230,11 @@ class TorchDevice(Device):
         """Each group's answers, and seconds: the copy to the device is shared out by work."""
         begin_s = self._clock.now_s()
         region: HostRegion | KernelRegion
-        region = self._copied(batch, plan.groups) if self._by_kernels else HostRegion(self._torch, batch)
+        region = self._place.copied(batch, plan.groups) if self._by_kernels else HostRegion(self._torch, batch)
         if plan.groups is None:
             answers = self._run_group(held, plan.layout, region, batch, None)
             return [answers], [self._clock.now_s() - begin_s]
-        self._wait()
+        self._place.wait()
         copy_s = (self._clock.now_s() - begin_s) / float(works.sum())
         parts, seconds = [], []
         for group in plan.groups:
@@ -264,48 +258,8 @@ class TorchDevice(Device):
         told = TorchBatch(layout, batch.n_requests if group is None else len(group), ragged)
         found = held.module(tensors, told.told())
         answers = Answers(self._torch, held.module.who, found, held.model.outputs, told, by_kernels=self._by_kernels)
-        self._wait()
+        self._place.wait()
         return answers.rows()
-
-    def _copied(self, batch: StagedBatch, groups: list[list[int]] | None) -> KernelRegion:
-        """The batch in the device's memory: one copy, and one of the groups' tables where there are groups."""
-        torch = self._torch
-        ahead = tables_ahead(batch, groups or [])
-        at = len(ahead)
-        n_bytes = at + len(batch.memory)
-        if self._memory is None or len(self._memory) < n_bytes:
-            self._memory = None  # first, so that there is room for its successor
-            self._memory = torch.empty(2 * n_bytes, dtype=torch.uint8, device=self._where)
-        memory = self._memory[:n_bytes]
-        memory[at:].copy_(torch.from_numpy(batch.memory), non_blocking=True)
-        if at:
-            memory[:at].copy_(torch.from_numpy(ahead))
-        return KernelRegion(torch, batch, memory, at, groups)
-
-    def _on_device(self) -> contextlib.AbstractContextManager[Any]:
-        """The device's own stream."""
-        if self._stream is None:
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = self._torch.cuda.stream(self._stream)
-        return context
-
-    def _wait(self) -> None:
-        """Until the stream has come here; the thread sleeps, without the GIL."""
-        if self._stream is not None:
-            event = self._torch.cuda.Event(blocking=True)
-            event.record(self._stream)
-            event.synchronize()
-
-    def _answers_still(self) -> bool:
-        """Waits for what is under way, so that its memory can be used again; whether the device answers."""
-        if self._stream is None:
-            return True
-        try:
-            self._stream.synchronize()
-            self._torch.cuda.empty_cache()
-        except Exception:
-            return False
-        return True
 
     def _explained(self, held: _Held, plan: Plan, n: int, error: Exception, answered: bool) -> DeviceError | None:
         """An error that says more than the one that came; None: that one is the module's own."""
@@ -327,25 +281,6 @@ class TorchDevice(Device):
             if value not in allowed:
                 raise InvalidArgument(f"{field}[{name!r}] is {value!r}; allowed: {', '.join(map(repr, allowed))}")
         return found
-
-
-def _where(torch: Any, device: object) -> Any:
-    """The torch.device, with its index."""
-    try:
-        where = torch.device(_checks.text("device", device))
-    except RuntimeError:
-        where = None
-    if where is None or where.type not in ("cpu", "cuda"):
-        raise InvalidArgument(f"device is {device!r}; allowed: 'cpu', 'cuda', 'cuda:N'")
-    if where.type == "cpu":
-        return torch.device("cpu")
-    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = 0 if where.index is None else where.index
-    if index >= n_devices:
-        raise InvalidArgument(
-            f"device is {device!r}; PyTorch sees {n_devices} CUDA devices here; allowed: one of them, or 'cpu'"
-        )
-    return torch.device("cuda", index)
 
 
 def _works(model: Model, batch: StagedBatch) -> NDArray[np.float64]:

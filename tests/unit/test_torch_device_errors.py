@@ -8,9 +8,9 @@ import weakref
 
 import numpy as np
 import pytest
+from engine_rig import WAIT_S, wait_until
 
 import infcore
-from engine_rig import WAIT_S, wait_until
 
 torch = pytest.importorskip("torch", reason="the extra infcore[gpu] is not installed")
 
@@ -74,7 +74,7 @@ def test_memory_that_cannot_be_had_is_an_error_of_that_batch_alone():
     device = loaded(module)
     with infcore.Engine([infcore.TorchDevice("d", {"m": module})], [MODEL]) as engine:
         futures = [engine.submit("m", x_of(value)) for value in (1.0, 9.0, 2.0)]
-        with pytest.raises(infcore.DeviceError, match="'d', model 'm'.*allocate"):
+        with pytest.raises(infcore.DeviceError, match=r"'d', model 'm'.*allocate"):
             futures[1].result(timeout_s=WAIT_S)
         assert [futures[i].result(timeout_s=WAIT_S)["y"].tolist() for i in (0, 2)] == [[1.0], [2.0]]
 
@@ -290,7 +290,7 @@ def file(request, tmp_path_factory):
         return path
     example = {"x": torch.ones(3, 5), "mask": torch.ones(3, 5, dtype=torch.bool)}
     by_name = "by_name" in request.param
-    any_shape = {name: (torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC) for name in example}
+    any_shape = dict.fromkeys(example, (torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC))
     program = torch.export.export(
         Doubled(), () if by_name else tuple(example.values()), example if by_name else {}, dynamic_shapes=any_shape
     )
