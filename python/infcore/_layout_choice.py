@@ -18,10 +18,10 @@ __all__ = ["LayoutChoice", "LayoutFigures", "Plan"]
 
 # Groups must be predicted to save at least this share: below it lies what the curves themselves are unsure of.
 _GAIN_MIN = 0.05
-# One batch in so many goes to the layout that is not thought the best, where that is thought to take less than twice
-# as long: a curve that is never measured again would be believed for ever. It costs less than 1/256 of the time.
-_REFRESH_EVERY = 256
-_REFRESH_FACTOR = 2.0
+# The other layout is looked at again, since a curve that is never measured again would be believed for ever: at most
+# once in so many batches, and once what that is predicted to cost more is this share of the time spent since.
+_LOOK_EVERY = 64
+_LOOK_SHARE = 1 / 256
 # More rows than any batch here has; beyond them the search for groups would take milliseconds.
 _GROUPED_ROWS_MAX = 1024
 
@@ -73,7 +73,7 @@ class LayoutChoice:
     (the shortest half, the next quarter, ... the longest row). Batches of one shape cannot tell the four terms of a
     curve apart; those runs differ in every feature, so that the curve holds for sizes that have not come yet. Without
     a split there are two whole batches. So exploring ends: after at most 3 batches a layout and class, and one.
-    Afterwards only one batch in 256 looks at the other layout. Where there is nothing to choose (one layout, no groups
+    Afterwards the other layout is looked at now and then, for less than 1/256 of the time. Where there is nothing to choose (one layout, no groups
     or rows all alike), nothing is tried.
     One thread at a time; figures() may be called from another. Cost: some 10 us a plan, most of it NumPy's.
     """
@@ -83,11 +83,12 @@ class LayoutChoice:
         self.grouping = grouping
         self._of = {layout: _Layout() for layout in self.layouts}
         self._groups = LengthGroups(_GROUPED_ROWS_MAX)
-        self._n_plans = 0
+        self._n_since = 0  # batches and their seconds since the other layout was last looked at
+        self._spent_s = 0.0
 
     def plan(self, works: NDArray[np.float64]) -> Plan:
         """How to run a batch of rows with these works (n,), n >= 1, finite and >= 0."""
-        self._n_plans += 1
+        self._n_since += 1
         splits = self.grouping and 1 < len(works) <= _GROUPED_ROWS_MAX and works.min() < works.max()
         if len(self.layouts) == 1 and not splits:
             plan = Plan(self.layouts[0], None, self._whole_s(self.layouts[0], works), "only")
@@ -104,6 +105,7 @@ class LayoutChoice:
         """What a plan took: the works of each group that ran (one of all rows where it has no groups), its seconds."""
         used = self._of[plan.layout]
         used.measured_s = sum(seconds)
+        self._spent_s += used.measured_s
         if plan.reason != "warm_up":
             for group, seconds_of_it in zip(works, seconds, strict=True):
                 used.latency.observe(len(group), float(group.sum()), float(group.max()), seconds_of_it)
@@ -148,7 +150,8 @@ class LayoutChoice:
         if not plans:
             return Plan(self.layouts[0], None, None, "only")
         best_s, best = plans[0]
-        if len(plans) > 1 and self._n_plans % _REFRESH_EVERY == 0 and plans[1][0] < _REFRESH_FACTOR * best_s:
+        if len(plans) > 1 and self._n_since >= _LOOK_EVERY and plans[1][0] - best_s <= _LOOK_SHARE * self._spent_s:
+            self._n_since, self._spent_s = 0, 0.0
             return plans[1][1]._replace(reason="refresh")
         return best
 

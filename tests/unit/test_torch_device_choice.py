@@ -3,29 +3,15 @@
 import numpy as np
 import pytest
 from reference.length_groups import seconds
+from staged_batches import staged
 
 import infcore
-from infcore.device import DenseInput, StagedBatch
-from infcore.kernels.staging import stage, staged_bytes
 
 torch = pytest.importorskip("torch", reason="the extra infcore[gpu] is not installed")
 
 PADDED = (2e-3, 0.0, 0.0, 5e-5)
 PACKED = (4e-3, 1e-3, 6e-5, 0.0)
 MODEL = infcore.Model("m", {"x": ("float32", (None,))}, {"y": ("float32", (None,)), "n": ("int64", ())}, work="x")
-
-
-def staged(rows, works=None, **dense):
-    """What an engine hands to run_staged."""
-    lengths = [len(row) for row in rows]
-    at = -(-staged_bytes(lengths, rows[0].itemsize) // 64) * 64
-    memory = np.empty(at + sum(-(-held.nbytes // 64) * 64 for held in dense.values()), np.uint8)
-    inputs = {"x": stage(rows, memory)}
-    for name, held in dense.items():
-        memory[at : at + held.nbytes] = held.reshape(-1).view(np.uint8)
-        inputs[name] = DenseInput(at, held.shape, held.dtype.name)
-        at += -(-held.nbytes // 64) * 64
-    return StagedBatch(memory, inputs, np.array(lengths if works is None else works, np.float64))
 
 
 def texts(n, seed):
