@@ -72,9 +72,8 @@ def test_32_ragged_texts(benchmark):
     benchmark.pedantic(every_way, rounds=N_ROUNDS, iterations=1)
     medians = {way: float(np.median(of)) for way, of in times.items()}
     lengths = [len(row) for row in rows]
-    print(
-        f"\n32 texts of {min(lengths)} to {max(lengths)} steps, {sum(lengths)} in all, medians of {len(times['padded'])}:"
-    )
+    n_rounds = len(times["padded"])
+    print(f"\n32 texts of {min(lengths)} to {max(lengths)} steps, {sum(lengths)} in all, medians of {n_rounds}:")
     for way, median_s in medians.items():
         ratio = median_s / medians["padded"]
         benchmark.extra_info[way] = {"median_s": median_s, "of_padded": ratio}

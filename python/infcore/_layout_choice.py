@@ -73,8 +73,8 @@ class LayoutChoice:
     (the shortest half, the next quarter, ... the longest row). Batches of one shape cannot tell the four terms of a
     curve apart; those runs differ in every feature, so that the curve holds for sizes that have not come yet. Without
     a split there are two whole batches. So exploring ends: after at most 3 batches a layout and class, and one.
-    Afterwards the other layout is looked at now and then, for less than 1/256 of the time. Where there is nothing to choose (one layout, no groups
-    or rows all alike), nothing is tried.
+    Afterwards the other layout is looked at now and then, for less than 1/256 of the time. Where there is nothing to
+    choose (one layout, and no groups or rows all alike), nothing is tried.
     One thread at a time; figures() may be called from another. Cost: some 10 us a plan, most of it NumPy's.
     """
 
