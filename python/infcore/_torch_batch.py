@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,19 +105,24 @@ class HostRegion:
     ) -> tuple[Any, TorchRagged]:
         """The rows of a group (None: of all requests) in a layout, as dtype (None: as they are)."""
         torch = self._torch
-        packed = pack(_host_rows(self._batch.memory, rows, spec, group), layout=layout, pad_value=spec.pad_value)
-        lengths = packed.lengths.astype(np.int64)
-        positions = None
-        if layout == "packed":
-            starts = np.repeat(packed.cu_seqlens[:-1], lengths)
-            positions = torch.from_numpy(np.arange(len(starts), dtype=np.int32) - starts)
-        data = torch.from_numpy(packed.data)
-        return data if dtype is None else data.to(dtype), TorchRagged(
-            lengths,
+        fused = _fused_dtype(rows.dtype, dtype)
+        packed = pack(
+            _host_rows(self._batch.memory, rows, spec, group), layout=layout, dtype=fused, pad_value=spec.pad_value
+        )
+        # PyTorch and NumPy share no bfloat16; its bits they do.
+        bits = packed.data.view(np.int16) if fused == "bfloat16" else packed.data
+        data = torch.from_numpy(bits)
+        if fused == "bfloat16":
+            data = data.view(torch.bfloat16)
+        elif dtype is not None and fused is None:
+            data = data.to(dtype)
+        positions, mask = packed.position_ids, packed.mask
+        return data, TorchRagged(
+            packed.lengths.astype(np.int64),
             torch.from_numpy(packed.cu_seqlens),
             packed.max_seqlen,
-            positions,
-            torch.from_numpy(packed.mask) if layout == "padded" else None,
+            None if positions is None else torch.from_numpy(positions),
+            None if mask is None else torch.from_numpy(mask),
         )
 
     def dense(self, held: DenseInput, dtype: Any, group: list[int] | None) -> Any:
@@ -188,10 +194,11 @@ class KernelRegion:
         return array if array is None or isinstance(array, self._torch.Tensor) else self._torch.from_dlpack(array)
 
 
-def check_dtypes(torch: Any, who: str, model: Model) -> None:
+def check_dtypes(torch: Any, who: str, model: Model, dtype: Any) -> None:
     """That every array of a model can be a tensor, and every ragged input be packed by the kernels: on the CPU too, so
     that what runs there runs on a GPU.
 
+    dtype     what floats are cast to, or None
     Raises    InvalidArgument.
     """
     known = [*KERNEL_DTYPES, *_MOVED_AS]
@@ -203,6 +210,11 @@ def check_dtypes(torch: Any, who: str, model: Model) -> None:
             continue
         if spec.dtype.name not in known:
             raise InvalidArgument(f"{who}: {spec.name!r} is {spec.dtype.name}, ragged; allowed: {', '.join(known)}")
+        cast = torch.tensor(spec.pad_value, dtype=dtype) if dtype is not None and spec.dtype.kind == "f" else None
+        if cast is not None and bool(cast.isinf()) and not np.isinf(spec.pad_value):
+            raise InvalidArgument(
+                f"{who}: pad_value of {spec.name!r} is {spec.pad_value!r}; allowed: a number that {dtype} holds"
+            )
         if spec.dtype.name in _MOVED_AS and np.isnan(_pad_moved(spec)):
             raise InvalidArgument(
                 f"{who}: pad_value of {spec.name!r} is {spec.pad_value!r}; allowed for "
@@ -290,6 +302,14 @@ def _pad_moved(spec: TensorSpec) -> float:
 def _current_stream(torch: Any, memory: Any) -> int | None:
     """PyTorch's current stream as the kernels' launchers take it, whichever library launches."""
     return int(torch.cuda.current_stream(memory.device).cuda_stream) if memory.is_cuda else None
+
+
+def _fused_dtype(source: str, dtype: Any) -> str | None:
+    """The name of the dtype that infcore.pack casts to as it copies; None: it does not, and PyTorch does it after."""
+    name = str(dtype).removeprefix("torch.")
+    if dtype is None or source not in KERNEL_DTYPES:
+        return None
+    return None if name == "bfloat16" and find_spec("ml_dtypes") is None else name
 
 
 def _row_offsets(memory: NDArray[np.uint8], rows: StagedRows) -> NDArray[np.int64]:

@@ -156,6 +156,7 @@ class TorchDevice(Device):
         """Put the model's module onto the device; see the class for what is checked."""
         super().load(model)
         who = f"device {self.name!r}, model {model.name!r}"
+        dtype = getattr(self._torch, self._dtypes[model.name]) if model.name in self._dtypes else None
         try:
             layouts = self._layouts[model.name]
             if "packed" in layouts and not any(spec.ragged == (0,) for spec in model.inputs):
@@ -163,7 +164,7 @@ class TorchDevice(Device):
                     f"takes[{model.name!r}] is {'both' if len(layouts) > 1 else 'packed'!r}; allowed: 'padded', "
                     "since no input is ragged in its first axis alone"
                 )
-            check_dtypes(self._torch, who, model)
+            check_dtypes(self._torch, who, model, dtype)
             with self._place.in_use():
                 source, names = self._sources[model.name], [spec.name for spec in model.inputs]
                 module = TorchModule(who, source, self._place.where, names)
@@ -171,7 +172,6 @@ class TorchDevice(Device):
         except BaseException:
             super().unload(model.name)
             raise
-        dtype = getattr(self._torch, self._dtypes[model.name]) if model.name in self._dtypes else None
         self._held[model.name] = _Held(model, module, LayoutChoice(layouts, grouping=self._grouping), dtype)
 
     def unload(self, name: str) -> None:

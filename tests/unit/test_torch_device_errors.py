@@ -232,6 +232,13 @@ def other(**changes):
             infcore.InvalidArgument,
             "pad_value of 'x' is -1; allowed for int16: a value whose bits are no NaN of float16",
         ),
+        (
+            lambda x: x,
+            other(pad_value={"x": 1e6}),
+            {"dtype": "float16"},
+            infcore.InvalidArgument,
+            "pad_value of 'x' is 1000000.0; allowed: a number that torch.float16 holds",
+        ),
     ],
 )
 def test_load_names_what_does_not_fit(module, model, options, error, words):
