@@ -2,6 +2,7 @@
 
 from infcore._core.base import Clock, ManualClock
 from infcore._core.future import Future
+from infcore.arena import Arena
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
@@ -16,6 +17,7 @@ from infcore.torch_device import TorchBatch, TorchDevice
 
 __version__ = "0.1.0"
 __all__ = [
+    "Arena",
     "CallableDevice",
     "Clock",
     "Curve",

@@ -19,8 +19,6 @@ cnp.import_array()
 
 # Borrowed references: counting one up and down for each row would take as long as the rest of the loop.
 cdef extern from "numpy/arrayobject.h":
-    ctypedef struct ArrayObject "PyArrayObject":
-        pass
     ctypedef struct Descr "PyArray_Descr":
         pass
     ctypedef struct TypeObject "PyTypeObject":
@@ -46,18 +44,6 @@ cdef dict _items = {numpy.dtype(name): item for item, name in enumerate(item_nam
 
 cdef class Rows:
     """Rows checked to fit into one batch, and kept alive while they are copied from. Not to be changed meanwhile."""
-
-    cdef object _held  # our own list, or a tuple: the caller's list may change under us
-    cdef list _converted  # what is not in _held itself
-    cdef cnp.ndarray _first
-    cdef readonly object dtype
-    cdef readonly uint32_t rank
-    cdef readonly Py_ssize_t n
-    cdef readonly int64_t max_seqlen
-    cdef readonly cnp.ndarray cu_seqlens
-    cdef const byte** _data  # n pointers to C-contiguous rows
-    cdef int64_t _steps
-    cdef int64_t _step_items
 
     def __init__(self, rows, lengths=None):
         cdef const int64_t* wanted = NULL
@@ -192,6 +178,11 @@ cdef class Rows:
     cdef int _too_many(self) except -1:
         steps = sum(len(row) for row in self._held)
         raise InvalidArgument(f"rows hold {steps} steps in all; allowed: {INT32_MAX}, as cu_seqlens is int32")
+
+    @property
+    def trailing(self) -> tuple:
+        """Shape of a step."""
+        return (<object>self._first).shape[1:]
 
     def packed(self, dtype):
         """A fresh array (sum of lengths, *trailing), of dtype."""

@@ -115,5 +115,5 @@ cdef extern from "<infcore/device/staged_rows.hpp>" namespace "infcore::device" 
     cdef enum:
         staged_alignment
 
-    size_t staged_bytes(RowSpan, size_t step_bytes) noexcept
-    void stage_rows(RowSpan, size_t step_bytes, size_t at, byte* region) noexcept
+    size_t staged_bytes(const RowTable&) noexcept
+    void stage_rows(const RowTable&, size_t at, byte* region) noexcept
