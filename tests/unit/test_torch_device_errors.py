@@ -11,6 +11,8 @@ import pytest
 from engine_rig import WAIT_S, wait_until
 
 import infcore
+from infcore import _torch_module
+from infcore._torch_batch import stage_arrays
 
 torch = pytest.importorskip("torch", reason="the extra infcore[gpu] is not installed")
 
@@ -90,8 +92,6 @@ def test_memory_that_cannot_be_had_is_an_error_of_that_batch_alone():
 
 def test_an_error_that_is_kept_keeps_no_memory_of_the_batch():
     device = loaded(picky)
-    from infcore._torch_batch import stage_arrays
-
     batch = stage_arrays(MODEL, {"x": np.full((2, 3), -1.0, np.float32)})
     memory = weakref.ref(batch.memory)
     with pytest.raises(ValueError, match="a negative number") as caught:
@@ -266,11 +266,15 @@ def test_modules_are_evaluated_moved_and_shared():
     assert devices[0].device == "cpu" and devices[0].kind == "cpu" and devices[0].staging_memory(64).nbytes == 64
     devices[0].close()
     np.testing.assert_array_equal(devices[1].run("m", {"input": x})["y"], first)
-    # A module that lies elsewhere is copied; the one given stays where it is.
-    elsewhere = torch.nn.Linear(4, 4, device="meta")
-    with pytest.raises(Exception, match="meta"):
-        loaded(elsewhere, model)
-    assert elsewhere.weight.is_meta
+
+
+def test_a_module_that_lies_elsewhere_is_copied():
+    """The only other device that every build of PyTorch has is "meta", whose tensors have no data."""
+    given = torch.nn.Linear(4, 4).train()
+    taken = _torch_module._placed(torch, given, torch.device("meta"))
+    assert taken.weight.is_meta and not taken.training
+    assert not given.weight.is_meta and given.training
+    assert _torch_module._placed(torch, given, torch.device("cpu")) is given and not given.training
 
 
 @pytest.mark.parametrize("threads", [1, 2])
