@@ -143,3 +143,18 @@ def test_answers_in_another_dtype_leave_by_the_kernels_too():
         for ours, theirs in zip(answers[0][name], answers[1][name], strict=True):
             assert ours.dtype == theirs.dtype
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("takes", ["padded", "packed"])
+def test_rows_without_a_step_go_through(takes):
+    model = infcore.Model("m", {"x": ("float32", (None, 2))}, {"y": ("float32", (None, 2)), "n": ("int64", ())})
+    device = Interpreted(
+        "d", {"m": lambda x, batch: {"y": x, "n": torch.from_numpy(batch.first.lengths)}}, takes={"m": takes}
+    )
+    device.load(model)
+    for lengths in ([0], [0, 0, 0], [0, 2, 0], [0, 2, 0], [0, 2, 0]):
+        rows = [np.ones((n, 2), np.float32) for n in lengths]
+        memory = np.empty(staged_bytes(lengths, 8), np.uint8)
+        outputs = device.run_staged("m", StagedBatch(memory, {"x": stage(rows, memory)}, np.array(lengths, np.float64)))
+        assert [row.shape for row in outputs["y"]] == [(n, 2) for n in lengths]
+        assert [int(n) for n in outputs["n"]] == lengths
