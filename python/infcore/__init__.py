@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 from infcore._core.base import Clock, ManualClock
 from infcore._core.future import Future
 from infcore.arena import Arena
+from infcore.block_tables import BlockTables, block_table
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
+from infcore.image_packing import image_pack
 from infcore.onnx_device import OnnxDevice
 from infcore.packing import Packed, pack, unpack
 from infcore.queueing import Queue, Ticket
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Arena",
+    "BlockTables",
     "CallableDevice",
     "Clock",
     "Curve",
@@ -43,6 +46,8 @@ __all__ = [
     "Ticket",
     "TorchBatch",
     "TorchDevice",
+    "block_table",
+    "image_pack",
     "pack",
     "unpack",
     *_errors,
