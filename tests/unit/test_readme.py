@@ -1,4 +1,4 @@
-"""README's code as it stands there: the server answers about this project's own files; rows are packed, and come back."""
+"""README's code as it stands there: the server answers about this project's files; rows are packed, and come back."""
 
 import asyncio
 import re
