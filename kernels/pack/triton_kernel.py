@@ -111,7 +111,8 @@ def row_of_source(
     return src
 
 
-@triton.jit
+# Sizes are not specialised on: a batch of another shape compiles nothing anew.
+@triton.jit(do_not_specialize=["max_seqlen", "step_items", "pad_bits"])
 def move_rows(
     base,
     row_offsets,
@@ -145,30 +146,19 @@ def move_rows(
     if HAS_CU_OUT:
         tl.store(cu_out + row, begin, mask=tile == 0)
         tl.store(cu_out + row + 1, end, mask=(tile == 0) & (row + 1 == tl.num_programs(0)))
-    if ROWS_TO == "packed":
-        n_steps = length
-    else:
-        n_steps = max_seqlen
-    if ROWS_TO == "padded_left":
-        lead = max_seqlen - length
-    else:
-        lead = length * 0
+    n_steps = length if ROWS_TO == "packed" else max_seqlen
+    first_step = begin.to(tl.int64) if ROWS_TO == "packed" else row * max_seqlen  # of the row, in the target
+    lead = max_seqlen - length if ROWS_TO == "padded_left" else 0
 
     if HAS_MARKS:
         if tile * TILE_STEPS < n_steps:
-            row_marks = marks + (begin if ROWS_TO == "packed" else row * max_seqlen)
-            write_marks(row_marks, tile * TILE_STEPS, n_steps, lead, length, TILE_STEPS, ROWS_TO)
+            write_marks(marks + first_step, tile * TILE_STEPS, n_steps, lead, length, TILE_STEPS, ROWS_TO)
 
     first = tile * TILE_ITEMS
     n_items = tl.multiple_of(n_steps * step_items, CHUNK)
     if first < n_items:
         src = row_of_source(base, row_offsets, row, begin, length, max_seqlen, step_items, SRC_TYPE, CHUNK, ROWS_FROM)
-        if ROWS_TO == "packed":
-            dst_step = begin.to(tl.int64)
-        else:
-            dst_step = row * max_seqlen
-        dst = out.to(tl.pointer_type(DST_TYPE), bitcast=True) + tl.multiple_of(dst_step * step_items, CHUNK)
-
+        dst = out.to(tl.pointer_type(DST_TYPE), bitcast=True) + tl.multiple_of(first_step * step_items, CHUNK)
         data_begin = lead * step_items
         data_end = data_begin + length * step_items
         # Item k of the row's target is item k - data_begin of its source.
