@@ -1,11 +1,13 @@
 """Correctness: cases of every operation, run in one place after another and held against NumPy's answer."""
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from infcore.kernels import dtypes
 from numpy.typing import NDArray
+
+from infcore.kernels import dtypes
 
 N_WRONG_TOLD = 20
 
@@ -111,11 +113,19 @@ def run(op: str, cases: Iterable[Case], place: Place) -> Result:
     return Result(op, place.backend, place.where, n_cases, ulps_max, wrong)
 
 
+def known_dtypes() -> list[str]:
+    """Those that NumPy has here: bfloat16 only with the package ml_dtypes."""
+    names = list(dtypes.ITEM_BYTES)
+    if importlib.util.find_spec("ml_dtypes") is None:
+        names.remove("bfloat16")
+    return names
+
+
 SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 6e-8, 65504.0, 65520.0, 3.38e38, -1e-40)
 
 
 def drawn(rng: np.random.Generator, shape: Any, dtype: str, target: str | None = None) -> NDArray[Any]:
-    """Random values of a dtype: any bits of an integer; of a float what the target can hold, with the odd ones among it.
+    """Random values of a dtype: any bits of an integer; of a float what the target can hold, the odd ones among it.
 
     Out of an integer's range a cast is unspecified, so that what is to become one stays inside.
     """

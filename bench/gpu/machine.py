@@ -90,7 +90,7 @@ NO_GPU = {"triton": no_torch_gpu, "cupy": no_cupy_gpu}
 
 
 def clocks(gpu_id: str) -> dict[str, Any]:
-    """What the driver's nvidia-smi says of one GPU at this moment; a field it does not know, or all of them, is None."""
+    """What nvidia-smi says of one GPU at this moment; a field that it does not know, or all of them, is None."""
     asked = ["nvidia-smi", f"--id={gpu_id}", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader,nounits"]
     parts = (_printed(asked) or "").split(", ")
     if len(parts) != len(SMI_FIELDS):
@@ -115,6 +115,7 @@ def environment(gpu: dict[str, Any] | None, missing: dict[str, str]) -> dict[str
         "gpu": gpu,
         "driver": clocks(gpu["id"]) if gpu else None,
         "backends": {name: why or "launches on the GPU" for name, why in missing.items()},
+        "left_out": "" if "ml_dtypes" in versions() else "bfloat16: ml_dtypes is not installed",
         "commit": commit(),
         "kernels": str(Path(str(kernels.__file__)).parent),
         "packages": versions(),

@@ -18,8 +18,18 @@ N_DOUBLED = 6  # how often the delay is doubled before giving up: a factor of 64
 DELAY_US_MIN = 200.0
 
 
-class Clock(Protocol):
-    """Events on a device's current stream, and the host's time."""
+class HostClock(Protocol):
+    """The host's time, and waiting for the device."""
+
+    def synchronize(self) -> None:
+        """Waits until all that was queued is done."""
+
+    def host_us(self) -> float:
+        """The host's clock."""
+
+
+class Clock(HostClock, Protocol):
+    """Events on a device's current stream, too."""
 
     def record(self) -> Any:
         """An event that the device reaches once all that was queued before is done."""
@@ -32,12 +42,6 @@ class Clock(Protocol):
 
     def delay(self, us: float) -> None:
         """Queues work that takes the device at least so long."""
-
-    def synchronize(self) -> None:
-        """Waits until all that was queued is done."""
-
-    def host_us(self) -> float:
-        """The host's clock."""
 
 
 class Spread(NamedTuple):
@@ -101,7 +105,7 @@ def device_us(clock: Clock, calls: Sequence[Callable[[], object]], *, n_calls: i
     return spread(times)
 
 
-def wall_us(clock: Clock, calls: Sequence[Callable[[], object]], *, n_calls: int) -> float:
+def wall_us(clock: HostClock, calls: Sequence[Callable[[], object]], *, n_calls: int) -> float:
     """Time per call, back to back, until the device has done them all: what a loop of nothing else takes."""
     clock.synchronize()
     begin = clock.host_us()
@@ -111,7 +115,7 @@ def wall_us(clock: Clock, calls: Sequence[Callable[[], object]], *, n_calls: int
     return (clock.host_us() - begin) / n_calls
 
 
-def host_us(clock: Clock, calls: Sequence[Callable[[], object]], *, n_calls: int) -> Spread:
+def host_us(clock: HostClock, calls: Sequence[Callable[[], object]], *, n_calls: int) -> Spread:
     """The host's time in each call; the device is waited for between some of them, outside of the times."""
     times = []
     for k in range(n_calls):

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from checking import Case, Output, Place, drawn, lengths_drawn
+from checking import Case, Output, Place, drawn, known_dtypes, lengths_drawn
+from numpy.typing import NDArray
+
 from infcore.kernels import dtypes, staging
 from infcore.kernels.pack import launch, reference
-from numpy.typing import NDArray
 
 LAYOUTS = (("packed", "right"), ("padded", "right"), ("padded", "left"))
 # One step: by elements, too narrow for 128 bits, and wide in every dtype.
@@ -34,14 +35,14 @@ class _How(NamedTuple):
         lie = "in a region" if self.staged else f"by themselves, {self.rows_off} items off"
         side = f" on the {self.side}, pad_value {self.pad_value}" if self.layout == "padded" else ""
         return (
-            f"{self.layout}{side}: {self.src} to {self.dst}, {self.shape} of {self.lengths[:8]} x {self.trailing} {lie}, "
-            f"out {self.out_off} items off"
+            f"{self.layout}{side}: {self.src} to {self.dst}, {self.shape} of {self.lengths[:8]} x {self.trailing} {lie}"
+            f", out {self.out_off} items off"
         )
 
 
 def _hows(rng: np.random.Generator, *, smoke: bool) -> Iterator[_How]:
     """Each shape in each layout; then each pair of dtypes; all else is drawn."""
-    names = list(dtypes.ITEM_BYTES)
+    names = known_dtypes()
     shapes = list(lengths_drawn(rng, smoke=smoke))
 
     def how(shape: tuple[str, list[int]], layout: tuple[str, str], src: str, dst: str) -> _How:
@@ -110,9 +111,7 @@ def pack_cases(rng: np.random.Generator, *, smoke: bool) -> Iterator[Case]:
     for how in _hows(rng, smoke=smoke):
         rows = [drawn(rng, (length, *how.trailing), how.src, how.dst) for length in how.lengths]
         with np.errstate(all="ignore"):
-            expected = reference.pack(
-                rows, layout=how.layout, side=how.side, dtype=how.dst, pad_value=how.pad_value
-            )
+            expected = reference.pack(rows, layout=how.layout, side=how.side, dtype=how.dst, pad_value=how.pad_value)
         yield Case("pack", str(how), lambda place, a=rows, b=how, c=expected: _packed(place, a, b, c))
 
 

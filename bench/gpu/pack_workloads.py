@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch_ways
-from infcore.kernels import dtypes, staging
-from infcore.kernels.pack import launch
+from checking import known_dtypes
 from numpy.typing import NDArray
 from torch_ways import Way
 from workloads import MIB, Turn, Workload, random_block, torch_dtype
+
+from infcore.kernels import dtypes, staging
+from infcore.kernels.pack import launch
 
 
 class RowsShape(NamedTuple):
@@ -43,6 +45,11 @@ UNPACK_SHAPES = (
     RowsShape("float32 x 384 to float16", "padded", "right", "float32", "float16", (384,), 4, 512),
     RowsShape("short rows float16 x 64", "padded", "right", "float16", "float16", (64,), 1, 16, 64 * MIB),
 )
+
+
+def measurable(shape: RowsShape, size_bytes: int) -> bool:
+    """Whether there is that shape at that size."""
+    return size_bytes <= shape.size_bytes_max and shape.src in known_dtypes()
 
 
 def lengths_for(rng: np.random.Generator, shape: RowsShape, size_bytes: int) -> NDArray[np.int64]:
@@ -157,9 +164,9 @@ def unpack_workload(rng: np.random.Generator, shape: RowsShape, size_bytes: int)
 
 def pack_workloads(rng: np.random.Generator, size_bytes: int) -> Iterator[Workload]:
     """Every shape that there is of this size."""
-    return (pack_workload(rng, shape, size_bytes) for shape in PACK_SHAPES if size_bytes <= shape.size_bytes_max)
+    return (pack_workload(rng, shape, size_bytes) for shape in PACK_SHAPES if measurable(shape, size_bytes))
 
 
 def unpack_workloads(rng: np.random.Generator, size_bytes: int) -> Iterator[Workload]:
     """Every shape that there is of this size."""
-    return (unpack_workload(rng, shape, size_bytes) for shape in UNPACK_SHAPES if size_bytes <= shape.size_bytes_max)
+    return (unpack_workload(rng, shape, size_bytes) for shape in UNPACK_SHAPES if measurable(shape, size_bytes))

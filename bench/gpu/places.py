@@ -5,6 +5,7 @@ these classes on "cpu") and the CUDA source under the host shim.
 """
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-from infcore.kernels import backends, dtypes
 from numpy.typing import NDArray
+
+from infcore.kernels import backends, dtypes
 
 POISON = 0xA5
 GUARD_BYTES = 256  # on both sides of everything that a kernel is given; a multiple of every alignment that matters
@@ -57,6 +59,10 @@ class _Device:
 
     def bytes_of(self, array: Any) -> NDArray[np.uint8]:
         """Any contiguous array's bytes, on the host."""
+        raise NotImplementedError
+
+    def copy(self, source: Any, target: Any) -> None:
+        """The library's own copy, on the device."""
         raise NotImplementedError
 
     def poisoned(self, shape: Sequence[int], dtype: str, misaligned_by: int = 0) -> Any:
@@ -133,6 +139,9 @@ class TorchDevice(_Device):
 
         return array.contiguous().view(-1).view(torch.uint8).cpu().numpy()
 
+    def copy(self, source: Any, target: Any) -> None:
+        target.copy_(source)
+
 
 class CupyDevice(_Device):
     """CuPy's memory, on a GPU."""
@@ -155,6 +164,13 @@ class CupyDevice(_Device):
 
     def bytes_of(self, array: Any) -> NDArray[np.uint8]:
         return array.reshape(-1).view(np.uint8).get()
+
+    def copy(self, source: Any, target: Any) -> None:
+        import cupy
+
+        n_bytes, on_device = source.nbytes, cupy.cuda.runtime.memcpyDeviceToDevice
+        stream = cupy.cuda.get_current_stream().ptr
+        cupy.cuda.runtime.memcpyAsync(target.data.ptr, source.data.ptr, n_bytes, on_device, stream)
 
 
 class TorchClock:
@@ -184,7 +200,7 @@ class TorchClock:
         torch.cuda.synchronize()
 
     def host_us(self) -> float:
-        return time.perf_counter() * 1e6
+        return perf_counter_us()
 
 
 # No GPU's clock runs faster, so that a delay in cycles lasts at least as long as was asked.
@@ -230,7 +246,7 @@ class CupyClock:
         cupy.cuda.Device().synchronize()
 
     def host_us(self) -> float:
-        return time.perf_counter() * 1e6
+        return perf_counter_us()
 
 
 def torch_facts() -> dict[str, Any]:
@@ -266,3 +282,21 @@ def cupy_facts() -> dict[str, Any]:
         "free_bytes": free_bytes,
         "l2_bytes": of["l2CacheSize"],
     }
+
+
+def release() -> None:
+    """Gives memory that is not used any more back to the GPU, from whichever library has it."""
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if (cupy := sys.modules.get("cupy")) is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
+def perf_counter_us() -> float:
+    """The host's clock."""
+    return time.perf_counter() * 1e6
+
+
+def thread_time_us() -> float:
+    """This thread's time on a processor: what others do meanwhile is not in it."""
+    return time.thread_time_ns() / 1e3

@@ -1,6 +1,6 @@
 """How the same is done with PyTorch alone. Each way is a call on tensors that lie on the device already.
 
-What a way is given ready, and does not have to make, is in its name: "index ready" is an index tensor that PyTorch would
+What a way is given ready is in its name: "index ready" is an index tensor that PyTorch would
 have to build and copy for every batch. Ways make data alone: no position ids, no mask.
 """
 
@@ -113,7 +113,9 @@ def image_ways(images: Any, mean: NDArray[Any], scale: NDArray[Any], dtype: Any)
     return ways
 
 
-def block_table_ways(rows: Sequence[Any], computed: Any, query_lens: Any, n_tokens: int, block_size: int) -> dict[str, Way]:
+def block_table_ways(
+    rows: Sequence[Any], computed: Any, query_lens: Any, n_tokens: int, block_size: int
+) -> dict[str, Way]:
     """rows: int32 block ids of each request; computed, query_lens (n,) int64 on the device. Gives table and slots."""
     import torch
 

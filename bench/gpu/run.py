@@ -1,0 +1,195 @@
+"""GPU kernels on this machine: right answers, bandwidth beside the device's own copy and PyTorch's ways, overhead.
+
+    python bench/gpu/run.py [--json FILE] [--seed N] [--smoke] [--op OP ...] [--size SIZE ...] [--backend BACKEND ...]
+
+Without a GPU it says what is missing, and shows what can be shown: the same answers from Triton's interpreter and from
+the CUDA sources under the host shim, what compilers make of the kernels for sm_80, sm_90 and sm_100, and bytes counted.
+Exit status: 0 right answers, 1 wrong ones, 2 arguments that are not allowed or nothing that could be run.
+"""
+
+import argparse
+import importlib.util
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA_VERSION = 1
+BACKENDS = ("triton", "cupy")
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+SIZES = ("1MiB", "4MiB", "16MiB", "64MiB", "256MiB", "1GiB")
+SIZES_SMOKE = ("1MiB", "64MiB")
+Row = dict[str, Any]
+
+
+def find_kernels() -> None:
+    """infcore.kernels can be imported: the installed one, else this checkout's, which needs nothing of the rest."""
+    if importlib.util.find_spec("infcore") is None:
+        package = types.ModuleType("infcore")
+        package.__path__ = [str(ROOT)]
+        sys.modules["infcore"] = package
+    sys.path.insert(0, str(ROOT / "tests"))
+
+
+def size_of(text: str) -> int:
+    """ "64MiB" in bytes."""
+    found = re.fullmatch(r"([1-9]\d*)(KiB|MiB|GiB)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"size is {text!r}, allowed are whole numbers with a unit: 64MiB, 1GiB")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def arguments(given: list[str] | None, operations: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write everything as one JSON document")
+    parser.add_argument("--seed", type=int, default=None, help="of the random inputs; drawn and said if not given")
+    parser.add_argument("--smoke", action="store_true", help="few cases, few sizes, few calls")
+    parser.add_argument("--op", nargs="+", choices=operations, default=operations, help="operations; all of them")
+    parser.add_argument("--size", nargs="+", type=size_of, help=f"of what is written; {', '.join(SIZES)}")
+    parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    options = parser.parse_args(given)
+    if options.seed is None:
+        options.seed = int(np.random.SeedSequence().generate_state(1)[0])
+    if options.seed < 0:
+        parser.error(f"argument --seed: is {options.seed}, allowed is 0 or more")
+    if options.size is None:
+        options.size = [size_of(size) for size in (SIZES_SMOKE if options.smoke else SIZES)]
+    return options
+
+
+def checked(options: argparse.Namespace, places: Any) -> Iterator[Row]:
+    """Correctness of each operation in each place. places: (back-end, operation) -> place."""
+    import checking
+    from operations import OPERATIONS
+
+    for op in options.op:
+        for backend in options.backend:
+            # The same inputs for every back-end.
+            cases = OPERATIONS[op].cases(np.random.default_rng([options.seed, sum(op.encode())]), smoke=options.smoke)
+            yield checking.run(op, cases, places(backend, op)).row()
+
+
+def on_gpu(options: argparse.Namespace, gpu: Row) -> Iterator[Row]:
+    """Everything, where there is a GPU."""
+    import bandwidth
+    import overhead
+    import places
+    from operations import OPERATIONS
+
+    def device_of(backend: str, op: str = "") -> Any:
+        return places.TorchDevice("cuda") if backend == "triton" else places.CupyDevice()
+
+    yield from checked(options, device_of)
+    n_calls, n_warm_up = (32, 8) if options.smoke else (128, 16)
+    benches = [
+        bandwidth.Bench(
+            device=device_of(backend),
+            clock=places.TorchClock() if backend == "triton" else places.CupyClock(),
+            l2_bytes=gpu["l2_bytes"],
+            free_bytes=gpu["free_bytes"],
+            n_calls=n_calls,
+            n_warm_up=n_warm_up,
+        )
+        for backend in options.backend
+    ]
+    for op in options.op:
+        for size_bytes in options.size:
+            for workload in OPERATIONS[op].workloads(np.random.default_rng(options.seed), size_bytes):
+                for bench in benches:
+                    yield bandwidth.measured(bench, workload)
+                    places.release()
+    for op in options.op:
+        for bench in benches:
+            yield overhead.measured(bench, op)
+
+
+def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
+    """What there is without one. Raises ImportError where the tests' tools cannot be imported."""
+    import overhead
+    import places
+    import without_gpu as tools
+    from operations import OPERATIONS
+
+    here = [backend for backend in options.backend if not tools.why_not(backend)]
+    yield from checked(argparse.Namespace(**vars(options) | {"backend": here, "smoke": True}), tools.place_of)
+    for backend in options.backend:
+        if not tools.code_unavailable(backend):
+            for package in dict.fromkeys(OPERATIONS[op].package for op in options.op):
+                yield from tools.code_rows(backend, package, smoke=options.smoke)
+    for op in options.op:
+        for backend in here:
+            yield from tools.counted_rows(tools.place_of(backend, op), op, smoke=options.smoke)
+    if "triton" in here:
+        for op in options.op:
+            yield overhead.own_part(tools.place_of("triton", op), op, places.thread_time_us)
+
+
+def gather(options: argparse.Namespace) -> tuple[Row, list[Row]]:
+    """(environment, rows); the tables are printed as they come."""
+    import machine
+    import printed
+
+    missing = {backend: machine.NO_GPU[backend]() for backend in options.backend}
+    ready = [backend for backend, why in missing.items() if not why]
+    gpu = None
+    if ready:
+        import places
+
+        gpu = places.torch_facts() if "triton" in ready else places.cupy_facts()
+        options.backend = ready
+    env = machine.environment(gpu, missing)
+    print(printed.environment(env), f"\nseed      {options.seed}", flush=True)
+    rows: list[Row] = []
+    kind = ""
+    for row in on_gpu(options, gpu) if gpu else without_gpu(options):
+        if row["kind"] != kind and kind:
+            print(printed.part(kind, rows), flush=True)
+        kind = row["kind"]
+        rows.append(row)
+    if kind:
+        print(printed.part(kind, rows), flush=True)
+    if gpu:
+        env["driver_after"] = machine.clocks(gpu["id"])
+    return env, rows
+
+
+def main(given: list[str] | None = None) -> int:
+    """The exit status."""
+    find_kernels()
+    try:
+        from operations import OPERATIONS
+    except ImportError as e:
+        print(f"run.py: {e}: it needs numpy", file=sys.stderr)
+        return 2
+    options = arguments(given, list(OPERATIONS))
+    command = ["bench/gpu/run.py", *(sys.argv[1:] if given is None else given)]
+    try:
+        env, rows = gather(options)
+    except ImportError as e:
+        print(
+            f"run.py: {e}: without a GPU it uses the tests' tools, see the extras [test] and [gpu_test]",
+            file=sys.stderr,
+        )
+        return 2
+    document = {"schema_version": SCHEMA_VERSION, "command": command, "seed": options.seed, "env": env, "rows": rows}
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    answers = [row for row in rows if row["kind"] == "correctness"]
+    if not answers:
+        print("run.py: nothing could be run: neither a GPU nor what the kernels need without one", file=sys.stderr)
+        return 2
+    wrong = sum(row["n_wrong"] for row in answers)
+    wrong += sum(way["same"] is False for row in rows for way in row.get("ways", []))
+    print(f"\n{wrong} wrong answers" if wrong else "\nno wrong answer")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
