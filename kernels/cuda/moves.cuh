@@ -28,7 +28,16 @@ __device__ __forceinline__ void write(T* to, T value) {
 }
 
 #ifndef INFCORE_HOST_SHIM
-/// By name: where the four words are copies of one, NVRTC 13.5 stored them one by one.
+// 128 bits by name. Left to itself NVRTC 13.5 stores four copies of a word one by one, and of a 64-bit integer that is
+// cast to 32 bits it loads one half.
+__device__ __forceinline__ uint4 read(const uint4* from) {
+  uint4 value;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(__cvta_generic_to_global(from)));
+  return value;
+}
+
 __device__ __forceinline__ void write(uint4* to, uint4 value) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(value.x),
                "r"(value.y), "r"(value.z), "r"(value.w)

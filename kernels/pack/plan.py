@@ -66,7 +66,7 @@ def plan(
     src_bytes, dst_bytes = dtypes.ITEM_BYTES[src], dtypes.ITEM_BYTES[dst]
     wide = math.gcd(alignment, step_elements * src_bytes, step_elements * dst_bytes, WIDE_BYTES) == WIDE_BYTES
     step_items = step_elements
-    if src == dst:
+    if src == dst or {src, dst} == {"int8", "uint8"}:  # no bit changes
         word = math.gcd(alignment, step_elements * src_bytes, 8)
         src = dst = f"word{word}"
         step_items = step_elements * src_bytes // word

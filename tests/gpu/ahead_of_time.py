@@ -27,10 +27,20 @@ class Code(NamedTuple):
     stack_bytes: int
     local_bytes: int
     shared_bytes: int
-    accesses: dict[str, int]  # SASS memory instructions by name: {"LDG.E.128": 8, ...}
+    ptx_accesses: dict[str, int]  # PTX instructions on global memory: {"ld.global.v4.b32": 8, ...}
+    accesses: dict[str, int]  # memory instructions of the machine code: {"LDG.E.128": 8, ...}; empty unless asked for
+
+    def ptx_widths(self, kind: str) -> dict[int, int]:
+        """How many global loads ("ld") or stores ("st") the compiler asked ptxas for, of each width in bits."""
+        found: Counter[int] = Counter()
+        for name, count in self.ptx_accesses.items():
+            if name.startswith(kind):
+                vector, bits = re.fullmatch(r".*?(?:\.v([24]))?\.[bfsu](\d+)", name).groups()
+                found[int(vector or 1) * int(bits)] += count
+        return dict(found)
 
     def widths(self, kind: str) -> dict[int, int]:
-        """How many global loads ("LDG") or stores ("STG") there are of each width in bits."""
+        """How many global loads ("LDG") or stores ("STG") the machine code has of each width in bits."""
         found: Counter[int] = Counter()
         for name, count in self.accesses.items():
             if name.startswith(kind):
@@ -40,12 +50,12 @@ class Code(NamedTuple):
 
     @property
     def spills(self) -> int:
-        """Accesses to local memory."""
+        """Accesses to local memory in the machine code."""
         return sum(count for name, count in self.accesses.items() if name.startswith(("LDL", "STL")))
 
 
 class TritonKernel(NamedTuple):
-    """A specialisation of a jitted function. Types of constants are written "tl.float32"."""
+    """A specialisation of a jitted function. A type among the constants is written "tl.fp32", as `constant` does."""
 
     module: str
     function: str
@@ -53,6 +63,12 @@ class TritonKernel(NamedTuple):
     constants: dict[str, Any]
     options: dict[str, Any]
     aligned: tuple[str, ...]  # arguments that are multiples of 16
+    sass: bool = False  # whether the machine code is to be read, too: half a second each
+
+
+def constant(value: Any) -> Any:
+    """A constexpr's value as JSON has it."""
+    return f"tl.{value}" if hasattr(value, "primitive_bitwidth") else value
 
 
 def unavailable() -> str:
@@ -77,8 +93,8 @@ def cuda_unavailable() -> str:
     return ""
 
 
-def code_of(cubin: bytes) -> Code:
-    """Reads a cubin of one kernel."""
+def code_of(cubin: bytes, ptx: str, sass: bool) -> Code:
+    """Reads a cubin of one kernel and the PTX that it was made from."""
     from triton.backends import nvidia
 
     tools = Path(nvidia.__file__).parent / "bin"
@@ -86,11 +102,12 @@ def code_of(cubin: bytes) -> Code:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(cubin)
         usage = _printed([tools / "cuobjdump", "--dump-resource-usage", file])
-        sass = _printed([tools / "nvdisasm", "--no-dataflow", file])
+        listing = _printed([tools / "nvdisasm", "--no-dataflow", file]) if sass else ""
     (found,) = re.findall(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     registers, stack, shared, local = map(int, found)
-    accesses = Counter(re.findall(r"\b((?:LDG|STG|LDL|STL|LDS|STS|LD|ST)(?:\.\w+)*)\s", sass))
-    return Code(registers, stack, local, shared, dict(accesses))
+    accesses = Counter(re.findall(r"\b((?:LDG|STG|LDL|STL|LDS|STS|LD|ST)(?:\.\w+)*)\s", listing))
+    ptx_accesses = Counter(re.findall(r"\b((?:ld|st)\.global[.\w:]*)\s", ptx))
+    return Code(registers, stack, local, shared, dict(ptx_accesses), dict(accesses))
 
 
 def _printed(command: Sequence[str | Path]) -> str:
@@ -100,7 +117,7 @@ def _printed(command: Sequence[str | Path]) -> str:
 
 
 @cache
-def cuda_code(source: str, kernel: str, capability: int) -> Code:
+def cuda_code(source: str, kernel: str, capability: int, sass: bool = False) -> Code:
     """NVRTC's code of one instantiation, with the options that CuPy is given. Nothing is launched."""
     from cupy.cuda import nvrtc
 
@@ -120,7 +137,7 @@ def cuda_code(source: str, kernel: str, capability: int) -> Code:
         except nvrtc.NVRTCError as e:
             raise AssertionError(nvrtc.getProgramLog(program)) from e
         # CuPy 14.2 leaves the last byte of the ELF file out, a zero.
-        return code_of(nvrtc.getCUBIN(program) + b"\0")
+        return code_of(nvrtc.getCUBIN(program) + b"\0", nvrtc.getPTX(program).decode(), sass)
     finally:
         nvrtc.destroyProgram(program)
 
@@ -152,9 +169,9 @@ def _compiled(kernel: TritonKernel, capability: int) -> Code:
     from triton.compiler import ASTSource
 
     function = getattr(importlib.import_module(kernel.module), kernel.function)
+    types = {f"tl.{each}": each for each in vars(tl).values() if isinstance(each, tl.dtype)}
     constants = {
-        name: getattr(tl, value[3:]) if isinstance(value, str) and value.startswith("tl.") else value
-        for name, value in kernel.constants.items()
+        name: types.get(value, value) if isinstance(value, str) else value for name, value in kernel.constants.items()
     }
     signature = {name: kernel.signature.get(name, "constexpr") for name in function.arg_names}
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in kernel.aligned}
@@ -163,7 +180,7 @@ def _compiled(kernel: TritonKernel, capability: int) -> Code:
         target=GPUTarget("cuda", capability, 32),
         options=kernel.options,
     )
-    return code_of(made.asm["cubin"])
+    return code_of(made.asm["cubin"], made.asm["ptx"], kernel.sass)
 
 
 def _main() -> None:

@@ -1,7 +1,7 @@
 """A .cuh of kernels/ as a C++ program under ASAN and UBSAN, and one launch run in it.
 
 The program is built once for each list of kernels and kept in build/; a launch is the very CudaLaunch that CuPy would
-get. Addresses in it are pretended ones: `Buffers` hands them out and knows them again.
+get. Its addresses are those that `Memory` hands out, and the program puts the buffers just there.
 """
 
 import hashlib
@@ -25,7 +25,10 @@ BUILD = cpp_build.ROOT / "build" / "gpu_shim"
 SHIM = Path(__file__).parent / "shim"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 FLAGS = [*cpp_build.BASE_FLAGS, *cpp_build.WARNINGS, "-Wno-unknown-pragmas", *SANITIZERS, "-g1", "-O1"]
-SPACING = 1 << 40  # bytes between pretended buffers: none is that large
+# Where buffers lie, in the pretended device as in the program: above the address sanitizer's shadow, below programs and
+# libraries, on x86-64 and aarch64. No buffer is larger than the spacing.
+FIRST_ADDRESS = 0x3000_0000_0000
+SPACING = 1 << 32
 POISON = 0xA5
 
 
@@ -39,66 +42,58 @@ class Counted(NamedTuple):
     overwritten_bytes: int  # written more than once
 
 
-class Buffers:
-    """The memory of the pretended device: bytes in, an address out; after `run` the bytes and counts of each."""
+class Memory:
+    """The pretended device's memory, a buffer for each allocation, as the last launch left it, and what was counted."""
 
     def __init__(self) -> None:
-        self._contents: list[bytes] = []
-        self._misaligned_by: list[int] = []
+        self._contents: list[NDArray[np.uint8]] = []
+        self._begins: list[int] = []
         self.counted: list[Counted] = []
-        self.after: list[NDArray[np.uint8]] = []
 
     def add(self, contents: NDArray[Any], misaligned_by: int = 0) -> int:
-        """The address of a copy; misaligned_by bytes (0 to 15) past a multiple of 16."""
-        self._contents.append(np.ascontiguousarray(contents).tobytes())
-        self._misaligned_by.append(misaligned_by)
-        return len(self._contents) * SPACING + misaligned_by
+        """The address of a copy; misaligned_by bytes past a multiple of 16."""
+        self._contents.append(np.frombuffer(np.ascontiguousarray(contents).tobytes(), np.uint8).copy())
+        self._begins.append(FIRST_ADDRESS + len(self._begins) * SPACING + misaligned_by)
+        self.counted.append(Counted(0, 0, 0, 0, 0))
+        return self._begins[-1]
 
     def add_poisoned(self, n_bytes: int, misaligned_by: int = 0) -> int:
         """The address of memory to be written, filled with what nobody expects."""
         return self.add(np.full(n_bytes, POISON, np.uint8), misaligned_by)
 
-    def _place(self, address: int) -> tuple[int, int]:
-        """Number of the buffer, offset in it; null is offset 0 of no buffer."""
-        number = address // SPACING - 1
-        return (number, address % SPACING - self._misaligned_by[number]) if address else (-1, 0)
-
-    def result(self, address: int, dtype: Any, shape: Sequence[int]) -> NDArray[Any]:
-        """What lies there after the run."""
-        number, offset = self._place(address)
-        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.after[number][offset : offset + n_bytes].view(dtype).reshape(shape)
+    def at(self, address: int, n_bytes: int) -> NDArray[np.uint8]:
+        """What lies there; a view."""
+        number = (address - FIRST_ADDRESS) // SPACING
+        offset = address - self._begins[number]
+        assert 0 <= offset <= offset + n_bytes <= self._contents[number].size
+        return self._contents[number][offset : offset + n_bytes]
 
     def counted_at(self, address: int) -> Counted:
-        """What was done to the buffer of that address."""
-        return self.counted[self._place(address)[0]]
+        """What the last launch did to the buffer of that address."""
+        return self.counted[(address - FIRST_ADDRESS) // SPACING]
 
-    def write(self, launch: CudaLaunch) -> bytes:
+    def written(self, launch: CudaLaunch) -> bytes:
         """The launch and the memory, as host_program.hpp reads them."""
         name = launch.kernel.encode()
         parts = [struct.pack("<I", len(name)), name, struct.pack("<6I", *launch.grid, *launch.block)]
         parts.append(struct.pack("<I", len(self._contents)))
-        for contents, misaligned_by in zip(self._contents, self._misaligned_by, strict=True):
-            parts += [struct.pack("<QI", len(contents), misaligned_by), contents]
+        for begin, contents in zip(self._begins, self._contents, strict=True):
+            parts += [struct.pack("<QQ", begin, len(contents)), contents.tobytes()]
         parts.append(struct.pack("<I", len(launch.arguments)))
         for argument in launch.arguments:
-            if isinstance(argument, np.generic):
-                parts += [struct.pack("<iI", -1, argument.itemsize), argument.tobytes().ljust(8, b"\0")]
-            else:
-                number, offset = self._place(argument)
-                parts.append(struct.pack("<iIQ", number, 8, offset))
+            value = argument if isinstance(argument, np.generic) else np.uint64(argument)
+            parts += [struct.pack("<I", value.itemsize), value.tobytes().ljust(8, b"\0")]
         return b"".join(parts)
 
-    def read(self, written: bytes) -> None:
+    def read(self, result: bytes) -> None:
         """Takes what the program wrote."""
         at = 0
-        self.after, self.counted = [], []
-        for contents in self._contents:
-            self.after.append(np.frombuffer(written, np.uint8, len(contents), at).copy())
-            at += len(contents)
-            self.counted.append(Counted(*struct.unpack_from("<5Q", written, at)))
+        for k, contents in enumerate(self._contents):
+            contents[:] = np.frombuffer(result, np.uint8, contents.size, at)
+            at += contents.size
+            self.counted[k] = Counted(*struct.unpack_from("<5Q", result, at))
             at += struct.calcsize("<5Q")
-        assert at == len(written)
+        assert at == len(result)
 
 
 class HostBuild:
@@ -131,12 +126,12 @@ class HostBuild:
             made.rename(program)
         return program
 
-    def run(self, launch: CudaLaunch, buffers: Buffers) -> None:
-        """Run one launch; the buffers then hold what came of it. Fails with what a sanitizer or the shim found."""
+    def run(self, launch: CudaLaunch, memory: Memory) -> None:
+        """Run one launch on that memory. Fails with what a sanitizer or the shim found."""
         assert launch.kernel in self.kernels, f"{launch.kernel} is not in this build"
         with tempfile.TemporaryDirectory() as folder:
             given, result = Path(folder, "launch"), Path(folder, "result")
-            given.write_bytes(buffers.write(launch))
+            given.write_bytes(memory.written(launch))
             done = subprocess.run([self.program, given, result], capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{launch.kernel}: exit status {done.returncode}\n{done.stderr}"
-            buffers.read(result.read_bytes())
+            memory.read(result.read_bytes())

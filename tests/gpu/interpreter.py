@@ -5,12 +5,15 @@ are imported when they are first launched.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+
+from infcore.kernels import backends
 
 os.environ["TRITON_INTERPRET"] = "1"
 
@@ -23,9 +26,11 @@ def require() -> Any:
     return torch
 
 
-def poisoned(torch: Any, n_bytes: int) -> Any:
-    """(n_bytes,) uint8 of what nobody expects, aligned to 16 bytes at least."""
-    return torch.full((n_bytes,), 0xA5, dtype=torch.uint8)
+def poisoned(torch: Any, shape: Sequence[int], dtype: str) -> Any:
+    """Memory of what nobody expects."""
+    tensor = torch.empty(tuple(shape), dtype=getattr(torch, dtype))
+    tensor.view(-1).view(torch.uint8).fill_(0xA5)
+    return tensor
 
 
 class Watch:
@@ -35,6 +40,7 @@ class Watch:
         self._begins: list[int] = []
         self._ends: list[int] = []
         self._names: list[str] = []
+        self.n_made = 0
         self.read_bytes: dict[str, int] = {}
         self.written_bytes: dict[str, int] = {}
         self._touched: dict[str, np.ndarray] = {}
@@ -65,20 +71,32 @@ class Watch:
     def write(self, addresses: Any, mask: Any, n_bytes: int) -> None:
         for name, offsets in self._access(addresses, mask, n_bytes):
             self.written_bytes[name] += offsets.size * n_bytes
+            assert np.unique(offsets).size == offsets.size, f"one store writes a place of {name} twice"
             for k in range(n_bytes):
-                np.add.at(self._touched[name], offsets + k, 1)
+                self._touched[name][offsets + k] += 1
 
-    def overwritten_bytes(self, name: str) -> int:
-        """Bytes of a tensor that were written more than once."""
-        return int((self._touched[name] > 1).sum())
+    @property
+    def overwritten_bytes(self) -> int:
+        """Bytes that were written more than once."""
+        return sum(int((touched > 1).sum()) for touched in self._touched.values())
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
-    """Every load and store of interpreted kernels goes through a Watch; one outside what it allows fails the test."""
+def watched(torch: Any) -> Iterator[Watch]:
+    """Every load and store of interpreted kernels goes through a Watch; one outside what it allows fails the test.
+
+    What launch() allocates is poisoned, and allowed as "made 0", "made 1", ...
+    """
     from triton.runtime.interpreter import InterpreterBuilder
 
     watch = Watch()
+
+    def empty(self: Any, shape: Sequence[int], dtype: str, device: str) -> Any:
+        tensor = poisoned(torch, shape, dtype)
+        watch.allow(f"made {watch.n_made}", tensor)
+        watch.n_made += 1
+        return tensor
+
     load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
 
     def watched_load(self: Any, ptrs: Any, mask: Any, other: Any, *options: Any, **named: Any) -> Any:
@@ -93,7 +111,7 @@ def watched() -> Iterator[Watch]:
     InterpreterBuilder.create_masked_store = watched_store
     try:
         # NumPy warns of what a GPU does silently: casts that overflow to infinity.
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), mock.patch.object(backends.TorchArrays, "empty", empty):
             yield watch
     finally:
         InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store = load, store

@@ -1,4 +1,8 @@
 #pragma once
+#include <sanitizer/asan_interface.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <string>
@@ -66,31 +70,35 @@ inline Index3 read_index(File& file) {
   return {x, y, z};
 }
 
-/// A block of its own for each, of exactly its size, so that the address sanitizer sees the first byte past the end.
-inline void read_buffers(File& file, std::vector<unsigned char*>& blocks) {
+/// Each at its own address, far from the others; what surrounds it is poisoned, so that the address sanitizer sees the
+/// first byte past the end (and the first before, where it lies in another group of eight).
+inline void read_buffers(File& file) {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   buffers.resize(file.number<std::uint32_t>());
   for (Buffer& buffer : buffers) {
+    const auto address = file.number<std::uint64_t>();
     buffer.n_bytes = file.number<std::uint64_t>();
-    const auto misaligned_by = file.number<std::uint32_t>();
-    blocks.push_back(static_cast<unsigned char*>(std::malloc(buffer.n_bytes + misaligned_by)));
-    File::need(reinterpret_cast<std::uintptr_t>(blocks.back()) % 16 == 0, "malloc is not aligned to 16 bytes");
-    buffer.data = blocks.back() + misaligned_by;
+    const std::uintptr_t begin = address / page * page;
+    const std::uintptr_t end = (address + buffer.n_bytes) / page * page + page;
+    void* mapped = mmap(reinterpret_cast<void*>(begin), end - begin, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    File::need(mapped == reinterpret_cast<void*>(begin), "the address of a buffer is taken");
+    buffer.data = static_cast<unsigned char*>(mapped) + (address - begin);
     buffer.n_writes.resize(buffer.n_bytes);
     file.read(buffer.data, buffer.n_bytes);
+    __asan_poison_memory_region(mapped, address - begin);
+    __asan_poison_memory_region(buffer.data + buffer.n_bytes, end - address - buffer.n_bytes);
   }
 }
 
-/// Values first, 16 bytes apart; addresses are made from a buffer's number and an offset.
-inline std::vector<std::array<std::uint64_t, 2>> read_arguments(File& file, const Kernel& kernel) {
-  std::vector<std::array<std::uint64_t, 2>> values(file.number<std::uint32_t>());
+/// Each in 8 bytes: a value, or an address, which is the same here as for who wrote the file.
+inline std::vector<std::uint64_t> read_arguments(File& file, const Kernel& kernel) {
+  std::vector<std::uint64_t> values(file.number<std::uint32_t>());
   File::need(values.size() == kernel.argument_bytes.size(), "the kernel takes another number of arguments");
   for (std::size_t k = 0; k < values.size(); ++k) {
-    const auto buffer = file.number<std::int32_t>();
     const auto n_bytes = file.number<std::uint32_t>();
-    values[k][0] = file.number<std::uint64_t>();
     File::need(n_bytes == kernel.argument_bytes[k], "an argument has another size than the kernel's");
-    if (buffer >= 0)
-      values[k][0] += reinterpret_cast<std::uintptr_t>(buffers.at(static_cast<std::size_t>(buffer)).data);
+    values[k] = file.number<std::uint64_t>();
   }
   return values;
 }
@@ -125,14 +133,12 @@ inline int run(int argc, char** argv, const std::vector<Kernel>& kernels) {
   File::need(kernel != kernels.end(), name.c_str());
   gridDim = read_index(file);
   blockDim = read_index(file);
-  std::vector<unsigned char*> blocks;
-  read_buffers(file, blocks);
+  read_buffers(file);
   const auto values = read_arguments(file, *kernel);
   std::vector<const void*> arguments;
-  for (const auto& value : values) arguments.push_back(value.data());
+  for (const std::uint64_t& value : values) arguments.push_back(&value);
   run_grid(*kernel, arguments);
   write_buffers(argv[2]);
-  for (unsigned char* block : blocks) std::free(block);
   return 0;
 }
 

@@ -1,0 +1,153 @@
+"""pack and unpack: Triton interpreted, CUDA under the host shim, the C++ core and NumPy give the same bits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from gpu import pack_rig
+from gpu.pack_rig import How, Moved
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import infcore
+from infcore.kernels import dtypes
+from infcore.kernels.pack import reference
+
+pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: NumPy has no bfloat16")
+
+Rows = list[NDArray[Any]]
+Pack = Callable[[Rows, How], tuple[reference.Packed, Moved]]
+Unpack = Callable[..., Rows]
+BACKENDS = [
+    pytest.param(pack_rig.pack_triton, pack_rig.unpack_triton, id="triton"),
+    pytest.param(pack_rig.pack_cuda, pack_rig.unpack_cuda, id="cuda"),
+]
+# Steps of less than, exactly and more than 16 bytes, of odd sizes, and of none.
+TRAILING = [(), (1,), (3,), (4,), (16,), (2, 5), (4, 24), (0,)]
+
+
+@st.composite
+def ragged_rows(draw: st.DrawFn) -> Rows:
+    """Small whole numbers that every type holds: what is drawn is where they lie."""
+    lengths = draw(st.lists(st.integers(0, 40) | st.sampled_from([0, 1, 300]), min_size=1, max_size=6))
+    trailing = draw(st.sampled_from(TRAILING))
+    dtype = dtypes.numpy_dtype(draw(st.sampled_from(list(dtypes.ITEM_BYTES))))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return [random.integers(0, 100, (length, *trailing)).astype(dtype) for length in lengths]
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> How:
+    layout = draw(st.sampled_from(["packed", "padded"]))
+    return How(
+        layout=layout,
+        side=draw(st.sampled_from(["right", "left"])) if layout == "padded" else "right",
+        dtype=draw(st.sampled_from([None, *dtypes.ITEM_BYTES])),
+        pad_value=draw(st.integers(0, 127)),
+        staged=draw(st.booleans()),
+        row_shift=draw(st.sampled_from([0, 0, 1, 2])),
+        out_shift=draw(st.sampled_from([0, 0, 1, 2])),
+    )
+
+
+def assert_same_bits(got: reference.Packed, wanted: reference.Packed) -> None:
+    for field, ours, theirs in zip(wanted._fields, got, wanted, strict=True):
+        if isinstance(theirs, np.ndarray):
+            assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), field
+            np.testing.assert_array_equal(bits(ours), bits(theirs), err_msg=field)
+        else:
+            assert ours == theirs, field
+
+
+def bits(array: NDArray[Any]) -> NDArray[Any]:
+    return array.view(f"uint{8 * array.dtype.itemsize}")
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@given(rows=ragged_rows(), how=ways(), back=st.sampled_from([None, *dtypes.ITEM_BYTES]))
+@settings(max_examples=60)
+def test_ragged_rows_there_and_back(pack: Pack, unpack: Unpack, rows: Rows, how: How, back: str | None) -> None:
+    wanted = reference.pack(rows, **how.arguments)
+    got, moved = pack(rows, how)
+    assert_same_bits(got, wanted)
+    assert moved.overwritten_bytes == 0
+
+    lengths = [len(row) for row in rows]
+    arguments = {"layout": how.layout, "side": how.side, "dtype": back}
+    for ours, theirs in zip(
+        unpack(wanted.data, lengths, how.row_shift, **arguments),
+        reference.unpack(wanted.data, lengths, **arguments),
+        strict=True,
+    ):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        np.testing.assert_array_equal(bits(ours), bits(theirs))
+
+
+def every_number(name: str) -> NDArray[Any]:
+    """All numbers of a type of up to 16 bits; of a larger one its borders, ties between shorter types, and a sample."""
+    dtype = dtypes.numpy_dtype(name)
+    random = np.random.default_rng(7)
+    if dtype.itemsize <= 2:
+        return np.arange(2 ** (8 * dtype.itemsize), dtype=f"uint{8 * dtype.itemsize}").view(dtype)
+    if name == "float32":
+        # Every bfloat16 and Half, the numbers half way to the next, and their neighbours.
+        near = np.concatenate([every_number(short).astype(np.float32).view(np.uint32) for short in dtypes.FLOATS[1:]])
+        half_way = np.concatenate([near + 0x1000, near + 0x8000])
+        spread = random.integers(0, 2**32, 4096, dtype=np.uint32)
+        return np.concatenate([near[::7], half_way[::7], half_way[::11] + 1, half_way[::13] - 1, spread]).view(dtype)
+    limits = np.iinfo(dtype)
+    powers = [sign * 2**k + d for k in range(limits.bits - 1) for sign in (1, -1) for d in (-1, 0, 1)]
+    spread = random.integers(limits.min, limits.max, 4096, dtype=dtype)
+    return np.concatenate([np.array(powers, dtype), spread, spread >> (limits.bits // 2)])
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@pytest.mark.parametrize("dst", dtypes.ITEM_BYTES)
+@pytest.mark.parametrize("src", dtypes.ITEM_BYTES)
+def test_casts_of_every_number(pack: Pack, unpack: Unpack, src: str, dst: str) -> None:
+    """As NumPy's astype, to the bit; a NaN stays one, with whatever payload."""
+    with np.errstate(all="ignore"):
+        numbers = every_number(src)
+        if src in dtypes.FLOATS and dst not in dtypes.FLOATS:
+            limits = np.iinfo(dst)
+            wide = numbers.astype(np.float64)  # a NaN is unequal to all, and left out
+            numbers = numbers[(np.trunc(wide) >= limits.min) & (np.trunc(wide) < float(limits.max) + 1)]
+        numbers = numbers[: len(numbers) // 16 * 16].reshape(-1, 16)
+        wanted = numbers.astype(dtypes.numpy_dtype(dst))
+    got, _ = pack([numbers], How(dtype=dst))
+    if src == dst:
+        np.testing.assert_array_equal(bits(got.data), bits(wanted))
+        return
+    is_nan = wanted != wanted
+    np.testing.assert_array_equal(got.data != got.data, is_nan)
+    np.testing.assert_array_equal(bits(got.data)[~is_nan], bits(wanted)[~is_nan])
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@pytest.mark.parametrize(
+    ("trailing", "how"),
+    [((), How(dtype="int32")), ((), How(layout="padded", side="left", pad_value=-1)), ((4,), How(dtype="float32"))],
+    ids=["cast", "padded", "wide"],
+)
+def test_a_hundred_thousand_tokens(pack: Pack, unpack: Unpack, trailing: tuple[int, ...], how: How) -> None:
+    random = np.random.default_rng(1)
+    lengths = [100_000] if how.layout == "packed" else [99_990, 10]
+    rows = [random.integers(-50_000, 50_000, (length, *trailing)) for length in lengths]
+    got, moved = pack(rows, how)
+    assert_same_bits(got, reference.pack(rows, **how.arguments))
+    assert moved.overwritten_bytes == 0
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+def test_as_the_core_packs(pack: Pack, unpack: Unpack) -> None:
+    random = np.random.default_rng(2)
+    rows = [random.standard_normal((length, 12)).astype(np.float32) for length in (3, 0, 17, 1)]
+    packed = infcore.pack(rows)
+    got, _ = pack(rows, How())
+    np.testing.assert_array_equal(bits(got.data), bits(packed.data))
+    np.testing.assert_array_equal(got.cu_seqlens, packed.cu_seqlens)
+    padded = infcore.pack(rows, layout="padded", pad_value=1.5)
+    got, _ = pack(rows, How(layout="padded", pad_value=1.5))
+    np.testing.assert_array_equal(bits(got.data), bits(padded.data))
