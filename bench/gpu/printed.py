@@ -106,7 +106,14 @@ def _compile_time(rows: Sequence[Row]) -> str:
     titles = ["operation", "kernel", "by", "GPU", "registers", "shared", "stack", "local", "spills", "load", "store"]
     names = ("registers", "shared_bytes", "stack_bytes", "local_bytes", "spills", "load_bits", "store_bits")
     cells = [
-        [row["op"], row["case"], row["backend"], row["capability"], *(str(row[name]) for name in names)] for row in rows
+        [
+            row["op"],
+            row["case"],
+            row["backend"],
+            row["capability"],
+            *("-" if row[name] is None else str(row[name]) for name in names),
+        ]
+        for row in rows
     ]
     return table(titles, cells)
 

@@ -122,11 +122,14 @@ def code_rows(backend: str, package: str, *, smoke: bool) -> Iterator[dict[str, 
     codes = import_module(f"gpu.{package}_code")
     plans = dict(list(codes.EVERY.items())[: N_CODES_SMOKE if smoke else None])
     if backend == "triton":
-        made = ahead_of_time.triton_code([codes.triton_kernel(plan) for plan in plans.values()])
+        made = ahead_of_time.triton_code([codes.triton_kernel(plan, sass=not smoke) for plan in plans.values()])
     else:
         launches = [codes.cuda_launch(plan) for plan in plans.values()]
         made = [
-            [ahead_of_time.cuda_code(launch.source, launch.kernel, capability) for capability in CAPABILITIES]
+            [
+                ahead_of_time.cuda_code(launch.source, launch.kernel, capability, not smoke)
+                for capability in CAPABILITIES
+            ]
             for launch in launches
         ]
     for (name, plan), each in zip(plans.items(), made, strict=True):
@@ -145,9 +148,10 @@ def _code_row(backend: str, package: str, name: str, capability: int, code: Code
         "shared_bytes": code.shared_bytes,
         "stack_bytes": code.stack_bytes,
         "local_bytes": code.local_bytes,
-        "spills": code.spills,
-        "load_bits": max(code.widths("LDG"), default=0),
-        "store_bits": max(code.widths("STG"), default=0),
+        # Read in the machine code; where that was not read, a spill would still show as stack.
+        "spills": code.spills if code.accesses else None,
+        "load_bits": max(code.widths("LDG") or code.ptx_widths("ld"), default=0),
+        "store_bits": max(code.widths("STG") or code.ptx_widths("st"), default=0),
     }
 
 
