@@ -1,0 +1,192 @@
+"""bench/gpu/run.py where there is no GPU: what it prints, its JSON and exit status; and that its checks find faults."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import checking
+import numpy as np
+import operations
+import pytest
+import run
+from gpu import interpreter
+from gpu.ahead_of_time import CAPABILITIES
+from places import TorchDevice
+
+from infcore.kernels import dtypes
+from infcore.kernels.pack import triton_kernel
+
+SCRIPT = Path(run.__file__)
+SECONDS_MAX = 300
+
+
+def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    # Whether this machine has a GPU or not, here there is none.
+    environment |= {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def of_kind(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [row for row in document["rows"] if row["kind"] == kind]
+
+
+def test_without_a_gpu_it_says_so_and_shows_what_can_be_shown(tmp_path: Path) -> None:
+    interpreter.require()
+    pytest.importorskip("cupy", reason="CuPy is not installed: no NVRTC")
+    file = tmp_path / "gpu.json"
+    done = finished("--smoke", "--seed", "7", "--json", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "none: nothing below was run on a GPU" in done.stdout
+    assert done.stdout.endswith("no wrong answer\n")
+
+    document = json.loads(file.read_text())
+    assert document["schema_version"] == run.SCHEMA_VERSION
+    assert document["seed"] == 7
+    assert document["env"]["gpu"] is None
+    for backend, library in (("triton", "PyTorch"), ("cupy", "GPU|driver")):
+        assert any(word in document["env"]["backends"][backend] for word in library.split("|"))
+
+    answers = of_kind(document, "correctness")
+    assert {(row["op"], row["where"]) for row in answers} == {
+        (op, where) for op in operations.OPERATIONS for where in ("interpreter", "host shim")
+    }
+    assert all(row["n_wrong"] == 0 and row["n_cases"] >= 10 for row in answers)
+
+    packages = {operation.package for operation in operations.OPERATIONS.values()}
+    codes = of_kind(document, "compile_time")
+    assert {(row["op"], row["backend"], row["capability"]) for row in codes} == {
+        (package, backend, f"sm_{capability}")
+        for package in packages
+        for backend in run.BACKENDS
+        for capability in CAPABILITIES
+    }
+    for row in codes:
+        assert row["registers"] > 0
+        assert (row["stack_bytes"], row["local_bytes"]) == (0, 0)
+        assert not row["aligned"] or (row["load_bits"], row["store_bits"]) == (128, 128)
+
+    counted = of_kind(document, "bytes")
+    assert {(row["op"], row["backend"]) for row in counted} == {
+        (op, backend) for op in operations.OPERATIONS for backend in run.BACKENDS
+    }
+    for row in counted:
+        assert row["written_bytes"] <= row["floor_bytes"] <= row["read_bytes"] + row["written_bytes"]
+    # Nothing that only a GPU can say.
+    assert not of_kind(document, "bandwidth")
+    for row in of_kind(document, "overhead"):
+        assert row["where"] == "cpu, nothing launched" and row["host_us"]["p50"] > 0 and "target_met" not in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["--op", "sort"], "sort"), (["--size", "64"], "'64'"), (["--backend", "rocm"], "rocm"), (["--seed", "-1"], "-1")],
+)
+def test_arguments_that_are_not_allowed(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main(arguments)
+    assert ended.value.code == 2
+    assert word in capsys.readouterr().err
+
+
+def test_sizes() -> None:
+    assert [run.size_of(size) for size in ("3KiB", "64MiB", "1GiB")] == [3072, 64 << 20, 1 << 30]
+
+
+NOT_INSTALLED = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__]
+sys.path = [folder for folder in sys.path if not (Path(folder) / "infcore").exists()]
+sys.path.insert(0, FOLDER)
+import run
+run.find_kernels()
+import infcore.kernels.pack.launch
+print(infcore.kernels.__path__[0], "infcore._core" in sys.modules)
+"""
+
+
+def test_a_checkout_that_is_not_installed_will_do() -> None:
+    """As on a GPU machine that has PyTorch and nothing of ours."""
+    code = f"from pathlib import Path\nFOLDER = {str(SCRIPT.parent)!r}\n{NOT_INSTALLED}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False)
+    assert done.stdout.split() == [str(run.ROOT / "kernels"), "False"], done.stderr
+
+
+def wrong_in(op: str) -> list[str]:
+    """What the checks say of an operation, interpreted."""
+    interpreter.require()
+    cases = operations.OPERATIONS[op].cases(np.random.default_rng(5), smoke=True)
+    return checking.run(op, cases, TorchDevice("cpu")).wrong
+
+
+def test_padding_of_another_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    value_bits = dtypes.value_bits
+    monkeypatch.setattr(dtypes, "value_bits", lambda value, *more, **named: value_bits(value + 1, *more, **named))
+    wrong = wrong_in("pack")
+    assert wrong and all("padded" in what and "data:" in what for what in wrong)
+
+
+def test_what_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernel, "launch", lambda *arguments: None)
+    wrong = wrong_in("unpack")
+    assert len(wrong) >= 10
+
+
+def test_bytes_beside_the_output_are_watched() -> None:
+    torch = interpreter.require()
+
+    def writes_beside(place: checking.Place) -> list[checking.Output]:
+        out = place.poisoned((10,), "float32")
+        torch.as_strided(out, (11,), (1,)).fill_(0.0)
+        return [checking.Output("out", place.numpy(out, "float32"), np.zeros(10, np.float32))]
+
+    result = checking.run("pack", [checking.Case("pack", "eleven of ten", writes_beside)], TorchDevice("cpu"))
+    assert result.wrong == ["eleven of ten: bytes beside an array of 40 bytes were written"]
+    assert result.row()["n_wrong"] == 1
+
+
+def test_a_case_that_raises_is_wrong() -> None:
+    def raises(place: checking.Place) -> list[checking.Output]:
+        raise ValueError("no")
+
+    result = checking.run("pack", [checking.Case("pack", "case", raises)], TorchDevice("cpu"))
+    assert result.wrong == ["case: ValueError: no"]
+
+
+def test_wrong_answers_are_exit_status_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = {"kind": "correctness", "n_wrong": 0}
+    way = {"name": "cat", "same": True}
+    for rows, status in (
+        ([answers], 0),
+        ([answers | {"n_wrong": 2}], 1),
+        ([answers, {"kind": "bandwidth", "ways": [way]}], 0),
+        ([answers, {"kind": "bandwidth", "ways": [way, way | {"same": False}]}], 1),
+        ([], 2),
+    ):
+        monkeypatch.setattr(run, "gather", lambda options, rows=rows: ({}, rows))
+        assert run.main([]) == status
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_distance_in_representable_numbers(dtype: str) -> None:
+    if dtype not in checking.known_dtypes():
+        pytest.skip("ml_dtypes is not installed: NumPy has no bfloat16")
+    item = dtypes.numpy_dtype(dtype)
+    bits = np.arange(5, dtype=f"u{item.itemsize}")  # zero and the four smallest numbers
+    up = bits.view(item)
+    assert checking.ulps_apart(up, up[[0, 0, 0, 3, 3]]).tolist() == [0, 1, 2, 0, 1]
+    assert checking.ulps_apart(-up, up).tolist() == [0, 2, 4, 6, 8]
+    odd = np.array([np.nan, np.nan, np.inf, 1.0], item)
+    apart = checking.ulps_apart(odd, odd[[0, 3, 2, 0]])
+    assert apart[0] == apart[2] == 0 and apart[1] > 1 << 15 and apart[3] > 1 << 15
