@@ -2,10 +2,12 @@
 
 from infcore._core.base import Clock, ManualClock
 from infcore._core.future import Future
+from infcore.block_tables import BlockTables, block_table
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
 from infcore.errors import __all__ as _errors
+from infcore.image_packing import image_pack
 from infcore.onnx_device import OnnxDevice
 from infcore.packing import Packed, pack, unpack
 from infcore.queueing import Queue, Ticket
@@ -15,6 +17,7 @@ from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
 __all__ = [
+    "BlockTables",
     "CallableDevice",
     "Clock",
     "Curve",
@@ -34,6 +37,8 @@ __all__ = [
     "Router",
     "TensorSpec",
     "Ticket",
+    "block_table",
+    "image_pack",
     "pack",
     "unpack",
     *_errors,

@@ -1,0 +1,88 @@
+"""A batch on a GPU in two steps: bytes staged on the host and copied in one piece, then one launch."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infcore.errors import InvalidArgument, InvalidType, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+def on_device(
+    device: str,
+    stream: Any,
+    n_bytes: int,
+    stage: Callable[[NDArray[np.uint8]], Any],
+    launch: Callable[[Any, Any, str], Any],
+) -> Any:
+    """What launch(region, what stage gave, back-end) gives on the device and stream.
+
+    device   "cuda" or "cuda:N". With TRITON_INTERPRET=1 in the environment kernels are interpreted on the CPU, on
+             PyTorch's tensors, and no GPU is needed
+    stage    is given n_bytes of host memory to fill
+    Raises   InvalidArgument where there is no such device, MissingExtra without a library that could use it
+    """
+    from infcore.kernels import backends
+
+    if not backends.available():
+        raise MissingExtra(f"device is {device!r}, which needs PyTorch or CuPy: pip install 'infcore[gpu]'")
+    library = backends.arrays()
+    where = "cpu" if backends.interpreted() and library.name == "triton" else _checked(device, library.name)
+    if library.name == "triton":
+        import torch
+
+        with library.on(where, stream):
+            # Pinned memory goes back to PyTorch's own pool, which waits for the copy before it hands it out again.
+            host = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=where != "cpu")
+            staged = stage(host.numpy())
+            region = host.to(where, non_blocking=True)
+            return launch(region, staged, library.name)
+    memory = np.empty(n_bytes, np.uint8)
+    staged = stage(memory)
+    with library.on(where, stream):
+        region = library.empty((n_bytes,), "uint8", where)
+        library.fill(region, memory)
+        return launch(region, staged, library.name)
+
+
+def known(device: Any) -> str:
+    """The name of a device, as far as its form goes.
+
+    Raises  InvalidArgument, InvalidType.
+    """
+    if not isinstance(device, str):
+        raise InvalidType(f"device is {device!r}; allowed: 'cpu', 'cuda', 'cuda:N'")
+    if device != "cpu" and re.fullmatch(r"cuda(:\d{1,4})?", device) is None:
+        raise InvalidArgument(f"device is {device!r}; allowed: 'cpu', 'cuda', 'cuda:N'")
+    return device
+
+
+def _checked(device: str, backend: str) -> str:
+    """The device with its number."""
+    n_gpus, current = gpus(backend)
+    number = current if device == "cuda" else int(device.partition(":")[2])
+    if number >= n_gpus:
+        allowed = "'cpu' alone, as there is no GPU" if n_gpus == 0 else f"'cpu', 'cuda:0' to 'cuda:{n_gpus - 1}'"
+        raise InvalidArgument(f"device is {device!r}; allowed here: {allowed}")
+    return f"cuda:{number}"
+
+
+def gpus(backend: str) -> tuple[int, int]:
+    """How many a back-end's library sees, and which is current."""
+    if backend == "triton":
+        import torch
+
+        return (torch.cuda.device_count(), torch.cuda.current_device()) if torch.cuda.is_available() else (0, 0)
+    import cupy
+
+    try:
+        return cupy.cuda.runtime.getDeviceCount(), cupy.cuda.Device().id
+    except cupy.cuda.runtime.CUDARuntimeError:  # no driver, or no device
+        return 0, 0
