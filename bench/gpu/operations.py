@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from block_tables import block_table_cases, block_table_workloads
 from checking import Case
+from images import image_cases, image_workloads
 from pack_cases import pack_cases, unpack_cases
 from pack_workloads import pack_workloads, unpack_workloads
 from workloads import Workload
@@ -27,4 +29,6 @@ class Operation(NamedTuple):
 OPERATIONS = {
     "pack": Operation("pack", pack_cases, pack_workloads),
     "unpack": Operation("pack", unpack_cases, unpack_workloads),
+    "image_pack": Operation("image_pack", image_cases, image_workloads),
+    "block_table": Operation("block_table", block_table_cases, block_table_workloads),
 }

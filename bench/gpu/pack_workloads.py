@@ -1,7 +1,7 @@
 """What is measured of pack and unpack: long and short rows, packed and padded, moved and cast."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch_ways
 from checking import known_dtypes
 from numpy.typing import NDArray
 from torch_ways import Way
-from workloads import MIB, Turn, Workload, random_block, torch_dtype
+from workloads import MIB, Turn, Workload, random_block, torch_dtype, torch_rows
 
 from infcore.kernels import dtypes, staging
 from infcore.kernels.pack import launch
@@ -112,17 +112,6 @@ def _pack_ways(memory: Any, placed: staging.StagedRows, shape: RowsShape) -> dic
     if shape.layout == "packed":
         return torch_ways.packed_ways(rows, target)
     return torch_ways.padded_ways(rows, target, side=shape.side, lengths=placed.lengths)
-
-
-def torch_rows(memory: Any, placed: staging.StagedRows) -> Sequence[Any]:
-    """A view of each staged row. They are split off at once: a slice each would take seconds for many."""
-    row_bytes = placed.lengths * placed.step_bytes
-    begin = placed.tables_at + staging.tables_bytes(placed.n_rows)
-    spaced = -(-row_bytes // staging.ALIGNMENT) * staging.ALIGNMENT
-    parts = memory[begin : begin + int(spaced.sum())].split(spaced.tolist())
-    dtype = torch_dtype(placed.dtype)
-    shapes = [(length, *placed.trailing) for length in placed.lengths.tolist()]
-    return [part[:n].view(dtype).view(s) for part, n, s in zip(parts, row_bytes.tolist(), shapes, strict=True)]
 
 
 def unpack_workload(rng: np.random.Generator, shape: RowsShape, size_bytes: int) -> Workload:

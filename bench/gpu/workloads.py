@@ -4,13 +4,15 @@ A workload is built as often as sets of buffers take turns. Its size is that of 
 that has to be read or written once, tables included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from places import numpy_item
 from torch_ways import Way
+
+from infcore.kernels import staging
 
 MIB = 1 << 20
 BLOCK_BYTES = 1 << 22  # of random contents, repeated: what the bytes are makes no difference to a copy
@@ -46,3 +48,14 @@ def torch_dtype(name: str) -> Any:
     import torch
 
     return getattr(torch, name)
+
+
+def torch_rows(memory: Any, placed: staging.StagedRows) -> Sequence[Any]:
+    """A view of each staged row. They are split off at once: a slice each would take seconds for many."""
+    row_bytes = placed.lengths * placed.step_bytes
+    begin = placed.tables_at + staging.tables_bytes(placed.n_rows)
+    spaced = -(-row_bytes // staging.ALIGNMENT) * staging.ALIGNMENT
+    parts = memory[begin : begin + int(spaced.sum())].split(spaced.tolist())
+    dtype = torch_dtype(placed.dtype)
+    shapes = [(length, *placed.trailing) for length in placed.lengths.tolist()]
+    return [part[:n].view(dtype).view(s) for part, n, s in zip(parts, row_bytes.tolist(), shapes, strict=True)]
