@@ -18,6 +18,17 @@ __device__ __forceinline__ T read(const T* from) {
 #endif
 }
 
+/// A value that every thread of the block reads, such as an entry of a table: it comes from memory once, and the host
+/// build counts it so.
+template <typename T>
+__device__ __forceinline__ T read_by_all(const T* from) {
+#ifdef INFCORE_HOST_SHIM
+  return shim::read(from, threadIdx.x + threadIdx.y + threadIdx.z == 0);
+#else
+  return *from;
+#endif
+}
+
 template <typename T>
 __device__ __forceinline__ void write(T* to, T value) {
 #ifdef INFCORE_HOST_SHIM

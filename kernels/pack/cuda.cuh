@@ -90,8 +90,8 @@ __global__ void __launch_bounds__(pack_threads)
               unsigned long long pad, int rows_from, int rows_to) {
   const long long row = blockIdx.x;
   const long long tile = blockIdx.y + static_cast<long long>(blockIdx.z) * gridDim.y;
-  const int begin = read(cu_seqlens + row);
-  const int length = read(cu_seqlens + row + 1) - begin;
+  const int begin = read_by_all(cu_seqlens + row);
+  const int length = read_by_all(cu_seqlens + row + 1) - begin;
   if (cu_out != nullptr && tile == 0 && threadIdx.x == 0) {
     write(cu_out + row, begin);
     if (row + 1 == gridDim.x) write(cu_out + row + 1, begin + length);
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(pack_threads)
   if (item >= n_items) return;
   const Src* src = reinterpret_cast<const Src*>(base);
   if (rows_from == from_table) {
-    src = reinterpret_cast<const Src*>(base + read(row_offsets + row));
+    src = reinterpret_cast<const Src*>(base + read_by_all(row_offsets + row));
   } else if (rows_from == from_packed) {
     src += begin * step_items;
   } else {

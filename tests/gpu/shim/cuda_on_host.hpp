@@ -52,10 +52,10 @@ inline Buffer& buffer_of(const void* address, std::size_t n_bytes) {
 }
 
 template <typename T>
-T read(const T* from) {
+T read(const T* from, bool counted = true) {
   Buffer& buffer = buffer_of(from, sizeof(T));
-  buffer.read_bytes += sizeof(T);
-  if constexpr (sizeof(T) == 16) ++buffer.wide_reads;
+  if (counted) buffer.read_bytes += sizeof(T);
+  if constexpr (sizeof(T) == 16) buffer.wide_reads += counted;
   T value;
   std::memcpy(&value, from, sizeof(T));
   return value;
