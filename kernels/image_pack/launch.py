@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .. import backends
+from .. import backends, dtypes
 from .plan import N_IMAGES_MAX, plan
 from .staging import ImageForm, StagedImages, checked_form
 
@@ -80,6 +80,8 @@ def launched(memory: Any, images: StagedImages, form: ImageForm, *, backend: str
             raise TypeError(f"out is {target.dtype}; allowed: {form.dtype}")
         if target.shape != shape:
             raise ValueError(f"out has shape {target.shape}; allowed: {shape}")
+        if target.address % dtypes.ITEM_BYTES[form.dtype]:
+            raise ValueError(f"out begins at {target.address:#x}; allowed: a multiple of one {form.dtype}'s size")
         if form.height * form.width == 0:
             return out
         made = plan(images, form, aligned=target.address % 16 == 0)
