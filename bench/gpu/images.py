@@ -82,9 +82,9 @@ class ImagesShape(NamedTuple):
 
 
 SHAPES = (
+    ImagesShape(64, 64, "float16"),
     ImagesShape(224, 224, "float16"),
     ImagesShape(224, 224, "float32"),
-    ImagesShape(64, 64, "float16"),
     ImagesShape(384, 384, "bfloat16", ragged=True),
 )
 # ImageNet's, in units of a byte; any numbers would do.

@@ -22,13 +22,14 @@ class Operation(NamedTuple):
     """One operation."""
 
     package: str  # below infcore.kernels
+    tools: str  # of tests/gpu: what its modules' names begin with
     cases: Cases
     workloads: Callable[[np.random.Generator, int], Iterator[Workload]]  # of a size in bytes
 
 
 OPERATIONS = {
-    "pack": Operation("pack", pack_cases, pack_workloads),
-    "unpack": Operation("pack", unpack_cases, unpack_workloads),
-    "image_pack": Operation("image_pack", image_cases, image_workloads),
-    "block_table": Operation("block_table", block_table_cases, block_table_workloads),
+    "pack": Operation("pack", "pack", pack_cases, pack_workloads),
+    "unpack": Operation("pack", "pack", unpack_cases, unpack_workloads),
+    "image_pack": Operation("image_pack", "image", image_cases, image_workloads),
+    "block_table": Operation("block_table", "block", block_table_cases, block_table_workloads),
 }

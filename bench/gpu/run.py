@@ -121,8 +121,8 @@ def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
     yield from checked(argparse.Namespace(**vars(options) | {"backend": here, "smoke": True}), tools.place_of)
     for backend in options.backend:
         if not tools.code_unavailable(backend):
-            for package in dict.fromkeys(OPERATIONS[op].package for op in options.op):
-                yield from tools.code_rows(backend, package, smoke=options.smoke)
+            for op in {OPERATIONS[op].package: op for op in options.op}.values():
+                yield from tools.code_rows(backend, op, smoke=options.smoke)
     for op in options.op:
         for backend in here:
             yield from tools.counted_rows(tools.place_of(backend, op), op, smoke=options.smoke)

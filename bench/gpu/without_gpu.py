@@ -96,7 +96,7 @@ def place_of(backend: str, op: str) -> Any:
     """Where that back-end's kernels run instead of a GPU."""
     if backend == "triton":
         return InterpretedDevice()
-    return HostDevice(import_module(f"gpu.{OPERATIONS[op].package}_rig").build())
+    return HostDevice(import_module(f"gpu.{OPERATIONS[op].tools}_rig").build())
 
 
 def counted_rows(place: Any, op: str, *, smoke: bool) -> Iterator[dict[str, Any]]:
@@ -117,9 +117,9 @@ def counted_rows(place: Any, op: str, *, smoke: bool) -> Iterator[dict[str, Any]
         }
 
 
-def code_rows(backend: str, package: str, *, smoke: bool) -> Iterator[dict[str, Any]]:
+def code_rows(backend: str, op: str, *, smoke: bool) -> Iterator[dict[str, Any]]:
     """What a back-end's compiler makes of an operation's kernels, for each GPU."""
-    codes = import_module(f"gpu.{package}_code")
+    codes = import_module(f"gpu.{OPERATIONS[op].tools}_code")
     plans = dict(list(codes.EVERY.items())[: N_CODES_SMOKE if smoke else None])
     if backend == "triton":
         made = ahead_of_time.triton_code([codes.triton_kernel(plan, sass=not smoke) for plan in plans.values()])
@@ -132,9 +132,9 @@ def code_rows(backend: str, package: str, *, smoke: bool) -> Iterator[dict[str, 
             ]
             for launch in launches
         ]
-    for (name, plan), each in zip(plans.items(), made, strict=True):
+    for name, each in zip(plans, made, strict=True):
         for capability, code in zip(CAPABILITIES, each, strict=True):
-            yield _code_row(backend, package, name, capability, code) | {"aligned": getattr(plan, "wide", None)}
+            yield _code_row(backend, OPERATIONS[op].package, name, capability, code)
 
 
 def _code_row(backend: str, package: str, name: str, capability: int, code: Code) -> dict[str, Any]:

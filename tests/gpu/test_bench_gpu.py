@@ -74,7 +74,7 @@ def test_without_a_gpu_it_says_so_and_shows_what_can_be_shown(tmp_path: Path) ->
     for row in codes:
         assert row["registers"] > 0
         assert (row["stack_bytes"], row["local_bytes"]) == (0, 0)
-        assert not row["aligned"] or (row["load_bits"], row["store_bits"]) == (128, 128)
+        assert row["case"] == "narrow" or (row["load_bits"], row["store_bits"]) == (128, 128)
 
     counted = of_kind(document, "bytes")
     assert {(row["op"], row["backend"]) for row in counted} == {
