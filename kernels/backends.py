@@ -9,6 +9,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -38,6 +39,9 @@ class Arrays(Protocol):
     def adopt(self, array: Any) -> Any:
         """The array as this library's own, sharing memory. Raises TypeError if it is none that can be."""
 
+    def address(self, array: Any) -> int:
+        """Of the first byte."""
+
     def facts(self, array: Any) -> ArrayFacts:
         """Address, shape, dtype, layout and device."""
 
@@ -46,9 +50,6 @@ class Arrays(Protocol):
 
     def fill(self, array: Any, values: NDArray[Any]) -> None:
         """Copies host values, alike in shape and dtype, on the current stream; they may change when it returns."""
-
-    def as_bytes(self, array: Any) -> Any:
-        """The same memory as uint8, for an array of bool."""
 
     def split(self, array: Any, lengths: Sequence[int]) -> list[Any]:
         """Views along axis 0."""
@@ -63,8 +64,15 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
+@cache
+def _printed(value: Any) -> str:
+    """A dtype's or a device's name; PyTorch takes a microsecond to make it."""
+    return str(value)
+
+
+@cache
 def available() -> list[str]:
-    """The back-ends whose packages are installed, best first. Whether there is a GPU is not asked."""
+    """The back-ends whose packages are installed, best first. Whether there is a GPU is not asked. Looked up once."""
     return [name for name in BACKENDS if all(importlib.util.find_spec(package) for package in _PACKAGES[name])]
 
 
@@ -106,13 +114,16 @@ class TorchArrays:
             raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
         return torch.from_dlpack(array)
 
+    def address(self, array: Any) -> int:
+        return int(array.data_ptr())
+
     def facts(self, array: Any) -> ArrayFacts:
         return ArrayFacts(
             array.data_ptr(),
             tuple(array.shape),
-            str(array.dtype).removeprefix("torch."),
+            _printed(array.dtype).removeprefix("torch."),
             array.is_contiguous(),
-            str(array.device),
+            _printed(array.device),
         )
 
     def empty(self, shape: Sequence[int], dtype: str, device: str) -> Any:
@@ -124,11 +135,6 @@ class TorchArrays:
         import torch
 
         array.copy_(torch.from_numpy(values))
-
-    def as_bytes(self, array: Any) -> Any:
-        import torch
-
-        return array.view(torch.uint8)
 
     def split(self, array: Any, lengths: Sequence[int]) -> list[Any]:
         return list(array.split(lengths))
@@ -161,6 +167,9 @@ class CupyArrays:
             raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
         return cupy.from_dlpack(array)
 
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
+
     def facts(self, array: Any) -> ArrayFacts:
         return ArrayFacts(
             array.data.ptr,
@@ -177,9 +186,6 @@ class CupyArrays:
 
     def fill(self, array: Any, values: NDArray[Any]) -> None:
         array.set(values)
-
-    def as_bytes(self, array: Any) -> Any:
-        return array.view(np.uint8)
 
     def split(self, array: Any, lengths: Sequence[int]) -> list[Any]:
         ends = np.cumsum(lengths).tolist()
@@ -207,10 +213,9 @@ def check_device(facts: ArrayFacts, argument: str, device: str | None = None) ->
 
     Raises    ValueError if it is on no GPU (nor on the CPU, where kernels are interpreted), or not on `device`.
     """
-    kind = facts.device.partition(":")[0]
-    allowed = ("cuda", "cpu") if interpreted() else ("cuda",)
-    if kind not in allowed:
-        raise ValueError(f"{argument} is on {facts.device}, allowed is a device of kind {' or '.join(allowed)}")
+    if not facts.device.startswith("cuda") and (facts.device != "cpu" or not interpreted()):
+        allowed = "cuda or, interpreted, cpu" if interpreted() else "cuda"
+        raise ValueError(f"{argument} is on {facts.device}, allowed is a device of kind {allowed}")
     if device is not None and facts.device != device:
         raise ValueError(f"{argument} is on {facts.device}, but the rest is on {device}; allowed is one device for all")
 

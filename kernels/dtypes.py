@@ -1,6 +1,7 @@
 """The element types that the kernels know, by name, and what NumPy makes of them."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,15 @@ def value_bits(value: Any, name: str, *, argument: str = "pad_value") -> int:
     Raises    TypeError if value is no number, ValueError if the type cannot hold it: an integer type takes integers of
               its range, a float type any number that stays finite in it, infinities and NaN.
     """
-    kind = np.asarray(value).dtype.kind
-    if np.ndim(value) or kind not in "biuf":
+    if type(value) in (int, float):  # what most callers give, and give again
+        return _number_bits(value, name, argument)
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
         raise TypeError(f"{argument} is {value!r}, allowed is one real number")
+    return _number_bits.__wrapped__(value, name, argument)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _number_bits(value: Any, name: str, argument: str) -> int:
     if name in FLOATS:
         pattern = _float_pattern(value, name, argument)
     else:

@@ -68,41 +68,63 @@ def staged_bytes(lengths: NDArray[np.int64] | Sequence[int], step_bytes: int) ->
     return tables_bytes(len(row_bytes)) + int((-(-row_bytes // ALIGNMENT) * ALIGNMENT).sum())
 
 
-def checked_lengths(lengths: Any, rows: Sequence[Any] | None = None) -> NDArray[np.int64]:
-    """Steps of each row: all of them, or as many as lengths says. Without rows lengths alone is looked at.
+def checked_lengths(lengths: Any, rows: Sequence[Any]) -> NDArray[np.int64]:
+    """Steps of each row: all of them, or as many as lengths says.
 
-    Raises    TypeError, ValueError: not integers, none at all, not one per row, negative, more than the row has, more
-              than STEPS_MAX together.
+    Raises    TypeError, ValueError: not integers, not one per row, more than the row has, negative.
     """
-    whole = None if rows is None else np.fromiter((row.shape[0] for row in rows), np.int64, len(rows))
-    if lengths is None and whole is not None:
-        check_sum(whole)
+    whole = np.fromiter((row.shape[0] for row in rows), np.int64, len(rows))
+    if lengths is None:
         return whole
-    given = np.asarray(lengths)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"lengths are {given.dtype}, allowed are integers")
-    if given.ndim != 1 or not given.size or (whole is not None and given.shape != whole.shape):
-        raise ValueError(f"lengths have shape {given.shape}, allowed is one for each of at least one row")
-    asked = given.astype(np.int64)
-    wrong = np.flatnonzero((asked < 0) if whole is None else (asked < 0) | (asked > whole))
+    asked = as_lengths(lengths)
+    if asked.shape != whole.shape:
+        raise ValueError(f"lengths have shape {asked.shape}, allowed is one for each of {len(rows)} rows")
+    wrong = np.flatnonzero((asked < 0) | (asked > whole))
     if wrong.size:
         i = int(wrong[0])
-        limit = "" if whole is None else f" to its row's {whole[i]} steps"
-        raise ValueError(f"lengths[{i}] is {given[i]}, allowed is 0{limit or ' or more'}")
-    check_sum(asked)
+        raise ValueError(f"lengths[{i}] is {asked[i]}, allowed is 0 to its row's {whole[i]} steps")
     return asked
 
 
-def check_sum(lengths: NDArray[np.int64]) -> int:
-    """The sum of non-negative lengths.
+def as_lengths(lengths: Any) -> NDArray[np.int64]:
+    """(n,) with n of at least 1.
 
-    Raises    ValueError if it is more than STEPS_MAX.
+    Raises    TypeError, ValueError: not integers, another shape.
     """
-    # Python's integers where int64 itself might overflow: 2**31 rows do not exist, a single wrong length does.
-    total = int(lengths.sum()) if not lengths.size or int(lengths.max()) <= STEPS_MAX else sum(map(int, lengths))
-    if total > STEPS_MAX:
-        raise ValueError(f"lengths sum to {total} steps; cu_seqlens are int32, allowed are {STEPS_MAX}")
-    return total
+    given = np.asarray(lengths)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"lengths are {given.dtype}, allowed are integers")
+    if given.ndim != 1 or not given.size:
+        raise ValueError(f"lengths have shape {given.shape}, allowed is one for each of at least one row")
+    return given.astype(np.int64, copy=False)
+
+
+class Extent(NamedTuple):
+    """Of all rows together."""
+
+    shortest: int  # steps
+    longest: int
+    total: int
+
+
+def extent_of(lengths: NDArray[np.int64]) -> Extent:
+    """Lengths in short.
+
+    Raises    ValueError if their sum is more than STEPS_MAX, or one is negative.
+    """
+    if len(lengths) <= 256:  # where Python is faster than three calls of NumPy
+        values = lengths.tolist()
+        extent = Extent(min(values), max(values), sum(values))
+    else:
+        extent = Extent(int(lengths.min()), int(lengths.max()), int(lengths.sum()))
+        if extent.longest > STEPS_MAX or extent.shortest < -STEPS_MAX:  # int64 may have overflowed
+            extent = extent._replace(total=sum(lengths.tolist()))
+    if extent.shortest < 0:
+        i = int(np.flatnonzero(lengths < 0)[0])
+        raise ValueError(f"lengths[{i}] is {lengths[i]}, allowed is 0 or more")
+    if extent.total > STEPS_MAX:
+        raise ValueError(f"lengths sum to {extent.total} steps; cu_seqlens are int32, allowed are {STEPS_MAX}")
+    return extent
 
 
 def cu_seqlens_of(lengths: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -121,7 +143,7 @@ def table_bytes_of(row_offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -
     return table
 
 
-def check_staged(rows: StagedRows, memory_bytes: int) -> None:
+def check_staged(rows: StagedRows, memory_bytes: int) -> Extent:
     """That a region of that size can hold the tensor that is said to be in it.
 
     Raises    TypeError, ValueError: a dtype that is none, negative shapes, lengths that are not one for each row,
@@ -133,14 +155,20 @@ def check_staged(rows: StagedRows, memory_bytes: int) -> None:
         raise ValueError(f"rows.trailing is {rows.trailing}, allowed is 0 or more on each axis")
     if rows.tables_at < 0 or rows.tables_at % ALIGNMENT:
         raise ValueError(f"rows.tables_at is {rows.tables_at}, allowed is a multiple of {ALIGNMENT}")
-    if len(rows.lengths) != rows.n_rows:
-        raise ValueError(f"rows.lengths has {len(rows.lengths)} entries, allowed is one for each of {rows.n_rows} rows")
-    checked_lengths(rows.lengths)
-    if rows.tables_at + rows.n_bytes > memory_bytes:
+    lengths = as_lengths(rows.lengths)
+    if len(lengths) != rows.n_rows:
+        raise ValueError(f"rows.lengths has {len(lengths)} entries, allowed is one for each of {rows.n_rows} rows")
+    extent = extent_of(lengths)
+    # At most, with the most that each row can lose to alignment; exactly only where that is too much.
+    n_bytes = tables_bytes(rows.n_rows) + extent.total * rows.step_bytes + (ALIGNMENT - 1) * rows.n_rows
+    if rows.tables_at + n_bytes > memory_bytes:
+        n_bytes = rows.n_bytes
+    if rows.tables_at + n_bytes > memory_bytes:
         raise ValueError(
             f"memory has {memory_bytes} bytes, but {rows.n_rows} rows of these lengths and their tables need "
-            f"{rows.n_bytes} from byte {rows.tables_at} on: lengths overrun the rows, or rows the table"
+            f"{n_bytes} from byte {rows.tables_at} on: lengths overrun the rows, or rows the table"
         )
+    return extent
 
 
 def check_alike(rows: Sequence[Any]) -> tuple[str, tuple[int, ...]]:
@@ -174,13 +202,14 @@ def stage(
     memory    (bytes,) uint8, C-contiguous, written from byte `at` on, a multiple of 16
     lengths   steps to take of each row; None takes all
     Returns   where they are; it holds no reference to memory.
-    Raises    TypeError, ValueError: see checked_lengths and check_alike; rows that are not C-contiguous; memory too
-              small.
+    Raises    TypeError, ValueError: see checked_lengths, extent_of and check_alike; rows that are not C-contiguous;
+              memory too small.
     Moves     each row's bytes once, and 12 bytes a row of tables.
     """
     rows = list(rows)
     dtype, trailing = check_alike(rows)
     steps = checked_lengths(lengths, rows)
+    extent_of(steps)
     for i, row in enumerate(rows):
         if not row.flags.c_contiguous:
             raise ValueError(f"rows[{i}] has strides {row.strides}, allowed is C-contiguous")

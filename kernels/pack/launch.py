@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import backends, dtypes, staging
 from ..backends import ArrayFacts, Arrays
-from ..staging import StagedRows
+from ..staging import Extent, StagedRows
 from .plan import Plan, plan
 
 
@@ -33,12 +33,13 @@ class Unpacked(NamedTuple):
 class _Source(NamedTuple):
     """Rows somewhere on a device, as a kernel finds them."""
 
-    base: Any
-    row_offsets: Any | None
-    cu_seqlens: Any
+    base: Any  # what offsets count from, or the dense batch itself
+    tables: Any  # memory that holds row_offsets, where rows are not dense, and directly behind them cu_seqlens
+    tables_at: int  # from this byte on
     dtype: str
     trailing: tuple[int, ...]
     lengths: NDArray[np.int64]
+    extent: Extent  # of the lengths
     device: str
     alignment: int  # bytes that every row's address is a multiple of, at most 16
 
@@ -86,8 +87,8 @@ def pack(
         source = _separate(library, rows, lengths, stream)
     target = source.dtype if dtype is None else dtypes.name_of(dtype)
     pad_bits = dtypes.value_bits(pad_value, target)
-    max_seqlen = int(source.lengths.max())
-    steps = (int(source.lengths.sum()),) if layout == "packed" else (len(source.lengths), max_seqlen)
+    max_seqlen = source.extent.longest
+    steps = (source.extent.total,) if layout == "packed" else (len(source.lengths), max_seqlen)
     if out is not None:
         out = library.adopt(out)
         _check_out(library.facts(out), (*steps, *source.trailing), target, source.device)
@@ -103,10 +104,10 @@ def pack(
             n_rows=len(source.lengths),
             max_seqlen=max_seqlen,
             step_elements=math.prod(source.trailing),
-            alignment=math.gcd(source.alignment, library.facts(data).address),
+            alignment=math.gcd(source.alignment, library.address(data)),
             pad_bits=pad_bits,
         )
-        _launch(library, made, source, data, cu_seqlens, marks if layout == "packed" else library.as_bytes(marks))
+        _launch(library, made, source, data, cu_seqlens, marks)
     return Packed(data, cu_seqlens, max_seqlen, *((marks, None) if layout == "packed" else (None, marks)))
 
 
@@ -136,7 +137,7 @@ def unpack(
     _rows_to(layout, side)
     source = _dense(library, data, lengths, cu_seqlens, layout, stream)
     target = source.dtype if dtype is None else dtypes.name_of(dtype)
-    shape = (int(source.lengths.sum()), *source.trailing)
+    shape = (source.extent.total, *source.trailing)
     if out is None and layout == "packed" and target == source.dtype:
         return Unpacked(source.base, library.split(source.base, source.lengths.tolist()))
     if out is not None:
@@ -152,9 +153,9 @@ def unpack(
             dst=target,
             n_rows=len(source.lengths),
             max_seqlen=0 if layout == "packed" else library.facts(source.base).shape[1],
-            longest=int(source.lengths.max()),
+            longest=source.extent.longest,
             step_elements=math.prod(source.trailing),
-            alignment=math.gcd(source.alignment, library.facts(packed).address),
+            alignment=math.gcd(source.alignment, library.address(packed)),
         )
         _launch(library, made, source, packed, None, None)
     return Unpacked(packed, library.split(packed, source.lengths.tolist()))
@@ -178,14 +179,15 @@ def _staged(library: Arrays, memory: Any, rows: StagedRows) -> _Source:
         raise ValueError(f"memory is {facts.dtype} of shape {facts.shape}, allowed is uint8, (bytes,), C-contiguous")
     if facts.address % staging.ALIGNMENT:
         raise ValueError(f"memory begins at address {facts.address:#x}, allowed is a multiple of {staging.ALIGNMENT}")
-    staging.check_staged(rows, facts.shape[0])
+    extent = staging.check_staged(rows, facts.shape[0])
     return _Source(
         memory,
-        memory[rows.tables_at : rows.cu_seqlens_at],
-        memory[rows.cu_seqlens_at : rows.cu_seqlens_at + 4 * (rows.n_rows + 1)],
+        memory,
+        rows.tables_at,
         rows.dtype,
         rows.trailing,
         rows.lengths,
+        extent,
         facts.device,
         staging.ALIGNMENT,
     )
@@ -196,6 +198,7 @@ def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | Non
     rows = [library.adopt(row) for row in rows]
     dtype, trailing = staging.check_alike(rows)
     steps = staging.checked_lengths(lengths, rows)
+    extent = staging.extent_of(steps)
     facts = [library.facts(row) for row in rows]
     for i, fact in enumerate(facts):
         backends.check_device(fact, f"rows[{i}]", None if i == 0 else facts[0].device)
@@ -205,12 +208,11 @@ def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | Non
     device = facts[0].device
     with library.on(device, stream):
         tables = library.empty((staging.tables_bytes(len(rows)),), "uint8", device)
-        base = library.facts(tables).address
+        base = library.address(tables)
         # Relative to the tables, which are aligned, so that a row is aligned where its offset is.
         library.fill(tables, staging.table_bytes_of(addresses - base, steps))
     alignment = math.gcd(int(np.bitwise_or.reduce(addresses)), base, staging.ALIGNMENT)
-    cu_seqlens_at = 8 * len(rows)
-    return _Source(tables, tables[:cu_seqlens_at], tables[cu_seqlens_at:], dtype, trailing, steps, device, alignment)
+    return _Source(tables, tables, 0, dtype, trailing, steps, extent, device, alignment)
 
 
 def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, layout: str, stream: Any) -> _Source:
@@ -220,15 +222,16 @@ def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, 
     backends.check_device(facts, "data")
     backends.check_contiguous(facts, "data")
     dtype = dtypes.name_of(facts.dtype, argument="data.dtype")
-    steps = staging.checked_lengths(lengths)
+    steps = staging.as_lengths(lengths)
+    extent = staging.extent_of(steps)
     n_lead = 1 if layout == "packed" else 2
     if len(facts.shape) < n_lead:
         raise ValueError(f"data has shape {facts.shape}, layout {layout!r} has at least {n_lead} axes")
-    if layout == "packed" and facts.shape[0] != steps.sum():
-        raise ValueError(f"lengths sum to {steps.sum()}, allowed are data's {facts.shape[0]} steps")
-    if layout == "padded" and (facts.shape[0] != len(steps) or facts.shape[1] < steps.max()):
+    if layout == "packed" and facts.shape[0] != extent.total:
+        raise ValueError(f"lengths sum to {extent.total}, allowed are data's {facts.shape[0]} steps")
+    if layout == "padded" and (facts.shape[0] != len(steps) or facts.shape[1] < extent.longest):
         raise ValueError(
-            f"lengths are {len(steps)}, up to {steps.max()}, but data has shape {facts.shape}: "
+            f"lengths are {len(steps)}, up to {extent.longest}, but data has shape {facts.shape}: "
             "allowed is one for each row, at most its steps"
         )
     _check_item_aligned(facts.address, dtype, "data")
@@ -240,9 +243,8 @@ def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, 
         cu_seqlens = library.adopt(cu_seqlens)
         _check_out(library.facts(cu_seqlens), (len(steps) + 1,), "int32", facts.device, "cu_seqlens")
     trailing = facts.shape[n_lead:]
-    return _Source(
-        data, None, cu_seqlens, dtype, trailing, steps, facts.device, math.gcd(facts.address, staging.ALIGNMENT)
-    )
+    alignment = math.gcd(facts.address, staging.ALIGNMENT)
+    return _Source(data, cu_seqlens, 0, dtype, trailing, steps, extent, facts.device, alignment)
 
 
 def _check_item_aligned(address: int, dtype: str, argument: str) -> None:
@@ -265,21 +267,19 @@ def _launch(library: Arrays, made: Plan, source: _Source, out: Any, cu_out: Any,
     if library.name == "triton":
         from . import triton_kernel
 
-        triton_kernel.launch(made, source.base, source.row_offsets, source.cu_seqlens, out, cu_out, marks)
+        triton_kernel.launch(made, source.base, source.tables, source.tables_at, out, cu_out, marks)
         return
     from .. import cuda_module
     from . import cupy_kernel
 
-    def address(array: Any) -> int:
-        return 0 if array is None else library.facts(array).address
-
+    row_offsets = library.address(source.tables) + source.tables_at
     launch = cupy_kernel.cuda_launch(
         made,
-        base=address(source.base),
-        row_offsets=address(source.row_offsets),
-        cu_seqlens=address(source.cu_seqlens),
-        out=address(out),
-        cu_out=address(cu_out),
-        marks=address(marks),
+        base=library.address(source.base),
+        row_offsets=row_offsets,
+        cu_seqlens=row_offsets + (8 * made.n_rows if made.rows_from == "table" else 0),
+        out=library.address(out),
+        cu_out=0 if cu_out is None else library.address(cu_out),
+        marks=0 if marks is None else library.address(marks),
     )
     cuda_module.run(launch, device=backends.device_index(source.device))

@@ -4,6 +4,7 @@ Types are constexpr names of plan.py. bfloat16 is moved as 16-bit integers and c
 and interpreted code round alike (the interpreter's own conversion truncates). Conversions are as in cuda/numbers.cuh.
 """
 
+from functools import cache
 from typing import Any
 
 import triton
@@ -65,14 +66,15 @@ def converted(values, SRC: tl.constexpr, DST: tl.constexpr, DST_TYPE: tl.constex
 
 
 @triton.jit
-def write_marks(marks, first, n_steps, lead, length, TILE_STEPS: tl.constexpr, ROWS_TO: tl.constexpr):
-    """One row's position ids or mask, TILE_STEPS from `first` on."""
+def write_marks(marks, first_step, first, n_steps, lead, length, TILE_STEPS: tl.constexpr, ROWS_TO: tl.constexpr):
+    """TILE_STEPS of one row's position ids or mask, from `first` on; the row's are at first_step in the whole."""
     step = first + tl.arange(0, TILE_STEPS)
     if ROWS_TO == "packed":
-        tl.store(marks + step, step.to(tl.int32), mask=step < n_steps)
+        tl.store(marks + first_step + step, step.to(tl.int32), mask=step < n_steps)
     else:
         is_data = (step >= lead) & (step < lead + length)
-        tl.store(marks + step, is_data.to(tl.uint8), mask=step < n_steps)
+        mask = marks.to(tl.pointer_type(tl.uint8), bitcast=True)
+        tl.store(mask + first_step + step, is_data.to(tl.uint8), mask=step < n_steps)
 
 
 @triton.jit
@@ -84,7 +86,7 @@ def within(items, CHUNK: tl.constexpr, TILE_ITEMS: tl.constexpr):
 @triton.jit
 def row_of_source(
     base,
-    row_offsets,
+    tables,
     row,
     begin,
     length,
@@ -96,7 +98,7 @@ def row_of_source(
 ):
     """Where the row's first step is read."""
     if ROWS_FROM == "table":
-        row_at = tl.load(row_offsets.to(tl.pointer_type(tl.int64), bitcast=True) + row)
+        row_at = tl.load(tables.to(tl.pointer_type(tl.int64), bitcast=True) + row)
         if CHUNK > 1:
             row_at = tl.multiple_of(row_at, 16)
         src = (base + row_at).to(tl.pointer_type(SRC_TYPE), bitcast=True)
@@ -112,14 +114,14 @@ def row_of_source(
 
 
 # Sizes are not specialised on: a batch of another shape compiles nothing anew.
-@triton.jit(do_not_specialize=["max_seqlen", "step_items", "pad_bits"])
+@triton.jit(do_not_specialize=["tables_at", "max_seqlen", "step_items", "pad_bits"])
 def move_rows(
     base,
-    row_offsets,
-    cu_seqlens,
+    tables,
     out,
     cu_out,
     marks,
+    tables_at: tl.int64,
     max_seqlen: tl.int32,
     step_items: tl.int64,
     pad_bits: tl.int64,
@@ -136,7 +138,12 @@ def move_rows(
     HAS_CU_OUT: tl.constexpr,
     HAS_MARKS: tl.constexpr,
 ):
-    """See cuda.cuh. CHUNK: what every item count is a multiple of (1, or a wide load's and store's items together)."""
+    """See cuda.cuh. CHUNK: what every item count is a multiple of (1, or a wide load's and store's items together).
+
+    At byte tables_at of tables are row_offsets (with ROWS_FROM "table" alone) and, directly behind, cu_seqlens.
+    """
+    tables += tables_at
+    cu_seqlens = tables + (8 * tl.num_programs(0).to(tl.int64) if ROWS_FROM == "table" else 0)
     cu_seqlens = cu_seqlens.to(tl.pointer_type(tl.int32), bitcast=True)
     row = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1).to(tl.int64) + tl.program_id(2).to(tl.int64) * tl.num_programs(1)
@@ -152,12 +159,12 @@ def move_rows(
 
     if HAS_MARKS:
         if tile * TILE_STEPS < n_steps:
-            write_marks(marks + first_step, tile * TILE_STEPS, n_steps, lead, length, TILE_STEPS, ROWS_TO)
+            write_marks(marks, first_step, tile * TILE_STEPS, n_steps, lead, length, TILE_STEPS, ROWS_TO)
 
     first = tile * TILE_ITEMS
     n_items = tl.multiple_of(n_steps * step_items, CHUNK)
     if first < n_items:
-        src = row_of_source(base, row_offsets, row, begin, length, max_seqlen, step_items, SRC_TYPE, CHUNK, ROWS_FROM)
+        src = row_of_source(base, tables, row, begin, length, max_seqlen, step_items, SRC_TYPE, CHUNK, ROWS_FROM)
         dst = out.to(tl.pointer_type(DST_TYPE), bitcast=True) + tl.multiple_of(first_step * step_items, CHUNK)
         data_begin = lead * step_items
         data_end = data_begin + length * step_items
@@ -180,18 +187,43 @@ def move_rows(
 
 def constants(plan: Plan, *, has_cu_out: bool, has_marks: bool) -> dict[str, Any]:
     """The constexpr arguments of a plan's specialisation."""
-    src_bytes, dst_bytes = item_bytes(plan.src), item_bytes(plan.dst)
+    return _constants(
+        plan.src,
+        plan.dst,
+        plan.wide,
+        plan.tile_items,
+        plan.tile_steps,
+        plan.rows_from,
+        plan.rows_to,
+        has_cu_out,
+        has_marks,
+    )
+
+
+@cache
+def _constants(
+    src: str,
+    dst: str,
+    wide: bool,
+    tile_items: int,
+    tile_steps: int,
+    rows_from: str,
+    rows_to: str,
+    has_cu_out: bool,
+    has_marks: bool,
+) -> dict[str, Any]:
+    src_bytes, dst_bytes = item_bytes(src), item_bytes(dst)
     return {
-        "SRC": plan.src,
-        "DST": plan.dst,
-        "SRC_TYPE": MEMORY_TYPES[plan.src],
-        "DST_TYPE": MEMORY_TYPES[plan.dst],
+        "SRC": src,
+        "DST": dst,
+        "SRC_TYPE": MEMORY_TYPES[src],
+        "DST_TYPE": MEMORY_TYPES[dst],
         "DST_BITS": BITS_TYPES[dst_bytes],
-        "CHUNK": WIDE_BYTES // min(src_bytes, dst_bytes) if plan.wide else 1,
-        "TILE_ITEMS": plan.tile_items,
-        "TILE_STEPS": plan.tile_steps,
-        "ROWS_FROM": plan.rows_from,
-        "ROWS_TO": plan.rows_to,
+        "CHUNK": WIDE_BYTES // min(src_bytes, dst_bytes) if wide else 1,
+        "TILE_ITEMS": tile_items,
+        "TILE_STEPS": tile_steps,
+        "ROWS_FROM": rows_from,
+        "ROWS_TO": rows_to,
         "HAS_CU_OUT": has_cu_out,
         "HAS_MARKS": has_marks,
     }
@@ -201,16 +233,15 @@ def constants(plan: Plan, *, has_cu_out: bool, has_marks: bool) -> dict[str, Any
 OPTIONS = {"num_warps": N_THREADS // 32, "num_stages": 1, "enable_fp_fusion": False, "maxnreg": 64}
 
 
-def launch(plan: Plan, base: Any, row_offsets: Any, cu_seqlens: Any, out: Any, cu_out: Any, marks: Any) -> None:
-    """One launch on the current stream. Tensors are PyTorch's; those that the plan does not use may be None."""
-    unused = cu_seqlens
+def launch(plan: Plan, base: Any, tables: Any, tables_at: int, out: Any, cu_out: Any, marks: Any) -> None:
+    """One launch on the current stream. Tensors are PyTorch's; cu_out and marks may be None."""
     move_rows[plan.grid](
         base,
-        unused if row_offsets is None else row_offsets,
-        cu_seqlens,
+        tables,
         out,
-        unused if cu_out is None else cu_out,
-        unused if marks is None else marks,
+        tables if cu_out is None else cu_out,
+        tables if marks is None else marks,
+        tables_at,
         plan.max_seqlen,
         plan.step_items,
         signed(plan.pad_bits),

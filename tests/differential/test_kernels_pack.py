@@ -141,6 +141,24 @@ def test_a_hundred_thousand_tokens(pack: Pack, unpack: Unpack, trailing: tuple[i
 
 
 @pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize(
+    ("trailing", "dtype", "tile_steps"), [((), "int32", 2048), ((4,), None, 1024), ((16,), "float16", 256)]
+)
+def test_borders_of_tiles(
+    pack: Pack, unpack: Unpack, layout: str, trailing: tuple[int, ...], dtype: str | None, tile_steps: int
+) -> None:
+    """Rows one step shorter than a tile, as long, and longer: narrow, wide moved and wide cast."""
+    random = np.random.default_rng(5)
+    lengths = [tile_steps - 1, tile_steps, tile_steps + 1]
+    rows = [random.standard_normal((length, *trailing)).astype(np.float32) for length in lengths]
+    for side in ["right", "left"] if layout == "padded" else ["right"]:
+        how = How(layout=layout, side=side, dtype=dtype, pad_value=3)
+        got, _ = pack(rows, how)
+        assert_same_bits(got, reference.pack(rows, **how.arguments))
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
 def test_as_the_core_packs(pack: Pack, unpack: Unpack) -> None:
     random = np.random.default_rng(2)
     rows = [random.standard_normal((length, 12)).astype(np.float32) for length in (3, 0, 17, 1)]

@@ -69,6 +69,9 @@ class HostArrays:
             raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
         return array
 
+    def address(self, array: HostArray) -> int:
+        return array.address
+
     def facts(self, array: HostArray) -> ArrayFacts:
         return ArrayFacts(array.address, array.shape, array.dtype, array.contiguous, "cuda:0")
 
@@ -79,9 +82,6 @@ class HostArrays:
 
     def fill(self, array: HostArray, values: NDArray[Any]) -> None:
         array.numpy()[:] = values
-
-    def as_bytes(self, array: HostArray) -> HostArray:
-        return HostArray(self.memory, array.address, array.shape, "uint8")
 
     def split(self, array: HostArray, lengths: Sequence[int]) -> list[HostArray]:
         ends = np.cumsum(lengths).tolist()

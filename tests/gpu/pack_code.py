@@ -41,13 +41,12 @@ def triton_kernel(made: Plan, *, sass: bool) -> TritonKernel:
 
     is_pack = made.rows_from == "table"
     constants: dict[str, Any] = triton_kernel.constants(made, has_cu_out=is_pack, has_marks=is_pack)
-    marks = "*i32" if made.rows_to == "packed" else "*u8"
-    bytes_of = dict.fromkeys(("base", "row_offsets", "cu_seqlens", "out"), "*u8")
+    marks = "*i32" if made.rows_to == "packed" else "*i1"
+    numbers = {"tables_at": "i64", "max_seqlen": "i32", "step_items": "i64", "pad_bits": "i64"}
     return TritonKernel(
         module="infcore.kernels.pack.triton_kernel",
         function="move_rows",
-        signature=bytes_of
-        | {"cu_out": "*i32", "marks": marks, "max_seqlen": "i32", "step_items": "i64", "pad_bits": "i64"},
+        signature={"base": "*u8", "tables": "*u8", "out": "*u8", "cu_out": "*i32", "marks": marks} | numbers,
         constants={name: ahead_of_time.constant(value) for name, value in constants.items()},
         options=triton_kernel.OPTIONS,
         aligned=("base", "out") if made.wide else (),

@@ -86,7 +86,7 @@ def test_arguments_of_another_size_are_refused(memory: tuple[Memory, int, int]) 
 
 def test_what_is_written_twice_is_counted(memory: tuple[Memory, int, int]) -> None:
     device, source, _ = memory
-    # Row 0 is steps 0 to 3, row 1 none, and row 2 steps 1 to 4: the tables are wrong, and two numbers are written twice.
+    # Row 0 is steps 0 to 3, row 1 none, row 2 steps 1 to 4: the tables are wrong, and two numbers are written twice.
     cu_seqlens = device.add(np.array([0, 3, 1, 4], np.int32))
     out = device.add_poisoned(20)
     pack_rig.build().run(launched(one_row(5, grid=(3, 1, 1)), source, cu_seqlens, out), device)
@@ -104,7 +104,7 @@ def test_the_watch_sees_a_wrong_access(short: str) -> None:
         for name, tensor in [("data", data), ("out", out), ("made 0", cu_seqlens)]:
             watch.allow(name, tensor[:-1] if name == short else tensor)
         with pytest.raises(Exception, match="outside data, out, made 0"):
-            triton_kernel.launch(one_row(5), data, None, cu_seqlens, out, None, None)
+            triton_kernel.launch(one_row(5), data, cu_seqlens.view(torch.uint8), 0, out, None, None)
 
 
 def test_cupy_is_what_the_host_arrays_stand_for() -> None:

@@ -63,11 +63,15 @@ def test_refused(rows: list, arguments: dict, error: type[Exception], named: str
 
 
 def test_sums_over_int32_are_refused() -> None:
-    assert staging.check_sum(np.array([2**31 - 2, 1])) == 2**31 - 1
-    with pytest.raises(ValueError, match="sum to 2147483648"):
-        staging.check_sum(np.array([2**31 - 1, 1]))
-    with pytest.raises(ValueError, match="sum to 18446744073709551614"):
-        staging.check_sum(np.array([2**63 - 1, 2**63 - 1]))
+    for few in ([], [0] * 300):
+        assert staging.extent_of(np.array([2**31 - 2, 1, *few])).total == 2**31 - 1
+        with pytest.raises(ValueError, match="sum to 2147483648"):
+            staging.extent_of(np.array([2**31 - 1, 1, *few]))
+        with pytest.raises(ValueError, match="sum to 18446744073709551614"):
+            staging.extent_of(np.array([2**63 - 1, 2**63 - 1, *few]))
+        with pytest.raises(ValueError, match=r"lengths\[1\] is -1"):
+            staging.extent_of(np.array([2, -1, *few]))
+        assert staging.extent_of(np.array([2, 5, *few]))[1:] == (5, 7)
 
 
 @pytest.mark.parametrize(
