@@ -21,7 +21,7 @@ CHANNELS = (1, 3, 4)
 PIXELS_MAX = (2**31 - 1) // max(
     CHANNELS
 )  # a byte of an image, and a number of its part of the batch, has an int32 index
-DTYPES = ("float32", "float16", "bfloat16")
+LARGEST = {"float32": 3.4028234663852886e38, "float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 
 
 class StagedImages(NamedTuple):
@@ -98,11 +98,10 @@ def _per_channel(argument: str, values: Any, channels: int) -> NDArray[np.float3
         raise TypeError(f"{argument} is {values!r}; allowed: a number, or one for each channel")
     if given.shape not in ((), (channels,)):
         raise ValueError(f"{argument} has shape {given.shape}; allowed: () or ({channels},), one for each channel")
-    with np.errstate(over="ignore"):
-        numbers = np.broadcast_to(given.astype(np.float32), (channels,))
-    if not np.isfinite(numbers).all():
+    numbers = [given.item()] * channels if given.ndim == 0 else given.tolist()
+    if not all(abs(number) <= LARGEST["float32"] for number in numbers):  # nor is NaN
         raise ValueError(f"{argument} is {values!r}; allowed: numbers that are finite as float32")
-    return numbers
+    return np.array(numbers, np.float32)
 
 
 def _side(argument: str, given: Any, largest: int) -> int:
@@ -117,7 +116,7 @@ def _side(argument: str, given: Any, largest: int) -> int:
 
 
 def checked_form(
-    sizes: Sequence[tuple[int, int]] | NDArray[Any],
+    sizes: Sequence[tuple[int, int]],
     channels: int,
     mean: Any,
     scale: Any,
@@ -132,15 +131,14 @@ def checked_form(
 
     Raises  TypeError, ValueError: naming the argument, what it is and what is allowed.
     """
-    heights, widths = np.asarray(sizes, np.int64).reshape(-1, 2).T
     name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
-    if name not in DTYPES and not isinstance(dtype, str):
+    if name not in LARGEST and not isinstance(dtype, str):
         try:
             name = str(np.dtype(dtype))
         except TypeError:
             pass
-    if name not in DTYPES:
-        raise TypeError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
+    if name not in LARGEST:
+        raise TypeError(f"dtype is {dtype!r}; allowed: {', '.join(LARGEST)}")
     if not isinstance(swap_channels, bool):
         raise TypeError(f"swap_channels is {swap_channels!r}; allowed: True or False")
     if swap_channels and channels == 1:
@@ -149,11 +147,11 @@ def checked_form(
         raise TypeError(f"pad_value is {pad_value!r}; allowed: one real number")
     if not math.isfinite(pad_value):
         raise ValueError(f"pad_value is {pad_value!r}; allowed: a finite number")
-    limit = {"float32": 3.4028234663852886e38, "float16": 65504.0, "bfloat16": 3.3895313892515355e38}[name]
+    limit = LARGEST[name]
     if abs(pad_value) > limit:
         raise ValueError(f"pad_value is {pad_value!r}; allowed for {name}: -{limit:g} to {limit:g}")
-    rows = _side("height", height, int(heights.max()))
-    columns = _side("width", width, int(widths.max()))
+    rows = _side("height", height, int(max(size[0] for size in sizes)))
+    columns = _side("width", width, int(max(size[1] for size in sizes)))
     if rows * columns > PIXELS_MAX:
         raise ValueError(f"height and width are {rows} and {columns}; allowed: at most {PIXELS_MAX} pixels")
     order = (2, 1, 0, *range(3, channels)) if swap_channels else tuple(range(channels))
