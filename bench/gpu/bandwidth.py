@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from measuring import Clock, Spread, device_us, gb_per_s, n_sets, share, wall_us
+from measuring import Clock, device_us, gb_per_s, n_sets, share, wall_us
 from torch_ways import Way
 from workloads import Turn, Workload
 
@@ -81,12 +81,8 @@ def way_row(bench: Bench, workload: Workload, turns: Sequence[Turn], name: str) 
     return row
 
 
-def _spread_row(taken: Spread | None) -> dict[str, Any] | None:
-    return taken and taken._asdict()
-
-
 def measured(bench: Bench, workload: Workload) -> dict[str, Any]:
-    """A row of the JSON document. Its times are null where there is a reason in `left_out`."""
+    """A row of the JSON document. Where its times are missing, `left_out` says why."""
     row: dict[str, Any] = {
         "kind": "bandwidth",
         "op": workload.op,
@@ -100,23 +96,32 @@ def measured(bench: Bench, workload: Workload) -> dict[str, Any]:
     if not n:
         needed = math.ceil(2 * workload.set_bytes / FREE_SHARE)
         return row | {"left_out": f"needs {needed} bytes of free memory, there are {bench.free_bytes}"}
+    try:
+        return row | {"n_sets": n} | _times(bench, workload, n)
+    except (RuntimeError, MemoryError) as e:  # PyTorch's and CuPy's when memory is short
+        return row | {"left_out": f"{type(e).__name__}: {e}".splitlines()[0]}
+
+
+def _times(bench: Bench, workload: Workload, n: int) -> dict[str, Any]:
     copied = copy_time(bench, workload.floor_bytes)
     turns = [workload.build(bench.device) for _ in range(n)]
     calls = [turn.call for turn in turns]
     taken = device_us(bench.clock, calls, n_calls=bench.n_calls, n_warm_up=bench.n_warm_up)
-    ways = [way_row(bench, workload, turns, name) for name in turns[0].ways]
     wall = wall_us(bench.clock, calls, n_calls=bench.n_calls)
+    ways = [way_row(bench, workload, turns, name) for name in turns[0].ways]
     for way in ways:
         way["device_ratio"] = way["device_us"] / taken.p50 if taken and way["device_us"] else None
         way["wall_ratio"] = way["wall_us"] / wall if way["wall_us"] else None
-    return row | {
-        "n_sets": n,
-        "device_us": _spread_row(taken),
+    share_of_copy = None
+    if taken and copied:
+        share_of_copy = share(workload.floor_bytes, taken.p50, copied.moved_bytes, copied.us)
+    return {
+        "device_us": taken and taken._asdict(),
         "wall_us": wall,
         "gb_per_s": taken and gb_per_s(workload.floor_bytes, taken.p50),
         "copy_us": copied and copied.us,
         "copy_gb_per_s": copied and copied.gb_per_s,
-        "share_of_copy": taken and copied and share(workload.floor_bytes, taken.p50, copied.moved_bytes, copied.us),
+        "share_of_copy": share_of_copy,
         "ways": ways,
         "left_out": None if taken else "the host did not keep ahead of the device",
     }

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,38 +76,45 @@ def checked(options: argparse.Namespace, places: Any) -> Iterator[Row]:
             yield checking.run(op, cases, places(backend, op)).row()
 
 
-def on_gpu(options: argparse.Namespace, gpu: Row) -> Iterator[Row]:
-    """Everything, where there is a GPU."""
+def benches_of(options: argparse.Namespace, gpu: Row) -> list[Any]:
+    """For each back-end its memory, its clock and how often is measured."""
+    import places
+    from bandwidth import Bench
+
+    n_calls, n_warm_up = (32, 8) if options.smoke else (128, 16)
+    parts: dict[str, Callable[[], tuple[Any, Any]]] = {
+        "triton": lambda: (places.TorchDevice("cuda"), places.TorchClock()),
+        "cupy": lambda: (places.CupyDevice(), places.CupyClock()),
+    }
+    return [
+        Bench(*parts[backend](), gpu["l2_bytes"], gpu["free_bytes"], n_calls, n_warm_up) for backend in options.backend
+    ]
+
+
+def on_gpu(options: argparse.Namespace, benches: list[Any]) -> Iterator[Row]:
+    """Everything, where there is a GPU; what gives wrong answers is not measured."""
     import bandwidth
     import overhead
     import places
     from operations import OPERATIONS
 
-    def device_of(backend: str, op: str = "") -> Any:
-        return places.TorchDevice("cuda") if backend == "triton" else places.CupyDevice()
-
-    yield from checked(options, device_of)
-    n_calls, n_warm_up = (32, 8) if options.smoke else (128, 16)
-    benches = [
-        bandwidth.Bench(
-            device=device_of(backend),
-            clock=places.TorchClock() if backend == "triton" else places.CupyClock(),
-            l2_bytes=gpu["l2_bytes"],
-            free_bytes=gpu["free_bytes"],
-            n_calls=n_calls,
-            n_warm_up=n_warm_up,
-        )
-        for backend in options.backend
-    ]
+    devices = {bench.device.backend: bench.device for bench in benches}
+    right = set()
+    for row in checked(options, lambda backend, op: devices[backend]):
+        yield row
+        if not row["n_wrong"]:
+            right.add((row["op"], row["backend"]))
     for op in options.op:
-        for size_bytes in options.size:
+        measured = [bench for bench in benches if (op, bench.device.backend) in right]
+        for size_bytes in options.size if measured else []:
             for workload in OPERATIONS[op].workloads(np.random.default_rng(options.seed), size_bytes):
-                for bench in benches:
+                for bench in measured:
                     yield bandwidth.measured(bench, workload)
                     places.release()
     for op in options.op:
         for bench in benches:
-            yield overhead.measured(bench, op)
+            if (op, bench.device.backend) in right:
+                yield overhead.measured(bench, op)
 
 
 def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
@@ -148,7 +155,7 @@ def gather(options: argparse.Namespace) -> tuple[Row, list[Row]]:
     print(printed.environment(env), f"\nseed      {options.seed}", flush=True)
     rows: list[Row] = []
     kind = ""
-    for row in on_gpu(options, gpu) if gpu else without_gpu(options):
+    for row in on_gpu(options, benches_of(options, gpu)) if gpu else without_gpu(options):
         if row["kind"] != kind and kind:
             print(printed.part(kind, rows), flush=True)
         kind = row["kind"]

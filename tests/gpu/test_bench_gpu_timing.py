@@ -1,14 +1,21 @@
 """The timing of bench/gpu on a device whose every time is known. Only its clock is made up, as there is no GPU."""
 
+import time
+
 import numpy as np
+import overhead
+import printed
 import pytest
+import run
 from bandwidth import Bench, alike, copy_time, measured
 from gpu import interpreter
 from measuring import DELAY_US_MIN, N_DOUBLED, device_us, gb_per_s, host_us, n_sets, share, spread, wall_us
+from operations import OPERATIONS
 from pack_workloads import PACK_SHAPES, pack_workload
 from places import TorchDevice
 
 MIB = 1 << 20
+RUN_OPS = list(OPERATIONS)
 
 
 class QueueClock:
@@ -153,6 +160,59 @@ def test_a_row_of_the_bandwidth_table(monkeypatch: pytest.MonkeyPatch) -> None:
         assert way["same"] is True, way
         assert way["device_ratio"] == pytest.approx(4.0)
         assert way["wall_ratio"] == pytest.approx(20 / 9, rel=0.2)
+
+
+class TickClock(QueueClock):
+    """The host's real time; between two events of the device there is always a microsecond."""
+
+    waited = 0.0
+
+    @property
+    def host(self) -> float:
+        return time.perf_counter() * 1e6 + self.waited
+
+    @host.setter
+    def host(self, at: float) -> None:
+        self.waited += max(0.0, at - self.host)
+
+    def record(self) -> float:
+        self.queue(1.0)
+        return self.device_free_at
+
+
+def test_everything_that_is_done_on_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it but the GPU: interpreted kernels, and a clock whose numbers mean nothing."""
+    interpreter.require()
+    monkeypatch.setattr(overhead, "N_CALLS", 6)
+    monkeypatch.setattr(overhead, "N_WARM_UP", 2)
+    bench = Bench(TorchDevice("cpu"), TickClock(), l2_bytes=1 << 8, free_bytes=1 << 24, n_calls=4, n_warm_up=1)
+    options = run.arguments(
+        ["--smoke", "--seed", "3", "--op", "block_table", "unpack", "--size", "4KiB", "--backend", "triton"], RUN_OPS
+    )
+    rows = list(run.on_gpu(options, [bench]))
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("correctness", "bandwidth", "overhead")}
+    assert [row["op"] for row in kinds["correctness"]] == [row["op"] for row in kinds["overhead"]] == options.op
+    assert [row["n_wrong"] for row in kinds["correctness"]] == [0, 0]
+    n_workloads = sum(len(list(OPERATIONS[op].workloads(np.random.default_rng(3), 4096))) for op in options.op)
+    assert len(kinds["bandwidth"]) == n_workloads
+    for row in kinds["bandwidth"]:
+        assert row["left_out"] is None, row
+        assert row["ways"] and all(way["same"] for way in row["ways"]), row
+        assert row["device_us"]["p50"] == pytest.approx(1.0)
+    for kind, of_it in kinds.items():
+        text = printed.part(kind, rows)
+        assert all(row["op"] in text for row in of_it)
+
+
+def test_what_gives_wrong_answers_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter.require()
+    from infcore.kernels.block_table import triton_kernel
+
+    monkeypatch.setattr(triton_kernel, "launch", lambda *arguments: None)
+    _, bench = queued_bench(copy_us=4.0)
+    options = run.arguments(["--smoke", "--seed", "3", "--op", "block_table", "--backend", "triton"], RUN_OPS)
+    (row,) = run.on_gpu(options, [bench])
+    assert row["n_wrong"] > 0
 
 
 def test_another_answer_is_told_from_ours() -> None:
