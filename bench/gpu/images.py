@@ -44,7 +44,7 @@ def _answer(
 
 def image_cases(rng: np.random.Generator, *, smoke: bool) -> Iterator[Case]:
     """Each kind of sizes in each dtype and channel count; at smoke size one of them each."""
-    floats = [name for name in staging.DTYPES if name in known_dtypes()]
+    floats = [name for name in dtypes.FLOATS if name in known_dtypes()]
     forms = [(dtype, channels) for dtype in floats for channels in staging.CHANNELS]
     for k, (says, sizes) in enumerate(_sizes_drawn(rng, smoke=smoke)):
         for dtype, channels in [forms[(k * 4) % len(forms)]] if smoke else forms:
