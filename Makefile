@@ -37,7 +37,7 @@ types:
 
 tests:
 	$(say) "tests: tidy, unit, property, differential, golden, gpu, bench smoke"
-	@$(BIN)/python -m pytest tests bench/micro --benchmark-disable $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests bench/micro --benchmark-disable --numprocesses logical --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench-ready $(built)
 	$(say) "infcore bench $(ARGS)"

@@ -94,7 +94,11 @@ def check_contents(built: Path) -> None:
         names = packed.namelist()
     wanted = [*MUST_HOLD, *(f"infcore/suites/{suite.name}" for suite in ROOT.glob("bench/suites/*.toml"))]
     wanted += [path.relative_to(ROOT / "python").as_posix() for path in ROOT.glob("python/infcore/**/*.pyi")]
-    wanted += [f"infcore/{path.relative_to(ROOT).as_posix()}" for path in ROOT.glob("kernels/**/*.py")]
+    wanted += [
+        f"infcore/{path.relative_to(ROOT).as_posix()}"
+        for path in ROOT.glob("kernels/**/*.*")
+        if path.suffix in {".py", ".cuh"}
+    ]
     lacking = [name for name in wanted if name not in names]
     surplus = [name for name in names if MUST_NOT_HOLD.search(name)]
     grafted = [name for name in names if name.startswith("infcore.libs/")]

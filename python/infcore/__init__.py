@@ -2,6 +2,7 @@
 
 from infcore._core.base import Clock, ManualClock
 from infcore._core.future import Future
+from infcore.arena import Arena
 from infcore.block_tables import BlockTables, block_table
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
@@ -17,6 +18,7 @@ from infcore.telemetry import Histogram
 
 __version__ = "0.1.0"
 __all__ = [
+    "Arena",
     "BlockTables",
     "CallableDevice",
     "Clock",

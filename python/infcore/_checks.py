@@ -88,3 +88,14 @@ def names(field: str, value: object) -> tuple[str, ...]:
         if found.count(name) > 1:
             raise InvalidArgument(f"{field} has {name!r} {found.count(name)} times; allowed: each name once")
     return found
+
+
+def each(field: str, given: Any, kind: type) -> list[Any]:
+    """Objects of one of our own types."""
+    if not isinstance(given, Iterable):
+        raise InvalidType(f"{field} is {type(given).__name__}; allowed: infcore.{kind.__name__} objects")
+    items = list(given)
+    for item in items:
+        if not isinstance(item, kind):
+            raise InvalidType(f"{field} holds {type(item).__name__}; allowed: infcore.{kind.__name__} objects")
+    return items

@@ -41,9 +41,10 @@ class Call:
 class Slot:
     """A device of the engine, its node in the fleet and its thread."""
 
-    def __init__(self, device: Device, node: int) -> None:
+    def __init__(self, device: Device, node: int, generation: int) -> None:
         self.device = device
         self.node = node
+        self.generation = generation  # of that node's devices: its id may be another's later
         self.controls: deque[Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
         self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here

@@ -18,8 +18,9 @@ from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
 from infcore._device_thread import Call, Slot, name_on
+from infcore._weighted import weighted
 from infcore.device import Device
-from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, InvalidType, UnknownName
+from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
 from infcore.request import Model
 
 __all__ = ["Engine"]
@@ -77,7 +78,7 @@ class Engine(EngineCore):
         self._state = "new"
         self._start_s = 0.0
         self._dispatcher = threading.Thread(target=self._dispatch, name="infcore-dispatcher", daemon=True)
-        self._first_devices = tuple(_each("devices", devices, Device))
+        self._first_devices = tuple(_checks.each("devices", devices, Device))
         self._setup(
             Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
             policy=_checks.text("policy", policy),
@@ -94,7 +95,7 @@ class Engine(EngineCore):
             room = _checks.integer("log_buffer_bytes", log_buffer_bytes, 2**12, 2**27)
             self._live().start_log(self.fleet, os.fsencode(_checks.path("log", log)), room)
             self._log_writer = threading.Thread(target=self._live().write_log, name="infcore-log", daemon=True)
-        for model in _each("models", models, Model):
+        for model in _checks.each("models", models, Model):
             self._add_model(model)
 
     # ---- life
@@ -228,7 +229,7 @@ class Engine(EngineCore):
 
         Raises  InvalidArgument where the name is in use, DeviceError where a model can't be loaded: nothing was added
         """
-        _each("device", (device,), Device)
+        _checks.each("device", (device,), Device)
         self._check_not_forked()
         with self._change:
             self._must_run("add_device")
@@ -239,8 +240,7 @@ class Engine(EngineCore):
                 node = self._join_fleet(device)
             finally:
                 self._own_fleet("an Engine")
-            self._add_node(node, device.run_limit_s)
-            slot = self._slots[device.name] = Slot(device, node)
+            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.run_limit_s))
             self._live().node_names[node] = device.name
             work = self._emulate if device.emulated else self._work
             slot.thread = threading.Thread(
@@ -277,14 +277,39 @@ class Engine(EngineCore):
         self._check_not_forked()
         with self._change:
             self._must_run("remove_device")
-            if name not in list(self._slots):  # whatever it is
-                raise UnknownName(f"device is {name!r}; allowed: one of {sorted(self._slots)}")
-            slot = self._slots.pop(name)
+            slot = self._present(name)
+            del self._slots[name]
             self._drain_node(slot.node)
             self._wait_until(lambda: self._node_empty(slot.node), limit_s)
             joined = self._stop_worker(slot)
             self._remove_node(slot.node)
             return joined
+
+    def lose_device(self, name: str) -> bool:
+        """Take a device for lost, as after a hung run: what it was given goes elsewhere, and it gets nothing more.
+
+        For a monitor that sees what a run does not tell, such as a card that fell off the bus. Unlike after a hung run,
+        an answer of the device does not bring it back: restore_device() does.
+        Returns  False where it was lost before
+        """
+        slot = self._present(name)
+        return self._lose_node(slot.node, slot.generation)
+
+    def restore_device(self, name: str) -> bool:
+        """Take lose_device() back: requests go there again, once a run that it still sits in has returned.
+
+        Returns  False where lose_device() had not been called
+        """
+        slot = self._present(name)
+        return self._restore_node(slot.node, slot.generation)
+
+    def _present(self, name: str) -> Slot:
+        """Without the lock of changes: remove_device() may hold it, waiting for the very run that is lost."""
+        self._check_not_forked()
+        slot = self._slots.get(name) if isinstance(name, str) else None
+        if slot is None:
+            raise UnknownName(f"device is {name!r}; allowed: one of {sorted(self._slots)}")
+        return slot
 
     def _stop_worker(self, slot: Slot) -> bool:
         if slot.thread is None or slot.thread.ident is None:  # interrupted before it began
@@ -313,7 +338,7 @@ class Engine(EngineCore):
         Versions stand side by side on a device that lists them ("name:2" among its models) or serves any model: there
         the first it holds is run as "name", a further one as "name:2". Elsewhere the newest takes the older's place.
         """
-        _each("model", (model,), Model)
+        _checks.each("model", (model,), Model)
         self._check_not_forked()
         with self._change:
             self._add_model(model)
@@ -367,7 +392,7 @@ class Engine(EngineCore):
             if not sum(weights.values()) > 0:
                 raise InvalidArgument(f"weights is {dict(weights)!r}; allowed: at least one weight > 0")
             self._aliases[name] = dict(weights)
-            self._route_alias(name, _weighted([(self._spec(name, v), w) for v, w in weights.items() if w > 0]))
+            self._route_alias(name, weighted([(self._spec(name, v), w) for v, w in weights.items() if w > 0]))
 
     def _add_model(self, model: Model) -> None:
         key = (model.name, model.version)
@@ -464,30 +489,3 @@ class Engine(EngineCore):
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.01)
         return True
-
-
-def _weighted(choices: list[tuple[Any, float]]) -> Callable[[], Any]:
-    """Smooth weighted round robin: each turn everyone earns its weight, and the richest pays for being chosen."""
-    total = sum(weight for _, weight in choices)
-    earned = [0.0] * len(choices)
-    lock = threading.Lock()
-
-    def choose() -> Any:
-        with lock:
-            for i, (_, weight) in enumerate(choices):
-                earned[i] += weight
-            best = max(range(len(choices)), key=lambda i: (earned[i], -i))
-            earned[best] -= total
-            return choices[best][0]
-
-    return choose
-
-
-def _each(name: str, given: Any, kind: type) -> list[Any]:
-    if not isinstance(given, Iterable):
-        raise InvalidType(f"{name} is {type(given).__name__}; allowed: infcore.{kind.__name__} objects")
-    items = list(given)
-    for item in items:
-        if not isinstance(item, kind):
-            raise InvalidType(f"{name} holds {type(item).__name__}; allowed: infcore.{kind.__name__} objects")
-    return items

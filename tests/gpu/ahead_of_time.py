@@ -180,7 +180,8 @@ def _compiled(kernel: TritonKernel, capability: int) -> Code:
         target=GPUTarget("cuda", capability, 32),
         options=kernel.options,
     )
-    return code_of(made.asm["cubin"], made.asm["ptx"], kernel.sass)
+    # Shared memory is given at launch, so that the cubin does not tell it.
+    return code_of(made.asm["cubin"], made.asm["ptx"], kernel.sass)._replace(shared_bytes=made.metadata.shared)
 
 
 def _main() -> None:

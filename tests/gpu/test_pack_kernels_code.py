@@ -1,5 +1,7 @@
 """What Triton and NVRTC make of pack's kernels for sm_80, sm_90 and sm_100; no GPU is asked."""
 
+from pathlib import Path
+
 import pytest
 from gpu import ahead_of_time
 from gpu.ahead_of_time import CAPABILITIES, Code, cuda_code
@@ -57,3 +59,18 @@ def test_no_spills_and_wide_accesses(backend: str, name: str, capability: int, r
         else:
             assert loads and stores
             assert 128 not in loads and 128 not in stores
+
+
+def test_resources_are_as_the_readme_says(triton_codes: dict[tuple[str, int], Code]) -> None:
+    written = (Path(__file__).parents[2] / "kernels" / "README.md").read_text()
+    for name in EVERY:
+        for backend in ["triton", "nvrtc"]:
+            codes = [
+                triton_codes[name, capability] if backend == "triton" else code_by_nvrtc(name, capability)
+                for capability in CAPABILITIES
+            ]
+            registers = " / ".join(str(code.registers) for code in codes)
+            middle = codes[1]
+            wide = f"{middle.ptx_widths('ld').get(128, 0)}, {middle.ptx_widths('st').get(128, 0)}"
+            row = f"| {name} | {backend} | {registers} | {middle.shared_bytes} | {wide} |"
+            assert row in written, row

@@ -18,9 +18,9 @@ import cpp_build  # noqa: E402  (its folder is known only now)
 
 SANITIZER_FLAGS = {
     "none": ["-O2", "-g1"],
-    "address,undefined": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
+    "address,undefined": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
     # GCC's thread sanitizer warns of every fence because it does not see them; futex.hpp says why that is all right.
-    "thread": ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread", "-Wno-tsan"],
+    "thread": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=thread", "-Wno-tsan"],
 }
 TIMEOUT_S = 600
 

@@ -11,11 +11,8 @@
 
 namespace {
 
-using infcore::device::cu_seqlens_of;
 using infcore::device::dims_max_of;
 using infcore::device::max_rank;
-using infcore::device::pack_rows;
-using infcore::device::packed_steps;
 using infcore::device::pad_rows;
 using infcore::device::PadLayout;
 using infcore::device::RowSource;
@@ -134,27 +131,6 @@ TEST(Packer, NoRowsTouchNothing) {
   std::int64_t dims[1] = {9};
   dims_max_of({}, 1, dims);
   EXPECT_EQ(dims[0], 0);
-}
-
-TEST(Packer, PackedRowsLieEndToEnd) {
-  for (const std::vector<std::int64_t>& lengths : std::vector<std::vector<std::int64_t>>{{3, 0, 5}, {0}, {0, 0}, {1}}) {
-    constexpr std::size_t step_bytes = 6;
-    std::vector<Row> rows;
-    std::vector<std::byte> expected;
-    std::vector<std::int32_t> cu_expected{0};
-    for (const std::int64_t length : lengths) {
-      rows.emplace_back(std::vector<std::int64_t>{length, 3}, 2, static_cast<unsigned>(length));
-      expected.insert(expected.end(), rows.back().data.get(), rows.back().data.get() + rows.back().bytes);
-      cu_expected.push_back(cu_expected.back() + static_cast<std::int32_t>(length));
-    }
-    ASSERT_EQ(packed_steps(sources(rows)), cu_expected.back());
-    const auto dst = std::make_unique<std::byte[]>(expected.size());
-    const auto cu_seqlens = std::make_unique<std::int32_t[]>(rows.size() + 1);
-    cu_seqlens_of(sources(rows), cu_seqlens.get());
-    pack_rows(sources(rows), step_bytes, dst.get());
-    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), dst.get()));
-    EXPECT_TRUE(std::equal(cu_expected.begin(), cu_expected.end(), cu_seqlens.get()));
-  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@ import pytest
 
 import infcore
 from infcore._core.arena import Arena
+from infcore.kernels import staging
 
 
 def test_no_allocation_after_the_first_batches():
@@ -121,3 +122,78 @@ def test_dlpack_shares_the_bytes():
     region.array[:] = 5
     assert shared.tolist() == [5] * 8
     assert region.__dlpack_device__() == (1, 0)
+
+
+def rows(n, seed=5):
+    random = np.random.default_rng(seed)
+    return [random.random((int(length), 3), np.float32) for length in random.integers(0, 40, n)]
+
+
+def test_staged_rows_are_what_the_kernels_read():
+    arena = infcore.Arena()
+    for n in (1, 2, 17, 100):
+        given = rows(n)
+        staged = arena.stage(given)
+        memory = staged.region.array
+        by_numpy = np.zeros(memory.nbytes, np.uint8)
+        expected = staging.stage(given, by_numpy)
+        assert staged.rows._replace(lengths=None) == expected._replace(lengths=None)
+        assert np.array_equal(staged.rows.lengths, expected.lengths)
+        assert memory.nbytes == staging.staged_bytes(expected.lengths, 12)
+        # Between the rows is what was there before.
+        tables = 12 * n + 4
+        assert np.array_equal(memory[:tables], by_numpy[:tables])
+        for at, row in zip(memory[: 8 * n].view(np.int64).tolist(), given, strict=True):
+            assert np.array_equal(memory[at : at + row.nbytes].view(np.float32), row.reshape(-1))
+
+
+def test_staging_allocates_no_block_once_warm():
+    arena = infcore.Arena()
+    arena.stage(rows(200))
+    warm = arena.n_allocations
+    for seed in range(200):
+        staged = arena.stage(rows(90, seed))
+        assert arena.upload(staged.region, "cpu") is not None
+    assert arena.n_allocations == warm
+    assert arena.n_under_way == 0
+
+
+def test_lengths_and_what_cannot_be_staged():
+    arena = infcore.Arena()
+    assert arena.stage([np.arange(9), np.arange(4)], lengths=[2, 4]).rows.lengths.tolist() == [2, 4]
+    with pytest.raises(infcore.InvalidArgument, match=r"lengths\[1\] is 5"):
+        arena.stage([np.arange(9), np.arange(4)], lengths=[2, 5])
+    with pytest.raises(infcore.InvalidArgument, match="at least one"):
+        arena.stage([1.0, 2.0])
+    with pytest.raises(infcore.InvalidArgument, match="rows is empty"):
+        arena.stage([])
+
+
+def test_uploads_name_what_is_not_there():
+    pytest.importorskip("torch")
+    arena = infcore.Arena()
+    region = arena.reserve(64)
+    with pytest.raises(infcore.InvalidArgument, match="device is 'tpu'"):
+        arena.upload(region, "tpu")
+    with pytest.raises(infcore.InvalidArgument, match="backend is 'jax'"):
+        arena.upload(region, "cpu", backend="jax")
+
+
+def test_torch_shares_a_regions_bytes():
+    torch = pytest.importorskip("torch")
+    arena = infcore.Arena()
+    region = arena.reserve(64)
+    here = arena.upload(region, "cpu", backend="triton")
+    region.array[:] = 3
+    assert here.sum().item() == 3 * 64
+    assert torch.from_dlpack(region).data_ptr() == region.array.ctypes.data
+
+
+def test_pinned_is_ordinary_memory_where_there_is_no_gpu():
+    torch = pytest.importorskip("torch")
+    arena = infcore.Arena(pinned=True)
+    memory = arena.reserve(1000).array
+    memory[:] = 1
+    assert torch.from_numpy(memory).is_pinned() == torch.cuda.is_available()
+    with pytest.raises(infcore.InvalidArgument, match="pinned"):
+        infcore.Arena(pinned=True, memory=bytearray)

@@ -1,7 +1,6 @@
 """The command line: exit status, one-line errors before anything runs, JSON, and a run on the real engine."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infcore.cli import main
+from infcore.cli import gpu_libraries, main
 
 # As the shipped suite `smoke`, with goals so wide that a slow machine does not matter.
 PATIENT = """
@@ -151,7 +150,12 @@ def test_info(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert found["schema_version"] == 1
     assert found["env"]["cores"] >= 1
     assert {"mixed", "smoke"} <= set(found["suites"])
-    assert ("no GPU found" in shown) == (found["gpus"] == [])
+    assert ("GPU            none: " in shown) == (found["gpus"] == [])
+    assert (found["no_gpu_because"] is None) == (found["gpus"] != [])
+    assert found["host"]["isa"] in ("baseline", "avx2", "avx512")
+    assert f"loops run as {found['host']['isa']}" in shown
+    assert set(found["kernels"]["libraries"]) == {"torch", "triton", "cupy"}
+    assert found["kernels"]["device_cuda"] in ("triton", "cupy", None)
     assert f"numpy {found['env']['packages']['numpy']}" in shown
 
 
@@ -160,15 +164,37 @@ def test_info_on_standard_output_is_json_alone(capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["command"] == "info"
 
 
-def test_info_reads_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 580.1, 9.0'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+def test_info_says_what_a_gpu_would_need(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
-    assert "NVIDIA H100, 81559 MiB, 580.1, 9.0" in shown
-    assert "no GPU found" not in shown
+    assert "none: the package nvidia-ml-py (module pynvml) is not installed" in shown
+    assert "missing a GPU" in shown
+
+
+@pytest.mark.parametrize(
+    ("choice", "cuda", "has_gpu", "missing"),
+    [
+        ("triton", "13.0", True, []),
+        ("cupy", None, True, []),
+        ("triton", None, True, ["a PyTorch that is built with CUDA"]),
+        ("triton", "13.0", False, ["a GPU"]),
+        (None, None, False, ["a GPU", "PyTorch with Triton, or CuPy: pip install 'infcore[gpu]'"]),
+    ],
+)
+def test_what_stands_in_the_way_of_cuda(choice: Any, cuda: Any, has_gpu: bool, missing: list[str]) -> None:
+    assert gpu_libraries.missing(choice, cuda, has_gpu=has_gpu) == missing
+
+
+def test_pytorchs_cuda_is_read_from_its_version_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "torch")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for line, cuda in [("cuda: Optional[str] = '13.0'", "13.0"), ("cuda: Optional[str] = None", None), ("", None)]:
+        (tmp_path / "torch" / "version.py").write_text(f"__version__ = '9'\n{line}\nhip: Optional[str] = '6'\n")
+        assert gpu_libraries.torch_cuda() == cuda
 
 
 def test_bench_and_report_on_the_real_engine(capsys: pytest.CaptureFixture[str], tmp_path: Path, patient: str) -> None:

@@ -79,6 +79,7 @@ def test_good_text_with_defaults() -> None:
         ('model = "m"', 'model = "x"', "t.toml: device[0].curve[0].model must be one of m, got 'x'"),
         ("base_s = 0.001", "base_s = -0.001", "device[0].curve[0].base_s must be a number >= 0, got -0.001"),
         ('"emulated"', '"onnx"', "device[0].curve is for kind 'emulated' alone, device 'd' is of kind 'onnx'"),
+        ('name = "d"', 'name = "d"\ncard = "0"', "device[0].card is for real devices, device 'd' is emulated"),
         ("[[device]]", "[device]", "t.toml: device must be an array of tables"),
         ("[run]", "[run", "t.toml: not valid TOML"),
         ('name = "d"', 'name = ""', "t.toml: device[0].name must be a text, got ''"),
@@ -128,3 +129,12 @@ def test_unknown_names_list_the_shipped_ones(tmp_path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(GOOD)
     assert suites.load(str(path)).name == "t"
+
+
+def test_a_card_is_one_devices() -> None:
+    device = '[[device]]\nname = "{}"\nkind = "callable"\nprice_per_hour = 1\ncard = "{}"\n'
+    text = GOOD.partition("[[device]]")[0]
+    suite = suites.parse(text + device.format("a", "GPU-1") + device.format("b", "GPU-2"), where="t.toml")
+    assert [spec.card for spec in suite.devices] == ["GPU-1", "GPU-2"]
+    with pytest.raises(InvalidArgument, match=r"device\.card must be unique, got 'GPU-1' 2 times"):
+        suites.parse(text + device.format("a", "GPU-1") + device.format("b", "GPU-1"), where="t.toml")

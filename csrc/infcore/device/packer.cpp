@@ -1,21 +1,15 @@
 #include <infcore/device/packer.hpp>
+#include <infcore/device/row_moves.hpp>
 
 #include <algorithm>
-#include <cstring>
 
 namespace infcore::device {
 namespace {
 
-/// memcpy's pointers must not be null even for no bytes, and an empty row may have none.
-void copy(std::byte* dst, const std::byte* src, std::size_t bytes) noexcept {
-  if (bytes != 0) std::memcpy(dst, src, bytes);
-}
-
 class Padder {
  public:
-  Padder(const PadLayout& layout, std::size_t n_rows) noexcept : layout_(layout) {
-    const std::byte first = layout.pad_item[0];
-    one_byte_ = std::all_of(layout.pad_item, layout.pad_item + layout.item_bytes, [&](auto b) { return b == first; });
+  Padder(const PadLayout& layout, std::size_t n_rows) noexcept
+      : layout_(layout), fill_(layout.pad_item, layout.item_bytes) {
     std::size_t bytes = layout.item_bytes;
     for (std::uint32_t axis = layout.rank; axis-- > 0;) {
       if (axis + 1 == layout.batch_axis) {
@@ -46,7 +40,7 @@ class Padder {
       if (inside) {
         place_block(axis, dst);
       } else {
-        fill(dst, block_bytes_);
+        fill_(dst, block_bytes_);
       }
       return;
     }
@@ -68,23 +62,12 @@ class Padder {
       for (std::int64_t i = 0; i < dims_[axis]; ++i)
         place_block(axis + 1, dst + static_cast<std::size_t>(i) * step_bytes_[axis]);
     }
-    fill(dst + used, axis_bytes(axis, layout_.dims_max[axis]) - used);
+    fill_(dst + used, axis_bytes(axis, layout_.dims_max[axis]) - used);
   }
 
   void take(std::byte* dst, std::size_t bytes) noexcept {
-    copy(dst, src_, bytes);
+    copy_bytes(dst, src_, bytes);
     if (bytes != 0) src_ += bytes;
-  }
-
-  void fill(std::byte* dst, std::size_t bytes) noexcept {
-    if (bytes == 0) return;
-    if (one_byte_) {
-      std::memset(dst, static_cast<int>(layout_.pad_item[0]), bytes);
-      return;
-    }
-    std::memcpy(dst, layout_.pad_item, layout_.item_bytes);
-    for (std::size_t done = layout_.item_bytes; done < bytes; done *= 2)
-      std::memcpy(dst + done, dst, std::min(done, bytes - done));
   }
 
   [[nodiscard]] std::size_t axis_bytes(std::uint32_t axis, std::int64_t n_steps) const noexcept {
@@ -92,7 +75,7 @@ class Padder {
   }
 
   const PadLayout& layout_;
-  bool one_byte_{};                     ///< the pad item is one byte repeated, as zero is
+  const Fill fill_;
   std::size_t step_bytes_[max_rank]{};  ///< in dst, from one index of an axis to the next
   std::size_t block_bytes_{};
   std::uint32_t whole_from_{};  ///< from this axis on, the row at hand needs no padding
@@ -114,26 +97,6 @@ void dims_max_of(std::span<const RowSource> rows, std::uint32_t rank, std::int64
   std::fill_n(out, rank, std::int64_t{0});
   for (const RowSource& row : rows)
     for (std::uint32_t axis = 0; axis < rank; ++axis) out[axis] = std::max(out[axis], row.dims[axis]);
-}
-
-std::int64_t packed_steps(std::span<const RowSource> rows) noexcept {
-  std::int64_t steps = 0;
-  for (const RowSource& row : rows) steps += row.dims[0];
-  return steps;
-}
-
-void cu_seqlens_of(std::span<const RowSource> rows, std::int32_t* out) noexcept {
-  std::int64_t steps = 0;
-  *out = 0;
-  for (const RowSource& row : rows) *++out = static_cast<std::int32_t>(steps += row.dims[0]);
-}
-
-void pack_rows(std::span<const RowSource> rows, std::size_t step_bytes, std::byte* dst) noexcept {
-  for (const RowSource& row : rows) {
-    const std::size_t bytes = static_cast<std::size_t>(row.dims[0]) * step_bytes;
-    copy(dst, row.data, bytes);
-    dst += bytes;
-  }
 }
 
 }  // namespace infcore::device

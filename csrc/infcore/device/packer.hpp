@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <span>
 
-/// Request rows -> one dense batch in host memory. (The way back needs no code: a row of the batch is a view of it.)
-/// Each input byte is copied once, by the thread that calls: a device's worker into that device's staging memory.
-/// Nothing allocates, throws or touches Python.
+/// Request rows, ragged on any axis -> one dense batch in host memory. (The way back needs no code: a row of the batch
+/// is a view of it.) Each input byte is copied once, by the thread that calls: a device's worker into that device's
+/// staging memory. Nothing allocates, throws or touches Python.
 namespace infcore::device {
 
 inline constexpr std::uint32_t max_rank = 8;         ///< axes of one row; ours, no model here has more than 5
@@ -32,16 +32,5 @@ void pad_rows(std::span<const RowSource> rows, const PadLayout& layout, std::byt
 
 /// The smallest dims that hold every row, into out[0 .. rank). Zeros without rows.
 void dims_max_of(std::span<const RowSource> rows, std::uint32_t rank, std::int64_t* out) noexcept;
-
-/// Steps (entries of the ragged first axis) of all rows together: how long the packed batch is. Precondition: rank >=
-/// 1, here and below.
-[[nodiscard]] std::int64_t packed_steps(std::span<const RowSource> rows) noexcept;
-
-/// rows.size() + 1 entries: row i is steps out[i] .. out[i + 1] of the packed batch. Precondition: packed_steps <
-/// 2**31.
-void cu_seqlens_of(std::span<const RowSource> rows, std::int32_t* out) noexcept;
-
-/// Lays the rows, ragged in their first axis only, end to end into dst without padding.
-void pack_rows(std::span<const RowSource> rows, std::size_t step_bytes, std::byte* dst) noexcept;
 
 }  // namespace infcore::device

@@ -1,9 +1,8 @@
 #pragma once
-#include <infcore/device/packer.hpp>
+#include <infcore/device/row_table.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 /// One ragged tensor of a batch as it goes to a device that packs by itself: tables, then the rows. One block of bytes
 /// holds it all, so one copy takes it there. kernels/staging.py says the same in NumPy and is what the kernels read.
@@ -14,11 +13,10 @@ namespace infcore::device {
 
 inline constexpr std::size_t staged_alignment = 16;  ///< what a 128-bit load asks of an address
 
-/// Bytes that the tensor takes up from `at` on. Precondition here and below: rows of rank >= 1, and their bytes in all,
-/// rounded up to 16 each, below 2**63.
-[[nodiscard]] std::size_t staged_bytes(std::span<const RowSource> rows, std::size_t step_bytes) noexcept;
+/// Bytes that the tensor takes up from `at` on. Precondition: they are below 2**63.
+[[nodiscard]] std::size_t staged_bytes(const RowTable& table) noexcept;
 
 /// Writes it to region + at.
-void stage_rows(std::span<const RowSource> rows, std::size_t step_bytes, std::size_t at, std::byte* region) noexcept;
+void stage_rows(const RowTable& table, std::size_t at, std::byte* region) noexcept;
 
 }  // namespace infcore::device

@@ -247,6 +247,7 @@ bool Driver::claim(NodeId node, WorkBatch& batch) {
     settle(outbox, t_ns);
     mailboxes_[node.value]->called.store(false, std::memory_order_relaxed);
     if (const Batch* taken = machine_.claim(t_ns, node)) {
+      mailboxes_[node.value]->in_run = true;
       batch.id = taken->id;
       batch.model = taken->model;
       batch.shape = taken->shape;
@@ -273,7 +274,9 @@ std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void*
     const TimeNs t_ns = now_ns();
     outbox.batch_id = batch.id;
     outbox.payload = payload;
-    if (!machine_.complete(t_ns, node, batch.id, ok)) machine_.node_back(t_ns, node);
+    Mailbox& mailbox = *mailboxes_[node.value];
+    mailbox.in_run = false;
+    if (!machine_.complete(t_ns, node, batch.id, ok) && !mailbox.kept_lost) machine_.node_back(t_ns, node);
     settle(outbox, t_ns);
     n_used = outbox.n_payload_used;
   }

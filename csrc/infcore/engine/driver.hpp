@@ -98,6 +98,11 @@ class Driver {
   [[nodiscard]] bool node_empty(NodeId);
   void remove_node(NodeId);   ///< out of the fleet, and nothing of the machine's knows it any more
   void give_up_node(NodeId);  ///< its worker is abandoned: what runs there goes elsewhere
+  /// As after a hung run, but an answer does not bring it back: restore_node() does. What runs there goes elsewhere.
+  /// false: it was out before, or the node is not that generation's any more.
+  bool lose_node(NodeId, std::uint32_t generation);
+  /// Takes lose_node() back: up at once, or where a run given up has not returned yet, as soon as it has.
+  bool restore_node(NodeId, std::uint32_t generation);
   void cancel_all();
   [[nodiscard]] std::unique_ptr<Stats> model_stats(ModelId);
   [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
@@ -113,6 +118,8 @@ class Driver {
     queue::Sleeper<> sleeper;
     std::atomic<bool> called{false}, control{false};
     std::atomic<std::uint32_t> generation{0};
+    bool in_run{};     ///< owner's: its worker has claimed a batch and not yet finished it
+    bool kept_lost{};  ///< owner's: see lose_node()
   };
   struct Ended {
     Hub* hub;

@@ -1,6 +1,8 @@
 // What the engine's controlling threads change while it runs; each call is one step of the owner.
 #include <infcore/engine/driver.hpp>
 
+#include <utility>
+
 namespace infcore::engine {
 
 std::uint32_t Driver::add_model(ModelId model, const ModelConfig& config) {
@@ -21,7 +23,10 @@ void Driver::remove_model(ModelId model) {
 
 void Driver::add_node(NodeId node, const NodeConfig& config) {
   mailboxes_[node.value]->generation.fetch_add(1, std::memory_order_acq_rel);
-  with_machine([&](LoggedMachine& machine, TimeNs) { machine.add_node(node, config); });
+  with_machine([&](LoggedMachine& machine, TimeNs) {
+    mailboxes_[node.value]->in_run = mailboxes_[node.value]->kept_lost = false;
+    machine.add_node(node, config);
+  });
 }
 
 void Driver::set_prior(ModelId model, NodeId node, const contracts::Curve& curve) {
@@ -55,6 +60,29 @@ void Driver::remove_node(NodeId node) {
 
 void Driver::give_up_node(NodeId node) {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.node_lost(now_ns, node); });
+}
+
+bool Driver::lose_node(NodeId node, std::uint32_t generation) {
+  bool was_there = false;
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    if (this->generation(node) != generation || fleet_.state(node) == route::NodeState::absent) return;
+    was_there = fleet_.state(node) != route::NodeState::lost;
+    mailboxes_[node.value]->kept_lost = true;
+    if (was_there) machine.node_lost(now_ns, node);
+  });
+  return was_there;
+}
+
+bool Driver::restore_node(NodeId node, std::uint32_t generation) {
+  bool was_kept = false;
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    Mailbox& mailbox = *mailboxes_[node.value];
+    if (this->generation(node) != generation) return;
+    was_kept = std::exchange(mailbox.kept_lost, false);
+    // A worker that still sits in a run would leave what it is sent unclaimed: finish() brings the node back.
+    if (was_kept && !mailbox.in_run) machine.node_back(now_ns, node);
+  });
+  return was_kept;
 }
 
 void Driver::cancel_all() {

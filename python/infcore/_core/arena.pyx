@@ -4,9 +4,12 @@ cimport numpy as cnp
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uint64_t
 
+from infcore._core.rows cimport Rows
+
 import numpy
 
-from infcore._cpp.device cimport MaybeStagingRegion, StagingRing, byte, staging_alignment, staging_rounded
+from infcore._cpp.device cimport (MaybeStagingRegion, RowTable, StagingRing, byte, nogil_bytes_min, stage_rows, staged_bytes,
+                                  staging_alignment, staging_rounded)
 
 from infcore.errors import InvalidArgument, InvalidType
 
@@ -100,6 +103,20 @@ cdef class Arena:
         if n_bytes > region_bytes_max:
             raise InvalidArgument(f"n_bytes is {n_bytes}; allowed: at most {region_bytes_max}")
         return self.take(n_bytes)
+
+    def stage_rows(self, Rows rows not None):
+        """Tables and rows in a new region, from its start on."""
+        cdef RowTable table = rows._table()
+        cdef Region region
+        if rows.rank == 0:
+            raise InvalidArgument("rows[0] has no axes; allowed: at least one, as rows are staged by their steps")
+        region = self.reserve(staged_bytes(table))
+        if region.nbytes < nogil_bytes_min:
+            stage_rows(table, 0, region.data)
+        else:
+            with nogil:
+                stage_rows(table, 0, region.data)
+        return region
 
     cdef Region take(self, size_t n_bytes):
         cdef MaybeStagingRegion found

@@ -2,9 +2,14 @@
 from libc.math cimport INFINITY, isfinite, isnan
 from libc.stdint cimport int64_t
 
-from infcore._cpp.base cimport add_ns, monotonic_ns, never_ns, seconds, to_ns
+from infcore._cpp.base cimport Isa, add_ns, isa, monotonic_ns, never_ns, seconds, to_ns
 
 from infcore.errors import InvalidArgument, InvalidType
+
+
+def active_isa() -> str:
+    """Which copy of the vectorised loops runs here: "baseline", "avx2" or "avx512" (INFCORE_ISA asks for less)."""
+    return "avx512" if isa() == Isa.avx512 else "avx2" if isa() == Isa.avx2 else "baseline"
 
 
 cdef class Clock:

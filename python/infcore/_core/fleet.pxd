@@ -3,7 +3,7 @@ from libcpp.memory cimport unique_ptr
 
 from infcore._core.base cimport Clock
 from infcore._cpp.base cimport NodeId
-from infcore._cpp.route cimport Fleet as CppFleet, Labels, Signal
+from infcore._cpp.route cimport Fleet as CppFleet, Labels, NodeState, Signal
 
 
 cdef class SignalGate:
@@ -24,6 +24,7 @@ cdef class Fleet:
     cdef int check_free(self, str what) except -1
     cdef NodeId node_of(self, object node) except *
     cdef uint64_t require_bits(self, object require) except? 0
+    cdef bint _turn(self, str what, object node, NodeState old, NodeState new) except *
     cdef size_t _signal_all(self, const uint32_t[::1] ids, const double[:, ::1] table) except? 0
 
 

@@ -46,26 +46,7 @@ cdef Labels labels_of(str field, object labels) except *:
     return out
 
 
-cdef double figure(str field, object value) except? -1.0:
-    cdef double number
-    try:
-        number = value
-    except TypeError:
-        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a number") from None
-    if number >= 0.0 and number <= (1.0 if field in _FRACTIONS else 1e9):
-        return number
-    allowed = "a fraction from 0 to 1" if field in _FRACTIONS else "a number from 0 to 1e9"
-    raise InvalidArgument(f"{field} is {number}; allowed: {allowed}")
-
-
-def _checked_column(str name, column):
-    column = column.astype(np.float64)
-    least, most = (-9e9, 9e9) if name == "as_of_s" else (0.0, 1.0 if name in _FRACTIONS else 1e9)
-    wrong = ~np.isnan(column) & ~((column >= least) & (column <= most))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise InvalidArgument(f"{name} is {column[row]} in row {row}; allowed: {least:g} to {most:g}, or NaN")
-    return column
+include "signal_figures.pxi"
 
 
 cdef class SignalGate:
@@ -120,7 +101,7 @@ cdef class Fleet:
         self.check_alive()
         if self.owner is not None:
             raise InvalidArgument(f"{what}() was called on the fleet of {self.owner}; allowed there: its add_device, "
-                                  f"remove_device, load_model and unload_model")
+                                  f"remove_device, lose_device, restore_device, load_model and unload_model")
         return 0
 
     def add(self, name, *, kind="gpu", zone="", location="cloud", memory_bytes=0, price_per_hour=0.0, rtt_s=0.0,
@@ -254,6 +235,22 @@ cdef class Fleet:
         """Take the node out. Its id is used again once the last credit on it is released."""
         self.check_free("remove")
         self.c_obj.get().remove(self.node_of(node))
+
+    def lose(self, node) -> bool:
+        """Take an up node for lost: nothing is sent there until restore(). Returns False where it was not up."""
+        return self._turn("lose", node, NodeState.up, NodeState.lost)
+
+    def restore(self, node) -> bool:
+        """Take a lost node back. Returns False where it was not lost."""
+        return self._turn("restore", node, NodeState.lost, NodeState.up)
+
+    cdef bint _turn(self, str what, object node, NodeState old, NodeState new) except *:
+        self.check_free(what)
+        cdef NodeId id = self.node_of(node)
+        if self.c_obj.get().state(id) != old:
+            return False
+        self.c_obj.get().set_state(id, new)
+        return True
 
     def nodes(self):
         """Every node that is there, by id: a structured array, one row each.

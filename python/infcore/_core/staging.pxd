@@ -1,10 +1,10 @@
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libcpp.vector cimport vector
 
 from infcore._core.arena cimport Arena, Region
 from infcore._core.model_spec cimport ModelSpec, TensorLayout
-from infcore._cpp.device cimport RowSource, RowSpan
+from infcore._cpp.device cimport PadLayout, RowSource, RowSpan, RowTable, byte
 from infcore._cpp.engine cimport LiveRequest
 
 
@@ -21,10 +21,16 @@ cdef class Staging:
     cdef Arena arena
     cdef tuple input_axes, output_axes
     cdef vector[InputPlace] places
-    cdef vector[RowSource] rows    # of the input at hand
+    # Of the input at hand: what _rows and _table lend.
+    cdef vector[RowSource] rows
+    cdef vector[const byte*] addresses
+    cdef vector[int32_t] cu_seqlens
     cdef RowSpan _rows(self, uint32_t i, vector[LiveRequest*]& members)
+    cdef RowTable _table(self, uint32_t i, vector[LiveRequest*]& members) except *
     cdef int64_t _dense_bytes(self, TensorLayout t, RowSpan rows) except -1
     cdef Region _place(self, vector[LiveRequest*]& members, bint staged)
+    cdef void _write_rows(self, const RowTable& table, InputPlace place, byte* region) noexcept
+    cdef void _write_dense(self, RowSpan rows, const PadLayout& layout, InputPlace place, byte* region) noexcept
     cdef object _view(self, TensorLayout t, InputPlace place, Region region)
     cdef dict pack(self, vector[LiveRequest*]& members)
     cdef tuple stage(self, vector[LiveRequest*]& members)

@@ -1,12 +1,12 @@
 """A batch's inputs, packed once on the device's worker, and its outputs split without a copy."""
 cimport numpy as cnp
-from libc.stdint cimport INT32_MAX, int64_t, uint32_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t
 from libcpp.vector cimport vector
 
 from infcore._core.arena cimport Arena, Region
 from infcore._core.model_spec cimport ModelSpec, TensorLayout
-from infcore._cpp.device cimport (PadLayout, RowSpan, byte, dims_max_of, nogil_bytes_min, packed_steps, pad_rows, stage_rows,
-                                  staged_bytes)
+from infcore._cpp.device cimport (PadLayout, RowPointers, RowSpan, RowTable, byte, dims_max_of, nogil_bytes_min, pad_rows,
+                                  stage_rows, staged_bytes)
 from infcore._cpp.engine cimport LiveRequest
 
 import numpy as np
@@ -36,13 +36,6 @@ cdef int64_t alignment = 64
 cdef int64_t batch_bytes_max = 1 << 40  # beyond any memory, and far from where int64 overflows
 
 
-cdef void _write(const PadLayout& layout, int64_t step_bytes, InputPlace place, RowSpan rows, byte* region) noexcept nogil:
-    if place.staged:
-        stage_rows(rows, step_bytes, place.at, region)
-    else:
-        pad_rows(rows, layout, region + place.at)
-
-
 cdef class Staging:
     def __init__(self, ModelSpec spec, batch_axis, str run_name, Arena arena):
         self.spec = spec
@@ -57,6 +50,26 @@ cdef class Staging:
         for member in members:
             self.rows.push_back(member.rows[i])
         return RowSpan(self.rows.data(), self.rows.size())
+
+    cdef RowTable _table(self, uint32_t i, vector[LiveRequest*]& members) except *:
+        cdef TensorLayout t = <TensorLayout>self.input_axes[i]
+        cdef RowTable table
+        cdef int64_t steps = 0
+        self.addresses.clear()
+        self.cu_seqlens.clear()
+        self.cu_seqlens.push_back(0)
+        for member in members:
+            steps += member.rows[i].dims[0]
+            if steps > INT32_MAX:
+                raise InvalidArgument(f"inputs[{t.name!r}] of model {self.spec.name!r} hold {steps} steps in one batch; "
+                                      f"allowed: {INT32_MAX}, as cu_seqlens is int32")
+            self.addresses.push_back(member.rows[i].data)
+            self.cu_seqlens.push_back(<int32_t>steps)
+        table.rows = RowPointers(self.addresses.data(), self.addresses.size())
+        table.cu_seqlens = self.cu_seqlens.data()
+        table.step_items = t.step_bytes
+        table.item_bytes = 1
+        return table
 
     cdef int64_t _dense_bytes(self, TensorLayout t, RowSpan rows) except -1:
         """Of the dense batch, whose dims are left in t.layout.dims_max."""
@@ -74,33 +87,43 @@ cdef class Staging:
         """The batch's region with every request's inputs in it: each byte is copied once, here."""
         cdef TensorLayout t
         cdef InputPlace place
-        cdef RowSpan rows
         cdef Region region
         cdef int64_t end = 0
         cdef uint32_t i
         for i in range(len(self.input_axes)):
             t = <TensorLayout>self.input_axes[i]
-            rows = self._rows(i, members)
             place.at = (end + alignment - 1) // alignment * alignment
             place.staged = staged and t.steps_differ
-            if place.staged and packed_steps(rows) > INT32_MAX:
-                raise InvalidArgument(f"inputs[{t.name!r}] of model {self.spec.name!r} hold {packed_steps(rows)} steps in "
-                                      f"one batch; allowed: {INT32_MAX}, as cu_seqlens is int32")
-            place.n_bytes = <int64_t>staged_bytes(rows, t.step_bytes) if place.staged else self._dense_bytes(t, rows)
+            if place.staged:
+                place.n_bytes = <int64_t>staged_bytes(self._table(i, members))
+            else:
+                place.n_bytes = self._dense_bytes(t, self._rows(i, members))
             end = place.at + place.n_bytes
             if end > batch_bytes_max:
                 self._too_large(t)
             self.places[i] = place
         region = self.arena.take(end)
         for i in range(len(self.input_axes)):
-            t = <TensorLayout>self.input_axes[i]
-            rows = self._rows(i, members)
-            if self.places[i].n_bytes >= nogil_bytes_min:
-                with nogil:
-                    _write(t.layout, t.step_bytes, self.places[i], rows, region.data)
+            if self.places[i].staged:
+                self._write_rows(self._table(i, members), self.places[i], region.data)
             else:
-                _write(t.layout, t.step_bytes, self.places[i], rows, region.data)
+                t = <TensorLayout>self.input_axes[i]
+                self._write_dense(self._rows(i, members), t.layout, self.places[i], region.data)
         return region
+
+    cdef void _write_rows(self, const RowTable& table, InputPlace place, byte* region) noexcept:
+        if place.n_bytes < nogil_bytes_min:
+            stage_rows(table, place.at, region)
+        else:
+            with nogil:
+                stage_rows(table, place.at, region)
+
+    cdef void _write_dense(self, RowSpan rows, const PadLayout& layout, InputPlace place, byte* region) noexcept:
+        if place.n_bytes < nogil_bytes_min:
+            pad_rows(rows, layout, region + place.at)
+        else:
+            with nogil:
+                pad_rows(rows, layout, region + place.at)
 
     cdef dict pack(self, vector[LiveRequest*]& members):
         """The batch's inputs, dense. Whoever keeps one (or returns it as an output) keeps its memory."""

@@ -212,6 +212,7 @@ cdef class Workers:
         id.value = node
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
         self.driver.add_node(id, config)
+        return self.driver.generation(id)
 
     def _set_run_name(self, ModelSpec spec, uint32_t node, str run_name):
         """As which a device knows a model; before it is loaded there, so that its worker finds it."""
@@ -237,6 +238,12 @@ cdef class Workers:
 
     def _give_up_node(self, uint32_t node):
         self.driver.give_up_node(_node(node))
+
+    def _lose_node(self, uint32_t node, uint32_t generation):
+        return self.driver.lose_node(_node(node), generation)
+
+    def _restore_node(self, uint32_t node, uint32_t generation):
+        return self.driver.restore_node(_node(node), generation)
 
     def _control(self, uint32_t node):
         self.driver.control(_node(node))

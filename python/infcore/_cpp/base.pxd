@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from infcore._cpp.errors cimport infcore_translate
 
@@ -32,6 +32,14 @@ cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
         uint32_t value
     cdef cppclass ModelId:
         uint32_t value
+
+
+cdef extern from "<infcore/base/isa.hpp>" namespace "infcore::base" nogil:
+    cdef enum class Isa(uint8_t):
+        baseline
+        avx2
+        avx512
+    Isa isa() noexcept
 
 
 cdef extern from "<infcore/base/fork.hpp>" namespace "infcore::base" nogil:

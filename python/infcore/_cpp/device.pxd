@@ -14,10 +14,15 @@ cdef extern from * nogil:
     """
     #include <infcore/device/packer.hpp>
     typedef std::span<const infcore::device::RowSource> InfcoreRows;
+    typedef std::span<const std::byte* const> InfcoreRowPointers;
     """
-    cdef cppclass RowSpan "InfcoreRows":
+    cppclass RowSpan "InfcoreRows":
         RowSpan() noexcept
         RowSpan(const RowSource*, size_t) noexcept
+
+    cppclass RowPointers "InfcoreRowPointers":
+        RowPointers() noexcept
+        RowPointers(const byte* const*, size_t) noexcept
 
 
 cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil:
@@ -42,9 +47,38 @@ cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil
 
     void pad_rows(RowSpan, const PadLayout&, byte* dst) noexcept
     void dims_max_of(RowSpan, uint32_t rank, int64_t* out) noexcept
-    int64_t packed_steps(RowSpan) noexcept
-    void cu_seqlens_of(RowSpan, int32_t* out) noexcept
-    void pack_rows(RowSpan, size_t step_bytes, byte* dst) noexcept
+
+
+cdef extern from "<infcore/device/row_casts.hpp>" namespace "infcore::device" nogil:
+    ctypedef enum Item "infcore::device::Item":
+        pass
+    ctypedef void (*RowCast)(const byte*, byte*, size_t) noexcept
+    RowCast cast_of(Item, Item) noexcept
+
+
+cdef extern from "<infcore/device/row_table.hpp>" namespace "infcore::device" nogil:
+    cdef cppclass RowTable:
+        RowTable() noexcept
+        RowPointers rows
+        const int32_t* cu_seqlens
+        size_t step_items
+        uint32_t item_bytes
+
+    cdef cppclass BatchItem:
+        BatchItem() noexcept
+        RowCast cast
+        uint32_t bytes
+
+    cdef cppclass PaddedForm:
+        PaddedForm() noexcept
+        size_t steps
+        size_t chunks
+        bint left
+        const byte* pad_item
+        bint is_filled
+
+    void pack_table(const RowTable&, const BatchItem&, byte* dst) noexcept
+    void pad_table(const RowTable&, const BatchItem&, const PaddedForm&, byte* dst) noexcept
 
 
 cdef extern from "<infcore/device/emulated.hpp>" namespace "infcore::device" nogil:
@@ -81,5 +115,5 @@ cdef extern from "<infcore/device/staged_rows.hpp>" namespace "infcore::device" 
     cdef enum:
         staged_alignment
 
-    size_t staged_bytes(RowSpan, size_t step_bytes) noexcept
-    void stage_rows(RowSpan, size_t step_bytes, size_t at, byte* region) noexcept
+    size_t staged_bytes(const RowTable&) noexcept
+    void stage_rows(const RowTable&, size_t at, byte* region) noexcept

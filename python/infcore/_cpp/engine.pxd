@@ -234,6 +234,8 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         cbool node_empty(NodeId) except +infcore_translate
         void remove_node(NodeId) except +infcore_translate
         void give_up_node(NodeId) except +infcore_translate
+        cbool lose_node(NodeId, uint32_t) except +infcore_translate
+        cbool restore_node(NodeId, uint32_t) except +infcore_translate
         void cancel_all() except +infcore_translate
         unique_ptr[Stats] model_stats(ModelId) except +infcore_translate
         unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import infcore
 from infcore.errors import MissingExtra
+from infcore.profiling import energy
 from infcore.profiling.arrivals import stream
 from infcore.profiling.contract import Engine, Inputs, Outputs
 from infcore.profiling.suite import DeviceSpec, ModelLoad, Suite
@@ -165,4 +166,5 @@ def open_fleet(suite: Suite, *, seed: int) -> Iterator[OpenFleet]:
         replace(device, curves=tuple(curve for curve in device.curves if curve.model in served))
         for device in suite.devices
     )
+    notes += energy.notes(devices)
     yield OpenFleet(kept, devices, notes, seed, served)

@@ -148,7 +148,8 @@ def _policy_section(row: Row) -> str:
             tables.percent(device["utilization"]),
             tables.number(device["batch_mean"]),
             tables.dollars(device["cost_usd_per_1k"]),
-            tables.number(device["energy_j_per_request"], 2),
+            tables.number(device["energy_j_per_request"], 2)
+            + (" (measured)" if device.get("energy_source") == "measured" else ""),
         ]
         for device in row["devices"]
     ]
@@ -195,7 +196,8 @@ def _method(document: Mapping[str, Any]) -> str:
         "goodput and “in SLO” count every request.",
         f"Cost: {document['cost_basis']}. Unused time costs nothing here; compare policies with it, not clouds.",
         "~ marks a p99.9 from fewer than 1,000 answers.",
-        "Energy: power while busy times busy time, where the suite states a power.",
+        "Energy: by the card's own counter, idle times included, where it says measured; else power while busy times "
+        "busy time, where the suite states a power.",
         *document["suite_detail"]["notes"],
     ]
     return html.section("How to read this", html.points(points))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infcore.profiling import energy
 from infcore.profiling.arrivals import arrivals
 from infcore.profiling.capacity import PART_RUN, warm_up
 from infcore.profiling.contract import Fleet
@@ -19,6 +20,7 @@ class DeviceUse:
     batches: int
     requests: int
     busy_s: float
+    energy_j: float | None = None  # of its card, by the card's counter
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def run_policy(
         if interrupt.requested:
             return None
         progress.stage(f"{policy}: {rate_rps:.0f} req/s for {seconds:.0f} s")
-        before = engine.stats()
+        joules_before, before = energy.read_counters(fleet.devices), engine.stats()
         driven = drive(
             engine,
             fleet,
@@ -78,12 +80,13 @@ def run_policy(
             keep_each=suite.run.check_samples,
             on_tick=progress.advance,
         )
-        after = engine.stats()
+        after, joules_after = engine.stats(), energy.read_counters(fleet.devices)
+    joules = energy.between(joules_before, joules_after)
     uses = {}
     for device in fleet.devices:
         then, now = device_use(before, device.name), device_use(after, device.name)
         uses[device.name] = DeviceUse(
-            now.batches - then.batches, now.requests - then.requests, now.busy_s - then.busy_s
+            now.batches - then.batches, now.requests - then.requests, now.busy_s - then.busy_s, joules.get(device.name)
         )
     return PolicyRun(policy, rate_rps, driven, uses, check_answers(fleet, driven))
 

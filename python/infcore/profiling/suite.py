@@ -41,7 +41,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One device of the fleet. Price in US dollars per hour; busy_w: watts while it runs a batch, None if not known."""
+    """One device of the fleet. Price in US dollars per hour; busy_w: watts while it runs a batch, None if not known.
+
+    card: UUID or NVML index of the GPU whose energy counter is the device's; "" where none is.
+    """
 
     name: str
     kind: str
@@ -51,6 +54,7 @@ class DeviceSpec:
     rtt_s: float
     cv: float
     busy_w: float | None
+    card: str
     description: str
     curves: tuple[Curve, ...]
 
@@ -141,6 +145,7 @@ def _device(table: Table, models: Sequence[str]) -> DeviceSpec:
         rtt_s=table.number("rtt_s", 0.0),
         cv=table.number("cv", 0.0, high=2.0),
         busy_w=table.optional("busy_w"),
+        card=table.text("card", ""),
         description=table.text("description", ""),
         curves=curves,
     )
@@ -150,6 +155,8 @@ def _device(table: Table, models: Sequence[str]) -> DeviceSpec:
         raise InvalidArgument(
             f"{where} of emulated device {device.name!r} must have a row for each model, none for {', '.join(missing)}"
         )
+    if device.emulated and device.card:
+        raise InvalidArgument(f"{table.at('card')} is for real devices, device {device.name!r} is emulated")
     if curves and not device.emulated:
         raise InvalidArgument(
             f"{where} is for kind 'emulated' alone, device {device.name!r} is of kind {device.kind!r}"
@@ -189,10 +196,10 @@ def _run(table: Table) -> RunSpec:
     return run
 
 
-def _named_once(table: Table, key: str, names: Sequence[str]) -> None:
+def _once(table: Table, key: str, field: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise InvalidArgument(f"{table.at(key)}.name must be unique, got {name!r} {names.count(name)} times")
+            raise InvalidArgument(f"{table.at(key)}.{field} must be unique, got {name!r} {names.count(name)} times")
 
 
 def parse(text: str, *, where: str) -> Suite:
@@ -204,7 +211,7 @@ def parse(text: str, *, where: str) -> Suite:
             "a bench suite has [[device]] and [arrivals]"
         )
     models = tuple(_model(row) for row in top.rows("model"))
-    _named_once(top, "model", [model.name for model in models])
+    _once(top, "model", "name", [model.name for model in models])
     if not models:
         raise InvalidArgument(f"{top.at('model')} must have at least one row, got none")
     total = math.fsum(model.share for model in models)
@@ -212,7 +219,8 @@ def parse(text: str, *, where: str) -> Suite:
         raise InvalidArgument(f"{top.at('model')}.share must add up to 1, got {total:g}")
     names = [model.name for model in models]
     devices = tuple(_device(row, names) for row in top.rows("device"))
-    _named_once(top, "device", [device.name for device in devices])
+    _once(top, "device", "name", [device.name for device in devices])
+    _once(top, "device", "card", [device.card for device in devices if device.card])
     if not devices:
         raise InvalidArgument(f"{top.at('device')} must have at least one row, got none")
     _kinds_fit(top, models, devices)

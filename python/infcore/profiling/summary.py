@@ -54,7 +54,11 @@ def _device_row(
     mine = (collector.outcome == OK) & (collector.device == index)
     requests = int(mine.sum())
     use = run.devices[device.name]
-    energy_j = None if device.busy_w is None or not requests else device.busy_w * use.busy_s / requests
+    # The card's own counter says more than its power on paper: with idle times, and as it really was.
+    measured = use.energy_j is not None
+    estimate_j = None if device.busy_w is None else device.busy_w * use.busy_s
+    energy_j = use.energy_j if measured else estimate_j
+    energy_j = None if energy_j is None or not requests else energy_j / requests
     return {
         "name": device.name,
         "kind": device.kind,
@@ -66,6 +70,7 @@ def _device_row(
         "batch_mean": use.requests / use.batches if use.batches else None,
         "cost_usd_per_1k": per_1k(device.price_per_hour / 3600.0 * use.busy_s, requests),
         "energy_j_per_request": energy_j,
+        "energy_source": None if energy_j is None else "measured" if measured else "estimated",
         "busy_s": use.busy_s,
         "batches": use.batches,
         "price_per_hour_usd": device.price_per_hour,
