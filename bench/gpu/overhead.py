@@ -1,13 +1,16 @@
 """Launch and host overhead: what a call costs the host, on a batch so small that the device's part is nothing."""
 
-from collections.abc import Callable
-from importlib import import_module
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from bandwidth import Bench
-from measuring import host_us, wall_us
+from measuring import Spread, host_us, wall_us
 from operations import OPERATIONS
 from workloads import Workload
 
@@ -52,16 +55,19 @@ class _HostAlone:
         """Nothing."""
 
 
-def own_part(device: Any, op: str, host_us_of: Callable[[], float]) -> dict[str, Any]:
-    """Without a GPU: our own Python up to where Triton would be called, on tensors of the CPU.
+def host_times(call: Callable[[], object], host_us_of: Callable[[], float]) -> Spread:
+    """Of calls that launch nothing."""
+    for _ in range(N_WARM_UP):
+        call()
+    return host_us(_HostAlone(host_us_of), [call], n_calls=N_CALLS)
 
-    Triton's launch, and choosing the GPU and its stream, come on top; that is why no target stands beside it.
-    """
-    workload = small(op)
-    call = workload.build(device).call
-    triton_kernel = import_module(f"infcore.kernels.{OPERATIONS[op].package}.triton_kernel")
-    with mock.patch.object(triton_kernel, "launch", lambda *arguments: None):
-        for _ in range(N_WARM_UP):
-            call()
-        taken = host_us(_HostAlone(host_us_of), [call], n_calls=N_CALLS)
-    return _row(op, workload.says, device.backend, "cpu, nothing launched") | {"host_us": taken._asdict()}
+
+def without_gpu(ops: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The host's time up to the driver, by a program of its own; see dispatch.py. No target stands beside it."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    program = [sys.executable, str(Path(__file__).with_name("dispatch.py")), *ops]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(program)}\n{done.stderr}")
+    for op, times in json.loads(done.stdout).items():
+        yield _row(op, small(op).says, "triton", "cpu, nothing launched") | times

@@ -120,7 +120,6 @@ def on_gpu(options: argparse.Namespace, benches: list[Any]) -> Iterator[Row]:
 def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
     """What there is without one. Raises ImportError where the tests' tools cannot be imported."""
     import overhead
-    import places
     import without_gpu as tools
     from operations import OPERATIONS
 
@@ -134,8 +133,7 @@ def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
         for backend in here:
             yield from tools.counted_rows(tools.place_of(backend, op), op, smoke=options.smoke)
     if "triton" in here:
-        for op in options.op:
-            yield overhead.own_part(tools.place_of("triton", op), op, places.thread_time_us)
+        yield from overhead.without_gpu(options.op)
 
 
 def gather(options: argparse.Namespace) -> tuple[Row, list[Row]]:

@@ -84,8 +84,11 @@ def test_without_a_gpu_it_says_so_and_shows_what_can_be_shown(tmp_path: Path) ->
         assert row["written_bytes"] <= row["floor_bytes"] <= row["read_bytes"] + row["written_bytes"]
     # Nothing that only a GPU can say.
     assert not of_kind(document, "bandwidth")
-    for row in of_kind(document, "overhead"):
-        assert row["where"] == "cpu, nothing launched" and row["host_us"]["p50"] > 0 and "target_met" not in row
+    host_times = of_kind(document, "overhead")
+    assert [row["op"] for row in host_times] == list(operations.OPERATIONS)
+    for row in host_times:
+        assert row["where"] == "cpu, nothing launched" and "target_met" not in row
+        assert 0 < row["own_us"]["p50"] < row["host_us"]["p50"]
 
 
 @pytest.mark.parametrize(
