@@ -50,8 +50,6 @@ def by_torch(images, dtype):
 def by_opencv(images, dtype):
     """cv2.dnn.blobFromImages has one factor for all channels, so the second factor is a pass of its own."""
     cv2 = pytest.importorskip("cv2", exc_type=ImportError)
-    if len({image.shape for image in images}) > 1:
-        pytest.skip("blobFromImages resizes, it does not pad")
     cv2.setNumThreads(1)
     batch = cv2.dnn.blobFromImages(images, 1.0, images[0].shape[1::-1], MEAN.tolist(), swapRB=False)
     batch *= SCALE[:, None, None]
@@ -61,9 +59,12 @@ def by_opencv(images, dtype):
 WAYS = {"infcore.image_pack": ours, "NumPy": by_numpy, "PyTorch": by_torch, "OpenCV": by_opencv}
 
 
+# blobFromImages resizes, it does not pad.
+CASES = [(way, name) for name in SIZES for way in WAYS if way != "OpenCV" or len(set(SIZES[name])) == 1]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "name"), CASES)
 def test_image_pack(benchmark, way, name, dtype):
     images = images_of(name)
     benchmark.group = f"{dtype}: {name}"

@@ -29,27 +29,19 @@ def on_device(
     stage    is given n_bytes of host memory to fill
     Raises   InvalidArgument where there is no such device, MissingExtra without a library that could use it
     """
-    from infcore.kernels import backends
+    from infcore.kernels import backends, transfer
 
     if not backends.available():
         raise MissingExtra(f"device is {device!r}, which needs PyTorch or CuPy: pip install 'infcore[gpu]'")
-    library = backends.arrays()
-    where = "cpu" if backends.interpreted() and library.name == "triton" else _checked(device, library.name)
-    if library.name == "triton":
-        import torch
-
-        with library.on(where, stream):
-            # Pinned memory goes back to PyTorch's own pool, which waits for the copy before it hands it out again.
-            host = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=where != "cpu")
-            staged = stage(host.numpy())
-            region = host.to(where, non_blocking=True)
-            return launch(region, staged, library.name)
-    memory = np.empty(n_bytes, np.uint8)
+    backend = backends.choose()
+    where = "cpu" if backends.interpreted() and backend == "triton" else _checked(device, backend)
+    memory = np.frombuffer(transfer.host_memory(n_bytes, backend=backend), np.uint8, n_bytes)
     staged = stage(memory)
-    with library.on(where, stream):
-        region = library.empty((n_bytes,), "uint8", where)
-        library.fill(region, memory)
-        return launch(region, staged, library.name)
+    region, arrived = transfer.upload(memory, where, backend=backend, stream=stream)
+    made = launch(region, staged, backend)
+    if arrived is not None:
+        arrived.synchronize()  # for the copy alone: only then may the memory be used again
+    return made
 
 
 def known(device: Any) -> str:

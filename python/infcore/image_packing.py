@@ -8,7 +8,7 @@ import numpy as np
 
 from infcore._core.images import pack_into
 from infcore._on_device import known, on_device
-from infcore.errors import InfcoreError, InvalidArgument, InvalidType
+from infcore.errors import InfcoreError, InvalidArgument, InvalidType, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ def image_pack(
                    widths may differ. Read only, not to be changed during the call
     mean, scale    a number, or one for each channel of the result, in units of the bytes: for a mean and deviation
                    given for 0 to 1, mean=255 * m and scale=1 / (255 * d)
-    dtype          "float32" or "float16"; on a GPU "bfloat16" too. Computed in float32, rounded to it once
+    dtype          "float32", "float16" or "bfloat16" (on the CPU that of ml_dtypes). Computed in float32, rounded once
     device         "cpu", "cuda" or "cuda:N"
     height, width  of the result; None: of the highest and the widest image. Images lie at the top left
     pad_value      what the result holds beside them, as it is: neither mean nor scale apply to it
@@ -75,19 +75,29 @@ def image_pack(
         raise InvalidType(*wrong.args) from None
     if stream is not None:
         raise InvalidArgument(f"stream is {stream!r}; allowed: None on the CPU")
-    if form.dtype == "bfloat16":
-        raise InvalidArgument("dtype is 'bfloat16'; allowed on the CPU: float32, float16")
     shape = (len(checked), len(form.order), form.height, form.width)
+    dtype = _numpy_dtype(form.dtype)
     if out is None:
-        out = np.empty(shape, form.dtype)
-    elif not isinstance(out, np.ndarray) or out.dtype != form.dtype:
-        raise InvalidType(f"out is {getattr(out, 'dtype', type(out).__name__)}; allowed: a NumPy array of {form.dtype}")
+        out = np.empty(shape, dtype)
+    elif not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise InvalidType(f"out is {getattr(out, 'dtype', type(out).__name__)}; allowed: a NumPy array of {dtype}")
     elif out.shape != shape or not out.flags.carray:
         raise InvalidArgument(
             f"out has shape {out.shape} and strides {out.strides}; allowed: {shape}, C-contiguous, writable"
         )
-    pack_into(out, checked, form.order, form.mean, form.scale, form.pad_value)
+    items = out.view(np.uint16) if form.dtype == "bfloat16" else out
+    pack_into(items, checked, form.order, form.mean, form.scale, form.pad_value)
     return out
+
+
+def _numpy_dtype(name: str) -> Any:
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError as missing:
+        raise MissingExtra("dtype 'bfloat16' needs the package 'ml_dtypes': pip install 'infcore[gpu]'") from missing
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _on_device(images: list[NDArray[np.uint8]], form: Any, device: str, out: Any, stream: Any) -> Any:

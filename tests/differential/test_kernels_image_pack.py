@@ -62,6 +62,6 @@ def test_every_byte_and_every_rounding(pack, dtype):
 def test_images_of_several_tiles_as_the_core_packs_them(pack, sizes, options):
     images = images_of(sizes, 3)
     mean, scale = [123.675, 116.28, 103.53], [1 / 58.395, 1 / 57.12, 1 / 57.375]
-    for dtype in ("float32", "float16"):
+    for dtype in DTYPES:
         ours, _ = pack(images, mean, scale, {"dtype": dtype, **options})
         assert_same_bits(ours, infcore.image_pack(images, mean, scale, dtype=dtype, **options))

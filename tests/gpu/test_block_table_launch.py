@@ -1,5 +1,6 @@
 """block_table's launch(): what it refuses before anything runs, and the public function that leads to it."""
 
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -9,7 +10,7 @@ from gpu.host_arrays import HostArray, pretended_cupy
 
 import infcore
 from infcore import _on_device
-from infcore.kernels import backends
+from infcore.kernels import backends, transfer
 from infcore.kernels.block_table import launch, plan, reference, staging
 
 BLOCKS = [[4, 2, 9], [7]]
@@ -32,6 +33,22 @@ def refused(arrays, error, named, memory, place, **options):
     with pytest.raises(error, match=named):
         launch.block_table(memory, place, backend="cupy", **{"block_size": 2, **options})
     assert arrays.launches == []
+
+
+@contextmanager
+def on_gpu_of(arrays):
+    """The public function's way to the pretended device."""
+
+    def upload(memory, device, *, backend, stream):
+        assert (device, backend) == ("cuda:0", "cupy")
+        return arrays.array(memory), None
+
+    with (
+        mock.patch.object(_on_device, "gpus", lambda backend: (1, 0)),
+        mock.patch.object(transfer, "host_memory", lambda n_bytes, backend: np.empty(n_bytes, np.uint8)),
+        mock.patch.object(transfer, "upload", upload),
+    ):
+        yield
 
 
 def test_memory_of_another_kind(arrays, region):
@@ -96,7 +113,7 @@ def test_the_public_function_on_an_interpreted_device():
 
 
 def test_the_public_function_through_cupy(arrays):
-    with mock.patch.object(_on_device, "gpus", lambda backend: (1, 0)):
+    with on_gpu_of(arrays):
         made = infcore.block_table(BLOCKS, device="cuda", max_blocks=4, pad_block=0, **OPTIONS)
     expected = reference.block_table(BLOCKS, max_blocks=4, pad_block=0, **OPTIONS)
     assert all(np.array_equal(ours.numpy(), model) for ours, model in zip(made, expected, strict=True))

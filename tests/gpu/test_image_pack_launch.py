@@ -1,5 +1,6 @@
 """image_pack's launch(): what it refuses before anything runs, and the public function that leads to it."""
 
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -9,7 +10,7 @@ from gpu.host_arrays import HostArray, pretended_cupy
 
 import infcore
 from infcore import _on_device
-from infcore.kernels import backends
+from infcore.kernels import backends, transfer
 from infcore.kernels.image_pack import launch, reference, staging
 
 IMAGES = [np.full((4, 16, 3), 7, np.uint8), np.full((3, 5, 3), 9, np.uint8)]
@@ -31,6 +32,22 @@ def refused(arrays, error, named, memory, place, **options):
     with pytest.raises(error, match=named):
         launch.image_pack(memory, place, 0, 1, backend="cupy", **options)
     assert arrays.launches == []
+
+
+@contextmanager
+def on_gpu_of(arrays):
+    """The public function's way to the pretended device."""
+
+    def upload(memory, device, *, backend, stream):
+        assert (device, backend) == ("cuda:0", "cupy")
+        return arrays.array(memory), None
+
+    with (
+        mock.patch.object(_on_device, "gpus", lambda backend: (1, 0)),
+        mock.patch.object(transfer, "host_memory", lambda n_bytes, backend: np.empty(n_bytes, np.uint8)),
+        mock.patch.object(transfer, "upload", upload),
+    ):
+        yield
 
 
 def test_memory_of_another_kind(arrays, region):
@@ -115,7 +132,7 @@ def test_the_public_function_on_an_interpreted_device():
 
 
 def test_the_public_function_through_cupy(arrays):
-    with mock.patch.object(_on_device, "gpus", lambda backend: (1, 0)):
+    with on_gpu_of(arrays):
         made = infcore.image_pack(IMAGES, 1.5, 0.25, device="cuda:0", swap_channels=True)
         assert np.array_equal(made.numpy(), reference.image_pack(IMAGES, 1.5, 0.25, swap_channels=True))
         with pytest.raises(

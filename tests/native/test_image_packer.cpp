@@ -16,6 +16,7 @@ namespace {
 using infcore::device::ImageLayout;
 using infcore::device::ImageSource;
 using infcore::device::pack_images;
+using infcore::device::pack_images_bfloat16;
 using infcore::device::pack_images_float16;
 
 /// An image in a heap block of exactly its size, so that the address sanitizer sees one byte too many; none when empty.
@@ -51,6 +52,13 @@ std::uint16_t nearest_float16(float value) {
   return static_cast<std::uint16_t>((std::signbit(value) ? 0x8000u : 0u) | (up ? above : below));
 }
 
+/// Of the two bfloat16 around a float the nearer one, or the even one.
+std::uint16_t nearest_bfloat16(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value), below = bits >> 16, dropped = bits & 0xFFFF;
+  const bool up = dropped > 0x8000 || (dropped == 0x8000 && (below & 1) != 0);
+  return static_cast<std::uint16_t>(below + (up ? 1 : 0));
+}
+
 struct Batch {
   std::vector<Image> images;
   ImageLayout layout{};
@@ -77,10 +85,13 @@ struct Batch {
   void expect_packed() const {
     const auto floats = std::make_unique<float[]>(items());
     const auto halves = std::make_unique<std::uint16_t[]>(items());
+    const auto brains = std::make_unique<std::uint16_t[]>(items());
     std::memset(floats.get(), 0xEE, items() * sizeof(float));
     std::memset(halves.get(), 0xEE, items() * sizeof(std::uint16_t));
     pack_images(sources(), layout, floats.get());
     pack_images_float16(sources(), layout, halves.get());
+    std::memset(brains.get(), 0xEE, items() * sizeof(std::uint16_t));
+    pack_images_bfloat16(sources(), layout, brains.get());
     std::size_t at = 0;
     for (std::size_t i = 0; i < images.size(); ++i)
       for (std::uint32_t c = 0; c < layout.channels; ++c)
@@ -90,6 +101,7 @@ struct Batch {
             ASSERT_EQ(std::bit_cast<std::uint32_t>(floats[at]), std::bit_cast<std::uint32_t>(expected))
                 << i << ' ' << c << ' ' << y << ' ' << x;
             ASSERT_EQ(halves[at], nearest_float16(expected)) << i << ' ' << c << ' ' << y << ' ' << x;
+            ASSERT_EQ(brains[at], nearest_bfloat16(expected)) << i << ' ' << c << ' ' << y << ' ' << x;
           }
   }
 };
@@ -162,6 +174,7 @@ TEST(ImagePacker, NoImagesTouchNothing) {
   layout.width = 4;
   pack_images({}, layout, nullptr);
   pack_images_float16({}, layout, nullptr);
+  pack_images_bfloat16({}, layout, nullptr);
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 """infcore.image_pack on the CPU: what it gives, and what it refuses."""
 
+import sys
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -38,6 +41,17 @@ def test_swapped_channels_have_the_mean_and_scale_of_their_new_place():
 def test_float16_beyond_its_range_is_infinite():
     batch = infcore.image_pack([np.full((1, 1, 1), 255, np.uint8)], 0, 300.0, dtype="float16")
     assert batch.dtype == np.float16 and np.isinf(batch[0, 0, 0, 0])
+
+
+def test_bfloat16_is_that_of_ml_dtypes():
+    bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    out = np.empty((1, 3, 2, 2), bfloat16)
+    assert infcore.image_pack([image(2, 2)], 0.3, 0.7, dtype="bfloat16", out=out) is out
+    expected = (image(2, 2).astype(np.float32) - np.float32(0.3)) * np.float32(0.7)
+    assert np.array_equal(out[0], expected.transpose(2, 0, 1).astype(bfloat16))
+    with mock.patch.dict(sys.modules, {"ml_dtypes": None}):
+        with pytest.raises(infcore.MissingExtra, match="ml_dtypes"):
+            infcore.image_pack([image(2, 2)], 0, 1, dtype="bfloat16")
 
 
 def test_out_is_filled_and_returned():
@@ -83,7 +97,6 @@ REFUSED = [
     ([image(2, 2)], {"width": 2.5}, infcore.InvalidType, "width is 2.5"),
     ([image(2, 2)], {"height": 2**20, "width": 2**20}, infcore.InvalidArgument, "pixels"),
     ([image(2, 2)], {"dtype": "int8"}, infcore.InvalidType, "dtype is 'int8'; allowed: float32, float16, bfloat16"),
-    ([image(2, 2)], {"dtype": "bfloat16"}, infcore.InvalidArgument, "allowed on the CPU"),
     ([image(2, 2)], {"pad_value": np.inf}, infcore.InvalidArgument, "pad_value is inf"),
     ([image(2, 2)], {"pad_value": "0"}, infcore.InvalidType, "pad_value is '0'"),
     ([image(2, 2)], {"pad_value": 70000, "dtype": "float16"}, infcore.InvalidArgument, "pad_value is 70000"),

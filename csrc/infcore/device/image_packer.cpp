@@ -57,35 +57,48 @@ template <std::uint32_t C>
   return static_cast<std::uint16_t>(sign | (magnitude > (255 << 23) ? 0x7E00 : infinite));
 }
 
-void narrow_baseline(const float* __restrict src, std::size_t n, std::uint16_t* __restrict dst) noexcept {
+/// Round to nearest even: half of what is dropped, less one where the last kept bit is 0; the carry may become
+/// infinity.
+[[gnu::always_inline]] inline std::uint16_t bfloat16_of(float value) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+  return static_cast<std::uint16_t>((value != value ? bits | 0x400000u : rounded) >> 16);
+}
+
+void float16_baseline(const float* __restrict src, std::size_t n, std::uint16_t* __restrict dst) noexcept {
   for (std::size_t i = 0; i < n; ++i) dst[i] = float16_of(src[i]);
 }
 
+using Narrow = void (*)(const float*, std::size_t, std::uint16_t*) noexcept;
 using Normalise = void (*)(const std::uint8_t*, std::size_t, const Normal&, float* const*) noexcept;
 
 /// One set of loops for each ISA, by channels. None has fma among its targets, so all agree to the bit.
 struct Loops {
   Normalise normalise[image_channels_max + 1];
-  void (*narrow)(const float*, std::size_t, std::uint16_t*) noexcept;
+  Narrow to_float16;
+  Narrow to_bfloat16;
 };
 
-#define INFCORE_NORMALISE_FOR(isa, attributes)                                                                \
-  template <std::uint32_t C>                                                                                  \
-  attributes void normalise_##isa(const std::uint8_t* src, std::size_t n, const Normal& normal,               \
-                                  float* const* planes) noexcept {                                            \
-    normalise_body<C>(src, n, normal, planes);                                                                \
-  }                                                                                                           \
-  constexpr Loops loops_##isa{{nullptr, normalise_##isa<1>, nullptr, normalise_##isa<3>, normalise_##isa<4>}, \
-                              narrow_##isa};
+#define INFCORE_LOOPS_FOR(isa, attributes)                                                                             \
+  template <std::uint32_t C>                                                                                           \
+  attributes void normalise_##isa(const std::uint8_t* src, std::size_t n, const Normal& normal,                        \
+                                  float* const* planes) noexcept {                                                     \
+    normalise_body<C>(src, n, normal, planes);                                                                         \
+  }                                                                                                                    \
+  attributes void bfloat16_##isa(const float* __restrict src, std::size_t n, std::uint16_t* __restrict dst) noexcept { \
+    for (std::size_t i = 0; i < n; ++i) dst[i] = bfloat16_of(src[i]);                                                  \
+  }                                                                                                                    \
+  constexpr Loops loops_##isa{                                                                                         \
+      {nullptr, normalise_##isa<1>, nullptr, normalise_##isa<3>, normalise_##isa<4>}, float16_##isa, bfloat16_##isa};
 
-INFCORE_NORMALISE_FOR(baseline, )
+INFCORE_LOOPS_FOR(baseline, )
 #if defined(__x86_64__)
 #if defined(__clang__)  // which knows the preference as a flag of the whole file only
 #define INFCORE_AVX512 "avx512f,avx512dq,avx512bw,avx512vl"
 #else
 #define INFCORE_AVX512 "avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512"
 #endif
-[[gnu::target("avx2,f16c")]] void narrow_avx2(const float* src, std::size_t n, std::uint16_t* dst) noexcept {
+[[gnu::target("avx2,f16c")]] void float16_avx2(const float* src, std::size_t n, std::uint16_t* dst) noexcept {
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + i),
@@ -93,7 +106,7 @@ INFCORE_NORMALISE_FOR(baseline, )
   for (; i < n; ++i) dst[i] = float16_of(src[i]);
 }
 
-[[gnu::target(INFCORE_AVX512)]] void narrow_avx512(const float* src, std::size_t n, std::uint16_t* dst) noexcept {
+[[gnu::target(INFCORE_AVX512)]] void float16_avx512(const float* src, std::size_t n, std::uint16_t* dst) noexcept {
   std::size_t i = 0;
   for (; i + 16 <= n; i += 16)
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + i),
@@ -102,8 +115,8 @@ INFCORE_NORMALISE_FOR(baseline, )
   for (; i < n; ++i) dst[i] = float16_of(src[i]);
 }
 
-INFCORE_NORMALISE_FOR(avx2, [[gnu::target("avx2")]])
-INFCORE_NORMALISE_FOR(avx512, [[gnu::target(INFCORE_AVX512)]])
+INFCORE_LOOPS_FOR(avx2, [[gnu::target("avx2")]])
+INFCORE_LOOPS_FOR(avx512, [[gnu::target(INFCORE_AVX512)]])
 #undef INFCORE_AVX512
 
 bool has_f16c() noexcept {
@@ -111,7 +124,7 @@ bool has_f16c() noexcept {
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
 #endif
-#undef INFCORE_NORMALISE_FOR
+#undef INFCORE_LOOPS_FOR
 
 const Loops& loops() noexcept {
   static const Loops& best = []() -> const Loops& {
@@ -136,13 +149,13 @@ struct ToFloat32 {
   void operator()(const std::uint8_t* src, std::size_t n, const Normal& normal, float* const* planes) const noexcept {
     loop.normalise[channels](src, n, normal, planes);
   }
-  static float pad(float value) noexcept { return value; }
 };
 
-/// The same as binary16, by way of a piece of floats that stays in the cache.
-struct ToFloat16 {
+/// The same in 16 bits, by way of a piece of floats that stays in the cache.
+struct ToNarrow {
   const Loops& loop;
   std::uint32_t channels;
+  Narrow narrow;
   void operator()(const std::uint8_t* src, std::size_t n, const Normal& normal,
                   std::uint16_t* const* planes) const noexcept {
     alignas(64) float piece[image_channels_max][narrowed_at_once];
@@ -150,18 +163,16 @@ struct ToFloat16 {
     for (std::size_t from = 0; from < n; from += narrowed_at_once) {
       const std::size_t here = std::min(narrowed_at_once, n - from);
       loop.normalise[channels](src + from * channels, here, normal, pieces);
-      for (std::uint32_t c = 0; c < channels; ++c) loop.narrow(pieces[c], here, planes[c] + from);
+      for (std::uint32_t c = 0; c < channels; ++c) narrow(pieces[c], here, planes[c] + from);
     }
   }
-  static std::uint16_t pad(float value) noexcept { return float16_of(value); }
 };
 
 template <class Out, class Convert>
-void pack_body(std::span<const ImageSource> images, const ImageLayout& layout, const Convert& convert,
+void pack_body(std::span<const ImageSource> images, const ImageLayout& layout, const Convert& convert, Out pad,
                Out* dst) noexcept {
   const auto height = static_cast<std::size_t>(layout.height), width = static_cast<std::size_t>(layout.width);
   const std::size_t plane = height * width;
-  const Out pad = Convert::pad(layout.pad_value);
   Normal normal{};
   for (std::uint32_t c = 0; c < layout.channels; ++c) {
     normal.mean[layout.from[c]] = layout.mean[c];
@@ -193,11 +204,17 @@ void pack_body(std::span<const ImageSource> images, const ImageLayout& layout, c
 }  // namespace
 
 void pack_images(std::span<const ImageSource> images, const ImageLayout& layout, float* dst) noexcept {
-  pack_body(images, layout, ToFloat32{loops(), layout.channels}, dst);
+  pack_body(images, layout, ToFloat32{loops(), layout.channels}, layout.pad_value, dst);
 }
 
 void pack_images_float16(std::span<const ImageSource> images, const ImageLayout& layout, std::uint16_t* dst) noexcept {
-  pack_body(images, layout, ToFloat16{loops(), layout.channels}, dst);
+  const ToNarrow convert{loops(), layout.channels, loops().to_float16};
+  pack_body(images, layout, convert, float16_of(layout.pad_value), dst);
+}
+
+void pack_images_bfloat16(std::span<const ImageSource> images, const ImageLayout& layout, std::uint16_t* dst) noexcept {
+  const ToNarrow convert{loops(), layout.channels, loops().to_bfloat16};
+  pack_body(images, layout, convert, bfloat16_of(layout.pad_value), dst);
 }
 
 }  // namespace infcore::device

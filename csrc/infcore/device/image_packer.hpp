@@ -36,4 +36,7 @@ void pack_images(std::span<const ImageSource> images, const ImageLayout& layout,
 /// Fills dst with the batch, as IEEE 754 binary16; what is beyond its range becomes an infinity.
 void pack_images_float16(std::span<const ImageSource> images, const ImageLayout& layout, std::uint16_t* dst) noexcept;
 
+/// The same as bfloat16.
+void pack_images_bfloat16(std::span<const ImageSource> images, const ImageLayout& layout, std::uint16_t* dst) noexcept;
+
 }  // namespace infcore::device

@@ -5,7 +5,7 @@ from libcpp.vector cimport vector
 cimport numpy as cnp
 
 from infcore._cpp.device cimport nogil_bytes_min
-from infcore._cpp.image_packer cimport (ImageLayout, ImageSource, ImageSpan, pack_images,
+from infcore._cpp.image_packer cimport (ImageLayout, ImageSource, ImageSpan, pack_images, pack_images_bfloat16,
                                         pack_images_float16)
 
 from infcore.errors import InvalidArgument
@@ -14,15 +14,18 @@ cnp.import_array()
 
 
 def pack_into(cnp.ndarray out not None, list images not None, tuple order not None, mean, scale, float pad_value):
-    """Fill out, (n, channels, height, width) float32 or float16, C-contiguous. order, mean, scale: one per channel."""
+    """Fill out, (n, channels, height, width), C-contiguous: float32, float16, or bfloat16 as the uint16 of its bits.
+
+    order, mean, scale: one per channel.
+    """
     cdef ImageLayout layout
     cdef vector[ImageSource] sources
-    cdef bint is_float32 = out.descr.type_num == cnp.NPY_FLOAT32
+    cdef int item = out.descr.type_num
     cdef size_t c
     if cnp.PyArray_NDIM(out) != 4 or not cnp.PyArray_ISCARRAY(out) or len(images) != cnp.PyArray_DIM(out, 0):
         raise InvalidArgument(f"out has shape {(<object>out).shape}; allowed: 4 axes, C-contiguous, one entry an image")
-    if not is_float32 and out.descr.type_num != cnp.NPY_FLOAT16:
-        raise InvalidArgument(f"out has dtype {out.dtype}; allowed: float32, float16")
+    if item not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT16, cnp.NPY_UINT16):
+        raise InvalidArgument(f"out has dtype {out.dtype}; allowed: float32, float16, uint16 for bfloat16")
     layout.channels = cnp.PyArray_DIM(out, 1)
     layout.height = cnp.PyArray_DIM(out, 2)
     layout.width = cnp.PyArray_DIM(out, 3)
@@ -37,10 +40,10 @@ def pack_into(cnp.ndarray out not None, list images not None, tuple order not No
     cdef ImageSpan span = ImageSpan(sources.data(), sources.size())
     cdef void* dst = cnp.PyArray_DATA(out)
     if cnp.PyArray_NBYTES(out) < nogil_bytes_min:
-        _pack(span, layout, dst, is_float32)
+        _pack(span, layout, dst, item)
     else:
         with nogil:
-            _pack(span, layout, dst, is_float32)
+            _pack(span, layout, dst, item)
 
 
 cdef int _borrow(list images, const ImageLayout& layout, vector[ImageSource]& sources) except -1:
@@ -59,8 +62,10 @@ cdef int _borrow(list images, const ImageLayout& layout, vector[ImageSource]& so
     return 0
 
 
-cdef void _pack(ImageSpan images, const ImageLayout& layout, void* dst, bint is_float32) noexcept nogil:
-    if is_float32:
+cdef void _pack(ImageSpan images, const ImageLayout& layout, void* dst, int item) noexcept nogil:
+    if item == cnp.NPY_FLOAT32:
         pack_images(images, layout, <float*>dst)
-    else:
+    elif item == cnp.NPY_FLOAT16:
         pack_images_float16(images, layout, <uint16_t*>dst)
+    else:
+        pack_images_bfloat16(images, layout, <uint16_t*>dst)

@@ -32,3 +32,4 @@ cdef extern from "<infcore/device/image_packer.hpp>" namespace "infcore::device"
 
     void pack_images(ImageSpan, const ImageLayout&, float* dst) noexcept
     void pack_images_float16(ImageSpan, const ImageLayout&, uint16_t* dst) noexcept
+    void pack_images_bfloat16(ImageSpan, const ImageLayout&, uint16_t* dst) noexcept
