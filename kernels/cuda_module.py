@@ -3,6 +3,7 @@
 A launch is plain data, so that the host build of the same source (tests/gpu/shim) runs exactly what a GPU would.
 """
 
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +25,19 @@ class CudaLaunch(NamedTuple):
     arguments: tuple[int | np.generic, ...]
 
 
+@cache
 def program_text(source: str) -> str:
-    """The translation unit of one operation; includes are relative to kernels/."""
-    return f'#include "{source}"\n'
+    """The translation unit of one operation; includes are relative to kernels/.
+
+    It names what the headers hold, since CuPy keeps compiled code by this text and does not look into headers.
+    """
+    headers = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.rglob("*.cuh"))))
+    return f'#include "{source}"\n// {headers.hexdigest()}\n'
 
 
 @cache
 def _function(source: str, kernel: str, device: int) -> Any:
-    """A kernel of CuPy's for the current device; CuPy keeps the compiled code on disk."""
+    """A kernel of CuPy's, for the current device."""
     import cupy
 
     module = cupy.RawModule(
@@ -42,7 +48,9 @@ def _function(source: str, kernel: str, device: int) -> Any:
     return module.get_function(kernel)
 
 
-def run(launch: CudaLaunch, *, device: int, stream: Any = None) -> None:
-    """Launch on the current device, which is `device`, on a CuPy stream; None is CuPy's current stream."""
+def run(launch: CudaLaunch, *, device: int) -> None:
+    """Launch on the current device, which is `device`, and CuPy's current stream."""
     function = _function(launch.source, launch.kernel, device)
-    function(launch.grid, launch.block, launch.arguments, stream=stream)
+    # A Python int has no size of its own; an address has 64 bits.
+    arguments = tuple(each if isinstance(each, np.generic) else np.uint64(each) for each in launch.arguments)
+    function(launch.grid, launch.block, arguments)

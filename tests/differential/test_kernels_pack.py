@@ -73,6 +73,8 @@ def test_ragged_rows_there_and_back(pack: Pack, unpack: Unpack, rows: Rows, how:
     got, moved = pack(rows, how)
     assert_same_bits(got, wanted)
     assert moved.overwritten_bytes == 0
+    core = infcore.pack(rows, **how.arguments)
+    assert_same_bits(reference.Packed(*(getattr(core, field) for field in wanted._fields)), wanted)
 
     lengths = [len(row) for row in rows]
     arguments = {"layout": how.layout, "side": how.side, "dtype": back}
@@ -156,16 +158,3 @@ def test_borders_of_tiles(
         how = How(layout=layout, side=side, dtype=dtype, pad_value=3)
         got, _ = pack(rows, how)
         assert_same_bits(got, reference.pack(rows, **how.arguments))
-
-
-@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
-def test_as_the_core_packs(pack: Pack, unpack: Unpack) -> None:
-    random = np.random.default_rng(2)
-    rows = [random.standard_normal((length, 12)).astype(np.float32) for length in (3, 0, 17, 1)]
-    packed = infcore.pack(rows)
-    got, _ = pack(rows, How())
-    np.testing.assert_array_equal(bits(got.data), bits(packed.data))
-    np.testing.assert_array_equal(got.cu_seqlens, packed.cu_seqlens)
-    padded = infcore.pack(rows, layout="padded", pad_value=1.5)
-    got, _ = pack(rows, How(layout="padded", pad_value=1.5))
-    np.testing.assert_array_equal(bits(got.data), bits(padded.data))

@@ -98,7 +98,7 @@ def pretended_cupy(build: HostBuild) -> Iterator[HostArrays]:
     """The back-end "cupy" is the host build, with memory of its own."""
     arrays = HostArrays()
 
-    def run(launch: CudaLaunch, *, device: int, stream: Any = None) -> None:
+    def run(launch: CudaLaunch, *, device: int) -> None:
         assert device == 0
         arrays.launches.append(launch)
         build.run(launch, arrays.memory)

@@ -1,16 +1,19 @@
 """The rig can fail: what runs kernels without a GPU sees an access that is wrong."""
 
+import ctypes
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from gpu import ahead_of_time, interpreter, pack_rig
+from gpu.host_arrays import pretended_cupy
 from gpu.host_build import Memory
 
 from infcore.kernels import backends, cuda_module
 from infcore.kernels.cuda_module import CudaLaunch
-from infcore.kernels.pack import cupy_kernel
+from infcore.kernels.pack import cupy_kernel, launch
 from infcore.kernels.pack.plan import Plan, plan
 
 
@@ -67,19 +70,19 @@ def test_the_sanitizer_sees_what_the_shim_does_not(tmp_path: Any, monkeypatch: p
     for n, is_wrong in [(12, False), (13, True)]:
         device = Memory()
         out = device.add_poisoned(13)
-        launch = CudaLaunch("past.cuh", "infcore::kernels::past", (1, 1, 1), (1, 1, 1), (out, np.int32(n)))
+        past = CudaLaunch("past.cuh", "infcore::kernels::past", (1, 1, 1), (1, 1, 1), (out, np.int32(n)))
         if is_wrong:
             with pytest.raises(AssertionError, match="AddressSanitizer"):
-                build.run(launch, device)
+                build.run(past, device)
         else:
-            build.run(launch, device)
+            build.run(past, device)
             assert device.at(out, 13).tolist() == [host_build.POISON] * 12 + [1]
 
 
 def test_arguments_of_another_size_are_refused(memory: tuple[Memory, int, int]) -> None:
     device, source, cu_seqlens = memory
-    launch = launched(one_row(5), source, cu_seqlens, device.add_poisoned(20))
-    wider = launch._replace(arguments=(*launch.arguments[:6], np.int64(5), *launch.arguments[7:]))
+    narrow = launched(one_row(5), source, cu_seqlens, device.add_poisoned(20))
+    wider = narrow._replace(arguments=(*narrow.arguments[:6], np.int64(5), *narrow.arguments[7:]))
     with pytest.raises(AssertionError, match="another size"):
         pack_rig.build().run(wider, device)
 
@@ -107,13 +110,50 @@ def test_the_watch_sees_a_wrong_access(short: str) -> None:
             triton_kernel.launch(one_row(5), data, cu_seqlens.view(torch.uint8), 0, out, None, None)
 
 
-def test_cupy_is_what_the_host_arrays_stand_for() -> None:
-    """CuPy's side of `Arrays` cannot run without a GPU; it has every method that the stand-in has."""
-    from gpu.host_arrays import HostArrays
+@pytest.fixture
+def cupy_on_host_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """CuPy's own arrays, on host memory: all of them works but what asks the driver."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
 
-    wanted = {name for name in vars(backends.Arrays) if not name.startswith("_")}
-    for library in (backends.CupyArrays, backends.TorchArrays, HostArrays):
-        assert wanted <= set(dir(library)), library
+    def allocate(n_bytes: int) -> Any:
+        memory = pack_rig.aligned(n_bytes)
+        return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(memory.ctypes.data, n_bytes, memory, 0), 0)
+
+    def fill(self: Any, array: Any, values: Any) -> None:
+        ctypes.memmove(array.data.ptr, np.ascontiguousarray(values).ctypes.data, values.nbytes)
+
+    monkeypatch.setattr(backends.CupyArrays, "on", lambda self, device, stream: nullcontext())
+    monkeypatch.setattr(backends.CupyArrays, "fill", fill)
+    with cupy.cuda.using_allocator(allocate):
+        yield cupy
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_cupys_arrays_give_the_same_launches(layout: str, cupy_on_host_memory: Any, monkeypatch: Any) -> None:
+    """Up to the launch with CuPy itself; with the arrays that stand for it the launch is run, too."""
+    launches: list[CudaLaunch] = []
+    rows = [np.ones((length, 8), np.float32) for length in (3, 0, 5)]
+    memory, staged = pack_rig.staged(rows)
+    with pretended_cupy(pack_rig.build()) as arrays:
+        packed = launch.pack(arrays.array(memory), staged, layout=layout, dtype="bfloat16", backend="cupy")
+        launch.unpack(packed.data, [3, 0, 5], layout=layout, dtype="float32", backend="cupy")
+    monkeypatch.setattr(cuda_module, "run", lambda launched, device: launches.append(launched))
+    library = backends.CupyArrays()
+    region = library.empty(memory.shape, "uint8", "cuda:0")
+    got = launch.pack(region, staged, layout=layout, dtype="bfloat16", backend="cupy")
+    back = launch.unpack(got.data, [3, 0, 5], layout=layout, dtype="float32", backend="cupy")
+    for ours, theirs in zip(launches, arrays.launches, strict=True):
+        assert ours[:4] == theirs[:4]
+        assert ours.arguments[6:] == theirs.arguments[6:]  # the values behind six addresses
+    assert launches[0].arguments[3:5] == (got.data.data.ptr, got.cu_seqlens.data.ptr)
+    assert str(got.data.dtype) == "bfloat16" and got.data.shape == packed.data.shape
+    marks = got.position_ids if layout == "packed" else got.mask
+    assert str(marks.dtype) == ("int32" if layout == "packed" else "bool")
+    assert [row.shape for row in back.rows] == [(3, 8), (0, 8), (5, 8)]
+    assert back.rows[2].data.ptr == back.data.data.ptr + 3 * 8 * 4
+    flipped = cupy_on_host_memory.ndarray((4, 8), np.float32, region.data)[::-1]
+    with pytest.raises(ValueError, match="not C-contiguous"):
+        launch.pack(None, [flipped], backend="cupy")
 
 
 def test_a_spill_and_a_narrow_access_are_read() -> None:
