@@ -1,5 +1,7 @@
 """infcore: the decision core of an inference load balancer, as a library."""
 
+from typing import TYPE_CHECKING, Any
+
 from infcore._core.base import Clock, ManualClock
 from infcore._core.future import Future
 from infcore.arena import Arena
@@ -15,6 +17,9 @@ from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
 from infcore.router import Decision, Decisions, Fleet, Router
 from infcore.telemetry import Histogram
+
+if TYPE_CHECKING:
+    from infcore.torch_device import TorchBatch, TorchDevice
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,9 +44,21 @@ __all__ = [
     "Router",
     "TensorSpec",
     "Ticket",
+    "TorchBatch",
+    "TorchDevice",
     "block_table",
     "image_pack",
     "pack",
     "unpack",
     *_errors,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """TorchDevice and what it brings are imported when they are first asked for: most processes never do."""
+    if name not in ("TorchBatch", "TorchDevice"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from infcore import torch_device
+
+    globals()[name] = found = getattr(torch_device, name)
+    return found

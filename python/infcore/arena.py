@@ -72,7 +72,7 @@ class Arena(_core.Arena):
         checked = Rows(rows, lengths)
         region = self.stage_rows(checked)
         taken = np.diff(checked.cu_seqlens).astype(np.int64)
-        return Staged(region, StagedRows(0, checked.n, checked.dtype.name, checked.trailing, taken))
+        return Staged(region, StagedRows(0, checked.n, str(checked.dtype), checked.trailing, taken))
 
     def upload(self, region: Region, device: str, *, backend: str | None = None, stream: Any = None) -> Any:
         """Starts the one copy of a region to a device.

@@ -10,7 +10,6 @@ import numpy as np
 
 from infcore._core.rows import Rows, is_bfloat16, item_names
 from infcore.errors import InvalidArgument, InvalidType, MissingExtra
-from infcore.packing_device import _pack_on_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,7 +143,19 @@ def pack(
     if side != "right" and side != "left":
         raise InvalidArgument(f"side is {side!r}; allowed: 'right', 'left'")
     if device != "cpu":
-        return _pack_on_device(rows, lengths, layout, device, _dtype(dtype), pad_value, side, batch_axis, stream)
+        from infcore.packing_device import _pack_on_device
+
+        return _pack_on_device(
+            rows,
+            lengths=lengths,
+            layout=layout,
+            device=device,
+            dtype=dtype,
+            pad_value=pad_value,
+            side=side,
+            batch_axis=batch_axis,
+            stream=stream,
+        )
     if stream is not None:
         raise InvalidArgument(f"stream is {stream!r}; allowed: None, as device is 'cpu'")
     checked = Rows(rows, lengths)

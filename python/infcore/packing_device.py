@@ -1,11 +1,137 @@
-"""infcore.pack onto a device: rows staged into pinned memory, one copy, one kernel."""
+"""infcore.pack for a GPU: rows into pinned host memory, one copy, one launch that packs, casts and pads."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import threading
+from typing import TYPE_CHECKING, Any
 
-from infcore.errors import InvalidArgument
+from infcore.arena import Arena
+from infcore.errors import InvalidArgument, InvalidType, MissingExtra
+from infcore.packing import Packed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# One arena for all calls: pinned memory is dear to get. Its lock is held while rows are staged and their copy begins.
+_lock = threading.Lock()
+_arenas: list[Arena] = []
 
 
-def _pack_on_device(rows: Any, lengths: Any, layout: str, device: str, *rest: Any) -> Any:
-    raise InvalidArgument(f"device is {device!r}; allowed: 'cpu'")
+def _pack_on_device(
+    rows: Any,
+    *,
+    lengths: Any,
+    layout: str,
+    device: str,
+    dtype: Any,
+    pad_value: Any,
+    side: str,
+    batch_axis: int,
+    stream: Any,
+    backend: str | None = None,
+) -> Packed:
+    """What infcore.pack does where device is not "cpu"; its arguments are described there.
+
+    rows      of the host: of one of the dtypes that can be cast, with at least one axis. Or arrays that are on the
+              device already, C-contiguous: then nothing is staged
+    backend   "triton", "cupy", None: the better one that is installed. With "triton", TRITON_INTERPRET=1 in the
+              environment and device="cpu" the same happens on PyTorch's CPU tensors
+    """
+    from infcore.kernels import staging
+    from infcore.kernels.pack import launch
+
+    chosen = _checked_backend(device, backend)
+    if batch_axis != 0:
+        raise InvalidArgument(f"batch_axis is {batch_axis!r}; allowed: 0 where device is {device!r}")
+    rows = rows if hasattr(rows, "__len__") else _listed(rows)
+    there = len(rows) > 0 and _is_on_gpu(rows[0])
+    memory: Any = None
+    if there:
+        rows = _checked_place(_listed(rows), device, chosen)
+    else:
+        memory, rows = _staged(rows, lengths, device, chosen, stream)
+    try:
+        steps = staging.checked_lengths(lengths, rows) if there else rows.lengths
+        made = launch.pack(
+            memory,
+            rows,
+            layout=layout,
+            dtype=dtype,
+            pad_value=pad_value,
+            side=side,
+            lengths=lengths if there else None,
+            backend=chosen,
+            stream=stream,
+        )
+    except TypeError as error:
+        raise InvalidType(str(error)) from error
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
+    return Packed(
+        made.data,
+        made.cu_seqlens,
+        made.max_seqlen,
+        layout=layout,
+        row_ndim=made.data.ndim - (layout == "padded"),
+        side=side,
+        mask=made.mask,
+        position_ids=made.position_ids,
+        host_cu_seqlens=staging.cu_seqlens_of(steps),
+    )
+
+
+def _checked_backend(device: str, backend: str | None) -> str:
+    """The back-end's name, where its packages and a GPU are there."""
+    from infcore.kernels import backends, transfer
+
+    interpreted = device == "cpu" and backend == "triton" and backends.interpreted()
+    if not interpreted and not (isinstance(device, str) and re.fullmatch(r"cuda(:\d+)?", device)):
+        raise InvalidArgument(f"device is {device!r}; allowed: 'cpu', 'cuda', 'cuda:N'")
+    try:
+        chosen: str = backends.choose(backend)
+    except ValueError as error:
+        raise MissingExtra(
+            f"device {device!r} needs the packages 'torch' and 'triton', or 'cupy': pip install 'infcore[gpu]'"
+        ) from error
+    if not interpreted and not transfer.has_gpu(chosen):
+        library = "torch" if chosen == "triton" else chosen
+        raise InvalidArgument(f"device is {device!r}; allowed: 'cpu', as {library} finds no GPU here")
+    return chosen
+
+
+def _listed(rows: Any) -> list[Any]:
+    try:
+        return list(rows)
+    except TypeError:
+        raise InvalidType(f"rows is {type(rows).__name__}; allowed: a sequence of arrays") from None
+
+
+def _is_on_gpu(row: Any) -> bool:
+    """Whether an array says by DLPack that it is elsewhere than in host memory (1: CPU, 3: pinned for CUDA)."""
+    return hasattr(row, "__dlpack_device__") and row.__dlpack_device__()[0] not in (1, 3)
+
+
+def _checked_place(rows: Sequence[Any], device: str, backend: str) -> Sequence[Any]:
+    """Rows as the back-end's own arrays, on the device that was asked for ("cuda": on any)."""
+    from infcore.kernels import backends
+
+    library = backends.arrays(backend)
+    try:
+        adopted = [library.adopt(row) for row in rows]
+    except TypeError as error:
+        raise InvalidType(str(error)) from error
+    for i, row in enumerate(adopted):
+        place = library.facts(row).device
+        if device not in ("cuda", place):
+            raise InvalidArgument(f"rows[{i}] is on {place}; allowed: {device}, as device says")
+    return adopted
+
+
+def _staged(rows: Any, lengths: Any, device: str, backend: str, stream: Any) -> tuple[Any, Any]:
+    """The device's copy of the rows and their tables, under way on the stream, and what is where in it."""
+    with _lock:
+        if not _arenas:
+            _arenas.append(Arena(pinned=True))
+        staged = _arenas[0].stage(rows, lengths=lengths)
+        return _arenas[0].upload(staged.region, device, backend=backend, stream=stream), staged.rows

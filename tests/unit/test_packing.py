@@ -1,6 +1,8 @@
 """infcore.pack and unpack: known batches, ownership, refusals."""
 
 import math
+import os
+import subprocess
 import sys
 import threading
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import infcore
-from infcore import InfcoreError, InvalidArgument, InvalidType, Packed
+from infcore import InfcoreError, InvalidArgument, InvalidType, MissingExtra, Packed
 
 RAGGED = [np.array([1, 2, 3]), np.array([], dtype=int), np.array([4])]
 
@@ -33,6 +35,96 @@ def test_padded_batch():
     assert across.data.tolist() == batch.data.T.tolist()
     assert across.data.flags.c_contiguous
     assert [row.tolist() for row in infcore.unpack(across)] == [[1, 2, 3], [], [4]]
+
+
+def test_padded_on_the_left():
+    batch = infcore.pack(RAGGED, layout="padded", side="left", pad_value=-1)
+    assert batch.data.tolist() == [[1, 2, 3], [-1, -1, -1], [-1, -1, 4]]
+    assert batch.mask.tolist() == [[True] * 3, [False] * 3, [False, False, True]]
+    assert batch.side == "left"
+    assert [row.tolist() for row in infcore.unpack(batch)] == [[1, 2, 3], [], [4]]
+
+
+def test_lengths_take_the_first_steps():
+    batch = infcore.pack(RAGGED, lengths=[2, 0, 1])
+    assert batch.data.tolist() == [1, 2, 4]
+    assert batch.position_ids.tolist() == [0, 1, 0]
+    assert batch.position_ids.dtype == np.int32
+    dense = np.arange(12).reshape(3, 4)
+    for rows in (dense, list(dense), dense[::-1][::-1], np.asfortranarray(dense)):
+        batch = infcore.pack(rows, lengths=np.array([1, 0, 3], np.uint8))
+        assert batch.data.tolist() == [0, 8, 9, 10]
+        assert batch.max_seqlen == 3
+    with pytest.raises(InvalidArgument, match=r"lengths is given; allowed: None, as rows\[0\] is one number"):
+        infcore.pack([1, 2], lengths=[1, 1])
+    with pytest.raises(InvalidArgument, match="rows hold 2147483648 steps"):
+        infcore.pack(np.zeros((2, 2**31, 0)), lengths=[2**31 - 1, 1])
+
+
+def test_what_the_other_layout_has_is_none():
+    assert infcore.pack(RAGGED).mask is None
+    assert infcore.pack(RAGGED, layout="padded").position_ids is None
+
+
+def test_cast_in_the_copy():
+    rows = [np.array([1.5, -2.75], np.float32), np.array([300.0], np.float32)]
+    assert infcore.pack(rows, dtype="int32").data.tolist() == [1, -2, 300]
+    assert infcore.pack(rows, dtype=np.float16).data.dtype == np.float16
+    padded = infcore.pack([row.astype(np.int64) for row in rows], layout="padded", dtype=np.uint8, pad_value=9)
+    assert padded.data.tolist() == [[1, 254], [44, 9]]
+    assert infcore.pack(rows, dtype=np.float32).data.tolist() == [1.5, -2.75, 300.0]
+    with pytest.raises(InvalidType, match=r"rows\[0\].dtype is float64; allowed where rows are cast: float32, float16"):
+        infcore.pack([np.zeros(1)], dtype="float32")
+    with pytest.raises(InvalidType, match=r"rows\[0\].dtype is >f4; allowed where"):
+        infcore.pack([np.zeros(1, ">f4")], dtype="int32")
+
+
+def test_bfloat16_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # as an import that fails leaves it
+    with pytest.raises(MissingExtra, match="dtype 'bfloat16' needs the package 'ml_dtypes': pip install"):
+        infcore.pack(RAGGED, dtype="bfloat16")
+
+
+CASTS_DIGEST = """
+import hashlib
+import numpy as np
+import infcore
+names = ("float32", "float16", "int64", "int32", "int8", "uint8")
+bits = np.random.default_rng(1).integers(0, 256, 8 * 5000, np.uint8)
+digest = hashlib.sha256()
+for of in names:
+    row = bits.view(of)
+    for to in names:
+        digest.update(infcore.pack([row[:4999], row], dtype=to).data)
+print(digest.hexdigest())
+"""
+
+
+def test_every_instruction_set_casts_to_the_same_bits():
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", CASTS_DIGEST],
+            env=os.environ | {"INFCORE_ISA": isa},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for isa in ("baseline", "avx2", "avx512")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_a_batch_too_large_for_the_caches(layout):
+    """From 32 MiB on zeros that the kernel gives are not written again."""
+    rows = [np.full((length, 512), length, np.float32) for length in (6000, 3, 5999)]
+    for pad_value in (0, 0.5):
+        batch = infcore.pack(rows, layout=layout, pad_value=pad_value)
+        for row, expected in zip(infcore.unpack(batch), rows, strict=True):
+            assert np.array_equal(row, expected)
+        if layout == "padded":
+            assert np.all(batch.data[1, 3:] == pad_value)
+            assert np.all(batch.data[2, 5999:] == pad_value)
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -124,7 +216,19 @@ def test_rows_that_make_no_batch_are_refused(rows, error, says, layout):
     ("options", "error", "says"),
     [
         ({"layout": "dense"}, InvalidArgument, "layout is 'dense'; allowed: 'packed', 'padded'"),
-        ({"device": "cuda"}, InvalidArgument, "device is 'cuda'; allowed: 'cpu'"),
+        ({"device": "gpu"}, InvalidArgument, "device is 'gpu'; allowed: 'cpu', 'cuda', 'cuda:N'"),
+        ({"stream": 7}, InvalidArgument, "stream is 7; allowed: None, as device is 'cpu'"),
+        ({"side": "top"}, InvalidArgument, "side is 'top'; allowed: 'right', 'left'"),
+        ({"dtype": "float64"}, InvalidType, "dtype is float64; allowed where rows are cast: float32, float16, bfloat16"),
+        ({"dtype": "no dtype"}, InvalidType, "dtype is 'no dtype'; allowed: None, float32, float16"),
+        ({"dtype": "uint8", "layout": "padded", "pad_value": -1}, InvalidArgument, "a value that uint8 holds"),
+        ({"lengths": [1, 0]}, InvalidArgument, "lengths has 2 entries; allowed: 3, one for each row"),
+        ({"lengths": [1, 0, 2]}, InvalidArgument, r"lengths\[2\] is 2; allowed: 0 to 1, the steps of rows\[2\]"),
+        ({"lengths": [-1, 0, 1]}, InvalidArgument, r"lengths\[0\] is -1; allowed: 0 to 3"),
+        ({"lengths": np.array([2**64 - 1, 0, 0], "u8")}, InvalidArgument, r"lengths\[0\] is \d{19}; allowed: 0 to 3"),
+        ({"lengths": [1.0, 0.0, 1.0]}, InvalidType, r"lengths is float64 of shape \(3,\); allowed: 3 integers"),
+        ({"lengths": [[1, 0, 1]]}, InvalidType, r"lengths is int64 of shape \(1, 3\); allowed: 3 integers"),
+        ({"lengths": [True, False, True]}, InvalidType, "lengths is bool"),
         ({"batch_axis": 1}, InvalidArgument, "batch_axis is 1; allowed: 0 to 0 for these rows, packed"),
         ({"layout": "padded", "batch_axis": 2}, InvalidArgument, "batch_axis is 2; allowed: 0 to 1 for these rows"),
         ({"layout": "padded", "batch_axis": -1}, InvalidArgument, "batch_axis is -1; allowed: 0 to 1"),

@@ -99,4 +99,16 @@ void dims_max_of(std::span<const RowSource> rows, std::uint32_t rank, std::int64
     for (std::uint32_t axis = 0; axis < rank; ++axis) out[axis] = std::max(out[axis], row.dims[axis]);
 }
 
+std::int64_t packed_steps(std::span<const RowSource> rows) noexcept {
+  std::int64_t steps = 0;
+  for (const RowSource& row : rows) steps += row.dims[0];
+  return steps;
+}
+
+void cu_seqlens_of(std::span<const RowSource> rows, std::int32_t* out) noexcept {
+  std::int64_t steps = 0;
+  *out = 0;
+  for (const RowSource& row : rows) *++out = static_cast<std::int32_t>(steps += row.dims[0]);
+}
+
 }  // namespace infcore::device

@@ -33,4 +33,10 @@ void pad_rows(std::span<const RowSource> rows, const PadLayout& layout, std::byt
 /// The smallest dims that hold every row, into out[0 .. rank). Zeros without rows.
 void dims_max_of(std::span<const RowSource> rows, std::uint32_t rank, std::int64_t* out) noexcept;
 
+/// Steps (entries of the ragged first axis) of all rows together. Precondition: rank >= 1, here and below.
+[[nodiscard]] std::int64_t packed_steps(std::span<const RowSource> rows) noexcept;
+
+/// rows.size() + 1 entries: row i is steps out[i] .. out[i + 1] of all. Precondition: packed_steps < 2**31.
+void cu_seqlens_of(std::span<const RowSource> rows, std::int32_t* out) noexcept;
+
 }  // namespace infcore::device

@@ -1,3 +1,6 @@
+import numpy as np
+from numpy.typing import NDArray
+
 from infcore._core.latency import LatencyModel
 
 def batching_policies() -> list[str]: ...
@@ -15,3 +18,11 @@ def close_batch(
     max_batch_size: int = 64,
     delay_ns_max: int = 0,
 ) -> tuple[int, int]: ...
+
+class LengthGroups:
+    def __init__(self, n_rows_max: int = 1024) -> None: ...
+    @property
+    def n_rows_max(self) -> int: ...
+    def split(
+        self, works: NDArray[np.float64], latency: LatencyModel, *, max_batch_size: int | None = None
+    ) -> tuple[list[list[int]], float]: ...

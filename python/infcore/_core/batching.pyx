@@ -1,5 +1,9 @@
-"""The batching rules alone, one decision at a time: for tests and for tuning. Times are int nanoseconds."""
+"""The batching rules alone, one decision at a time, and the cut of a batch into groups of like length.
+
+Times of the rules are int nanoseconds.
+"""
 from cython.operator cimport dereference as deref
+from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint32_t
 from libcpp.memory cimport unique_ptr
 
@@ -7,8 +11,11 @@ from infcore._core.base cimport finite
 from infcore._core.fleet cimport whole
 from infcore._core.latency cimport LatencyModel, shape_of
 from infcore._cpp.base cimport never_ns
+from infcore._cpp.batch cimport LengthGroups as CppLengthGroups, Works
 from infcore._cpp.engine cimport (BatchingPolicy, Close, Pending, batching_policies as cpp_batching_policies,
                                   make_batching_policy)
+
+from infcore.errors import InvalidArgument
 
 
 def batching_policies() -> list:
@@ -31,6 +38,48 @@ def close_batch(str policy, now_ns, LatencyModel latency not None, *, n_requests
     pending.delay_ns_max = time_of("delay_ns_max", delay_ns_max)
     close = deref(rule).close(time_of("now_ns", now_ns), pending, latency.c_obj)
     return close.n_requests, close.wait_until_ns
+
+
+cdef class LengthGroups:
+    """Cuts the rows of a batch into groups that a curve says are done soonest, one group after the other.
+
+    n_rows_max  room for batches of so many rows, at most 2**20; the work grows with the square of them
+    Source      csrc/infcore/batch/length_groups.hpp
+    """
+    cdef unique_ptr[CppLengthGroups] c_obj
+
+    def __init__(self, n_rows_max=1024):
+        self.c_obj.reset(new CppLengthGroups(<uint32_t>whole("n_rows_max", n_rows_max, 1, 1 << 20)))
+
+    @property
+    def n_rows_max(self) -> int:
+        """Rows of the largest batch it has room for."""
+        return self.c_obj.get().n_rows_max()
+
+    def split(self, const double[::1] works not None, LatencyModel latency not None, *, max_batch_size=None) -> tuple:
+        """(groups, seconds): the cheapest way to group these rows, and what the curve says it takes.
+
+        works           (n,) float64, one per row, finite and >= 0; read only
+        latency         whose curve counts
+        max_batch_size  rows of a group at most; None: any
+        Returns         groups of row indices, each row in one, least work first; seconds of all groups together
+        Raises          InvalidArgument
+        """
+        cdef CppLengthGroups* rows = self.c_obj.get()
+        cdef uint32_t g, n_max = rows.n_rows_max()
+        cdef Py_ssize_t i
+        if max_batch_size is not None:
+            n_max = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
+        if not 1 <= works.shape[0] <= rows.n_rows_max():
+            raise InvalidArgument(f"works has {works.shape[0]} rows; allowed: 1 to n_rows_max={rows.n_rows_max()}")
+        for i in range(works.shape[0]):
+            if not (isfinite(works[i]) and works[i] >= 0.0):
+                raise InvalidArgument(f"works[{i}] is {works[i]}; allowed: a finite number >= 0")
+        rows.split(Works(&works[0], works.shape[0]), latency.c_obj.curve(), n_max)
+        groups = []
+        for g in range(rows.n_groups()):
+            groups.append([rows.group(g).data()[i] for i in range(<Py_ssize_t>rows.group(g).size())])
+        return groups, rows.seconds()
 
 
 cdef int64_t time_of(str field, object value) except? -1:

@@ -26,7 +26,7 @@ cdef class Rows:
     cdef ArrayObject* _convert(self, Py_ssize_t i, object row) except NULL
     cdef cnp.ndarray _checked_lengths(self, object lengths)
     cdef int _overrun(self, Py_ssize_t i, int64_t wanted, int64_t steps) except -1
-    cdef int _too_many(self) except -1
+    cdef int _too_many(self, const int64_t* wanted) except -1
     cdef RowTable _table(self) noexcept
     cdef void _copy_trailing(self, cnp.npy_intp* dims) noexcept
     cdef BatchItem _item(self, object dtype) except *

@@ -133,7 +133,7 @@ cdef class Rows:
                 steps = wanted[i]
             total += steps
             if total > INT32_MAX:
-                self._too_many()
+                self._too_many(wanted)
             longest = max(longest, steps)
             bounds[i + 1] = <int32_t>total
         self._steps = total
@@ -175,8 +175,9 @@ cdef class Rows:
     cdef int _overrun(self, Py_ssize_t i, int64_t wanted, int64_t steps) except -1:
         raise InvalidArgument(f"lengths[{i}] is {wanted}; allowed: 0 to {steps}, the steps of rows[{i}]")
 
-    cdef int _too_many(self) except -1:
-        steps = sum(len(row) for row in self._held)
+    cdef int _too_many(self, const int64_t* wanted) except -1:
+        cdef Py_ssize_t i
+        steps = sum([<object>wanted[i] for i in range(self.n)]) if wanted != NULL else sum(map(len, self._held))
         raise InvalidArgument(f"rows hold {steps} steps in all; allowed: {INT32_MAX}, as cu_seqlens is int32")
 
     @property

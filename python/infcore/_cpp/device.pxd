@@ -47,6 +47,7 @@ cdef extern from "<infcore/device/packer.hpp>" namespace "infcore::device" nogil
 
     void pad_rows(RowSpan, const PadLayout&, byte* dst) noexcept
     void dims_max_of(RowSpan, uint32_t rank, int64_t* out) noexcept
+    int64_t packed_steps(RowSpan) noexcept
 
 
 cdef extern from "<infcore/device/row_casts.hpp>" namespace "infcore::device" nogil:
