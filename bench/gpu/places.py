@@ -5,7 +5,6 @@ these classes on "cpu") and the CUDA source under the host shim.
 """
 
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +62,10 @@ class _Device:
 
     def copy(self, source: Any, target: Any) -> None:
         """The library's own copy, on the device."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Gives the memory that the library keeps for later back to the device, for the other library."""
         raise NotImplementedError
 
     def poisoned(self, shape: Sequence[int], dtype: str, misaligned_by: int = 0) -> Any:
@@ -142,6 +145,12 @@ class TorchDevice(_Device):
     def copy(self, source: Any, target: Any) -> None:
         target.copy_(source)
 
+    def release(self) -> None:
+        import torch
+
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
 
 class CupyDevice(_Device):
     """CuPy's memory, on a GPU."""
@@ -171,6 +180,11 @@ class CupyDevice(_Device):
         n_bytes, on_device = source.nbytes, cupy.cuda.runtime.memcpyDeviceToDevice
         stream = cupy.cuda.get_current_stream().ptr
         cupy.cuda.runtime.memcpyAsync(target.data.ptr, source.data.ptr, n_bytes, on_device, stream)
+
+    def release(self) -> None:
+        import cupy
+
+        cupy.get_default_memory_pool().free_all_blocks()
 
 
 class TorchClock:
@@ -282,14 +296,6 @@ def cupy_facts() -> dict[str, Any]:
         "free_bytes": free_bytes,
         "l2_bytes": of["l2CacheSize"],
     }
-
-
-def release() -> None:
-    """Gives memory that is not used any more back to the GPU, from whichever library has it."""
-    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if (cupy := sys.modules.get("cupy")) is not None:
-        cupy.get_default_memory_pool().free_all_blocks()
 
 
 def perf_counter_us() -> float:

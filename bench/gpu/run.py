@@ -95,7 +95,6 @@ def on_gpu(options: argparse.Namespace, benches: list[Any]) -> Iterator[Row]:
     """Everything, where there is a GPU; what gives wrong answers is not measured."""
     import bandwidth
     import overhead
-    import places
     from operations import OPERATIONS
 
     devices = {bench.device.backend: bench.device for bench in benches}
@@ -110,7 +109,7 @@ def on_gpu(options: argparse.Namespace, benches: list[Any]) -> Iterator[Row]:
             for workload in OPERATIONS[op].workloads(np.random.default_rng(options.seed), size_bytes):
                 for bench in measured:
                     yield bandwidth.measured(bench, workload)
-                    places.release()
+                    bench.device.release()
     for op in options.op:
         for bench in benches:
             if (op, bench.device.backend) in right:
