@@ -142,17 +142,22 @@ def part(kind: str, rows: Sequence[Row]) -> str:
     return f"\n{title}\n\n{tabled(mine)}" if mine else ""
 
 
+def driver(clocks: Row) -> str:
+    """Version, clocks and temperature, as far as they are known."""
+    known = [f"{name} {value}" for name, value in clocks.items() if value is not None]
+    return ", ".join(known) or "nothing is known: no answer from nvidia-smi"
+
+
 def environment(env: Row) -> str:
     """The machine, a few lines."""
-    gpu, driver = env["gpu"], env["driver"]
+    gpu = env["gpu"]
     lines = []
     if gpu:
         lines.append(
             f"GPU       {gpu['name']}, sm_{gpu['capability'].replace('.', '')}, {gpu['multiprocessors']} SMs, "
             f"{gpu['memory_bytes'] / 2**30:.1f} GiB, L2 {gpu['l2_bytes'] / MIB:.0f} MiB"
         )
-        known = {name: value for name, value in driver.items() if value is not None}
-        lines.append(f"driver    {', '.join(f'{name} {value}' for name, value in known.items()) or 'nvidia-smi: none'}")
+        lines.append(f"driver    {driver(env['driver'])}")
     else:
         lines.append("GPU       none: nothing below was run on a GPU")
     lines += [f"{name:<9} {why}" for name, why in env["backends"].items()]

@@ -135,8 +135,18 @@ def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
         yield from overhead.without_gpu(options.op)
 
 
-def gather(options: argparse.Namespace) -> tuple[Row, list[Row]]:
-    """(environment, rows); the tables are printed as they come."""
+def progress(row: Row) -> str:
+    """A few words on a row, while the tables are not there yet."""
+    what = f"{row['op']}, {row['case'] if 'case' in row else row['where']}, {row['backend']}"
+    if row["kind"] == "bandwidth":
+        share = row.get("share_of_copy")
+        found = f"{share:.3f} of copy" if share else row["left_out"] or "no copy to compare with"
+        what += f", {row['size_bytes'] / UNITS['MiB']:.0f} MiB: {found}"
+    return what
+
+
+def gather(options: argparse.Namespace, document: Row) -> None:
+    """Fills in env and rows. Tables are printed when a kind of rows is complete, the file is written after each row."""
     import machine
     import printed
 
@@ -148,43 +158,50 @@ def gather(options: argparse.Namespace) -> tuple[Row, list[Row]]:
 
         gpu = places.torch_facts() if "triton" in ready else places.cupy_facts()
         options.backend = ready
-    env = machine.environment(gpu, missing)
+    env = document["env"] = machine.environment(gpu, missing)
     print(printed.environment(env), f"\nseed      {options.seed}", flush=True)
-    rows: list[Row] = []
-    kind = ""
+    save(options, document)
+    rows: list[Row] = document["rows"]
     for row in on_gpu(options, benches_of(options, gpu)) if gpu else without_gpu(options):
-        if row["kind"] != kind and kind:
-            print(printed.part(kind, rows), flush=True)
-        kind = row["kind"]
+        if rows and row["kind"] != rows[-1]["kind"]:
+            print(printed.part(rows[-1]["kind"], rows), flush=True)
         rows.append(row)
-    if kind:
-        print(printed.part(kind, rows), flush=True)
+        save(options, document)
+        print(f"   {progress(row)}", file=sys.stderr, flush=True)
+    if rows:
+        print(printed.part(rows[-1]["kind"], rows), flush=True)
     if gpu:
         env["driver_after"] = machine.clocks(gpu["id"])
-    return env, rows
+        print(f"\nafter     {printed.driver(env['driver_after'])}")
+        save(options, document)
+
+
+def save(options: argparse.Namespace, document: Row) -> None:
+    """Writes what there is so far: a run that is cut off has not been for nothing."""
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def main(given: list[str] | None = None) -> int:
     """The exit status."""
     find_kernels()
-    try:
-        from operations import OPERATIONS
-    except ImportError as e:
-        print(f"run.py: {e}: it needs numpy", file=sys.stderr)
-        return 2
+    from operations import OPERATIONS
+
     options = arguments(given, list(OPERATIONS))
     command = ["bench/gpu/run.py", *(sys.argv[1:] if given is None else given)]
+    document: Row = {"schema_version": SCHEMA_VERSION, "command": command, "seed": options.seed, "env": {}, "rows": []}
     try:
-        env, rows = gather(options)
-    except ImportError as e:
-        print(
-            f"run.py: {e}: without a GPU it uses the tests' tools, see the extras [test] and [gpu_test]",
-            file=sys.stderr,
-        )
+        save(options, document)
+    except OSError as e:
+        print(f"run.py: argument --json: {e}", file=sys.stderr)
         return 2
-    document = {"schema_version": SCHEMA_VERSION, "command": command, "seed": options.seed, "env": env, "rows": rows}
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    try:
+        gather(options, document)
+    except ImportError as e:
+        words = "without a GPU it uses the tests' tools, see the extras [test] and [gpu_test]"
+        print(f"run.py: {e}: {words}", file=sys.stderr)
+        return 2
+    rows = document["rows"]
     answers = [row for row in rows if row["kind"] == "correctness"]
     if not answers:
         print("run.py: nothing could be run: neither a GPU nor what the kernels need without one", file=sys.stderr)

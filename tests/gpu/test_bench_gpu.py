@@ -14,7 +14,7 @@ import pytest
 import run
 from gpu import interpreter
 from gpu.ahead_of_time import CAPABILITIES
-from places import TorchDevice
+from places import GUARD_BYTES, CupyDevice, TorchDevice, item_bytes, numpy_item
 
 from infcore.kernels import dtypes
 from infcore.kernels.pack import triton_kernel
@@ -102,6 +102,32 @@ def test_arguments_that_are_not_allowed(arguments: list[str], word: str, capsys:
     assert word in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--json", str(tmp_path / "no folder" / "gpu.json")]) == 2
+    said = capsys.readouterr()
+    assert "--json" in said.err and "no folder" in said.err and not said.out
+
+
+def test_cupy_s_memory_is_laid_out_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of CuPy's, on host memory as there is no GPU."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    memory = np.zeros(4096, np.uint8)
+
+    def block(self: CupyDevice, n_bytes: int) -> Any:
+        unowned = cupy.cuda.UnownedMemory(memory.ctypes.data, n_bytes, memory, 0)
+        return cupy.ndarray((n_bytes,), np.uint8, cupy.cuda.MemoryPointer(unowned, 0))
+
+    monkeypatch.setattr(CupyDevice, "block", block)
+    for dtype in [*checking.known_dtypes(), "bool"]:
+        for shape in ((3, 4), (0, 3), (5, 0, 2), (0,)):
+            off = item_bytes(dtype)
+            array = CupyDevice().poisoned(shape, dtype, off)
+            assert (array.shape, array.dtype, array.flags.c_contiguous) == (shape, numpy_item(dtype), True)
+            assert array.data.ptr == memory.ctypes.data + GUARD_BYTES + off
+
+
 def test_sizes() -> None:
     assert [run.size_of(size) for size in ("3KiB", "64MiB", "1GiB")] == [3072, 64 << 20, 1 << 30]
 
@@ -180,7 +206,7 @@ def test_wrong_answers_are_exit_status_1(monkeypatch: pytest.MonkeyPatch, capsys
         ([answers, {"kind": "bandwidth", "ways": [way, way | {"same": False}]}], 1),
         ([], 2),
     ):
-        monkeypatch.setattr(run, "gather", lambda options, rows=rows: ({}, rows))
+        monkeypatch.setattr(run, "gather", lambda options, document, rows=rows: document["rows"].extend(rows))
         assert run.main([]) == status
     capsys.readouterr()
 

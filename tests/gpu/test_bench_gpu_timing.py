@@ -199,6 +199,7 @@ def test_everything_that_is_done_on_a_gpu_runs(monkeypatch: pytest.MonkeyPatch) 
         assert row["left_out"] is None, row
         assert row["ways"] and all(way["same"] for way in row["ways"]), row
         assert row["device_us"]["p50"] == pytest.approx(1.0)
+    assert all(row["op"] in run.progress(row) for row in rows)
     for kind, of_it in kinds.items():
         text = printed.part(kind, rows)
         assert all(row["op"] in text for row in of_it)
