@@ -113,7 +113,7 @@ def row_of_source(
     return src
 
 
-# Sizes are not specialised on: a batch of another shape compiles nothing anew.
+# Sizes are not specialised on: a batch of other lengths compiles nothing anew.
 @triton.jit(do_not_specialize=["tables_at", "max_seqlen", "step_items", "pad_bits"])
 def move_rows(
     base,
