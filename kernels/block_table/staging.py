@@ -27,6 +27,7 @@ class StagedBlocks(NamedTuple):
     rows: StagedRows
     computed: NDArray[np.int32]
     query_lens: NDArray[np.int32]
+    block_size: int
 
     @property
     def n_requests(self) -> int:
@@ -41,7 +42,7 @@ class StagedBlocks(NamedTuple):
     @property
     def end(self) -> int:
         """The byte where the last request's last 16 end."""
-        return self.tokens_at + rounded_up(8 * self.n_requests + 4) + rows_bytes(self.rows.lengths, 4)
+        return self.rows.tables_at + self.rows.n_bytes
 
     @property
     def n_tokens(self) -> int:
@@ -180,7 +181,7 @@ def stage(
     """
     rows = checked_blocks(blocks, n_blocks)
     lengths = np.array([len(row) for row in rows], np.int64)
-    first, new, _ = checked_tokens(lengths, computed, query_lens, block_size)
+    first, new, size = checked_tokens(lengths, computed, query_lens, block_size)
     if memory.dtype != np.uint8 or memory.ndim != 1 or not memory.flags.c_contiguous:
         raise ValueError(f"memory is {memory.dtype} of shape {memory.shape}; allowed: uint8, (bytes,), C-contiguous")
     if at < 0 or at % ALIGNMENT:
@@ -191,4 +192,4 @@ def stage(
     np.cumsum(new, out=starts[1:])
     tokens = np.concatenate([first, starts]).view(np.uint8)
     memory[at : at + tokens.size] = tokens
-    return StagedBlocks(at, stage_rows(rows, memory, at + rounded_up(tokens.size)), first, new)
+    return StagedBlocks(at, stage_rows(rows, memory, at + rounded_up(tokens.size)), first, new, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -309,7 +310,12 @@ def _fused_dtype(source: str, dtype: Any) -> str | None:
     name = str(dtype).removeprefix("torch.")
     if dtype is None or source not in KERNEL_DTYPES:
         return None
-    return None if name == "bfloat16" and find_spec("ml_dtypes") is None else name
+    return None if name == "bfloat16" and not _numpy_has_bfloat16() else name
+
+
+@cache
+def _numpy_has_bfloat16() -> bool:
+    return find_spec("ml_dtypes") is not None
 
 
 def _row_offsets(memory: NDArray[np.uint8], rows: StagedRows) -> NDArray[np.int64]:

@@ -211,11 +211,12 @@ def _dtype(dtype: DTypeLike) -> np.dtype[Any]:
             raise MissingExtra(
                 "dtype 'bfloat16' needs the package 'ml_dtypes': pip install 'infcore[gpu]'"
             ) from missing
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype = ml_dtypes.bfloat16
     try:
-        return np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise InvalidType(f"dtype is {dtype!r}; allowed: None, {', '.join(item_names)}") from None
+    return found
 
 
 def _checked_axis(batch_axis: int, axis_max: int, layout: str) -> int:

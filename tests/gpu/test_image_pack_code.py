@@ -1,10 +1,13 @@
 """What Triton and NVRTC make of image_pack's kernels for sm_80, sm_90 and sm_100; no GPU is asked."""
 
+from pathlib import Path
+
 import pytest
 from gpu import ahead_of_time
 from gpu.ahead_of_time import CAPABILITIES, cuda_code
 from gpu.image_code import EVERY, cuda_launch, triton_kernel
 
+README = Path(__file__).parents[2] / "kernels" / "README.md"
 # A block of 128 threads: with 64 registers a thread a multiprocessor holds 8 blocks, as cuda.cuh asks for.
 REGISTERS_MAX = 64
 # Triton has all 48 single bytes of a thread under way where it reads byte by byte.
@@ -26,21 +29,25 @@ def triton_codes():
     }
 
 
-@pytest.fixture
-def code(request, backend, name, capability):
-    if backend == "triton":
-        return request.getfixturevalue("triton_codes")[name, capability]
-    if why := ahead_of_time.cuda_unavailable():
-        pytest.skip(why)
-    launch = cuda_launch(EVERY[name])
-    return cuda_code(launch.source, launch.kernel, capability, name in SASS)
+@pytest.fixture(scope="module")
+def code_of(triton_codes):
+    def code_of(backend, name, capability):
+        if backend == "triton":
+            return triton_codes[name, capability]
+        if why := ahead_of_time.cuda_unavailable():
+            pytest.skip(why)
+        launch = cuda_launch(EVERY[name])
+        return cuda_code(launch.source, launch.kernel, capability, name in SASS)
+
+    return code_of
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("backend", ["triton", "nvrtc"])
-def test_no_spills_no_shared_memory_and_wide_accesses(code, backend, name, capability):
+def test_no_spills_no_shared_memory_and_wide_accesses(code_of, backend, name, capability):
     made = EVERY[name]
+    code = code_of(backend, name, capability)
     assert (code.stack_bytes, code.local_bytes, code.spills, code.shared_bytes) == (0, 0, 0, 0)
     is_wide = made.paths == "wide"
     assert code.registers <= (REGISTERS_MAX if is_wide or backend == "nvrtc" else REGISTERS_MAX_NARROW)
@@ -59,3 +66,11 @@ def test_no_spills_no_shared_memory_and_wide_accesses(code, backend, name, capab
             assert stores[128] >= wide_stores
         else:
             assert 128 not in loads and 128 not in stores
+
+
+@pytest.mark.parametrize("backend", ["triton", "nvrtc"])
+@pytest.mark.parametrize("name", EVERY)
+def test_resources_are_as_the_readme_says(code_of, name, backend):
+    codes = [code_of(backend, name, capability) for capability in CAPABILITIES]
+    row = ahead_of_time.readme_row(f"images, {name}", backend, codes)
+    assert row in README.read_text(), row

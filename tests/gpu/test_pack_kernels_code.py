@@ -69,8 +69,5 @@ def test_resources_are_as_the_readme_says(triton_codes: dict[tuple[str, int], Co
                 triton_codes[name, capability] if backend == "triton" else code_by_nvrtc(name, capability)
                 for capability in CAPABILITIES
             ]
-            registers = " / ".join(str(code.registers) for code in codes)
-            middle = codes[1]
-            wide = f"{middle.ptx_widths('ld').get(128, 0)}, {middle.ptx_widths('st').get(128, 0)}"
-            row = f"| {name} | {backend} | {registers} | {middle.shared_bytes} | {wide} |"
+            row = ahead_of_time.readme_row(name, backend, codes)
             assert row in written, row

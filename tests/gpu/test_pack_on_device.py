@@ -1,5 +1,6 @@
 """infcore.pack(device=...) end to end: staged, copied, packed by the interpreted kernel; and what is refused."""
 
+import subprocess
 import sys
 
 import ml_dtypes
@@ -8,7 +9,7 @@ import pytest
 from gpu import interpreter
 
 import infcore
-from infcore import InvalidArgument, InvalidType, MissingExtra
+from infcore import InvalidArgument, InvalidType
 from infcore.packing_device import _pack_on_device
 
 ROWS = [np.arange(length * 6, dtype=np.float32).reshape(length, 2, 3) * 0.3 - 4 for length in (5, 0, 1, 37)]
@@ -77,15 +78,15 @@ def test_rows_of_bfloat16_and_rows_that_are_not_contiguous():
 
 
 def test_one_arena_serves_batch_after_batch():
-    from infcore import packing_device
+    from infcore import _on_device
 
     for _ in range(5):
         pack_interpreted(ROWS)
-    arena = packing_device._arenas[0]
+    arena = _on_device._arenas[0]
     before = arena.n_allocations
     for _ in range(20):
         pack_interpreted(ROWS)
-    assert packing_device._arenas == [arena]
+    assert _on_device._arenas == [arena]
     assert arena.n_allocations == before
 
 
@@ -119,8 +120,18 @@ def test_without_a_gpu():
         infcore.pack(ROWS, device="cuda:1")
 
 
-def test_without_the_packages(monkeypatch):
-    for package in ("torch", "triton", "cupy"):
-        monkeypatch.setitem(sys.modules, package, None)  # as an import that fails leaves it
-    with pytest.raises(MissingExtra, match=r"device 'cuda' needs the packages 'torch' .* 'infcore\[gpu\]'"):
-        infcore.pack(ROWS, device="cuda")
+WITHOUT_PACKAGES = """
+import sys
+for package in ("torch", "triton", "cupy"):
+    sys.modules[package] = None  # as an import that fails leaves it
+import infcore
+try:
+    infcore.pack([[1.0]], device="cuda")
+except infcore.MissingExtra as error:
+    print(error)
+"""
+
+
+def test_without_the_packages():
+    said = subprocess.run([sys.executable, "-c", WITHOUT_PACKAGES], capture_output=True, text=True, check=True).stdout
+    assert said == "device 'cuda' needs the packages 'torch' and 'triton', or 'cupy': pip install 'infcore[gpu]'\n"

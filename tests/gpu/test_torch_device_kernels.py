@@ -24,7 +24,7 @@ GROUPS = [[1], [3, 0], [4, 2]]
 def batch_of(model, dtype, trailing):
     """Two ragged inputs of unlike lengths and a fixed one, staged as an engine does, from byte 64 on."""
     draw = np.random.default_rng(4)
-    moved = {"float64": "int64", "bool": "uint8", "int16": "float16"}.get(dtype, dtype)
+    moved = {"float64": "int64", "complex64": "int64", "bool": "uint8", "int16": "float16"}.get(dtype, dtype)
     rows = [draw.integers(0, 2, (n, *trailing)).astype(dtype) for n in LENGTHS]
     ids = [np.arange(n, dtype=np.int64) for n in LENGTHS[::-1]]
     k = draw.random((len(rows), 3))
@@ -51,7 +51,13 @@ def alike(found, expected):
         assert ours is None or (ours.dtype == theirs.dtype and torch.equal(ours, theirs)), field
 
 
-CASES = [("float32", (4,), torch.bfloat16), ("float64", (), torch.float16), ("bool", (3,), None), ("int16", (), None)]
+CASES = [
+    ("float32", (4,), torch.bfloat16),
+    ("float64", (), torch.float16),
+    ("bool", (3,), None),
+    ("int16", (), None),
+    ("complex64", (), None),
+]
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["whole", "groups"])

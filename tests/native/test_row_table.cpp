@@ -16,6 +16,8 @@ namespace {
 using infcore::device::BatchItem;
 using infcore::device::cast_of;
 using infcore::device::copy_bytes;
+using infcore::device::Fill;
+using infcore::device::is_to_stream;
 using infcore::device::Item;
 using infcore::device::n_items;
 using infcore::device::pack_table;
@@ -193,6 +195,46 @@ TEST(RowTable, NoRowsTouchNothing) {
   const std::byte pad[4]{};
   pack_table(table, {.cast = nullptr, .bytes = 4}, nullptr);
   pad_table(table, {.cast = nullptr, .bytes = 4}, {.steps = 2, .chunks = 0, .pad_item = pad}, nullptr);
+}
+
+TEST(RowMoves, FillsPastTheCachesAreFillsOfEverySizeFromAnyItem) {
+  for (const std::size_t item_bytes : {1, 2, 3, 4, 8, 12, 16, 32}) {
+    std::vector<std::byte> item(item_bytes);
+    for (std::size_t i = 0; i < item_bytes; ++i) item[i] = static_cast<std::byte>(i + 1);
+    for (const std::size_t items : {0, 1, 5, 500, 5000}) {
+      for (std::size_t before = 0; before < 4; ++before) {
+        for (const std::size_t shift : {0, 1}) {  // bytes that put items at odd addresses
+          const std::size_t from = shift + before * item_bytes;
+          const std::size_t n = items * item_bytes;
+          const auto dst = poisoned(from + n + 1);
+          for (const bool stream : {true, false}) {
+            {
+              const Fill fill(item.data(), item_bytes, stream);
+              fill(dst.get() + from, n);
+            }
+            std::size_t wrong = 0;
+            for (std::size_t at = 0; at < n; ++at) wrong += dst[from + at] != item[at % item_bytes];
+            EXPECT_EQ(wrong, std::size_t{0}) << item_bytes << " x " << items;
+            for (std::size_t at = 0; at < from; ++at) EXPECT_EQ(dst[at], std::byte{0xEE});
+            EXPECT_EQ(dst[from + n], std::byte{0xEE});
+            if (n != 0) std::memset(dst.get() + from, 0xEE, n);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(RowMoves, LargeBatchesInPagesThatAreThereStream) {
+  constexpr std::size_t n = std::size_t{32} << 20;
+  const std::unique_ptr<std::byte[]> fresh(new std::byte[n]);  // not touched: the kernel has given no page
+  EXPECT_FALSE(is_to_stream(fresh.get(), n));
+  std::memset(fresh.get(), 1, n);
+#if defined(__SSE2__)
+  EXPECT_TRUE(is_to_stream(fresh.get(), n));
+  EXPECT_TRUE(is_to_stream(fresh.get() + 13, n - 13));
+#endif
+  EXPECT_FALSE(is_to_stream(fresh.get(), n / 4));
 }
 
 TEST(RowMoves, EverySizeIsCopiedAndNoByteMore) {

@@ -219,7 +219,11 @@ def test_rows_that_make_no_batch_are_refused(rows, error, says, layout):
         ({"device": "gpu"}, InvalidArgument, "device is 'gpu'; allowed: 'cpu', 'cuda', 'cuda:N'"),
         ({"stream": 7}, InvalidArgument, "stream is 7; allowed: None, as device is 'cpu'"),
         ({"side": "top"}, InvalidArgument, "side is 'top'; allowed: 'right', 'left'"),
-        ({"dtype": "float64"}, InvalidType, "dtype is float64; allowed where rows are cast: float32, float16, bfloat16"),
+        (
+            {"dtype": "float64"},
+            InvalidType,
+            "dtype is float64; allowed where rows are cast: float32, float16, bfloat16",
+        ),
         ({"dtype": "no dtype"}, InvalidType, "dtype is 'no dtype'; allowed: None, float32, float16"),
         ({"dtype": "uint8", "layout": "padded", "pad_value": -1}, InvalidArgument, "a value that uint8 holds"),
         ({"lengths": [1, 0]}, InvalidArgument, "lengths has 2 entries; allowed: 3, one for each row"),

@@ -8,8 +8,8 @@ namespace {
 
 class Padder {
  public:
-  Padder(const PadLayout& layout, std::size_t n_rows) noexcept
-      : layout_(layout), fill_(layout.pad_item, layout.item_bytes) {
+  Padder(const PadLayout& layout, std::size_t n_rows, bool stream) noexcept
+      : layout_(layout), fill_(layout.pad_item, layout.item_bytes, stream) {
     std::size_t bytes = layout.item_bytes;
     for (std::uint32_t axis = layout.rank; axis-- > 0;) {
       if (axis + 1 == layout.batch_axis) {
@@ -86,7 +86,9 @@ class Padder {
 }  // namespace
 
 void pad_rows(std::span<const RowSource> rows, const PadLayout& layout, std::byte* dst) noexcept {
-  Padder padder(layout, rows.size());
+  std::size_t bytes = layout.item_bytes * rows.size();
+  for (std::uint32_t axis = 0; axis < layout.rank; ++axis) bytes *= static_cast<std::size_t>(layout.dims_max[axis]);
+  Padder padder(layout, rows.size(), is_to_stream(dst, bytes));
   for (const RowSource& row : rows) {
     padder.place(row, dst);
     dst += padder.block_bytes();

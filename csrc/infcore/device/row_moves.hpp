@@ -46,30 +46,34 @@ template <class Width>
   }
 }
 
+/// Whether the padding of a batch of n bytes at dst is to go past the caches: they would not keep it until it is read,
+/// and its pages are no new ones, whose zeros the kernel has just left in the caches. Figures: DECISIONS.md, Packing.
+[[nodiscard]] bool is_to_stream(const std::byte* dst, std::size_t n) noexcept;
+
 /// The same item over and over.
 class Fill {
  public:
-  /// item_bytes is at least 1; the item is borrowed
-  Fill(const std::byte* item, std::size_t item_bytes) noexcept : item_(item), item_bytes_(item_bytes) {
-    for (std::size_t at = 1; at < item_bytes; ++at) one_byte_ = one_byte_ && item[at] == *item;
-  }
+  /// item_bytes is 1 to 32; the item is borrowed. `stream`: large fills go past the caches.
+  Fill(const std::byte* item, std::size_t item_bytes, bool stream) noexcept;
 
-  /// n bytes, a multiple of the item's. dst may be null for n = 0.
+  /// Others who are told of the bytes see them.
+  ~Fill();
+  Fill(const Fill&) = delete;
+  Fill& operator=(const Fill&) = delete;
+
+  /// n bytes, a multiple of the item's, from where an item begins. dst may be null for n = 0.
   void operator()(std::byte* dst, std::size_t n) const noexcept {
-    if (n == 0) return;
-    if (one_byte_) {
-      std::memset(dst, static_cast<int>(*item_), n);
-      return;
-    }
-    std::memcpy(dst, item_, item_bytes_);
-    for (std::size_t done = item_bytes_; done < n; done *= 2)
-      std::memcpy(dst + done, dst, done < n - done ? done : n - done);
+    if (n != 0) fill(dst, n);
   }
 
  private:
+  void fill(std::byte* dst, std::size_t n) const noexcept;
+
   const std::byte* item_;
   std::size_t item_bytes_;
-  bool one_byte_{true};  ///< repeated, as zero is
+  bool one_byte_;     ///< repeated, as zero is
+  bool stream_;       ///< and the item fits evenly into pattern_
+  Move16 pattern_{};  ///< of items
 };
 
 }  // namespace infcore::device

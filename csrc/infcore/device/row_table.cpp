@@ -82,7 +82,8 @@ void pack_table(const RowTable& table, const BatchItem& item, std::byte* dst) no
 
 void pad_table(const RowTable& table, const BatchItem& item, const PaddedForm& form, std::byte* dst) noexcept {
   if (table.step_items == 0) return;  // no row to point into
-  const Fill fill(form.pad_item, item.bytes);
+  const std::size_t bytes = table.rows.size() * form.steps * table.step_items * item.bytes;
+  const Fill fill(form.pad_item, item.bytes, is_to_stream(dst, bytes));
   with_place(item, [&](auto place) {
     if (form.chunks == 0) {
       pad_rows_first(table, item, form, dst, fill, place);
