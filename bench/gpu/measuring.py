@@ -45,18 +45,19 @@ class Clock(HostClock, Protocol):
 
 
 class Spread(NamedTuple):
-    """Of many times: the median, the quartiles, and how many."""
+    """Of many times: the median, the quartiles, the least, and how many."""
 
     p50: float
     p25: float
     p75: float
+    least: float
     n: int
 
 
 def spread(times: Sequence[float]) -> Spread:
     """Of at least two times."""
     p25, p50, p75 = statistics.quantiles(times, n=4, method="inclusive")
-    return Spread(p50, p25, p75, len(times))
+    return Spread(p50, p25, p75, min(times), len(times))
 
 
 def n_sets(set_bytes: int, l2_bytes: int, free_bytes: int) -> int:

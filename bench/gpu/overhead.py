@@ -16,8 +16,8 @@ from workloads import Workload
 
 TARGET_US = 20.0
 SMALL_BYTES = 1 << 14
-N_CALLS = 400
-N_WARM_UP = 40
+N_CALLS = 1000
+N_WARM_UP = 100
 
 
 def small(op: str) -> Workload:

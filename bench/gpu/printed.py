@@ -84,12 +84,26 @@ def _bandwidth(rows: Sequence[Row]) -> str:
 
 
 def _overhead(rows: Sequence[Row]) -> str:
-    titles = ["operation", "back-end", "where", "own us, p50", "host us, p50", "p75", "wall us", "target 20 us"]
+    titles = [
+        "operation",
+        "back-end",
+        "where",
+        "own us, least",
+        "p50",
+        "host us, least",
+        "p50",
+        "wall us",
+        "target 20 us",
+    ]
     cells = [
         [
             *(row["op"], row["backend"], row["where"]),
-            number(row["own_us"]["p50"] if "own_us" in row else None),
-            *(number(row["host_us"]["p50"]), number(row["host_us"]["p75"]), number(row.get("wall_us"))),
+            *(
+                number(row[part][name]) if part in row else "-"
+                for part in ("own_us", "host_us")
+                for name in ("least", "p50")
+            ),
+            number(row.get("wall_us")),
             {True: "met", False: "MISSED", None: ""}[row.get("target_met")],
         ]
         for row in rows

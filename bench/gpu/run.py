@@ -138,6 +138,8 @@ def without_gpu(options: argparse.Namespace) -> Iterator[Row]:
 def progress(row: Row) -> str:
     """A few words on a row, while the tables are not there yet."""
     what = f"{row['op']}, {row['case'] if 'case' in row else row['where']}, {row['backend']}"
+    if "capability" in row:
+        what += f", {row['capability']}"
     if row["kind"] == "bandwidth":
         share = row.get("share_of_copy")
         found = f"{share:.3f} of copy" if share else row["left_out"] or "no copy to compare with"
