@@ -62,7 +62,7 @@ def assert_there_and_back(pack: Pack, unpack: Unpack, rows: Rows, how: How, back
     lengths = [len(row) for row in rows]
     arguments = {"layout": how.layout, "side": how.side, "dtype": back}
     for ours, theirs in zip(
-        unpack(wanted.data, lengths, how.row_shift, **arguments),
+        unpack(wanted.data, lengths, how.row_shift, how.out_shift, **arguments),
         reference.unpack(wanted.data, lengths, **arguments),
         strict=True,
     ):
@@ -109,6 +109,8 @@ def test_every_way(pack: Pack, unpack: Unpack, layout: str, side: str, trailing:
     ]:
         how = How(layout, side, dst, pad_value=101, staged=not shift, row_shift=shift, out_shift=shift)
         assert_there_and_back(pack, unpack, [row.astype(src) for row in whole], how, "float32")
+    # The target alone is misaligned.
+    assert_there_and_back(pack, unpack, [row.astype("int32") for row in whole], How(layout, side, out_shift=2), None)
 
 
 def every_number(name: str) -> NDArray[Any]:
