@@ -59,8 +59,9 @@ def measured(ops: list[str]) -> dict[str, dict[str, Any]]:
 
     driver.set_active(NoDriver())
     import overhead
+    from clocks import thread_time_us
     from operations import OPERATIONS
-    from places import TorchDevice, thread_time_us
+    from places import TorchDevice
 
     from infcore.kernels import backends
 

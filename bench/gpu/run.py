@@ -78,13 +78,14 @@ def checked(options: argparse.Namespace, places: Any) -> Iterator[Row]:
 
 def benches_of(options: argparse.Namespace, gpu: Row) -> list[Any]:
     """For each back-end its memory, its clock and how often is measured."""
+    import clocks
     import places
     from bandwidth import Bench
 
     n_calls, n_warm_up = (32, 8) if options.smoke else (128, 16)
     parts: dict[str, Callable[[], tuple[Any, Any]]] = {
-        "triton": lambda: (places.TorchDevice("cuda"), places.TorchClock()),
-        "cupy": lambda: (places.CupyDevice(), places.CupyClock()),
+        "triton": lambda: (places.TorchDevice("cuda"), clocks.TorchClock()),
+        "cupy": lambda: (places.CupyDevice(), clocks.CupyClock()),
     }
     return [
         Bench(*parts[backend](), gpu["l2_bytes"], gpu["free_bytes"], n_calls, n_warm_up) for backend in options.backend
@@ -156,9 +157,9 @@ def gather(options: argparse.Namespace, document: Row) -> None:
     ready = [backend for backend, why in missing.items() if not why]
     gpu = None
     if ready:
-        import places
+        import clocks
 
-        gpu = places.torch_facts() if "triton" in ready else places.cupy_facts()
+        gpu = clocks.torch_facts() if "triton" in ready else clocks.cupy_facts()
         options.backend = ready
     env = document["env"] = machine.environment(gpu, missing)
     print(printed.environment(env), f"\nseed      {options.seed}", flush=True)

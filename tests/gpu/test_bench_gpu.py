@@ -17,7 +17,6 @@ from gpu.ahead_of_time import CAPABILITIES
 from places import GUARD_BYTES, CupyDevice, TorchDevice, item_bytes, numpy_item
 
 from infcore.kernels import dtypes
-from infcore.kernels.pack import triton_kernel
 
 SCRIPT = Path(run.__file__)
 SECONDS_MAX = 300
@@ -170,6 +169,9 @@ def test_padding_of_another_value_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter.require()
+    from infcore.kernels.pack import triton_kernel
+
     monkeypatch.setattr(triton_kernel, "launch", lambda *arguments: None)
     wrong = wrong_in("unpack")
     assert len(wrong) >= 10
