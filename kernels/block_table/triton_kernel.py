@@ -36,19 +36,19 @@ def fill_tables(
     query_start_loc = computed + n_requests
     start = tl.load(query_start_loc + row)
     tl.store(starts + row, start, mask=tl.program_id(1) == 0)
-    lanes = tl.arange(0, TILE)
     if row == n_requests:
-        at = start.to(tl.int64) + first + lanes
+        at = start.to(tl.int64) + first + tl.arange(0, TILE)
         tl.store(slots + at, tl.full((TILE,), -1, tl.int64), mask=at < n_slots)
-    else:
+        return
+    n_tokens = tl.load(query_start_loc + row + 1) - start
+    if (first < max_blocks) | (first < n_tokens):
         row_offsets = (base + tables_at).to(tl.pointer_type(tl.int64), bitcast=True)
-        cu_blocks = (row_offsets + n_requests).to(tl.pointer_type(tl.int32), bitcast=True) + row
         ids = (base + tl.multiple_of(tl.load(row_offsets + row), 16)).to(tl.pointer_type(tl.int32), bitcast=True)
-        n_blocks = tl.load(cu_blocks + 1) - tl.load(cu_blocks)
-        table += row.to(tl.int64) * (max_blocks // CHUNK) * CHUNK
         if first < max_blocks:
+            cu_blocks = (row_offsets + n_requests).to(tl.pointer_type(tl.int32), bitcast=True) + row
+            n_blocks = tl.load(cu_blocks + 1) - tl.load(cu_blocks)
+            table += row.to(tl.int64) * (max_blocks // CHUNK) * CHUNK
             fill_columns(ids, n_blocks, table, max_blocks, first, pad_block, CHUNK, TILE)
-        n_tokens = tl.load(query_start_loc + row + 1) - start
         if first < n_tokens:
             # Two axes, so that this is laid out by itself: a warp's load takes the ids of 32 tokens in a row, which are
             # few. One axis would share the table's layout, where a thread has four lanes: the ids of 128, four times.
