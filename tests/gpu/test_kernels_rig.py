@@ -79,6 +79,67 @@ def test_the_sanitizer_sees_what_the_shim_does_not(tmp_path: Any, monkeypatch: p
             assert device.at(out, 13).tolist() == [host_build.POISON] * 12 + [1]
 
 
+READS = """
+namespace infcore::kernels {
+__global__ void one_by_all(const int* from) { shim::read(from); }
+__global__ void one_by_sixteen(const int* from) { shim::read(from + threadIdx.x / 16); }
+__global__ void one_twice(const int* from) { shim::read(from), shim::read(from); }
+__global__ void one_in_two_turns(const int* from) {
+  for (unsigned int turn = 0; turn < 2; ++turn) {
+    if (threadIdx.x % 2 == turn) shim::read(from);
+  }
+}
+__global__ void one_by_two_ways(const int* from) {
+  if (threadIdx.x % 2 == 0) {
+    shim::read(from);
+  } else {
+    shim::read(from);
+  }
+}
+}
+"""
+
+
+def test_a_load_of_a_warp_is_counted_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its threads take the same way, and only there: 4 bytes a warp, or what is said."""
+    from gpu import host_build
+
+    (tmp_path / "reads.cuh").write_text(READS)
+    monkeypatch.setattr(host_build, "SOURCES", tmp_path)
+    ways = {"one_by_all": 1, "one_by_sixteen": 2, "one_twice": 2, "one_in_two_turns": 2, "one_by_two_ways": 2}
+    build = host_build.HostBuild("reads.cuh", [f"infcore::kernels::{name}" for name in ways])
+    for name, per_warp in ways.items():
+        for n_threads in (64, 33):
+            device = Memory()
+            source = device.add(np.arange(16, dtype=np.int32))
+            kernel = f"infcore::kernels::{name}"
+            build.run(CudaLaunch("reads.cuh", kernel, (3, 1, 1), (n_threads, 1, 1), (source,)), device)
+            # Of the 33rd thread, alone in its warp, no two places and no two ways are seen.
+            second = per_warp if n_threads == 64 or name == "one_twice" else 1
+            assert device.counted_at(source).read_bytes == 3 * 4 * (per_warp + second), (name, n_threads)
+
+
+def test_the_watch_counts_a_load_of_32_lanes_once() -> None:
+    torch = interpreter.require()
+    data = torch.arange(64, dtype=torch.int32)
+    lanes = np.arange(128).reshape(2, 64)
+    every, odd = np.ones_like(lanes, dtype=bool), lanes % 2 == 1
+    for places, mask, n_read in [
+        (lanes // 2, every, 64),
+        (lanes // 16, every, 8),
+        (lanes * 0, every, 4),
+        (lanes // 2, odd, 64),
+        (lanes // 16, lanes < 40, 3),
+        (lanes * 0, lanes < 0, 0),
+        (lanes % 16, every, 64),
+        (np.array(3), np.array(True), 1),
+    ]:
+        watch = interpreter.Watch()
+        watch.allow("data", data)
+        watch.read((data.data_ptr() + 4 * places).astype(np.uint64), mask, 4)
+        assert watch.read_bytes["data"] == 4 * n_read
+
+
 def test_arguments_of_another_size_are_refused(memory: tuple[Memory, int, int]) -> None:
     device, source, cu_seqlens = memory
     narrow = launched(one_row(5), source, cu_seqlens, device.add_poisoned(20))
