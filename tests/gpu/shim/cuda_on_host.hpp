@@ -54,9 +54,9 @@ inline std::vector<Buffer> buffers;
 inline std::size_t last_used = 0;
 
 /// The way that the running thread took through the code: a hash of every basic block that it entered, which the
-/// compiler reports, and of every read. Threads of a warp share a load if they came to it by the very same way. Assumed:
-/// the warp runs those together, as GPUs do. Threads that parted once share nothing any more, even where the GPU brings
-/// them together again: divergence may be counted too high, never too low.
+/// compiler reports, and of every read. Threads of a warp share a load if they came to it by the very same way.
+/// Assumed: the warp runs those together, as GPUs do. Threads that parted once share nothing any more, even where the
+/// GPU brings them together again: divergence may be counted too high, never too low.
 inline std::uint64_t way = 0;
 
 INFCORE_NOT_TRACED inline std::uint64_t mixed(std::uint64_t hash, std::uint64_t value) {
