@@ -4,12 +4,13 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
-from gpu import ahead_of_time, interpreter, pack_rig
+from gpu import ahead_of_time, host_build, interpreter, pack_rig
 from gpu.host_arrays import pretended_cupy
-from gpu.host_build import Memory
+from gpu.host_build import HostBuild, Memory
 
 from infcore.kernels import backends, cuda_module
 from infcore.kernels.cuda_module import CudaLaunch
@@ -58,29 +59,9 @@ def test_a_wrong_write_is_seen(memory: tuple[Memory, int, int], out_bytes: int, 
         pack_rig.build().run(launched(one_row(5), source, cu_seqlens, out), device)
 
 
-def test_the_sanitizer_sees_what_the_shim_does_not(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that goes around the counted moves, one byte past the end."""
-    (tmp_path / "past.cuh").write_text(
-        "namespace infcore::kernels { __global__ void past(unsigned char* to, int n) { to[n] = 1; } }\n"
-    )
-    from gpu import host_build
-
-    monkeypatch.setattr(host_build, "SOURCES", tmp_path)
-    build = host_build.HostBuild("past.cuh", ["infcore::kernels::past"])
-    for n, is_wrong in [(12, False), (13, True)]:
-        device = Memory()
-        out = device.add_poisoned(13)
-        past = CudaLaunch("past.cuh", "infcore::kernels::past", (1, 1, 1), (1, 1, 1), (out, np.int32(n)))
-        if is_wrong:
-            with pytest.raises(AssertionError, match="AddressSanitizer"):
-                build.run(past, device)
-        else:
-            build.run(past, device)
-            assert device.at(out, 13).tolist() == [host_build.POISON] * 12 + [1]
-
-
-READS = """
+OWN_KERNELS = """
 namespace infcore::kernels {
+__global__ void past(unsigned char* to, int n) { to[n] = 1; }
 __global__ void one_by_all(const int* from) { shim::read(from); }
 __global__ void one_by_sixteen(const int* from) { shim::read(from + threadIdx.x / 16); }
 __global__ void one_twice(const int* from) { shim::read(from), shim::read(from); }
@@ -95,25 +76,44 @@ __global__ void one_by_two_ways(const int* from) {
 }
 }
 """
+# How many numbers of 4 bytes a whole warp reads.
+WARP_READS = {"one_by_all": 1, "one_by_sixteen": 2, "one_twice": 2, "one_in_two_turns": 2, "one_by_two_ways": 3}
 
 
-def test_a_load_of_a_warp_is_counted_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its threads take the same way, and only there: 4 bytes a warp, or what is said."""
-    from gpu import host_build
+@pytest.fixture(scope="module")
+def own_kernels(tmp_path_factory: pytest.TempPathFactory) -> HostBuild:
+    """Kernels as none of ours is, in one program."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.cuh").write_text(OWN_KERNELS)
+    with mock.patch.object(host_build, "SOURCES", folder):
+        return HostBuild("own.cuh", [f"infcore::kernels::{name}" for name in ("past", *WARP_READS)])
 
-    (tmp_path / "reads.cuh").write_text(READS)
-    monkeypatch.setattr(host_build, "SOURCES", tmp_path)
-    ways = {"one_by_all": 1, "one_by_sixteen": 2, "one_twice": 2, "one_in_two_turns": 2, "one_by_two_ways": 3}
-    build = host_build.HostBuild("reads.cuh", [f"infcore::kernels::{name}" for name in ways])
-    for name, per_warp in ways.items():
-        for n_threads in (64, 33):
-            device = Memory()
-            source = device.add(np.arange(16, dtype=np.int32))
-            kernel = f"infcore::kernels::{name}"
-            build.run(CudaLaunch("reads.cuh", kernel, (3, 1, 1), (n_threads, 1, 1), (source,)), device)
-            # The 33rd thread is alone in its warp: it reads what it reads.
-            second = per_warp if n_threads == 64 else 2 if name in ("one_twice", "one_by_two_ways") else 1
-            assert device.counted_at(source).read_bytes == 3 * 4 * (per_warp + second), (name, n_threads)
+
+def test_the_sanitizer_sees_what_the_shim_does_not(own_kernels: HostBuild) -> None:
+    """A kernel that goes around the counted moves, one byte past the end."""
+    for n, is_wrong in [(12, False), (13, True)]:
+        device = Memory()
+        out = device.add_poisoned(13)
+        past = CudaLaunch("own.cuh", "infcore::kernels::past", (1, 1, 1), (1, 1, 1), (out, np.int32(n)))
+        if is_wrong:
+            with pytest.raises(AssertionError, match="AddressSanitizer"):
+                own_kernels.run(past, device)
+        else:
+            own_kernels.run(past, device)
+            assert device.at(out, 13).tolist() == [host_build.POISON] * 12 + [1]
+
+
+@pytest.mark.parametrize("n_threads", [64, 33])
+@pytest.mark.parametrize("name", WARP_READS)
+def test_a_load_of_a_warp_is_counted_once(name: str, n_threads: int, own_kernels: HostBuild) -> None:
+    """Where its threads take the same way, and only there."""
+    device = Memory()
+    source = device.add(np.arange(16, dtype=np.int32))
+    own_kernels.run(CudaLaunch("own.cuh", f"infcore::kernels::{name}", (3, 1, 1), (n_threads, 1, 1), (source,)), device)
+    # The 33rd thread is alone in its warp: it reads what it reads.
+    alone = 2 if name in ("one_twice", "one_by_two_ways") else 1
+    second = WARP_READS[name] if n_threads == 64 else alone
+    assert device.counted_at(source).read_bytes == 3 * 4 * (WARP_READS[name] + second)
 
 
 def test_the_watch_counts_a_load_of_32_lanes_once() -> None:
