@@ -241,14 +241,14 @@ def test_an_arena_that_goes_waits_for_its_copies(monkeypatch):
 
 @pytest.mark.parametrize("region", [None, np.zeros(8, np.uint8), b"12345678"])
 def test_uploads_of_what_is_no_region(region):
-    with pytest.raises(infcore.InvalidType, match="region is .*; allowed: a Region"):
+    with pytest.raises(infcore.InvalidType, match=r"region is .*; allowed: a Region"):
         infcore.Arena().upload(region, "cpu")
 
 
 @pytest.mark.parametrize("device", ["cpu:foo", "cuda:", "cuda:x", "cuda:-1", "cudas", "", None, 0])
 def test_uploads_to_what_is_no_device(device):
     arena = infcore.Arena()
-    with pytest.raises(infcore.InvalidArgument, match="device is .*, allowed are 'cuda', 'cuda:N' and 'cpu'"):
+    with pytest.raises(infcore.InvalidArgument, match=r"device is .*, allowed are 'cuda', 'cuda:N' and 'cpu'"):
         arena.upload(arena.reserve(8), device)
 
 
@@ -256,7 +256,9 @@ def test_uploads_to_a_gpu_that_is_not_there(monkeypatch):
     pytest.importorskip("torch")
     arena = infcore.Arena()
     monkeypatch.setattr("infcore.kernels.transfer.n_gpus", lambda backend: 2)
-    with pytest.raises(infcore.InvalidArgument, match="'cuda:2', but .* finds 2 GPU; allowed is 'cpu' and 'cuda:0' to"):
+    with pytest.raises(
+        infcore.InvalidArgument, match=r"'cuda:2', but .* finds 2 GPU; allowed is 'cpu' and 'cuda:0' to"
+    ):
         arena.upload(arena.reserve(8), "cuda:2")
 
 
