@@ -55,7 +55,11 @@ bool Driver::node_empty(NodeId node) {
 }
 
 void Driver::remove_node(NodeId node) {
-  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.remove_node(now_ns, node); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    // From here on: the id is given again by the fleet, which is before add_node() says so.
+    mailboxes_[node.value]->generation.fetch_add(1, std::memory_order_acq_rel);
+    machine.remove_node(now_ns, node);
+  });
 }
 
 void Driver::give_up_node(NodeId node) {
