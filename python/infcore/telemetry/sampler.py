@@ -187,7 +187,7 @@ class Sampler:
             self._watched[name] = _Watched(self._card(f"cards[{name!r}]", card), lost=was_lost)
 
     def unwatch(self, name: str) -> None:
-        """Sample it no more; nothing happens if it was not watched."""
+        """Sample it no more; nothing happens if it was not watched. A node that was taken out stays out."""
         self._check_not_forked()
         with self._sampling:
             self._check_open()
