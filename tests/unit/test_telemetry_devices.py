@@ -34,7 +34,7 @@ class Root:
         self.put("proc/cpuinfo", "processor : 0\nmodel name\t: Made-up CPU @ 3 GHz\n")
 
     def host(self):
-        return Host(ProcFiles(str(self.path)), root=str(self.path))
+        return Host(ProcFiles(str(self.path)))
 
 
 @pytest.fixture
@@ -163,11 +163,12 @@ def test_a_sampler_of_the_host(root):
     root.put("sys/class/net/eth0/speed", "100\n")
     sampler = telemetry.Sampler(fleet, {"node": "cpu"}, clock=clock, source=ProcFiles(str(root.path)))
     sampler.sample_once()
-    root.system(user=130, idle=1010)
+    root.system(user=130, idle=1010, sent=5_000_000, received=2_000_000)
     clock.advance(1.0)
     sampler.sample_once()
     (row,) = fleet.nodes()
     assert (row["cpu"], row["memory"]) == (0.75, 0.6)
+    assert abs(row["network"] - 0.4) < 1e-6, "of 100 Mbit/s, the busier direction"
     assert sampler.latest()["node"].utilization == 0.75
     assert sampler.stats().as_of_s == 6.0
     assert sampler.close() is True
@@ -177,6 +178,8 @@ def test_a_sampler_of_the_host(root):
 
 def test_a_source_that_fails_is_no_error_and_no_signal():
     class Failing:
+        root = "/"
+
         def processors(self):
             raise RuntimeError("processors")
 
