@@ -69,7 +69,7 @@ void Driver::give_up_node(NodeId node) {
 bool Driver::lose_node(NodeId node, std::uint32_t generation) {
   bool was_there = false;
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
-    if (this->generation(node) != generation || fleet_.state(node) == route::NodeState::absent) return;
+    if (this->generation(node) != generation) return;
     was_there = fleet_.state(node) != route::NodeState::lost;
     mailboxes_[node.value]->kept_lost = true;
     if (was_there) machine.node_lost(now_ns, node);
