@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from engine_rig import wait_until
 
 import infcore
 from infcore import Fleet, InvalidArgument, InvalidType, ManualClock, UnknownName, telemetry
@@ -192,6 +193,16 @@ def test_a_source_that_fails_is_no_error_and_no_signal():
     assert sampler.stats().n_errors == 0
     assert sampler.latest()["node"].memory_fraction is None
     sampler.close()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_times_that_threads_cannot_wait():
+    fleet = Fleet()
+    fleet.add("node")
+    with telemetry.Sampler(fleet, {"node": "cpu"}, interval_s=1e300) as sampler:
+        wait_until(lambda: sampler.stats().n_samples > 0, "a round")
+        assert sampler.close(timeout_s=1e300) is True
+    assert sampler.stats().n_errors == 0
 
 
 @pytest.mark.parametrize(
