@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
-
 from .. import backends, staging
 from .plan import Plan, plan
 from .reference import BlockTables
-from .staging import StagedBlocks, checked_sizes, checked_tokens
+from .staging import StagedBlocks, checked_sizes
 
 
 def block_table(
@@ -36,9 +34,12 @@ def block_table(
                 cache, 4 bytes a token; 24 bytes a request of tables. Same bits as reference.block_table
     """
     library = backends.arrays(backend)
-    checked_tokens(blocks.rows.lengths, blocks.computed, blocks.query_lens, block_size)
-    longest = int(blocks.rows.lengths.max())
-    width, slots, pad = checked_sizes(longest, blocks.n_tokens, max_blocks, n_slots, pad_block)
+    if block_size != blocks.block_size:
+        raise ValueError(
+            f"block_size is {block_size!r}; allowed: {blocks.block_size}, with which the blocks were staged"
+        )
+    n_tokens = blocks.n_tokens
+    width, slots, pad = checked_sizes(int(blocks.rows.lengths.max()), n_tokens, max_blocks, n_slots, pad_block)
     memory = library.adopt(memory)
     facts = library.facts(memory)
     backends.check_device(facts, "memory")
@@ -49,8 +50,9 @@ def block_table(
         raise ValueError(
             f"memory is at {facts.address:#x}, blocks.tokens_at {blocks.tokens_at}; allowed: multiples of 16"
         )
-    if blocks.tokens_at < 0 or blocks.end > facts.shape[0]:
-        raise ValueError(f"memory has {facts.shape[0]} bytes; allowed: at least {blocks.end}")
+    end = blocks.end
+    if blocks.tokens_at < 0 or end > facts.shape[0]:
+        raise ValueError(f"memory has {facts.shape[0]} bytes; allowed: at least {end}")
     with library.on(facts.device, stream):
         made = BlockTables(
             library.empty((blocks.n_requests, width), "int32", facts.device),
@@ -60,10 +62,10 @@ def block_table(
         chosen = plan(
             n_requests=blocks.n_requests,
             max_blocks=width,
-            max_query=int(np.max(blocks.query_lens)),
-            n_tokens=blocks.n_tokens,
+            max_query=int(blocks.query_lens.max()),
+            n_tokens=n_tokens,
             n_slots=slots,
-            block_size=block_size,
+            block_size=blocks.block_size,
             pad_block=pad,
             aligned=library.facts(made.table).address % staging.ALIGNMENT == 0,
         )

@@ -30,16 +30,21 @@ class Plan(NamedTuple):
 
 
 def is_wide(heights: NDArray[np.int32], widths: NDArray[np.int32], height: int, width: int) -> NDArray[np.bool_]:
-    """Which images are whole groups of pixels, in the image as in the batch: those of the batch's size, as one run of
-    pixels, and those whose rows are whole groups, in rows that are."""
+    """Which images are whole groups of pixels, in the image as in a batch whose planes are: those of the batch's size,
+    as one run of pixels, and those whose rows are whole groups, in rows that are."""
     whole = (heights == height) & (widths == width)
-    return (whole | ((widths % GROUP_PIXELS == 0) & (width % GROUP_PIXELS == 0))) & (height * width % GROUP_PIXELS == 0)
+    return whole | ((widths % GROUP_PIXELS == 0) & (width % GROUP_PIXELS == 0))
 
 
 def plan(images: StagedImages, form: ImageForm, *, aligned: bool) -> Plan:
     """aligned: the batch begins at a multiple of 16 bytes, as the region does."""
-    wide = is_wide(images.heights, images.widths, form.height, form.width) & aligned
-    paths = "wide" if wide.all() else "mixed" if wide.any() else "narrow"
+    if not aligned or form.height * form.width % GROUP_PIXELS:
+        paths = "narrow"
+    elif images.heights.min() == form.height and images.widths.min() == form.width:
+        paths = "wide"  # as below, for images of one size
+    else:
+        wide = is_wide(images.heights, images.widths, form.height, form.width)
+        paths = "wide" if wide.all() else "mixed" if wide.any() else "narrow"
     n_tiles = -(-form.height * form.width // TILE_PIXELS)
     by_source = sorted(range(images.channels), key=form.order.__getitem__)
     return Plan(

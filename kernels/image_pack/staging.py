@@ -21,6 +21,7 @@ CHANNELS = (1, 3, 4)
 PIXELS_MAX = (2**31 - 1) // max(
     CHANNELS
 )  # a byte of an image, and a number of its part of the batch, has an int32 index
+REAL_NUMBERS = (float, int, np.floating, np.integer)
 LARGEST = {"float32": 3.4028234663852886e38, "float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 
 
@@ -62,8 +63,8 @@ def tables_bytes(n_images: int) -> int:
 
 def staged_bytes(heights: Sequence[int] | NDArray[Any], widths: Sequence[int] | NDArray[Any], channels: int) -> int:
     """Bytes that a batch needs from a multiple of 16 on; itself a multiple of 16."""
-    image_bytes = np.asarray(heights, np.int64) * np.asarray(widths, np.int64) * channels
-    return tables_bytes(len(image_bytes)) + int((-(-image_bytes // ALIGNMENT) * ALIGNMENT).sum())
+    image_bytes = np.asarray(heights, np.int64) * widths * channels
+    return tables_bytes(len(image_bytes)) + int(((image_bytes + (ALIGNMENT - 1)) & -ALIGNMENT).sum())
 
 
 def checked_images(images: Iterable[Any]) -> list[NDArray[np.uint8]]:
@@ -143,7 +144,7 @@ def checked_form(
         raise TypeError(f"swap_channels is {swap_channels!r}; allowed: True or False")
     if swap_channels and channels == 1:
         raise ValueError("swap_channels is True; allowed: False for images of 1 channel")
-    if isinstance(pad_value, str | bytes | bool) or not np.isscalar(pad_value) or np.iscomplexobj(pad_value):
+    if not isinstance(pad_value, REAL_NUMBERS) or isinstance(pad_value, bool):
         raise TypeError(f"pad_value is {pad_value!r}; allowed: one real number")
     if not math.isfinite(pad_value):
         raise ValueError(f"pad_value is {pad_value!r}; allowed: a finite number")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from infcore.arena import Arena
 from infcore.errors import InvalidArgument, InvalidType, MissingExtra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
+
+_lock = threading.Lock()
+_arenas: list[Arena] = []
 
 
 def on_device(
@@ -29,19 +34,26 @@ def on_device(
     stage    is given n_bytes of host memory to fill
     Raises   InvalidArgument where there is no such device, MissingExtra without a library that could use it
     """
-    from infcore.kernels import backends, transfer
+    from infcore.kernels import backends
 
     if not backends.available():
         raise MissingExtra(f"device is {device!r}, which needs PyTorch or CuPy: pip install 'infcore[gpu]'")
     backend = backends.choose()
     where = "cpu" if backends.interpreted() and backend == "triton" else _checked(device, backend)
-    memory = np.frombuffer(transfer.host_memory(n_bytes, backend=backend), np.uint8, n_bytes)
-    staged = stage(memory)
-    region, arrived = transfer.upload(memory, where, backend=backend, stream=stream)
-    made = launch(region, staged, backend)
-    if arrived is not None:
-        arrived.synchronize()  # for the copy alone: only then may the memory be used again
-    return made
+    with shared_arena() as arena:
+        memory = arena.reserve(n_bytes)
+        staged = stage(memory.array)
+        region = arena.upload(memory, where, backend=backend, stream=stream)
+    return launch(region, staged, backend)
+
+
+@contextmanager
+def shared_arena() -> Iterator[Arena]:
+    """One arena for all calls: pinned memory is dear to get. Held while a batch is staged and its copy begins."""
+    with _lock:
+        if not _arenas:
+            _arenas.append(Arena(pinned=True))
+        yield _arenas[0]
 
 
 def known(device: Any) -> str:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING, Any
 
-from infcore.arena import Arena
+from infcore._on_device import shared_arena
 from infcore.errors import InvalidArgument, InvalidType, MissingExtra
 from infcore.packing import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# One arena for all calls: pinned memory is dear to get. Its lock is held while rows are staged and their copy begins.
-_lock = threading.Lock()
-_arenas: list[Arena] = []
 
 
 def _pack_on_device(
@@ -130,8 +125,6 @@ def _checked_place(rows: Sequence[Any], device: str, backend: str) -> Sequence[A
 
 def _staged(rows: Any, lengths: Any, device: str, backend: str, stream: Any) -> tuple[Any, Any]:
     """The device's copy of the rows and their tables, under way on the stream, and what is where in it."""
-    with _lock:
-        if not _arenas:
-            _arenas.append(Arena(pinned=True))
-        staged = _arenas[0].stage(rows, lengths=lengths)
-        return _arenas[0].upload(staged.region, device, backend=backend, stream=stream), staged.rows
+    with shared_arena() as arena:
+        staged = arena.stage(rows, lengths=lengths)
+        return arena.upload(staged.region, device, backend=backend, stream=stream), staged.rows

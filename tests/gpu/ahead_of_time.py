@@ -184,6 +184,14 @@ def _compiled(kernel: TritonKernel, capability: int) -> Code:
     return code_of(made.asm["cubin"], made.asm["ptx"], kernel.sass)._replace(shared_bytes=made.metadata.shared)
 
 
+def readme_row(name: str, backend: str, codes: Sequence[Code]) -> str:
+    """What kernels/README.md must say of a kernel's code for CAPABILITIES."""
+    registers = " / ".join(str(code.registers) for code in codes)
+    middle = codes[1]
+    wide = f"{middle.ptx_widths('ld').get(128, 0)}, {middle.ptx_widths('st').get(128, 0)}"
+    return f"| {name} | {backend} | {registers} | {middle.shared_bytes} | {wide} |"
+
+
 def _main() -> None:
     request = json.load(sys.stdin)
     kernels = [TritonKernel(**kernel) for kernel in request["kernels"]]

@@ -44,7 +44,6 @@ def on_gpu_of(arrays):
 
     with (
         mock.patch.object(_on_device, "gpus", lambda backend: (1, 0)),
-        mock.patch.object(transfer, "host_memory", lambda n_bytes, backend: np.empty(n_bytes, np.uint8)),
         mock.patch.object(transfer, "upload", upload),
     ):
         yield

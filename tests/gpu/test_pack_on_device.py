@@ -78,15 +78,15 @@ def test_rows_of_bfloat16_and_rows_that_are_not_contiguous():
 
 
 def test_one_arena_serves_batch_after_batch():
-    from infcore import packing_device
+    from infcore import _on_device
 
     for _ in range(5):
         pack_interpreted(ROWS)
-    arena = packing_device._arenas[0]
+    arena = _on_device._arenas[0]
     before = arena.n_allocations
     for _ in range(20):
         pack_interpreted(ROWS)
-    assert packing_device._arenas == [arena]
+    assert _on_device._arenas == [arena]
     assert arena.n_allocations == before
 
 
