@@ -148,7 +148,9 @@ class TorchArrays:
             return
         with torch.cuda.device(device):
             if isinstance(stream, int):
-                stream = torch.cuda.ExternalStream(stream, device=device)
+                # Address 0 is the default stream's; for ExternalStream it means none, and it takes one from its pool.
+                default = torch.cuda.default_stream
+                stream = torch.cuda.ExternalStream(stream, device=device) if stream else default(device)
             with torch.cuda.stream(stream):
                 yield
 

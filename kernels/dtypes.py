@@ -55,8 +55,8 @@ def value_bits(value: Any, name: str, *, argument: str = "pad_value") -> int:
     Raises    TypeError if value is no number, ValueError if the type cannot hold it: an integer type takes integers of
               its range, a float type any number that stays finite in it, infinities and NaN.
     """
-    if type(value) in (int, float):  # what most callers give, and give again
-        return _number_bits(value, name, argument)
+    if type(value) in (int, float) and (value or str(value)[0] != "-"):  # what most callers give, and give again
+        return _number_bits(value, name, argument)  # but for -0.0, which is 0.0 to the cache
     if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
         raise TypeError(f"{argument} is {value!r}, allowed is one real number")
     return _number_bits.__wrapped__(value, name, argument)
