@@ -120,7 +120,7 @@ def test_draining_is_given_up_at_its_time_out():
 def test_an_error_inside_the_with_block_does_not_wait():
     gated = Gated()
     with pytest.raises(ZeroDivisionError):
-        with engine_of(CallableDevice("d", gated, run_limit_s=0.01)) as engine:
+        with engine_of(CallableDevice("d", gated, run_limit_s=WAIT_S)) as engine:
             future = engine.submit("m", x_of(1))
             gated.wait_entered()
             threading.Timer(0.0, lambda: wait_until(future.done, "the end") or gated.open()).start()
