@@ -112,7 +112,7 @@ def test_the_curves_are_those_that_the_engine_learned(day):
     base_s = {
         row.node.rpartition("-")[0]: row.base_s + row.per_request_s for row in scenario.latencies if row.model == "a"
     }
-    # 2.1 and 21 ms are asked for; what a busy machine adds, also to the terms that these are told apart from, is not ours.
+    # 2.1 and 21 ms are asked for; what a busy machine adds, also to the terms beside these, is not ours.
     assert 0.5e-3 < base_s["fast"] < 10e-3 < 15e-3 < base_s["slow"] < 60e-3
     assert {node.name.rpartition("-")[0]: node.price_per_hour for node in scenario.nodes} == {
         "fast": 3600.0,
