@@ -1,4 +1,4 @@
-# make test | check | bench ARGS="--seconds 10" | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
+# make test | check | bench ARGS="--seconds 10" | bench-gpu | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
 # Needs Python >= 3.11 with venv and headers, g++, make and git; all else comes from PyPI into $(VENV).
 
 SHELL := /bin/bash
@@ -25,7 +25,7 @@ built := $(VENV)/.built-$(package_files)
 cpp_files = $(shell find csrc tests bench kernels \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' \) 2>/dev/null)
 python_files := python kernels bench tests .ci
 
-.PHONY: test check bench sim wheels format build types tests machine-packages clean
+.PHONY: test check bench bench-gpu sim wheels format build types tests machine-packages clean
 
 test: build types tests
 
@@ -42,6 +42,10 @@ tests:
 bench: $(VENV)/.bench-ready $(built)
 	$(say) "infcore bench $(ARGS)"
 	@$(BIN)/infcore bench $(ARGS)
+
+bench-gpu: $(VENV)/.tests-ready $(built)
+	$(say) "GPU kernels: answers, bandwidth, overhead $(ARGS)"
+	@$(BIN)/python bench/gpu/run.py $(ARGS)
 
 sim: $(VENV)/.tests-ready $(built)
 	$(say) "scenarios x policies $(ARGS)"

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(table_threads)
   const int row = static_cast<int>(blockIdx.x);
   const int n_requests = static_cast<int>(gridDim.x) - 1;
   const int first = static_cast<int>(blockIdx.y) * table_tile;
-  const int start = read(query_start_loc + row);
+  const int start = read_by_all(query_start_loc + row);
   if (blockIdx.y == 0 && threadIdx.x == 0) write(starts + row, start);
   if (row == n_requests) {
     for (int i = 0; i < 4; ++i) {
@@ -62,12 +62,12 @@ __global__ void __launch_bounds__(table_threads)
     }
     return;
   }
-  const int* const ids = reinterpret_cast<const int*>(base + read(row_offsets + row));
-  const int n_blocks = read(cu_blocks + row + 1) - read(cu_blocks + row);
+  const int* const ids = reinterpret_cast<const int*>(base + read_by_all(row_offsets + row));
+  const int n_blocks = read_by_all(cu_blocks + row + 1) - read_by_all(cu_blocks + row);
   fill_columns<wide>(ids, n_blocks, table + static_cast<long long>(row) * max_blocks, max_blocks, first, pad_block);
-  const int n_tokens = read(query_start_loc + row + 1) - start;
+  const int n_tokens = read_by_all(query_start_loc + row + 1) - start;
   if (first >= n_tokens) return;
-  const int position = read(computed + row);
+  const int position = read_by_all(computed + row);
   for (int i = 0; i < 4; ++i) {
     const int token = first + i * table_threads + static_cast<int>(threadIdx.x);
     if (token >= n_tokens) return;

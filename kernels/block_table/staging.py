@@ -72,9 +72,9 @@ def _counts(argument: str, given: Any, n_requests: int) -> NDArray[np.int64]:
         raise TypeError(f"{argument} has dtype {counts.dtype}; allowed: integers")
     if counts.shape != (n_requests,):
         raise ValueError(f"{argument} has shape {counts.shape}; allowed: ({n_requests},), one for each of blocks")
-    wrong = np.flatnonzero((counts < 0) | (counts > INT32_MAX))
-    if wrong.size:
-        raise ValueError(f"{argument}[{wrong[0]}] is {counts[wrong[0]]}; allowed: 0 to {INT32_MAX}")
+    if counts.size and (counts.min() < 0 or counts.max() > INT32_MAX):
+        i = np.flatnonzero((counts < 0) | (counts > INT32_MAX))[0]
+        raise ValueError(f"{argument}[{i}] is {counts[i]}; allowed: 0 to {INT32_MAX}")
     return counts.astype(np.int64)
 
 
@@ -89,13 +89,12 @@ def checked_tokens(
     size = integer("block_size", block_size, 1, INT32_MAX)
     first, new = _counts("computed", computed, len(lengths)), _counts("query_lens", query_lens, len(lengths))
     ends = first + new
-    wrong = np.flatnonzero(ends > INT32_MAX)
-    if wrong.size:
-        i = wrong[0]
+    if ends.max(initial=0) > INT32_MAX:
+        i = np.argmax(ends > INT32_MAX)
         raise ValueError(f"computed[{i}] + query_lens[{i}] is {first[i]} + {new[i]}; allowed: at most {INT32_MAX}")
-    wrong = np.flatnonzero((new > 0) & (-(-ends // size) > lengths))
-    if wrong.size:
-        i = wrong[0]
+    short = (new > 0) & (ends > lengths * size)
+    if short.any():
+        i = np.argmax(short)
         raise ValueError(
             f"blocks[{i}] has {lengths[i]} blocks of {size} tokens; allowed: at least {-(-ends[i] // size)}, "
             f"as computed[{i}] + query_lens[{i}] is {first[i]} + {new[i]}"

@@ -5,6 +5,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from .. import triton_launch
 from .plan import N_THREADS, TILE, Plan
 
 
@@ -67,9 +68,12 @@ def constants(plan: Plan) -> dict[str, Any]:
 
 def launch(plan: Plan, memory: Any, tokens_at: int, tables_at: int, table: Any, slots: Any, starts: Any) -> None:
     """One launch on the current stream. Tensors are PyTorch's."""
-    fill_tables[plan.grid](
-        *(memory, table, slots, starts, tokens_at, tables_at),
-        *(plan.max_blocks, plan.block_size, plan.pad_block, plan.n_slots),
-        **constants(plan),
-        **OPTIONS,
+    triton_launch.launch(
+        fill_tables,
+        plan.grid,
+        (memory, table, slots, starts),
+        (tokens_at, tables_at, plan.max_blocks, plan.block_size, plan.pad_block, plan.n_slots),
+        which=plan.wide,
+        constants=lambda: constants(plan),
+        options=OPTIONS,
     )

@@ -109,9 +109,9 @@ __global__ void __launch_bounds__(image_threads, paths == mixed_paths && channel
                 int height, int width, int swapped, float mean0, float mean1, float mean2, float mean3, float scale0,
                 float scale1, float scale2, float scale3, float pad) {
   const int image = static_cast<int>(blockIdx.y);
-  const ImagePlace place{read(heights + image), read(widths + image), height, width};
+  const ImagePlace place{read_by_all(heights + image), read_by_all(widths + image), height, width};
   const int plane = height * width;
-  const unsigned char* const src = base + read(image_offsets + image);
+  const unsigned char* const src = base + read_by_all(image_offsets + image);
   Dst* const dst = reinterpret_cast<Dst*>(out) + static_cast<long long>(image) * channels * plane;
   const float means[4] = {mean0, mean1, mean2, mean3};
   const float scales[4] = {scale0, scale1, scale2, scale3};

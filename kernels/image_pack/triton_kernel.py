@@ -10,6 +10,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from .. import triton_launch
 from ..pack.triton_kernel import float_to_bfloat16
 from .plan import GROUP_PIXELS, N_THREADS, Plan
 
@@ -192,9 +193,15 @@ def constants(plan: Plan) -> dict[str, Any]:
 def launch(plan: Plan, memory: Any, tables_at: int, out: Any) -> None:
     """One launch on the current stream. Tensors are PyTorch's."""
     spare = (0.0,) * (4 - plan.channels)
-    pack_images[plan.grid](
-        *(memory, out, tables_at, plan.height, plan.width, int(plan.swapped)),
-        *(*plan.mean, *spare, *plan.scale, *spare, plan.pad_value),
-        **constants(plan),
-        **OPTIONS,
+    triton_launch.launch(
+        pack_images,
+        plan.grid,
+        (memory, out),
+        (
+            *(tables_at, plan.height, plan.width, int(plan.swapped)),
+            *(*plan.mean, *spare, *plan.scale, *spare, plan.pad_value),
+        ),
+        which=(plan.paths, plan.channels, plan.dtype),
+        constants=lambda: constants(plan),
+        options=OPTIONS,
     )

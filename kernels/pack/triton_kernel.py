@@ -4,12 +4,12 @@ Types are constexpr names of plan.py. bfloat16 is moved as 16-bit integers and c
 and interpreted code round alike (the interpreter's own conversion truncates). Conversions are as in cuda/numbers.cuh.
 """
 
-from functools import cache
 from typing import Any
 
 import triton
 import triton.language as tl
 
+from .. import triton_launch
 from .plan import N_THREADS, WIDE_BYTES, Plan, item_bytes
 
 # What is loaded and stored; bfloat16 and words are integers of their size.
@@ -113,7 +113,7 @@ def row_of_source(
     return src
 
 
-# Sizes are not specialised on: a batch of another shape compiles nothing anew.
+# Sizes are not specialised on: a batch of other lengths compiles nothing anew.
 @triton.jit(do_not_specialize=["tables_at", "max_seqlen", "step_items", "pad_bits"])
 def move_rows(
     base,
@@ -187,43 +187,18 @@ def move_rows(
 
 def constants(plan: Plan, *, has_cu_out: bool, has_marks: bool) -> dict[str, Any]:
     """The constexpr arguments of a plan's specialisation."""
-    return _constants(
-        plan.src,
-        plan.dst,
-        plan.wide,
-        plan.tile_items,
-        plan.tile_steps,
-        plan.rows_from,
-        plan.rows_to,
-        has_cu_out,
-        has_marks,
-    )
-
-
-@cache
-def _constants(
-    src: str,
-    dst: str,
-    wide: bool,
-    tile_items: int,
-    tile_steps: int,
-    rows_from: str,
-    rows_to: str,
-    has_cu_out: bool,
-    has_marks: bool,
-) -> dict[str, Any]:
-    src_bytes, dst_bytes = item_bytes(src), item_bytes(dst)
+    src_bytes, dst_bytes = item_bytes(plan.src), item_bytes(plan.dst)
     return {
-        "SRC": src,
-        "DST": dst,
-        "SRC_TYPE": MEMORY_TYPES[src],
-        "DST_TYPE": MEMORY_TYPES[dst],
+        "SRC": plan.src,
+        "DST": plan.dst,
+        "SRC_TYPE": MEMORY_TYPES[plan.src],
+        "DST_TYPE": MEMORY_TYPES[plan.dst],
         "DST_BITS": BITS_TYPES[dst_bytes],
-        "CHUNK": WIDE_BYTES // min(src_bytes, dst_bytes) if wide else 1,
-        "TILE_ITEMS": tile_items,
-        "TILE_STEPS": tile_steps,
-        "ROWS_FROM": rows_from,
-        "ROWS_TO": rows_to,
+        "CHUNK": WIDE_BYTES // min(src_bytes, dst_bytes) if plan.wide else 1,
+        "TILE_ITEMS": plan.tile_items,
+        "TILE_STEPS": plan.tile_steps,
+        "ROWS_FROM": plan.rows_from,
+        "ROWS_TO": plan.rows_to,
         "HAS_CU_OUT": has_cu_out,
         "HAS_MARKS": has_marks,
     }
@@ -235,18 +210,18 @@ OPTIONS = {"num_warps": N_THREADS // 32, "num_stages": 1, "enable_fp_fusion": Fa
 
 def launch(plan: Plan, base: Any, tables: Any, tables_at: int, out: Any, cu_out: Any, marks: Any) -> None:
     """One launch on the current stream. Tensors are PyTorch's; cu_out and marks may be None."""
-    move_rows[plan.grid](
-        base,
-        tables,
-        out,
-        tables if cu_out is None else cu_out,
-        tables if marks is None else marks,
-        tables_at,
-        plan.max_seqlen,
-        plan.step_items,
-        signed(plan.pad_bits),
-        **constants(plan, has_cu_out=cu_out is not None, has_marks=marks is not None),
-        **OPTIONS,
+    has_cu_out, has_marks = cu_out is not None, marks is not None
+    triton_launch.launch(
+        move_rows,
+        plan.grid,
+        (base, tables, out, cu_out if has_cu_out else tables, marks if has_marks else tables),
+        (tables_at, plan.max_seqlen, plan.step_items, signed(plan.pad_bits)),
+        which=(
+            *(plan.src, plan.dst, plan.wide, plan.tile_items, plan.tile_steps, plan.rows_from, plan.rows_to),
+            *(has_cu_out, has_marks),
+        ),
+        constants=lambda: constants(plan, has_cu_out=has_cu_out, has_marks=has_marks),
+        options=OPTIONS,
     )
 
 

@@ -52,6 +52,25 @@ def ways(draw: st.DrawFn) -> How:
     )
 
 
+def assert_there_and_back(pack: Pack, unpack: Unpack, rows: Rows, how: How, back: str | None) -> reference.Packed:
+    """Packed as the reference packs, nothing written twice; unpacked as the reference unpacks. Returns the packed."""
+    wanted = reference.pack(rows, **how.arguments)
+    got, moved = pack(rows, how)
+    assert_same_bits(got, wanted)
+    assert moved.overwritten_bytes == 0
+
+    lengths = [len(row) for row in rows]
+    arguments = {"layout": how.layout, "side": how.side, "dtype": back}
+    for ours, theirs in zip(
+        unpack(wanted.data, lengths, how.row_shift, how.out_shift, **arguments),
+        reference.unpack(wanted.data, lengths, **arguments),
+        strict=True,
+    ):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        np.testing.assert_array_equal(bits(ours), bits(theirs))
+    return wanted
+
+
 def assert_same_bits(got: reference.Packed, wanted: reference.Packed) -> None:
     for field, ours, theirs in zip(wanted._fields, got, wanted, strict=True):
         if isinstance(theirs, np.ndarray):
@@ -67,24 +86,31 @@ def bits(array: NDArray[Any]) -> NDArray[Any]:
 
 @pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
 @given(rows=ragged_rows(), how=ways(), back=st.sampled_from([None, *dtypes.ITEM_BYTES]))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_ragged_rows_there_and_back(pack: Pack, unpack: Unpack, rows: Rows, how: How, back: str | None) -> None:
-    wanted = reference.pack(rows, **how.arguments)
-    got, moved = pack(rows, how)
-    assert_same_bits(got, wanted)
-    assert moved.overwritten_bytes == 0
+    wanted = assert_there_and_back(pack, unpack, rows, how, back)
     core = infcore.pack(rows, **how.arguments)
     assert_same_bits(reference.Packed(*(getattr(core, field) for field in wanted._fields)), wanted)
 
-    lengths = [len(row) for row in rows]
-    arguments = {"layout": how.layout, "side": how.side, "dtype": back}
-    for ours, theirs in zip(
-        unpack(wanted.data, lengths, how.row_shift, **arguments),
-        reference.unpack(wanted.data, lengths, **arguments),
-        strict=True,
-    ):
-        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-        np.testing.assert_array_equal(bits(ours), bits(theirs))
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@pytest.mark.parametrize(("layout", "side"), [("packed", "right"), ("padded", "right"), ("padded", "left")])
+@pytest.mark.parametrize("trailing", [(), (3,), (4,), (16,)])
+def test_every_way(pack: Pack, unpack: Unpack, layout: str, side: str, trailing: tuple[int, ...]) -> None:
+    """What chance may leave out: each layout with steps wide before the cast alone, after it alone, and misaligned."""
+    random = np.random.default_rng(6)
+    whole = [random.integers(1, 100, (length, *trailing)) for length in (5, 0, 1, 40)]
+    for src, dst, shift in [
+        ("float32", None, 0),
+        ("float32", None, 1),
+        ("float32", "float16", 0),
+        ("int64", "int8", 0),
+        ("uint8", "float32", 0),
+    ]:
+        how = How(layout, side, dst, pad_value=101, staged=not shift, row_shift=shift, out_shift=shift)
+        assert_there_and_back(pack, unpack, [row.astype(src) for row in whole], how, "float32")
+    # The target alone is misaligned.
+    assert_there_and_back(pack, unpack, [row.astype("int32") for row in whole], How(layout, side, out_shift=2), None)
 
 
 def every_number(name: str) -> NDArray[Any]:

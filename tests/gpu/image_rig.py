@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from infcore.kernels import dtypes
 from infcore.kernels.image_pack import cupy_kernel, launch, staging
-from infcore.kernels.image_pack.plan import N_THREADS, plan
+from infcore.kernels.image_pack.plan import plan
 
 Images = list[NDArray[np.uint8]]
 
@@ -90,10 +90,7 @@ def by_cuda(
 
 
 def counted_cuda(images: Images, mean: Any, scale: Any, options: dict[str, Any]) -> Moved:
-    """By the CUDA source on the host, tables and images in memory of their own, so that their bytes are counted apart.
-
-    Of a table's entry the threads of a block ask for the very same bytes, which a GPU fetches once for them all.
-    """
+    """By the CUDA source on the host, tables and images in memory of their own, so that bytes are counted apart."""
     form = form_of(images, mean, scale, options)
     staged_bytes, place = staged(images)
     memory = Memory()
@@ -112,7 +109,7 @@ def counted_cuda(images: Images, mean: Any, scale: Any, options: dict[str, Any])
     read, table, target = (memory.counted_at(address) for address in (region, tables, out))
     return Moved(
         read.read_bytes,
-        table.read_bytes // N_THREADS,
+        table.read_bytes,
         target.written_bytes,
         target.overwritten_bytes,
         read.wide_reads,

@@ -138,24 +138,43 @@ def pack_cuda(rows: list[NDArray[Any]], how: How) -> tuple[reference.Packed, Mov
         return _host(got, lambda array: array.numpy()), moved_by(arrays)
 
 
-def unpack_triton(data: NDArray[Any], lengths: list[int], shift: int = 0, **arguments: Any) -> list[NDArray[Any]]:
-    """By the interpreter, watched; data begins `shift` items past a multiple of 16 bytes."""
+def unpack_triton(
+    data: NDArray[Any], lengths: list[int], shift: int = 0, out_shift: int = 0, **arguments: Any
+) -> list[NDArray[Any]]:
+    """By the interpreter, watched; data begins `shift` items past a multiple of 16 bytes.
+
+    So does out by out_shift; where that is 0 there is none.
+    """
     torch = interpreter.require()
     with interpreter.watched(torch) as watch:
         tensor = to_torch(torch, data, shift)
         watch.allow("data", tensor)
+        if out_shift:
+            target = dtypes.numpy_dtype(arguments["dtype"] or str(data.dtype))
+            arguments["out"] = to_torch(torch, np.ones(unpacked_shape(data, lengths, arguments), target), out_shift)
+            watch.allow("out", arguments["out"])
         got = launch.unpack(tensor, lengths, **arguments, backend="triton")
         assert watch.overwritten_bytes == 0
     return [from_torch(row) for row in got.rows]
 
 
-def unpack_cuda(data: NDArray[Any], lengths: list[int], shift: int = 0, **arguments: Any) -> list[NDArray[Any]]:
+def unpack_cuda(
+    data: NDArray[Any], lengths: list[int], shift: int = 0, out_shift: int = 0, **arguments: Any
+) -> list[NDArray[Any]]:
     """By the CUDA source on the host, through all of launch()."""
     with pretended_cupy(build()) as arrays:
         array = arrays.array(data, shift * data.dtype.itemsize)
+        if out_shift:
+            target = arguments["dtype"] or str(data.dtype)
+            shape = unpacked_shape(data, lengths, arguments)
+            arguments["out"] = arrays.empty(shape, target, "cuda:0", out_shift * dtypes.ITEM_BYTES[target])
         got = launch.unpack(array, lengths, **arguments, backend="cupy")
         assert moved_by(arrays).overwritten_bytes == 0
         return [row.numpy() for row in got.rows]
+
+
+def unpacked_shape(data: NDArray[Any], lengths: list[int], arguments: dict[str, Any]) -> tuple[int, ...]:
+    return (sum(lengths), *data.shape[1 if arguments["layout"] == "packed" else 2 :])
 
 
 def moved_by(arrays: HostArrays) -> Moved:

@@ -4,44 +4,18 @@ from pathlib import Path
 
 import pytest
 from gpu import ahead_of_time
-from gpu.ahead_of_time import CAPABILITIES, TritonKernel, cuda_code
-
-from infcore.kernels.block_table import cupy_kernel
-from infcore.kernels.block_table.plan import plan
+from gpu.ahead_of_time import CAPABILITIES, cuda_code
+from gpu.block_code import EVERY, cuda_launch, triton_kernel
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"
 REGISTERS_MAX = 64
-
-
-def a_plan(max_blocks):
-    sizes = {"n_requests": 4, "max_query": 8, "n_tokens": 32, "n_slots": 32, "block_size": 16, "pad_block": -1}
-    return plan(max_blocks=max_blocks, aligned=True, **sizes)
-
-
-EVERY = {"wide": a_plan(1024), "narrow": a_plan(1023)}
-
-
-def triton_kernel(made):
-    from infcore.kernels.block_table import triton_kernel
-
-    return TritonKernel(
-        module="infcore.kernels.block_table.triton_kernel",
-        function="fill_tables",
-        signature={"base": "*u8", "table": "*i32", "slots": "*i64", "starts": "*i32"}
-        | dict.fromkeys(("tokens_at", "tables_at"), "i64")
-        | dict.fromkeys(("max_blocks", "block_size", "pad_block", "n_slots"), "i32"),
-        constants=triton_kernel.constants(made),
-        options=triton_kernel.OPTIONS,
-        aligned=("base", "table", "slots", "starts"),
-        sass=True,
-    )
 
 
 @pytest.fixture(scope="module")
 def triton_codes():
     if why := ahead_of_time.unavailable():
         pytest.skip(why)
-    codes = ahead_of_time.triton_code([triton_kernel(made) for made in EVERY.values()])
+    codes = ahead_of_time.triton_code([triton_kernel(made, sass=True) for made in EVERY.values()])
     return {
         (name, capability): code
         for name, each in zip(EVERY, codes, strict=True)
@@ -56,7 +30,8 @@ def code_of(triton_codes):
             return triton_codes[name, capability]
         if why := ahead_of_time.cuda_unavailable():
             pytest.skip(why)
-        return cuda_code(cupy_kernel.SOURCE, cupy_kernel.kernel_name(EVERY[name]), capability, True)
+        launch = cuda_launch(EVERY[name])
+        return cuda_code(launch.source, launch.kernel, capability, True)
 
     return code_of
 

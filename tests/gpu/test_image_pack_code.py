@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from gpu import ahead_of_time
-from gpu.ahead_of_time import CAPABILITIES, TritonKernel, cuda_code
+from gpu.ahead_of_time import CAPABILITIES, cuda_code
+from gpu.image_code import EVERY, a_plan, cuda_launch, triton_kernel
 
 from infcore.kernels.image_pack import cupy_kernel
-from infcore.kernels.image_pack.plan import plan
-from infcore.kernels.image_pack.staging import CHANNELS, StagedImages, checked_form
+from infcore.kernels.image_pack.staging import CHANNELS
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"
 # A block of 128 threads: with 64 registers a thread a multiprocessor holds 8 blocks, as cuda.cuh asks for.
@@ -18,49 +17,14 @@ REGISTERS_MAX = 64
 REGISTERS_MAX_NARROW = 128
 # An image's offset, height and width.
 TABLE_LOADS = 3
-
-
-def a_plan(dtype="float32", channels=3, sizes=((64, 64),)):
-    heights, widths = np.array(sizes, np.int32).T
-    form = checked_form(sizes, channels, 0, 1, dtype=dtype)
-    return plan(StagedImages(0, channels, heights, widths), form, aligned=True)
-
-
-EVERY = {
-    "3 channels to float32": a_plan(),
-    "3 channels to float16": a_plan("float16"),
-    "3 channels to bfloat16": a_plan("bfloat16"),
-    "1 channel to float16": a_plan("float16", 1),
-    "4 channels to float16": a_plan("float16", 4),
-    "mixed": a_plan(sizes=((64, 64), (63, 50))),
-    "narrow": a_plan(sizes=((63, 63),)),
-}
 SASS = {"3 channels to float32", "3 channels to float16"}  # of these the machine code is read, too
-
-
-def triton_kernel(name, made):
-    from infcore.kernels.image_pack import triton_kernel
-
-    numbers = [f"{kind}{c}" for kind in ("mean", "scale") for c in range(4)]
-    out = {"float32": "*fp32", "float16": "*fp16", "bfloat16": "*bf16"}[made.dtype]
-    return TritonKernel(
-        module="infcore.kernels.image_pack.triton_kernel",
-        function="pack_images",
-        signature={"base": "*u8", "out": out, "tables_at": "i64"}
-        | dict.fromkeys(("height", "width", "swapped"), "i32")
-        | dict.fromkeys((*numbers, "pad_value"), "fp32"),
-        constants={key: ahead_of_time.constant(value) for key, value in triton_kernel.constants(made).items()},
-        options=triton_kernel.OPTIONS,
-        aligned=("base", "out"),
-        sass=name in SASS,
-    )
 
 
 @pytest.fixture(scope="module")
 def triton_codes():
     if why := ahead_of_time.unavailable():
         pytest.skip(why)
-    codes = ahead_of_time.triton_code([triton_kernel(name, made) for name, made in EVERY.items()])
+    codes = ahead_of_time.triton_code([triton_kernel(made, sass=name in SASS) for name, made in EVERY.items()])
     return {
         (name, capability): code
         for name, each in zip(EVERY, codes, strict=True)
@@ -75,7 +39,8 @@ def code_of(triton_codes):
             return triton_codes[name, capability]
         if why := ahead_of_time.cuda_unavailable():
             pytest.skip(why)
-        return cuda_code(cupy_kernel.SOURCE, cupy_kernel.kernel_name(EVERY[name]), capability, name in SASS)
+        launch = cuda_launch(EVERY[name])
+        return cuda_code(launch.source, launch.kernel, capability, name in SASS)
 
     return code_of
 

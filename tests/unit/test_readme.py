@@ -1,22 +1,36 @@
-"""README's server, served: its code as it stands there, answering about this project's own files."""
+"""README's code as it stands there: the server answers about this project's files; rows are packed, and come back."""
 
 import asyncio
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"README.md": "markdown", "pyproject.toml": "toml"}
 
 
+def run(word):
+    """What README's example with that word in it leaves behind."""
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    (code,) = (example for example in examples if word in example)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_rows_are_packed_and_come_back():
+    left = run("infcore.pack")
+    assert left["batch"].mask.sum(axis=1).tolist() == [7, 300, 41]
+    assert all(np.array_equal(row, answer) for row, answer in zip(left["rows"], left["answers"], strict=True))
+
+
 def test_the_server_in_the_readme_answers():
     fastapi = pytest.importorskip("fastapi", reason="needs FastAPI, of the extra [test]")
     httpx = pytest.importorskip("httpx", reason="needs httpx, of the extra [test]")
     pytest.importorskip("onnxruntime", reason="needs the extra [models]")
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S).group(1)
-    server = {}
-    exec(compile(code, "README.md", "exec"), server)
+    server = run("FastAPI")
     app = server["app"]
     assert isinstance(app, fastapi.FastAPI)
 
