@@ -212,7 +212,9 @@ class CupyArrays:
         if stream is not None and not isinstance(stream, int | cupy.cuda.Stream | cupy.cuda.ExternalStream):
             raise TypeError(f"stream is {stream!r}, allowed is None, a cupy.cuda.Stream or a CUstream's address")
         if getattr(stream, "device_id", -1) not in (-1, device_index(device)):
-            raise ValueError(f"stream is on cuda:{stream.device_id}, but the rest is on {device}; allowed is one device")
+            raise ValueError(
+                f"stream is on cuda:{stream.device_id}, but the rest is on {device}; allowed is one device"
+            )
         with cupy.cuda.Device(device_index(device)):
             if stream is None:
                 yield

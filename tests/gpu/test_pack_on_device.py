@@ -120,7 +120,8 @@ def test_what_is_of_no_meaning_in_a_packed_batch_is_not_looked_at():
 
 @pytest.mark.parametrize("rows", [{2.0}, {0: 2.0}, np.float32(3), np.array(3.0)])
 def test_rows_that_are_no_sequence_of_arrays(rows):
-    with pytest.raises((InvalidArgument, InvalidType), match=r"rows\[0\] has no axes|rows is (float32|ndarray); allowed"):
+    says = r"rows\[0\] has no axes|rows is (float32|ndarray); allowed"
+    with pytest.raises((InvalidArgument, InvalidType), match=says):
         pack_interpreted(rows)
 
 
