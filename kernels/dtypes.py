@@ -55,8 +55,12 @@ def value_bits(value: Any, name: str, *, argument: str = "pad_value") -> int:
     Raises    TypeError if value is no number, ValueError if the type cannot hold it: an integer type takes integers of
               its range, a float type any number that stays finite in it, infinities and NaN.
     """
-    if type(value) in (int, float):  # what most callers give, and give again
-        return _number_bits(value, name, argument)
+    # What most callers give, and give again; but 0.0 and -0.0 are one key.
+    if type(value) is int or (type(value) is float and value != 0.0):
+        try:
+            return _number_bits(value, name, argument)
+        except OverflowError:
+            raise ValueError(f"{argument} has {value.bit_length()} bits, which is too large for {name}") from None
     if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
         raise TypeError(f"{argument} is {value!r}, allowed is one real number")
     return _number_bits.__wrapped__(value, name, argument)

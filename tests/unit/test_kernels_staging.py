@@ -93,6 +93,11 @@ def test_bits_of_a_pad_value(value: float, name: str, pattern: str) -> None:
     assert dtypes.value_bits(value, name) == int(pattern, 16)
 
 
+def test_zeros_of_both_signs_one_after_the_other() -> None:
+    for value, bits in [(0.0, 0), (-0.0, 0x8000_0000_8000_0000), (0.0, 0), (0, 0)]:
+        assert dtypes.value_bits(value, "float32") == bits
+
+
 @pytest.mark.parametrize(
     ("value", "name", "error"),
     [
@@ -103,6 +108,8 @@ def test_bits_of_a_pad_value(value: float, name: str, pattern: str) -> None:
         (1e6, "float16", ValueError),
         (1e39, "float32", ValueError),
         (1e39, "bfloat16", ValueError),
+        (10**400, "float32", ValueError),
+        (10**400, "int8", ValueError),
         ("0", "float32", TypeError),
         (1j, "float32", TypeError),
         ([1], "float32", TypeError),
@@ -110,7 +117,7 @@ def test_bits_of_a_pad_value(value: float, name: str, pattern: str) -> None:
     ],
 )
 def test_pad_values_that_a_type_cannot_hold(value: object, name: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match="pad_value is"):
+    with pytest.raises(error, match="pad_value (is|has)"):
         dtypes.value_bits(value, name)
 
 
