@@ -117,7 +117,7 @@ def test_zeros_of_both_signs_one_after_the_other() -> None:
     ],
 )
 def test_pad_values_that_a_type_cannot_hold(value: object, name: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match="pad_value (is|has)"):
+    with pytest.raises(error, match=r"pad_value (is|has)"):
         dtypes.value_bits(value, name)
 
 
