@@ -1,11 +1,12 @@
-"""What a GPU alone runs, and no host build: the PTX of conversions and wide moves that are under __CUDA_ARCH__."""
+"""What a GPU alone runs: the PTX of what is under __CUDA_ARCH__, and the numbers that Triton's launcher is handed."""
 
 import re
 
 import pytest
-from gpu import ahead_of_time
+from gpu import ahead_of_time, interpreter
 
-from infcore.kernels import cuda_module
+from infcore.kernels import cuda_module, triton_launch
+from infcore.kernels.pack import launch
 from infcore.kernels.pack.cupy_kernel import CPP_TYPES
 
 # As NumPy's astype: to the nearest, ties to even; float to integer cuts off. int8 and uint8 are of int32's low bits.
@@ -59,3 +60,17 @@ extern "C" __global__ void move(uint4* to, const uint4* from) { write(to, read(f
     (loaded,) = re.findall(r"ld\.global\.nc\.v4\.u32 \{([^}]*)\}", ptx)
     (stored,) = re.findall(r"st\.global\.v4\.u32 \[[^\]]*\], \{([^}]*)\}", ptx)
     assert loaded.split(", ") == stored.split(", ") and len(set(loaded.split(", "))) == 4
+
+
+@pytest.mark.parametrize(
+    ("pad_value", "dtype", "bits"),
+    [(-1, "int64", -1), (-2, "int8", -0x0101010101010102), (-0.0, "float32", -0x7FFFFFFF80000000), (7, "int64", 7)],
+)
+def test_a_pad_value_is_the_signed_number_that_tritons_launcher_takes(
+    pad_value: float, dtype: str, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = interpreter.require()
+    seen = []
+    monkeypatch.setattr(triton_launch, "launch", lambda function, grid, tensors, numbers, **_: seen.append(numbers[-1]))
+    launch.pack(None, [torch.ones(2)], layout="padded", dtype=dtype, pad_value=pad_value, backend="triton")
+    assert seen == [bits]
