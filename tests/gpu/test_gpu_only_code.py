@@ -1,13 +1,15 @@
 """What a GPU alone runs: the PTX of what is under __CUDA_ARCH__, and the numbers that Triton's launcher is handed."""
 
 import re
+from itertools import product
 
 import pytest
 from gpu import ahead_of_time, interpreter
 
-from infcore.kernels import cuda_module, triton_launch
+from infcore.kernels import cuda_module, dtypes, triton_launch
 from infcore.kernels.pack import launch
 from infcore.kernels.pack.cupy_kernel import CPP_TYPES
+from infcore.kernels.pack.plan import item_bytes, plan
 
 # As NumPy's astype: to the nearest, ties to even; float to integer cuts off. int8 and uint8 are of int32's low bits.
 CONVERSIONS = {
@@ -74,3 +76,21 @@ def test_a_pad_value_is_the_signed_number_that_tritons_launcher_takes(
     monkeypatch.setattr(triton_launch, "launch", lambda function, grid, tensors, numbers, **_: seen.append(numbers[-1]))
     launch.pack(None, [torch.ones(2)], layout="padded", dtype=dtype, pad_value=pad_value, backend="triton")
     assert seen == [bits]
+
+
+@pytest.mark.parametrize("step_elements", [0, 1, 3, 8, 16])
+def test_what_triton_is_told_of_multiples_is_true(step_elements: int) -> None:
+    """It is believed by the compiler alone: an access that is wide where it may not be faults on a GPU."""
+    interpreter.require()
+    from infcore.kernels.pack import triton_kernel
+
+    for src, dst, alignment in product(dtypes.ITEM_BYTES, dtypes.ITEM_BYTES, (1, 2, 4, 8, 16)):
+        made = plan(
+            rows_from="table", rows_to="padded_left", src=src, dst=dst, n_rows=3, max_seqlen=9,
+            step_elements=step_elements, alignment=alignment,
+        )  # fmt: skip
+        chunk = triton_kernel.constants(made, has_cu_out=True, has_marks=True)["CHUNK"]
+        if chunk > 1:
+            assert alignment == 16
+            assert made.step_items % chunk == made.tile_items % chunk == 0
+            assert chunk * min(item_bytes(made.src), item_bytes(made.dst)) == 16
