@@ -159,7 +159,9 @@ class TorchArrays:
             raise ValueError(f"stream is on {place}, but the rest is on {device}; allowed is one device for all")
         with torch.cuda.device(device):
             if isinstance(stream, int):
-                stream = torch.cuda.ExternalStream(stream, device=device)
+                # Address 0 is the default stream's; for ExternalStream it means none, and it takes one from its pool.
+                default = torch.cuda.default_stream
+                stream = torch.cuda.ExternalStream(stream, device=device) if stream else default(device)
             with torch.cuda.stream(stream):
                 yield
 

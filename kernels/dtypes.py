@@ -55,10 +55,9 @@ def value_bits(value: Any, name: str, *, argument: str = "pad_value") -> int:
     Raises    TypeError if value is no number, ValueError if the type cannot hold it: an integer type takes integers of
               its range, a float type any number that stays finite in it, infinities and NaN.
     """
-    # What most callers give, and give again; but 0.0 and -0.0 are one key.
-    if type(value) is int or (type(value) is float and value != 0.0):
+    if type(value) in (int, float) and (value or str(value)[0] != "-"):  # what most callers give, and give again
         try:
-            return _number_bits(value, name, argument)
+            return _number_bits(value, name, argument)  # but for -0.0, which is 0.0 to the cache
         except OverflowError:
             raise ValueError(f"{argument} has {value.bit_length()} bits, which is too large for {name}") from None
     if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":

@@ -1,5 +1,6 @@
 """Host memory and the way to a device: memory that a GPU reads by itself, and one copy of a whole batch on a stream."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -8,18 +9,23 @@ from numpy.typing import NDArray
 from . import backends
 
 
-def has_gpu(backend: str) -> bool:
-    """Whether a back-end's library finds a GPU that it can use. Imports the library; may start its CUDA context."""
+def n_gpus(backend: str) -> int:
+    """How many GPUs a back-end's library finds that it can use. Imports the library; may start its CUDA context."""
     if backend == "triton":
         import torch
 
-        return bool(torch.cuda.is_available())
+        return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
     import cupy
 
     try:
-        return int(cupy.cuda.runtime.getDeviceCount()) > 0
+        return int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError:  # no driver
-        return False
+        return 0
+
+
+def has_gpu(backend: str) -> bool:
+    """Whether there is one."""
+    return n_gpus(backend) > 0
 
 
 def host_memory(n_bytes: int, *, backend: str | None = None) -> Any:
@@ -42,20 +48,23 @@ def upload(
     """Copies a batch to a device, once, on `stream`.
 
     memory    (bytes,) uint8, C-contiguous host memory; not to be changed until the event has happened
-    device    "cuda", "cuda:N"; "cpu" gives a view without a copy (for interpreted kernels)
+    device    "cuda", "cuda:N"; "cpu" gives a view without a copy (for interpreted kernels, so not of CuPy's)
     stream    the library's own stream or a CUstream's address; None is the current one
     Returns   (bytes,) uint8 on the device, and the library's event that is recorded behind the copy; None on the CPU
-    Raises    ValueError: a device that is none of these, or there is no GPU. What the library raises if memory is short
+    Raises    ValueError: a device that is none of these, or not there. What the library raises if memory is short
     Moves     len(memory) bytes over the bus, in the background if memory is pinned
     """
-    kind = device.partition(":")[0]
-    if kind not in ("cuda", "cpu"):
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"device is {device!r}, allowed are 'cuda', 'cuda:N' and 'cpu'")
     library = backends.arrays(backend)
-    if kind == "cpu":
+    if device == "cpu":
+        if library.name == "cupy":
+            raise ValueError("device is 'cpu', but 'cupy' has arrays on GPUs alone; allowed are 'cuda' and 'cuda:N'")
         return library.adopt(memory), None
-    if not has_gpu(library.name):
-        raise ValueError(f"device is {device!r}, but {library.name!r} finds no GPU; allowed is 'cpu'")
+    there = n_gpus(library.name)
+    if backends.device_index(device) >= there:
+        allowed = f"'cpu' and 'cuda:0' to 'cuda:{there - 1}'" if there else "'cpu'"
+        raise ValueError(f"device is {device!r}, but {library.name!r} finds {there or 'no'} GPU; allowed is {allowed}")
     with library.on(device, stream):
         if library.name == "triton":
             import torch

@@ -1,6 +1,7 @@
 """Settings of every test."""
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,12 @@ from hypothesis import settings
 # No deadline: how long an example takes says how busy the machine is. CI draws the same examples in every run.
 settings.register_profile("infcore", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("infcore")
+
+# Under a sanitizer PyTorch takes a minute to import and gigabytes to run, and none of its code is ours: as if it were
+# not installed. What is run by it is run without sanitizers, and its kernels under them as C++ (tests/gpu/shim).
+if "INFCORE_SANITIZED" in os.environ:
+    for package in ("torch", "triton", "cupy"):
+        sys.modules[package] = None  # type: ignore[assignment]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -62,10 +62,13 @@ __global__ void __launch_bounds__(table_threads)
     }
     return;
   }
-  const int* const ids = reinterpret_cast<const int*>(base + read_by_all(row_offsets + row));
-  const int n_blocks = read_by_all(cu_blocks + row + 1) - read_by_all(cu_blocks + row);
-  fill_columns<wide>(ids, n_blocks, table + static_cast<long long>(row) * max_blocks, max_blocks, first, pad_block);
   const int n_tokens = read_by_all(query_start_loc + row + 1) - start;
+  if (first >= max_blocks && first >= n_tokens) return;
+  const int* const ids = reinterpret_cast<const int*>(base + read_by_all(row_offsets + row));
+  if (first < max_blocks) {
+    const int n_blocks = read_by_all(cu_blocks + row + 1) - read_by_all(cu_blocks + row);
+    fill_columns<wide>(ids, n_blocks, table + static_cast<long long>(row) * max_blocks, max_blocks, first, pad_block);
+  }
   if (first >= n_tokens) return;
   const int position = read_by_all(computed + row);
   for (int i = 0; i < 4; ++i) {

@@ -26,7 +26,7 @@ def fill_columns(ids, n_blocks, row, max_blocks, first, pad_block, CHUNK: tl.con
 def fill_tables(
     base, table, slots, starts, tokens_at: tl.int64, tables_at: tl.int64,
     max_blocks: tl.int32, block_size: tl.int32, pad_block: tl.int32, n_slots: tl.int32,
-    CHUNK: tl.constexpr, TILE: tl.constexpr,
+    CHUNK: tl.constexpr, TILE: tl.constexpr, N_LANES: tl.constexpr,
 ):  # fmt: skip
     """See cuda.cuh. Grid (requests + 1, tiles)."""
     row = tl.program_id(0)
@@ -36,21 +36,23 @@ def fill_tables(
     query_start_loc = computed + n_requests
     start = tl.load(query_start_loc + row)
     tl.store(starts + row, start, mask=tl.program_id(1) == 0)
-    lanes = tl.arange(0, TILE)
     if row == n_requests:
-        at = start.to(tl.int64) + first + lanes
+        at = start.to(tl.int64) + first + tl.arange(0, TILE)
         tl.store(slots + at, tl.full((TILE,), -1, tl.int64), mask=at < n_slots)
-    else:
+        return
+    n_tokens = tl.load(query_start_loc + row + 1) - start
+    if (first < max_blocks) | (first < n_tokens):
         row_offsets = (base + tables_at).to(tl.pointer_type(tl.int64), bitcast=True)
-        cu_blocks = (row_offsets + n_requests).to(tl.pointer_type(tl.int32), bitcast=True) + row
         ids = (base + tl.multiple_of(tl.load(row_offsets + row), 16)).to(tl.pointer_type(tl.int32), bitcast=True)
-        n_blocks = tl.load(cu_blocks + 1) - tl.load(cu_blocks)
-        table += row.to(tl.int64) * (max_blocks // CHUNK) * CHUNK
         if first < max_blocks:
+            cu_blocks = (row_offsets + n_requests).to(tl.pointer_type(tl.int32), bitcast=True) + row
+            n_blocks = tl.load(cu_blocks + 1) - tl.load(cu_blocks)
+            table += row.to(tl.int64) * (max_blocks // CHUNK) * CHUNK
             fill_columns(ids, n_blocks, table, max_blocks, first, pad_block, CHUNK, TILE)
-        n_tokens = tl.load(query_start_loc + row + 1) - start
         if first < n_tokens:
-            token = first + lanes
+            # Two axes, so that this is laid out by itself: a warp's load takes the ids of 32 tokens in a row, which are
+            # few. One axis would share the table's layout, where a thread has four lanes: the ids of 128, four times.
+            token = first + (tl.arange(0, TILE // N_LANES) * N_LANES)[:, None] + tl.arange(0, N_LANES)[None, :]
             is_token = token < n_tokens
             position = tl.load(computed + row) + token
             block = position // block_size
@@ -63,7 +65,7 @@ OPTIONS = {"num_warps": N_THREADS // 32, "num_stages": 1, "enable_fp_fusion": Fa
 
 def constants(plan: Plan) -> dict[str, Any]:
     """The constexpr arguments of a plan's specialisation."""
-    return {"CHUNK": 4 if plan.wide else 1, "TILE": TILE}
+    return {"CHUNK": 4 if plan.wide else 1, "TILE": TILE, "N_LANES": N_THREADS}
 
 
 def launch(plan: Plan, memory: Any, tokens_at: int, tables_at: int, table: Any, slots: Any, starts: Any) -> None:

@@ -19,7 +19,7 @@ __device__ __forceinline__ T read(const T* from) {
 }
 
 /// A value that every thread of the block reads, such as an entry of a table: it comes from memory once, and the host
-/// build counts it so.
+/// build counts it so. (What the threads of one warp read alike in one read() it counts once a warp.)
 template <typename T>
 __device__ __forceinline__ T read_by_all(const T* from) {
 #ifdef INFCORE_HOST_SHIM

@@ -29,6 +29,7 @@ __all__ = [
     "TorchBatch",
     "TorchRagged",
     "check_dtypes",
+    "current_stream",
     "stage_arrays",
     "tables_ahead",
 ]
@@ -169,7 +170,7 @@ class KernelRegion:
             layout=layout,
             dtype=None if dtype is None or moved != rows.dtype else str(dtype).removeprefix("torch."),
             pad_value=_pad_moved(spec),
-            stream=_current_stream(self._torch, memory),
+            stream=current_stream(self._torch, memory),
         )
         data, cu_seqlens, position_ids, mask = map(
             self._tensor, (packed.data, packed.cu_seqlens, packed.position_ids, packed.mask)
@@ -230,16 +231,18 @@ def stage_arrays(model: Model, inputs: Arrays) -> StagedBatch:
     names = [spec.name for spec in model.inputs]
     if sorted(inputs) != sorted(names):
         raise UnknownName(f"inputs of model {model.name!r} are {sorted(inputs)}; allowed: exactly {names}")
-    n = len(inputs[names[0]])
-    works = np.array([model.work_of({name: inputs[name][i] for name in names}) for i in range(n)], np.float64)
+    arrays = {spec.name: _checked_array(model, spec, inputs[spec.name]) for spec in model.inputs}
+    n = len(arrays[names[0]])
+    for name, array in arrays.items():
+        if n == 0 or len(array) != n:
+            raise InvalidArgument(
+                f"inputs[{name!r}] of model {model.name!r} has shape {array.shape}; allowed: at least one row, as "
+                f"many as inputs[{names[0]!r}]"
+            )
+    works = np.array([model.work_of({name: array[i] for name, array in arrays.items()}) for i in range(n)], np.float64)
     places, end = [], 0
     for spec in model.inputs:
-        array = np.ascontiguousarray(inputs[spec.name])
-        if len(array) != n or array.dtype != spec.dtype or array.ndim != len(spec.shape) + 1:
-            raise InvalidArgument(
-                f"inputs[{spec.name!r}] of model {model.name!r} is {array.dtype} of shape {array.shape}; allowed: "
-                f"{spec.dtype} of shape {(n, *spec.shape)}"
-            )
+        array = arrays[spec.name]
         places.append((spec, array, end))
         step_bytes = int(np.prod(array.shape[2:])) * array.itemsize
         n_bytes = staged_bytes([array.shape[1]] * n, step_bytes) if spec.ragged == (0,) else array.nbytes
@@ -255,6 +258,19 @@ def stage_arrays(model: Model, inputs: Arrays) -> StagedBatch:
             memory[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
             staged[spec.name] = DenseInput(at, array.shape, dtype)
     return StagedBatch(memory, staged, works)
+
+
+def _checked_array(model: Model, spec: TensorSpec, given: Any) -> Array:
+    """A batch's array of one input, C-contiguous."""
+    array: Array = np.asarray(given, order="C")
+    fits = array.dtype == spec.dtype and array.ndim == len(spec.shape) + 1
+    if not fits or any(want not in (None, there) for want, there in zip(spec.shape, array.shape[1:], strict=True)):
+        shape = ", ".join(["n", *("any" if length is None else str(length) for length in spec.shape)])
+        raise InvalidArgument(
+            f"inputs[{spec.name!r}] of model {model.name!r} is {array.dtype} of shape {array.shape}; allowed: "
+            f"{spec.dtype} of shape ({shape})"
+        )
+    return array
 
 
 def tables_ahead(batch: StagedBatch, groups: list[list[int]]) -> NDArray[np.uint8]:
@@ -300,7 +316,7 @@ def _pad_moved(spec: TensorSpec) -> float:
     return value
 
 
-def _current_stream(torch: Any, memory: Any) -> int | None:
+def current_stream(torch: Any, memory: Any) -> int | None:
     """PyTorch's current stream as the kernels' launchers take it, whichever library launches."""
     return int(torch.cuda.current_stream(memory.device).cuda_stream) if memory.is_cuda else None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infcore._torch_batch import KERNEL_DTYPES
+from infcore._torch_batch import KERNEL_DTYPES, current_stream
 from infcore.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Answers:
                 f"{self._who}: {what} is one tensor; allowed: a list of one per request, each of {spec.shape}"
             )
         if self._follows_rows(spec) and self._batch.layout == "padded" and self._by_kernels:
-            found = self._without_padding(spec, found)
+            found = self._without_padding(spec, _as_bits(found))
         return _to_host(torch, self._cast(spec, found))
 
     def _without_padding(self, spec: TensorSpec, found: Any) -> Any:
@@ -98,7 +98,12 @@ class Answers:
         from infcore.kernels.pack.launch import unpack
 
         data = unpack(
-            found.detach().contiguous(), first.lengths, cu_seqlens=first.cu_seqlens, layout="padded", dtype=names[1]
+            found.contiguous(),
+            first.lengths,
+            cu_seqlens=first.cu_seqlens,
+            layout="padded",
+            dtype=names[1],
+            stream=current_stream(torch, found),
         ).data
         return data if isinstance(data, torch.Tensor) else torch.from_dlpack(data)
 
@@ -135,7 +140,7 @@ class Answers:
             raise DeviceError(f"{self._who}: {what} has shape {tuple(found.shape)}; allowed: {shape}{where}")
 
     def _cast(self, spec: TensorSpec, found: Any) -> Any:
-        return found.detach().to(getattr(self._torch, spec.dtype.name))
+        return _as_bits(found).to(getattr(self._torch, spec.dtype.name))
 
     def _cut(self, spec: TensorSpec, brought: Any) -> Array | list[Array]:
         if isinstance(brought, list):
@@ -148,6 +153,11 @@ class Answers:
             bounds = np.concatenate([[0], np.cumsum(lengths)]).tolist()
             return [array[begin:end] for begin, end in pairwise(bounds)]
         return [array[i, :length] for i, length in enumerate(lengths)]
+
+
+def _as_bits(tensor: Any) -> Any:
+    """Without what a tensor owes its memory: gradients, a conjugation or negation that PyTorch has put off."""
+    return tensor.detach().resolve_conj().resolve_neg()
 
 
 def _to_host(torch: Any, tensor: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from infcore import _checks
 from infcore._core import arena as _core
 from infcore._core.arena import Region
 from infcore._core.rows import Rows
-from infcore.errors import InvalidArgument
+from infcore.errors import InvalidArgument, InvalidType
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -50,12 +51,19 @@ class Arena(_core.Arena):
             from infcore.kernels.transfer import host_memory
 
             memory = host_memory
-        super().__init__(capacity_bytes=_checks.integer("capacity_bytes", capacity_bytes, 0), memory=memory)
         self._under_way: deque[tuple[Any, Region]] = deque()
+        capacity_bytes = _checks.integer("capacity_bytes", capacity_bytes, 0, _core.region_bytes_max)
+        super().__init__(capacity_bytes=capacity_bytes, memory=memory)
+
+    def __del__(self) -> None:
+        """Waits for copies under way: their memory must not be given to anybody else before they have read it."""
+        for event, _ in getattr(self, "_under_way", ()):
+            with contextlib.suppress(Exception):  # a broken context reads nothing any more
+                event.synchronize()
 
     def reserve(self, n_bytes: int) -> Region:
         self._land()
-        return super().reserve(_checks.integer("n_bytes", n_bytes, 0))
+        return super().reserve(_checks.integer("n_bytes", n_bytes, 0, _core.region_bytes_max))
 
     reserve.__doc__ = _core.Arena.reserve.__doc__
 
@@ -81,11 +89,13 @@ class Arena(_core.Arena):
         backend  "triton" (PyTorch's memory) or "cupy"; None: PyTorch where it is installed
         stream   the library's stream, or a CUstream's address; None: the current one
         Returns  (nbytes,) uint8 on the device, valid once `stream` reaches this point
-        Raises   InvalidArgument: no such device or back-end
-        The region stays reserved until the copy has been made, even if nobody else holds it.
+        Raises   InvalidType, InvalidArgument: no Region; no such device or back-end
+        The region stays reserved until the copy has been made, even if nobody else holds it, nor the arena.
         """
         from infcore.kernels.transfer import upload
 
+        if not isinstance(region, Region):
+            raise InvalidType(f"region is {type(region).__name__}; allowed: a Region, as reserve and stage give it")
         try:
             arrived, event = upload(region.array, device, backend=backend, stream=stream)
         except ValueError as error:

@@ -278,9 +278,9 @@ class Engine(EngineCore):
         with self._change:
             self._must_run("remove_device")
             slot = self._present(name)
-            del self._slots[name]
             self._drain_node(slot.node)
-            self._wait_until(lambda: self._node_empty(slot.node), limit_s)
+            self._wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
+            del self._slots[name]
             joined = self._stop_worker(slot)
             self._remove_node(slot.node)
             return joined

@@ -71,8 +71,9 @@ class TorchDevice(Device):
         position_ids  packed: (sum of lengths,) int32, each step's index in its row. padded: None
         batch         the TorchBatch: all of that for each ragged input; the words above mean the first one
 
-    Tensors are the module's until it returns. It returns {output name: tensor}, or the tensor alone where the Model
-    has one output:
+    Tensors are the module's until it returns; what it returns it must not write to later, since on the CPU the requests
+    get that memory without a copy. It returns {output name: tensor}, or the tensor alone where the Model has one
+    output:
 
         class Tagger(torch.nn.Module):
             def __init__(self):
@@ -212,7 +213,7 @@ class TorchDevice(Device):
         try:
             with self._place.in_use(), self._torch.inference_mode():
                 answers, seconds = self._run_plan(held, plan, batch, works)
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too, leaves copies under way
             answered = self._place.answers_still()
             traceback.clear_frames(error.__traceback__)  # the frames of the module hold its tensors
             del batch  # this frame is in the traceback, and whoever keeps the error would keep the memory
@@ -261,7 +262,7 @@ class TorchDevice(Device):
         self._place.wait()
         return answers.rows()
 
-    def _explained(self, held: _Held, plan: Plan, n: int, error: Exception, answered: bool) -> DeviceError | None:
+    def _explained(self, held: _Held, plan: Plan, n: int, error: BaseException, answered: bool) -> DeviceError | None:
         """An error that says more than the one that came; None: that one is the module's own."""
         run = f"{held.module.who}: a batch of {n}, {plan.layout}"
         if not answered:

@@ -17,8 +17,9 @@ STAGED = ("computed", "query_lens", "block_size", "n_blocks")
 
 
 class Moved(NamedTuple):
-    """Bytes that a launch wrote."""
+    """Bytes that a launch read and wrote."""
 
+    read_bytes: int
     written_bytes: int
     overwritten_bytes: int
     wide_writes: int | None = None  # of 16 bytes; not known of interpreted kernels
@@ -49,7 +50,7 @@ def by_triton(blocks: Any, options: dict[str, Any]) -> tuple[BlockTables, Moved]
     with interpreter.watched(torch) as watch:
         watch.allow("region", region[place.tokens_at :])
         made = launch.block_table(region, place, backend="triton", **launched_with(options))
-    moved = Moved(sum(watch.written_bytes.values()), watch.overwritten_bytes)
+    moved = Moved(sum(watch.read_bytes.values()), sum(watch.written_bytes.values()), watch.overwritten_bytes)
     return BlockTables(*(array.numpy() for array in made)), moved
 
 
@@ -59,8 +60,8 @@ def by_cuda(blocks: Any, options: dict[str, Any]) -> tuple[BlockTables, Moved]:
         memory, place = staged(blocks, options)
         made = launch.block_table(arrays.array(memory), place, backend="cupy", **launched_with(options))
         counted = arrays.memory.counted
-        written, overwritten = (
-            sum(getattr(c, f"{kind}_bytes") for c in counted) for kind in ("written", "overwritten")
+        read, written, overwritten = (
+            sum(getattr(c, f"{kind}_bytes") for c in counted) for kind in ("read", "written", "overwritten")
         )
-        moved = Moved(written, overwritten, made.table.counted.wide_writes)
+        moved = Moved(read, written, overwritten, made.table.counted.wide_writes)
         return BlockTables(*(array.numpy() for array in made)), moved

@@ -24,7 +24,8 @@ from infcore.kernels.cuda_module import SOURCES, CudaLaunch, program_text
 BUILD = cpp_build.ROOT / "build" / "gpu_shim"
 SHIM = Path(__file__).parent / "shim"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-FLAGS = [*cpp_build.BASE_FLAGS, *cpp_build.WARNINGS, "-Wno-unknown-pragmas", *SANITIZERS, "-g1", "-O1"]
+TRACED = ["-fsanitize-coverage=trace-pc"]  # by which the shim knows what threads of a warp do together
+FLAGS = [*cpp_build.BASE_FLAGS, *cpp_build.WARNINGS, "-Wno-unknown-pragmas", *SANITIZERS, *TRACED, "-g1", "-O1"]
 # Where buffers lie, in the pretended device as in the program: above the address sanitizer's shadow, below programs and
 # libraries, on x86-64 and aarch64. No buffer is larger than the spacing.
 FIRST_ADDRESS = 0x3000_0000_0000
@@ -35,7 +36,7 @@ POISON = 0xA5
 class Counted(NamedTuple):
     """What a kernel did to one buffer."""
 
-    read_bytes: int
+    read_bytes: int  # distinct ones of each load of a warp
     written_bytes: int
     wide_reads: int
     wide_writes: int

@@ -17,6 +17,9 @@ from infcore.kernels import backends
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+WARP_LANES = 32
+NO_ADDRESS = 0  # of a lane that is masked out
+
 
 def require() -> Any:
     """PyTorch, on one thread, where Triton is there, too; else the test is skipped."""
@@ -53,9 +56,7 @@ class Watch:
         self.read_bytes[name] = self.written_bytes[name] = 0
         self._touched[name] = np.zeros(tensor.numel() * tensor.element_size(), np.uint8)
 
-    def _access(self, addresses: Any, mask: Any, n_bytes: int) -> Iterator[tuple[str, Any]]:
-        wanted = np.broadcast_to(addresses, np.broadcast(addresses, mask).shape)[np.broadcast_to(mask, addresses.shape)]
-        wanted = wanted.astype(np.int64)
+    def _access(self, wanted: Any, n_bytes: int) -> Iterator[tuple[str, Any]]:
         seen = 0
         for name, begin, end in zip(self._names, self._begins, self._ends, strict=True):
             inside = wanted[(wanted >= begin) & (wanted + n_bytes <= end)]
@@ -65,11 +66,22 @@ class Watch:
         assert not (wanted % n_bytes).any(), f"an access of {n_bytes} bytes is not aligned"
 
     def read(self, addresses: Any, mask: Any, n_bytes: int) -> None:
-        for name, offsets in self._access(addresses, mask, n_bytes):
+        """Counts the distinct bytes that each load of a warp asks for; a scalar, which all threads read, once.
+
+        Assumed: a warp's load is of 32 lanes in a row, the last axis first, as in Triton's blocked layout of one item a
+        thread. Where a thread has more, lanes of one load lie apart: the same bytes, if no address is there twice. The
+        one load of ours where some are, block_table's ids for the slots, has one item a thread (see there).
+        """
+        lanes = np.where(mask, addresses, NO_ADDRESS).astype(np.int64).reshape(-1, min(np.size(addresses), WARP_LANES))
+        lanes.sort(axis=1)
+        # Aligned accesses of one size: any two are of the same bytes, or have none in common.
+        first = np.diff(lanes, axis=1, prepend=NO_ADDRESS) != 0
+        for name, offsets in self._access(lanes[first], n_bytes):
             self.read_bytes[name] += offsets.size * n_bytes
 
     def write(self, addresses: Any, mask: Any, n_bytes: int) -> None:
-        for name, offsets in self._access(addresses, mask, n_bytes):
+        wanted = np.asarray(addresses)[np.broadcast_to(mask, np.shape(addresses))].astype(np.int64)
+        for name, offsets in self._access(wanted, n_bytes):
             self.written_bytes[name] += offsets.size * n_bytes
             assert np.unique(offsets).size == offsets.size, f"one store writes a place of {name} twice"
             for k in range(n_bytes):

@@ -4,12 +4,13 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
-from gpu import ahead_of_time, interpreter, pack_rig
+from gpu import ahead_of_time, host_build, interpreter, pack_rig
 from gpu.host_arrays import pretended_cupy
-from gpu.host_build import Memory
+from gpu.host_build import HostBuild, Memory
 
 from infcore.kernels import backends, cuda_module
 from infcore.kernels.cuda_module import CudaLaunch
@@ -58,25 +59,82 @@ def test_a_wrong_write_is_seen(memory: tuple[Memory, int, int], out_bytes: int, 
         pack_rig.build().run(launched(one_row(5), source, cu_seqlens, out), device)
 
 
-def test_the_sanitizer_sees_what_the_shim_does_not(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that goes around the counted moves, one byte past the end."""
-    (tmp_path / "past.cuh").write_text(
-        "namespace infcore::kernels { __global__ void past(unsigned char* to, int n) { to[n] = 1; } }\n"
-    )
-    from gpu import host_build
+OWN_KERNELS = """
+namespace infcore::kernels {
+__global__ void past(unsigned char* to, int n) { to[n] = 1; }
+__global__ void one_by_all(const int* from) { shim::read(from); }
+__global__ void one_by_sixteen(const int* from) { shim::read(from + threadIdx.x / 16); }
+__global__ void one_twice(const int* from) { shim::read(from), shim::read(from); }
+__global__ void one_in_two_turns(const int* from) {
+  for (unsigned int turn = 0; turn < 2; ++turn) {
+    if (threadIdx.x % 2 == turn) shim::read(from);
+  }
+}
+__global__ void one_by_two_ways(const int* from) {
+  if (threadIdx.x % 2 == 0) shim::read(from + 15);
+  shim::read(from);
+}
+}
+"""
+# How many numbers of 4 bytes a whole warp reads.
+WARP_READS = {"one_by_all": 1, "one_by_sixteen": 2, "one_twice": 2, "one_in_two_turns": 2, "one_by_two_ways": 3}
 
-    monkeypatch.setattr(host_build, "SOURCES", tmp_path)
-    build = host_build.HostBuild("past.cuh", ["infcore::kernels::past"])
+
+@pytest.fixture(scope="module")
+def own_kernels(tmp_path_factory: pytest.TempPathFactory) -> HostBuild:
+    """Kernels as none of ours is, in one program."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.cuh").write_text(OWN_KERNELS)
+    with mock.patch.object(host_build, "SOURCES", folder):
+        return HostBuild("own.cuh", [f"infcore::kernels::{name}" for name in ("past", *WARP_READS)])
+
+
+def test_the_sanitizer_sees_what_the_shim_does_not(own_kernels: HostBuild) -> None:
+    """A kernel that goes around the counted moves, one byte past the end."""
     for n, is_wrong in [(12, False), (13, True)]:
         device = Memory()
         out = device.add_poisoned(13)
-        past = CudaLaunch("past.cuh", "infcore::kernels::past", (1, 1, 1), (1, 1, 1), (out, np.int32(n)))
+        past = CudaLaunch("own.cuh", "infcore::kernels::past", (1, 1, 1), (1, 1, 1), (out, np.int32(n)))
         if is_wrong:
             with pytest.raises(AssertionError, match="AddressSanitizer"):
-                build.run(past, device)
+                own_kernels.run(past, device)
         else:
-            build.run(past, device)
+            own_kernels.run(past, device)
             assert device.at(out, 13).tolist() == [host_build.POISON] * 12 + [1]
+
+
+@pytest.mark.parametrize("n_threads", [64, 33])
+@pytest.mark.parametrize("name", WARP_READS)
+def test_a_load_of_a_warp_is_counted_once(name: str, n_threads: int, own_kernels: HostBuild) -> None:
+    """Where its threads take the same way, and only there."""
+    device = Memory()
+    source = device.add(np.arange(16, dtype=np.int32))
+    own_kernels.run(CudaLaunch("own.cuh", f"infcore::kernels::{name}", (3, 1, 1), (n_threads, 1, 1), (source,)), device)
+    # The 33rd thread is alone in its warp: it reads what it reads.
+    alone = 2 if name in ("one_twice", "one_by_two_ways") else 1
+    second = WARP_READS[name] if n_threads == 64 else alone
+    assert device.counted_at(source).read_bytes == 3 * 4 * (WARP_READS[name] + second)
+
+
+def test_the_watch_counts_a_load_of_32_lanes_once() -> None:
+    torch = interpreter.require()
+    data = torch.arange(64, dtype=torch.int32)
+    lanes = np.arange(128).reshape(2, 64)
+    every, odd = np.ones_like(lanes, dtype=bool), lanes % 2 == 1
+    for places, mask, n_read in [
+        (lanes // 2, every, 64),
+        (lanes // 16, every, 8),
+        (lanes * 0, every, 4),
+        (lanes // 2, odd, 64),
+        (lanes // 16, lanes < 40, 3),
+        (lanes * 0, lanes < 0, 0),
+        (lanes % 16, every, 64),
+        (np.array(3), np.array(True), 1),
+    ]:
+        watch = interpreter.Watch()
+        watch.allow("data", data)
+        watch.read((data.data_ptr() + 4 * places).astype(np.uint64), mask, 4)
+        assert watch.read_bytes["data"] == 4 * n_read
 
 
 def test_arguments_of_another_size_are_refused(memory: tuple[Memory, int, int]) -> None:

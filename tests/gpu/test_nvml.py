@@ -69,10 +69,12 @@ def test_info_shows_the_cards(present):
     assert second["lost"] is True
     assert second["power_w"] is None
     assert found["no_gpu_because"] is None
+    machine.card(0, ecc_corrected=None, ecc_uncorrected=7)
     command = [sys.executable, "-m", "infcore.cli", "info"]
     shown = subprocess.run(command, env=present, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "Made-up H100" in shown
     assert "LOST" in shown
+    assert "ECC errors 7 uncorrected\n" in shown, "what is not told is not shown as 0"
 
 
 def test_a_library_that_is_none_is_no_gpu(tmp_path, present):

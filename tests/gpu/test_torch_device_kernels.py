@@ -12,6 +12,7 @@ import infcore
 torch = interpreter.require()
 from ragged_transformer import RaggedTransformer, alone, text_model  # noqa: E402  (needs torch)
 
+from infcore._layout_choice import Plan  # noqa: E402
 from infcore._torch_batch import HostRegion, KernelRegion, stage_arrays, tables_ahead  # noqa: E402
 from infcore.device import DenseInput, StagedBatch  # noqa: E402
 from infcore.kernels.pack import launch  # noqa: E402
@@ -58,6 +59,7 @@ CASES = [
     ("int16", (), None),
     ("complex64", (), None),
 ]
+LOWEST = {"int16": -32768}  # as float16, whose bits the kernels move, it is -0.0
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["whole", "groups"])
@@ -67,7 +69,7 @@ def test_kernels_pack_what_the_cpu_packs(dtype, trailing, cast, groups):
         "m",
         {"x": (dtype, (None, *trailing)), "ids": ("int64", (None,)), "k": ("float64", (3,))},
         {"y": ("float32", ())},
-        pad_value={"x": 1, "ids": -7},
+        pad_value={"x": LOWEST.get(dtype, 1), "ids": -7},
     )
     x, ids, _ = model.inputs
     batch = batch_of(model, dtype, trailing)
@@ -132,6 +134,29 @@ def test_an_engine_through_the_kernels(monkeypatch):
                 np.testing.assert_allclose(answer[name], array, rtol=1e-4, atol=1e-5)
         assert sum(of.n_grouped for of in device.layouts()["text"].values()) >= 1
     assert {("pack", "padded"), ("pack", "packed"), ("unpack", "padded")} <= set(calls)
+
+
+def test_the_copy_to_the_device_is_shared_out_among_groups_by_work(monkeypatch):
+    class Ticks:
+        """Time passes from one look at the clock to the next."""
+
+        time_s = 0.0
+
+        def now_s(self):
+            self.time_s += 1.0
+            return self.time_s
+
+    model = infcore.Model("m", {"x": ("float32", (None,))}, {"y": ("float32", ())})
+    device = Interpreted("d", {"m": lambda x: x.sum(1)}, clock=Ticks())
+    device.load(model)
+    choice, learned = device._held["m"].choice, []
+    monkeypatch.setattr(choice, "plan", lambda works: Plan("padded", [[0], [2, 1]], None, "predicted"))
+    monkeypatch.setattr(choice, "learn", lambda plan, works, seconds: learned.append((list(map(list, works)), seconds)))
+    rows = [np.ones(n, np.float32) for n in (1, 5, 2)]
+    memory = np.empty(staged_bytes([1, 5, 2], 4), np.uint8)
+    outputs = device.run_staged("m", StagedBatch(memory, {"x": stage(rows, memory)}, np.ones(3)))
+    assert [float(y) for y in outputs["y"]] == [1, 5, 2]
+    assert learned == [([[1], [2, 5]], [1 + 1 / 8, 1 + 7 / 8])]
 
 
 def test_answers_in_another_dtype_leave_by_the_kernels_too():

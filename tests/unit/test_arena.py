@@ -1,6 +1,7 @@
 """Staging memory: regions of one block that come back when their last view is gone; nothing is allocated once warm."""
 
 import gc
+import sys
 
 import numpy as np
 import pytest
@@ -112,6 +113,24 @@ def test_bad_arguments():
         Arena().reserve(-1)
 
 
+@pytest.mark.parametrize("n_bytes", [-1, (1 << 41) + 1, 1 << 64, 1.5, None, True])
+def test_sizes_that_are_none(n_bytes):
+    kind = infcore.InvalidArgument if type(n_bytes) is int else infcore.InvalidType
+    with pytest.raises(kind, match=r"capacity_bytes is .*; allowed: an integer, 0 to 2199023255552"):
+        infcore.Arena(capacity_bytes=n_bytes)
+    with pytest.raises(kind, match=r"n_bytes is .*; allowed: an integer, 0 to 2199023255552"):
+        infcore.Arena().reserve(n_bytes)
+
+
+def test_views_leave_no_references_behind():
+    region = infcore.Arena().reserve(64)
+    counted = [None, region]
+    before = [sys.getrefcount(one) for one in counted]
+    for _ in range(1000):
+        memoryview(region).release()
+    assert all(sys.getrefcount(one) <= was + 100 for one, was in zip(counted, before, strict=True))
+
+
 def test_a_region_of_nothing_is_there():
     assert Arena().reserve(0).array.shape == (0,)
 
@@ -167,6 +186,87 @@ def test_lengths_and_what_cannot_be_staged():
         arena.stage([1.0, 2.0])
     with pytest.raises(infcore.InvalidArgument, match="rows is empty"):
         arena.stage([])
+
+
+class Copy:
+    """What both libraries call an event: a copy to a device that is under way until it has `landed`."""
+
+    def __init__(self):
+        self.landed = False
+        self.waited_for = 0
+
+    def query(self):
+        return self.landed
+
+    def synchronize(self):
+        self.waited_for += 1
+        self.landed = True
+
+
+def copying_arena(monkeypatch):
+    """An arena whose uploads stay under way, and their events. No GPU is needed: who keeps what, and until when."""
+    copies = []
+
+    def upload(memory, device, *, backend, stream):
+        copies.append(Copy())
+        return memory.copy(), copies[-1]
+
+    monkeypatch.setattr("infcore.kernels.transfer.upload", upload)
+    return infcore.Arena(capacity_bytes=4096), copies
+
+
+def test_a_region_is_nobody_elses_until_its_copy_is_made(monkeypatch):
+    arena, copies = copying_arena(monkeypatch)
+    first = arena.reserve(1000)
+    at = first.array.ctypes.data
+    arena.upload(first, "cuda")
+    del first
+    for _ in range(3):
+        assert not at - 1000 < arena.reserve(1000).array.ctypes.data < at + 1000
+    assert (arena.n_under_way, copies[0].waited_for) == (1, 0)
+    copies[0].landed = True
+    assert arena.n_under_way == 0
+    assert arena.reserve(1000).array.ctypes.data == at
+
+
+def test_an_arena_that_goes_waits_for_its_copies(monkeypatch):
+    arena, copies = copying_arena(monkeypatch)
+    for _ in range(3):
+        arena.upload(arena.reserve(1000), "cuda")
+    copies[0].landed = True
+    del arena
+    gc.collect()
+    assert [copy.landed for copy in copies] == [True] * 3
+
+
+@pytest.mark.parametrize("region", [None, np.zeros(8, np.uint8), b"12345678"])
+def test_uploads_of_what_is_no_region(region):
+    with pytest.raises(infcore.InvalidType, match=r"region is .*; allowed: a Region"):
+        infcore.Arena().upload(region, "cpu")
+
+
+@pytest.mark.parametrize("device", ["cpu:foo", "cuda:", "cuda:x", "cuda:-1", "cudas", "", None, 0])
+def test_uploads_to_what_is_no_device(device):
+    arena = infcore.Arena()
+    with pytest.raises(infcore.InvalidArgument, match=r"device is .*, allowed are 'cuda', 'cuda:N' and 'cpu'"):
+        arena.upload(arena.reserve(8), device)
+
+
+def test_uploads_to_a_gpu_that_is_not_there(monkeypatch):
+    pytest.importorskip("torch")
+    arena = infcore.Arena()
+    monkeypatch.setattr("infcore.kernels.transfer.n_gpus", lambda backend: 2)
+    with pytest.raises(
+        infcore.InvalidArgument, match=r"'cuda:2', but .* finds 2 GPU; allowed is 'cpu' and 'cuda:0' to"
+    ):
+        arena.upload(arena.reserve(8), "cuda:2")
+
+
+def test_cupy_has_no_arrays_on_the_cpu():
+    pytest.importorskip("cupy")
+    arena = infcore.Arena()
+    with pytest.raises(infcore.InvalidArgument, match="device is 'cpu', but 'cupy'"):
+        arena.upload(arena.reserve(8), "cpu", backend="cupy")
 
 
 def test_uploads_name_what_is_not_there():

@@ -1,5 +1,7 @@
 """Devices that a monitor takes for lost, and their return: Engine.lose_device, Fleet.lose."""
 
+import threading
+
 import pytest
 from engine_rig import Gated, answer, double, engine_of, wait_until, x_of
 
@@ -92,6 +94,42 @@ def test_a_device_of_the_same_name_starts_anew():
         engine.add_device(CallableDevice("a", double))
         assert answer(engine.submit("m", x_of(4))) == 8
         assert engine.restore_device("a") is False
+
+
+def test_one_that_is_being_removed_can_be_lost():
+    """Its run may never end on a card that fell off the bus, and remove_device() waits for it."""
+    gated = Gated()
+    with engine_of(CallableDevice("a", gated, run_limit_s=None)) as engine:
+        future = engine.submit("m", x_of(1))
+        gated.wait_entered()
+        engine.add_device(CallableDevice("b", double))
+        removed = []
+        removing = threading.Thread(target=lambda: removed.append(engine.remove_device("a")))
+        removing.start()
+        wait_until(lambda: state_of(engine, "a") == "draining", "the removal to begin")
+        assert engine.lose_device("a") is True
+        gated.open()  # after the loss: what it was given has gone elsewhere already
+        assert (answer(future), future.device) == (2, "b")
+        removing.join(60)
+        assert removed == [True]
+        assert answer(engine.submit("m", x_of(3))) == 6
+        with pytest.raises(infcore.UnknownName, match=r"device is 'a'; allowed: one of \['b'\]"):
+            engine.lose_device("a")
+
+
+def test_a_call_for_a_device_that_is_gone_leaves_its_successor_alone():
+    """A monitor that has found the device and is interrupted, until another one has the id."""
+    with engine_of(CallableDevice("a", double)) as engine:
+        old = engine._present("a")
+        engine.remove_device("a")
+        assert engine._lose_node(old.node, old.generation) is False
+        engine._own_fleet(None)
+        node = engine.fleet.add("c")  # as add_device() does, before it tells the driver
+        assert node == old.node
+        assert engine._lose_node(old.node, old.generation) is False
+        assert state_of(engine, "c") == "up"
+        engine.fleet.remove("c")
+        engine._own_fleet("an Engine")
 
 
 @pytest.mark.parametrize("name", ["b", "", None, 0])

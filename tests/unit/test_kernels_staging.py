@@ -93,9 +93,14 @@ def test_bits_of_a_pad_value(value: float, name: str, pattern: str) -> None:
     assert dtypes.value_bits(value, name) == int(pattern, 16)
 
 
-def test_zeros_of_both_signs_one_after_the_other() -> None:
-    for value, bits in [(0.0, 0), (-0.0, 0x8000_0000_8000_0000), (0.0, 0), (0, 0)]:
-        assert dtypes.value_bits(value, "float32") == bits
+@pytest.mark.parametrize("first", [0.0, -0.0])
+@pytest.mark.parametrize(
+    ("name", "minus"), [("float32", "80000000" * 2), ("float16", "8000" * 4), ("bfloat16", "8000" * 4)]
+)
+def test_zero_and_minus_zero_are_two_pad_values_whichever_came_first(first: float, name: str, minus: str) -> None:
+    dtypes._number_bits.cache_clear()
+    dtypes.value_bits(first, name)
+    assert (dtypes.value_bits(0.0, name), dtypes.value_bits(-0.0, name)) == (0, int(minus, 16))
 
 
 @pytest.mark.parametrize(

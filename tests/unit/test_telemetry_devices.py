@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from engine_rig import wait_until
 
 import infcore
 from infcore import Fleet, InvalidArgument, InvalidType, ManualClock, UnknownName, telemetry
@@ -34,7 +35,7 @@ class Root:
         self.put("proc/cpuinfo", "processor : 0\nmodel name\t: Made-up CPU @ 3 GHz\n")
 
     def host(self):
-        return Host(ProcFiles(str(self.path)), root=str(self.path))
+        return Host(ProcFiles(str(self.path)))
 
 
 @pytest.fixture
@@ -163,11 +164,12 @@ def test_a_sampler_of_the_host(root):
     root.put("sys/class/net/eth0/speed", "100\n")
     sampler = telemetry.Sampler(fleet, {"node": "cpu"}, clock=clock, source=ProcFiles(str(root.path)))
     sampler.sample_once()
-    root.system(user=130, idle=1010)
+    root.system(user=130, idle=1010, sent=5_000_000, received=2_000_000)
     clock.advance(1.0)
     sampler.sample_once()
     (row,) = fleet.nodes()
     assert (row["cpu"], row["memory"]) == (0.75, 0.6)
+    assert abs(row["network"] - 0.4) < 1e-6, "of 100 Mbit/s, the busier direction"
     assert sampler.latest()["node"].utilization == 0.75
     assert sampler.stats().as_of_s == 6.0
     assert sampler.close() is True
@@ -177,6 +179,8 @@ def test_a_sampler_of_the_host(root):
 
 def test_a_source_that_fails_is_no_error_and_no_signal():
     class Failing:
+        root = "/"
+
         def processors(self):
             raise RuntimeError("processors")
 
@@ -189,6 +193,16 @@ def test_a_source_that_fails_is_no_error_and_no_signal():
     assert sampler.stats().n_errors == 0
     assert sampler.latest()["node"].memory_fraction is None
     sampler.close()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_times_that_threads_cannot_wait():
+    fleet = Fleet()
+    fleet.add("node")
+    with telemetry.Sampler(fleet, {"node": "cpu"}, interval_s=1e300) as sampler:
+        wait_until(lambda: sampler.stats().n_samples > 0, "a round")
+        assert sampler.close(timeout_s=1e300) is True
+    assert sampler.stats().n_errors == 0
 
 
 @pytest.mark.parametrize(

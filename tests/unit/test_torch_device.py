@@ -163,3 +163,18 @@ def test_the_example_of_the_class_runs():
             with torch.inference_mode():
                 expected = device._held["tagger"].module({"ids": torch.from_numpy(ids)}, {}).numpy()
             np.testing.assert_allclose(tags, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("module", "output", "expected"),
+    [
+        (lambda x: torch.conj(x), "complex64", [1 - 2j, 3 + 4j]),
+        (lambda x: torch.conj(x).imag, "float32", [-2, 4]),
+    ],
+)
+def test_what_pytorch_puts_off_is_done_before_answers_leave(module, output, expected):
+    """A conjugate is a bit of the tensor, and so is the sign of its imaginary part."""
+    model = infcore.Model("m", {"x": ("complex64", (2,))}, {"y": (output, (2,))})
+    device = infcore.TorchDevice("d", {"m": module})
+    device.load(model)
+    assert device.run("m", {"x": np.array([[1 + 2j, 3 - 4j]], np.complex64)})["y"].tolist() == [expected]

@@ -101,6 +101,48 @@ def test_an_error_that_is_kept_keeps_no_memory_of_the_batch():
     assert memory() is None and caught.value.__traceback__ is not None
 
 
+def test_whatever_is_raised_copies_under_way_are_waited_for(monkeypatch):
+    """SystemExit, too: the engine goes on, and writes the next batch to the memory that is still being copied."""
+
+    def leaves(x):
+        raise SystemExit(3)
+
+    device, waits = loaded(leaves), []
+    answers_still = device._place.answers_still
+    monkeypatch.setattr(device._place, "answers_still", lambda: waits.append(1) or answers_still())
+    with pytest.raises(SystemExit):
+        device.run("m", {"x": np.ones((3, 4), np.float32)})
+    assert waits == [1]
+
+
+BATCH = infcore.Model("m", {"x": ("float32", (None,)), "k": ("float32", (3,))}, {"y": ("float32", (3,))})
+K = np.ones((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("x", "k", "words"),
+    [
+        (
+            np.ones((2, 4)),
+            K,
+            r"inputs\['x'\] of model 'm' is float64 of shape \(2, 4\); allowed: float32 of shape \(n, any",
+        ),
+        (
+            np.float32(1),
+            K,
+            r"inputs\['x'\] of model 'm' is float32 of shape \(\); allowed: float32 of shape \(n, any\)",
+        ),
+        (K, np.ones((2, 5), np.float32), r"inputs\['k'\] .* of shape \(2, 5\); allowed: float32 of shape \(n, 3\)"),
+        (K, K[:1], r"inputs\['k'\] .* has shape \(1, 3\); allowed: at least one row, as many as inputs\['x'\]"),
+        (K[:0], K[:0], r"inputs\['x'\] .* has shape \(0, 3\); allowed: at least one row"),
+    ],
+)
+def test_batches_that_are_refused(x, k, words):
+    device = loaded(lambda x, k: k, BATCH)
+    with pytest.raises(infcore.InvalidArgument, match=words):
+        device.run("m", {"x": x, "k": k})
+
+
 PER_ROW = infcore.Model("m", {"x": ("float32", (None,))}, {"y": ("float32", (2,))})
 TWO = infcore.Model("m", {"x": ("float32", (None,))}, {"y": ("float32", (None,)), "z": ("int64", ())})
 SQUARE = infcore.Model("m", {"x": ("float32", (None,))}, {"y": ("float32", (None, None))})

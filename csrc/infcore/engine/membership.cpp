@@ -55,7 +55,11 @@ bool Driver::node_empty(NodeId node) {
 }
 
 void Driver::remove_node(NodeId node) {
-  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.remove_node(now_ns, node); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    // From here on: the id is given again by the fleet, which is before add_node() says so.
+    mailboxes_[node.value]->generation.fetch_add(1, std::memory_order_acq_rel);
+    machine.remove_node(now_ns, node);
+  });
 }
 
 void Driver::give_up_node(NodeId node) {
@@ -65,7 +69,7 @@ void Driver::give_up_node(NodeId node) {
 bool Driver::lose_node(NodeId node, std::uint32_t generation) {
   bool was_there = false;
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
-    if (this->generation(node) != generation || fleet_.state(node) == route::NodeState::absent) return;
+    if (this->generation(node) != generation) return;
     was_there = fleet_.state(node) != route::NodeState::lost;
     mailboxes_[node.value]->kept_lost = true;
     if (was_there) machine.node_lost(now_ns, node);

@@ -16,7 +16,6 @@ cdef class Region:
     cdef uint64_t ticket
     cdef byte* data
     cdef readonly size_t nbytes
-    cdef Py_ssize_t shape[1]
 
 
 cdef class Arena:

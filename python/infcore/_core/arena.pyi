@@ -7,6 +7,8 @@ from typing_extensions import Buffer
 
 from infcore._core.rows import Rows
 
+region_bytes_max: int
+
 class Block: ...
 
 class Region:

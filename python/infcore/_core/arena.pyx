@@ -2,6 +2,7 @@
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint64_t
 
 from infcore._core.rows cimport Rows
@@ -15,7 +16,8 @@ from infcore.errors import InvalidArgument, InvalidType
 
 cnp.import_array()
 
-cdef size_t region_bytes_max = 1 << 41
+region_bytes_max = 1 << 41
+cdef size_t bytes_max = region_bytes_max
 
 
 cdef class Block:
@@ -54,6 +56,7 @@ cdef class Region:
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.data, self.nbytes, 0, flags)
+        Py_DECREF(None)  # Cython had put a reference to it where self is now
 
     def __dealloc__(self):
         if self.block is not None:
@@ -78,7 +81,7 @@ cdef class Arena:
     def __init__(self, *, size_t capacity_bytes=0, memory=None):
         if memory is not None and not callable(memory):
             raise InvalidType(f"memory is {type(memory).__name__}; allowed: None, or a callable n_bytes -> writable buffer")
-        if capacity_bytes > region_bytes_max:
+        if capacity_bytes > bytes_max:
             raise InvalidArgument(f"capacity_bytes is {capacity_bytes}; allowed: at most {region_bytes_max}")
         self.memory_of = memory
         self.n_allocations = 0
@@ -100,7 +103,7 @@ cdef class Arena:
         Raises   InvalidArgument: n_bytes beyond 2**41. MemoryError, and what `memory` raises, when a new block is taken
         Costs    O(regions given back since); no allocation but where the block grows
         """
-        if n_bytes > region_bytes_max:
+        if n_bytes > bytes_max:
             raise InvalidArgument(f"n_bytes is {n_bytes}; allowed: at most {region_bytes_max}")
         return self.take(n_bytes)
 

@@ -130,8 +130,10 @@ def _link_parts(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"PCIe {card['pcie_generation']} x{card['pcie_width']}"
     if card["nvlink_links"] is not None:
         yield f"{card['nvlink_links']} NVLinks up"
-    if card["ecc_uncorrected"] is not None:
-        yield f"ECC errors {card['ecc_uncorrected']} uncorrected, {card['ecc_corrected'] or 0} corrected"
+    kinds = ("uncorrected", "corrected")
+    told = [f"{card[f'ecc_{kind}']} {kind}" for kind in kinds if card[f"ecc_{kind}"] is not None]
+    if told:
+        yield f"ECC errors {', '.join(told)}"
 
 
 def _gib(n_bytes: int) -> str:

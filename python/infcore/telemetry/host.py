@@ -44,6 +44,7 @@ class ProcFiles:
     """
 
     def __init__(self, root: str = "/") -> None:
+        self.root = root
         self._proc = Path(root, "proc")
 
     def processors(self) -> Processors:
@@ -70,6 +71,8 @@ class ProcFiles:
 
 class Psutil:
     """The same through psutil, which knows other systems too."""
+
+    root = "/"
 
     def __init__(self) -> None:
         import psutil
@@ -103,14 +106,13 @@ def best_source() -> ProcFiles | Psutil:
 class Host:
     """Reads the machine; what one reading needs of the one before is kept here. Not for several threads at once.
 
-    source  None: psutil where it is installed, else /proc
-    root    of the system's files, as in ProcFiles
+    source  None: psutil where it is installed, else /proc. Its root is also where /sys is looked for
     """
 
-    def __init__(self, source: ProcFiles | Psutil | None = None, *, root: str = "/") -> None:
+    def __init__(self, source: ProcFiles | Psutil | None = None) -> None:
         self._source = best_source() if source is None else source
-        self._root = root
-        self._name = processor_name(root)
+        self._root = self._source.root
+        self._name = processor_name(self._root)
         self._isa = active_isa()
         self._processors: Processors | None = None
         self._traffic: tuple[float, Traffic] | None = None

@@ -82,7 +82,7 @@ class Sampler:
         self._fleet = target.fleet if isinstance(target, Engine) else target
         self._lose: Callable[[str], bool] = target.lose_device if isinstance(target, Engine) else target.lose
         self._restore: Callable[[str], bool] = target.restore_device if isinstance(target, Engine) else target.restore
-        self._interval_s = _checks.finite("interval_s", interval_s, above=True)
+        self._interval_s = min(_checks.finite("interval_s", interval_s, above=True), threading.TIMEOUT_MAX)
         clock = Clock() if clock is None else clock
         if not callable(getattr(clock, "now_s", None)):
             raise InvalidType(f"clock is {type(clock).__name__}; allowed: None or an object with now_s()")
@@ -123,7 +123,7 @@ class Sampler:
 
         Returns  False where the thread hangs in the driver and was left behind; it ends when the driver answers
         """
-        limit_s = _checks.finite("timeout_s", timeout_s)
+        limit_s = min(_checks.finite("timeout_s", timeout_s), threading.TIMEOUT_MAX)
         self._stop.set()
         if os.getpid() != self._pid:  # the thread and NVML are the parent's
             return True
@@ -187,7 +187,7 @@ class Sampler:
             self._watched[name] = _Watched(self._card(f"cards[{name!r}]", card), lost=was_lost)
 
     def unwatch(self, name: str) -> None:
-        """Sample it no more; nothing happens if it was not watched."""
+        """Sample it no more; nothing happens if it was not watched. A node that was taken out stays out."""
         self._check_not_forked()
         with self._sampling:
             self._check_open()

@@ -103,13 +103,22 @@ inline std::vector<std::uint64_t> read_arguments(File& file, const Kernel& kerne
   return values;
 }
 
+/// A warp is 32 threads in a row, x first.
+inline void run_thread(const Kernel& kernel, const std::vector<const void*>& arguments) {
+  const unsigned int number = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  if (number % warp_threads == 0) end_warp();
+  way = 0;
+  kernel.call(arguments);
+}
+
 inline void run_grid(const Kernel& kernel, const std::vector<const void*>& arguments) {
   for (blockIdx.z = 0; blockIdx.z < gridDim.z; ++blockIdx.z)
     for (blockIdx.y = 0; blockIdx.y < gridDim.y; ++blockIdx.y)
       for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x)
         for (threadIdx.z = 0; threadIdx.z < blockDim.z; ++threadIdx.z)
           for (threadIdx.y = 0; threadIdx.y < blockDim.y; ++threadIdx.y)
-            for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) kernel.call(arguments);
+            for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) run_thread(kernel, arguments);
+  end_warp();
 }
 
 inline void write_buffers(const char* path) {
