@@ -134,6 +134,9 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(_on_device, "gpus", lambda backend: (2, 1))
     with pytest.raises(InvalidArgument, match="device is 'cuda:2'; allowed here: 'cpu', 'cuda:0' to 'cuda:1'"):
         infcore.pack(ROWS, device="cuda:2")
+    monkeypatch.setattr(transfer, "n_gpus", lambda backend: 2)
+    with pytest.raises(InvalidType, match=r"stream is '7', allowed is None, a torch\.cuda\.Stream or"):
+        infcore.pack(ROWS, device="cuda:1", stream="7")
     places = []
     monkeypatch.setattr(transfer, "upload", lambda memory, device, **_: places.append(device) or (memory, None))
     infcore.pack(ROWS, device="cuda")
