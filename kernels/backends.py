@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from . import dtypes
 
 BACKENDS = ("triton", "cupy")
+DLPACK_CUDA = (2, 13)  # dlpack.h: kDLCUDA, kDLCUDAManaged
 _PACKAGES = {"triton": ("torch", "triton"), "cupy": ("cupy",)}
 
 
@@ -36,8 +37,11 @@ class Arrays(Protocol):
 
     name: str
 
-    def adopt(self, array: Any) -> Any:
-        """The array as this library's own, sharing memory. Raises TypeError if it is none that can be."""
+    def adopt(self, array: Any, stream: Any = None) -> Any:
+        """The array as this library's own, sharing memory; what its own library has under way comes before `stream`.
+
+        Raises    TypeError if it is none that can be.
+        """
 
     def address(self, array: Any) -> int:
         """Of the first byte."""
@@ -56,7 +60,10 @@ class Arrays(Protocol):
 
     @contextmanager
     def on(self, device: str, stream: Any) -> Iterator[None]:
-        """Makes device and stream current; None leaves the stream that is."""
+        """Makes device and stream current; None leaves the stream that is.
+
+        Raises    TypeError, ValueError if it is no stream of the library, or another device's.
+        """
 
 
 def interpreted() -> bool:
@@ -105,14 +112,13 @@ class TorchArrays:
 
     name = "triton"
 
-    def adopt(self, array: Any) -> Any:
+    def adopt(self, array: Any, stream: Any = None) -> Any:
         import torch
 
         if isinstance(array, torch.Tensor):
             return array
-        if not hasattr(array, "__dlpack__"):
-            raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
-        return torch.from_dlpack(array)
+        with self.on(_dlpack_device(array), stream):  # the producer makes the current stream wait
+            return torch.from_dlpack(array)
 
     def address(self, array: Any) -> int:
         return int(array.data_ptr())
@@ -146,6 +152,11 @@ class TorchArrays:
         if device == "cpu":
             yield
             return
+        if stream is not None and not isinstance(stream, int | torch.Stream | torch.cuda.Stream):
+            raise TypeError(f"stream is {stream!r}, allowed is None, a torch.cuda.Stream or a CUstream's address")
+        place = getattr(stream, "device", None)  # torch.cuda.stream() would make it current
+        if place is not None and place.index != device_index(device) and ":" in device:
+            raise ValueError(f"stream is on {place}, but the rest is on {device}; allowed is one device for all")
         with torch.cuda.device(device):
             if isinstance(stream, int):
                 # Address 0 is the default stream's; for ExternalStream it means none, and it takes one from its pool.
@@ -160,14 +171,16 @@ class CupyArrays:
 
     name = "cupy"
 
-    def adopt(self, array: Any) -> Any:
+    def adopt(self, array: Any, stream: Any = None) -> Any:
         import cupy
 
         if isinstance(array, cupy.ndarray):
             return array
-        if not hasattr(array, "__dlpack__"):
-            raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
-        return cupy.from_dlpack(array)
+        device = _dlpack_device(array)
+        if device == "cpu":
+            raise ValueError(f"{type(array).__name__} is on cpu, allowed is an array on a device of kind cuda")
+        with self.on(device, stream):  # the producer makes the current stream wait
+            return cupy.from_dlpack(array)
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
@@ -197,12 +210,27 @@ class CupyArrays:
     def on(self, device: str, stream: Any) -> Iterator[None]:
         import cupy
 
+        # Another library's stream may be a context manager, too, of which CuPy's kernels would know nothing.
+        if stream is not None and not isinstance(stream, int | cupy.cuda.Stream | cupy.cuda.ExternalStream):
+            raise TypeError(f"stream is {stream!r}, allowed is None, a cupy.cuda.Stream or a CUstream's address")
+        if getattr(stream, "device_id", -1) not in (-1, device_index(device)):
+            raise ValueError(
+                f"stream is on cuda:{stream.device_id}, but the rest is on {device}; allowed is one device"
+            )
         with cupy.cuda.Device(device_index(device)):
             if stream is None:
                 yield
                 return
             with cupy.cuda.ExternalStream(stream) if isinstance(stream, int) else stream:
                 yield
+
+
+def _dlpack_device(array: Any) -> str:
+    """Where an array of another library is, as facts() has it."""
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
+    kind, number = array.__dlpack_device__()
+    return f"cuda:{number}" if kind in DLPACK_CUDA else "cpu"
 
 
 def device_index(device: str) -> int:

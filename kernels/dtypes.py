@@ -56,7 +56,10 @@ def value_bits(value: Any, name: str, *, argument: str = "pad_value") -> int:
               its range, a float type any number that stays finite in it, infinities and NaN.
     """
     if type(value) in (int, float) and (value or str(value)[0] != "-"):  # what most callers give, and give again
-        return _number_bits(value, name, argument)  # but for -0.0, which is 0.0 to the cache
+        try:
+            return _number_bits(value, name, argument)  # but for -0.0, which is 0.0 to the cache
+        except OverflowError:
+            raise ValueError(f"{argument} has {value.bit_length()} bits, which is too large for {name}") from None
     if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
         raise TypeError(f"{argument} is {value!r}, allowed is one real number")
     return _number_bits.__wrapped__(value, name, argument)

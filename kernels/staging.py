@@ -35,7 +35,7 @@ class StagedRows(NamedTuple):
     @property
     def step_bytes(self) -> int:
         """Bytes of one step."""
-        return math.prod(self.trailing) * dtypes.ITEM_BYTES[self.dtype]
+        return math.prod(map(int, self.trailing)) * dtypes.ITEM_BYTES[self.dtype]
 
     @property
     def cu_seqlens_at(self) -> int:
@@ -159,10 +159,12 @@ def check_staged(rows: StagedRows, memory_bytes: int) -> Extent:
     if len(lengths) != rows.n_rows:
         raise ValueError(f"rows.lengths has {len(lengths)} entries, allowed is one for each of {rows.n_rows} rows")
     extent = extent_of(lengths)
-    # At most, with the most that each row can lose to alignment; exactly only where that is too much.
-    n_bytes = tables_bytes(rows.n_rows) + extent.total * rows.step_bytes + (ALIGNMENT - 1) * rows.n_rows
+    # With the most that each row can lose to alignment; exactly only where that is too much, and where int64 holds it.
+    # Python's integers have no bound.
+    least = tables_bytes(rows.n_rows) + extent.total * rows.step_bytes
+    n_bytes = least + (ALIGNMENT - 1) * rows.n_rows
     if rows.tables_at + n_bytes > memory_bytes:
-        n_bytes = rows.n_bytes
+        n_bytes = rows.n_bytes if rows.tables_at + least <= memory_bytes else least
     if rows.tables_at + n_bytes > memory_bytes:
         raise ValueError(
             f"memory has {memory_bytes} bytes, but {rows.n_rows} rows of these lengths and their tables need "

@@ -40,7 +40,7 @@ def block_table(
         )
     n_tokens = blocks.n_tokens
     width, slots, pad = checked_sizes(int(blocks.rows.lengths.max()), n_tokens, max_blocks, n_slots, pad_block)
-    memory = library.adopt(memory)
+    memory = library.adopt(memory, stream)
     facts = library.facts(memory)
     backends.check_device(facts, "memory")
     backends.check_contiguous(facts, "memory")

@@ -101,9 +101,9 @@ __device__ __forceinline__ void pack_narrow(const unsigned char* src, Dst* dst, 
 /// swapped        1: the first three channels in the opposite order
 /// mean0 ...      of an image's channels, in their order; unused ones are there for one signature
 /// At least 8 blocks on a multiprocessor: without a bound ptxas aims at 16, for which a narrow type's 32 registers of
-/// one channel are not enough on sm_80, and spills.
+/// one channel are not enough on sm_80, and spills. Nor are 64 for four channels and both paths.
 template <typename Dst, int channels, int paths>
-__global__ void __launch_bounds__(image_threads, 8)
+__global__ void __launch_bounds__(image_threads, paths == mixed_paths && channels == 4 ? 7 : 8)
     pack_images(const unsigned char* __restrict__ base, const long long* __restrict__ image_offsets,
                 const int* __restrict__ heights, const int* __restrict__ widths, unsigned char* __restrict__ out,
                 int height, int width, int swapped, float mean0, float mean1, float mean2, float mean3, float scale0,

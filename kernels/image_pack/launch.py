@@ -4,7 +4,7 @@ from typing import Any
 
 from .. import backends, dtypes
 from .plan import N_IMAGES_MAX, plan
-from .staging import ImageForm, StagedImages, checked_form
+from .staging import ImageForm, StagedImages, check_staged, checked_form
 
 
 def image_pack(
@@ -37,6 +37,7 @@ def image_pack(
     Raises         TypeError, ValueError: naming the argument, what it is and what is allowed; before the launch
     Moves          each byte of the images once, each number of the batch once, 16 bytes an image of tables
     """
+    check_staged(images)
     form = checked_form(
         [(int(images.heights.max()), int(images.widths.max()))],
         images.channels,
@@ -54,7 +55,7 @@ def image_pack(
 def launched(memory: Any, images: StagedImages, form: ImageForm, *, backend: str | None, stream: Any, out: Any) -> Any:
     """The same of a form that is checked."""
     arrays = backends.arrays(backend)
-    memory = arrays.adopt(memory)
+    memory = arrays.adopt(memory, stream)
     facts = arrays.facts(memory)
     backends.check_device(facts, "memory")
     backends.check_contiguous(facts, "memory")
@@ -72,7 +73,7 @@ def launched(memory: Any, images: StagedImages, form: ImageForm, *, backend: str
     with arrays.on(facts.device, stream):
         if out is None:
             out = arrays.empty(shape, form.dtype, facts.device)
-        out = arrays.adopt(out)
+        out = arrays.adopt(out, stream)
         target = arrays.facts(out)
         backends.check_device(target, "out", facts.device)
         backends.check_contiguous(target, "out")

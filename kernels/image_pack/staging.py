@@ -93,6 +93,22 @@ def checked_images(images: Iterable[Any]) -> list[NDArray[np.uint8]]:
     return images
 
 
+def check_staged(images: StagedImages) -> None:
+    """That a region's images may be what is said of them.
+
+    Raises  ValueError: no images, other channels, tables of two lengths, negative sizes.
+    """
+    if images.channels not in CHANNELS:
+        raise ValueError(f"images.channels is {images.channels}; allowed: 1, 3 or 4")
+    if images.heights.ndim != 1 or images.heights.shape != images.widths.shape or not images.n_images:
+        raise ValueError(
+            f"images.heights and images.widths have shapes {images.heights.shape} and {images.widths.shape}; "
+            "allowed: one of each for each of at least one image"
+        )
+    if min(images.heights.min(), images.widths.min()) < 0:
+        raise ValueError(f"images are {images.heights.min()} x {images.widths.min()} or more; allowed: at least 0")
+
+
 def _per_channel(argument: str, values: Any, channels: int) -> NDArray[np.float32]:
     given = np.asarray(values)
     if given.dtype.kind not in "iuf":

@@ -42,6 +42,7 @@ class _Source(NamedTuple):
     extent: Extent  # of the lengths
     device: str
     alignment: int  # bytes that every row's address is a multiple of, at most 16
+    held: Any = None  # whose memory must not be given out again before the launch: rows that only we refer to
 
 
 def pack(
@@ -80,7 +81,7 @@ def pack(
     if isinstance(rows, StagedRows):
         if lengths is not None:
             raise ValueError("lengths is given, but staged rows have their own; allowed is None")
-        source = _staged(library, memory, rows)
+        source = _staged(library, memory, rows, stream)
     else:
         if memory is not None:
             raise ValueError(f"memory is a {type(memory).__name__}, but rows are arrays; allowed is None")
@@ -90,7 +91,7 @@ def pack(
     max_seqlen = source.extent.longest
     steps = (source.extent.total,) if layout == "packed" else (len(source.lengths), max_seqlen)
     if out is not None:
-        out = library.adopt(out)
+        out = library.adopt(out, stream)
         _check_out(library.facts(out), (*steps, *source.trailing), target, source.device)
     with library.on(source.device, stream):
         cu_seqlens = library.empty((len(source.lengths) + 1,), "int32", source.device)
@@ -141,7 +142,7 @@ def unpack(
     if out is None and layout == "packed" and target == source.dtype:
         return Unpacked(source.base, library.split(source.base, source.lengths.tolist()))
     if out is not None:
-        out = library.adopt(out)
+        out = library.adopt(out, stream)
         _check_out(library.facts(out), shape, target, source.device)
     with library.on(source.device, stream):
         packed = library.empty(shape, target, source.device) if out is None else out
@@ -171,8 +172,8 @@ def _rows_to(layout: str, side: str) -> str:
     return layout if side == "right" else "padded_left"
 
 
-def _staged(library: Arrays, memory: Any, rows: StagedRows) -> _Source:
-    memory = library.adopt(memory)
+def _staged(library: Arrays, memory: Any, rows: StagedRows, stream: Any) -> _Source:
+    memory = library.adopt(memory, stream)
     facts = library.facts(memory)
     backends.check_device(facts, "memory")
     if facts.dtype != "uint8" or len(facts.shape) != 1 or not facts.contiguous:
@@ -195,7 +196,7 @@ def _staged(library: Arrays, memory: Any, rows: StagedRows) -> _Source:
 
 def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | None, stream: Any) -> _Source:
     """Arrays that lie on the device already: their tables are made here and copied there."""
-    rows = [library.adopt(row) for row in rows]
+    rows = [library.adopt(row, stream) for row in rows]
     dtype, trailing = staging.check_alike(rows)
     steps = staging.checked_lengths(lengths, rows)
     extent = staging.extent_of(steps)
@@ -212,12 +213,12 @@ def _separate(library: Arrays, rows: Sequence[Any], lengths: Sequence[int] | Non
         # Relative to the tables, which are aligned, so that a row is aligned where its offset is.
         library.fill(tables, staging.table_bytes_of(addresses - base, steps))
     alignment = math.gcd(int(np.bitwise_or.reduce(addresses)), base, staging.ALIGNMENT)
-    return _Source(tables, tables, 0, dtype, trailing, steps, extent, device, alignment)
+    return _Source(tables, tables, 0, dtype, trailing, steps, extent, device, alignment, rows)
 
 
 def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, layout: str, stream: Any) -> _Source:
     """A packed or padded batch as rows."""
-    data = library.adopt(data)
+    data = library.adopt(data, stream)
     facts = library.facts(data)
     backends.check_device(facts, "data")
     backends.check_contiguous(facts, "data")
@@ -240,7 +241,7 @@ def _dense(library: Arrays, data: Any, lengths: Sequence[int], cu_seqlens: Any, 
             cu_seqlens = library.empty((4 * (len(steps) + 1),), "uint8", facts.device)
             library.fill(cu_seqlens, staging.cu_seqlens_of(steps).view(np.uint8))
     else:
-        cu_seqlens = library.adopt(cu_seqlens)
+        cu_seqlens = library.adopt(cu_seqlens, stream)
         _check_out(library.facts(cu_seqlens), (len(steps) + 1,), "int32", facts.device, "cu_seqlens")
     trailing = facts.shape[n_lead:]
     alignment = math.gcd(facts.address, staging.ALIGNMENT)

@@ -39,7 +39,7 @@ def on_device(
     if not backends.available():
         raise MissingExtra(f"device is {device!r}, which needs PyTorch or CuPy: pip install 'infcore[gpu]'")
     backend = backends.choose()
-    where = "cpu" if backends.interpreted() and backend == "triton" else _checked(device, backend)
+    where = "cpu" if backends.interpreted() and backend == "triton" else located(device, backend)
     with shared_arena() as arena:
         memory = arena.reserve(n_bytes)
         staged = stage(memory.array)
@@ -68,8 +68,11 @@ def known(device: Any) -> str:
     return device
 
 
-def _checked(device: str, backend: str) -> str:
-    """The device with its number."""
+def located(device: str, backend: str) -> str:
+    """A GPU's name with its number; "cuda" is the current one.
+
+    Raises  InvalidArgument if there is none of that number.
+    """
     n_gpus, current = gpus(backend)
     number = current if device == "cuda" else int(device.partition(":")[2])
     if number >= n_gpus:

@@ -100,6 +100,8 @@ class Arena(_core.Arena):
             arrived, event = upload(region.array, device, backend=backend, stream=stream)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
+        except TypeError as error:
+            raise InvalidType(str(error)) from None
         if event is not None:
             self._under_way.append((event, region))
         return arrived

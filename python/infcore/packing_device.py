@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from infcore._on_device import shared_arena
+from infcore._on_device import located, shared_arena
 from infcore.errors import InvalidArgument, InvalidType, MissingExtra
 from infcore.packing import Packed
 
@@ -39,15 +39,18 @@ def _pack_on_device(
     chosen = _checked_backend(device, backend)
     if batch_axis != 0:
         raise InvalidArgument(f"batch_axis is {batch_axis!r}; allowed: 0 where device is {device!r}")
-    rows = rows if hasattr(rows, "__len__") else _listed(rows)
+    is_sequence = isinstance(rows, list | tuple) or getattr(rows, "ndim", 0) > 0
+    rows = rows if is_sequence else _listed(rows)
     there = len(rows) > 0 and _is_on_gpu(rows[0])
     memory: Any = None
+    if layout == "packed":  # these are of no meaning there
+        side, pad_value = "right", 0
     if there:
-        rows = _checked_place(_listed(rows), device, chosen)
+        rows = _checked_place(_listed(rows), device, chosen, stream)
     else:
-        memory, rows = _staged(rows, lengths, device, chosen, stream)
+        where = device if device == "cpu" else located(device, chosen)
+        memory, rows = _staged(rows, lengths, where, chosen, stream)
     try:
-        steps = staging.checked_lengths(lengths, rows) if there else rows.lengths
         made = launch.pack(
             memory,
             rows,
@@ -63,6 +66,7 @@ def _pack_on_device(
         raise InvalidType(str(error)) from error
     except ValueError as error:
         raise InvalidArgument(str(error)) from error
+    steps = staging.checked_lengths(lengths, rows) if there else rows.lengths
     return Packed(
         made.data,
         made.cu_seqlens,
@@ -107,15 +111,17 @@ def _is_on_gpu(row: Any) -> bool:
     return hasattr(row, "__dlpack_device__") and row.__dlpack_device__()[0] not in (1, 3)
 
 
-def _checked_place(rows: Sequence[Any], device: str, backend: str) -> Sequence[Any]:
+def _checked_place(rows: Sequence[Any], device: str, backend: str, stream: Any) -> Sequence[Any]:
     """Rows as the back-end's own arrays, on the device that was asked for ("cuda": on any)."""
     from infcore.kernels import backends
 
     library = backends.arrays(backend)
     try:
-        adopted = [library.adopt(row) for row in rows]
+        adopted = [library.adopt(row, stream) for row in rows]
     except TypeError as error:
         raise InvalidType(str(error)) from error
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
     for i, row in enumerate(adopted):
         place = library.facts(row).device
         if device not in ("cuda", place):

@@ -40,7 +40,7 @@ def test_requests_of_several_tiles_as_the_core_has_them(make, max_blocks):
         "query_lens": [1700, 1026, 0, 1],
         "block_size": 2,
         "max_blocks": max_blocks,
-        "n_slots": 2727 + 700,
+        "n_slots": 2727 + 1700,
     }
     ours, moved = make(blocks, options)
     assert_same(ours, infcore.block_table(blocks, **options))

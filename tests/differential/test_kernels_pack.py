@@ -1,5 +1,6 @@
 """pack and unpack: Triton interpreted, CUDA under the host shim, the C++ core and NumPy give the same bits."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 import infcore
 from infcore.kernels import dtypes
+from infcore.kernels.pack import plan as pack_plan
 from infcore.kernels.pack import reference
 
 pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: NumPy has no bfloat16")
@@ -184,3 +186,29 @@ def test_borders_of_tiles(
         how = How(layout=layout, side=side, dtype=dtype, pad_value=3)
         got, _ = pack(rows, how)
         assert_same_bits(got, reference.pack(rows, **how.arguments))
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@pytest.mark.parametrize(("layout", "side"), [("packed", "right"), ("padded", "left")])
+def test_more_tiles_than_a_grids_second_axis(
+    pack: Pack, unpack: Unpack, layout: str, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of 1, 2, 3 and 5 tiles, where the third axis begins after two."""
+    monkeypatch.setattr(pack_plan, "GRID_Y_MAX", 2)
+    rows = [np.arange(length).astype(np.uint8) for length in (7, 4096, 6143, 8195)]
+    assert_there_and_back(pack, unpack, rows, How(layout, side, "int32", pad_value=-1), None)
+
+
+@pytest.mark.parametrize(("pack", "unpack"), BACKENDS)
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("trailing", [(), (4,)])
+def test_back_from_wider_padding_than_the_longest_row_needs(
+    pack: Pack, unpack: Unpack, side: str, trailing: tuple[int, ...]
+) -> None:
+    data = np.arange(3 * 9 * math.prod(trailing), dtype=np.float32).reshape(3, 9, *trailing)
+    for dtype in (None, "float16"):
+        arguments = {"layout": "padded", "side": side, "dtype": dtype}
+        for ours, theirs in zip(
+            unpack(data, [2, 0, 6], **arguments), reference.unpack(data, [2, 0, 6], **arguments), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)

@@ -64,7 +64,7 @@ class HostArrays:
         """A copy on the device."""
         return HostArray(self.memory, self.memory.add(values, misaligned_by), values.shape, str(values.dtype))
 
-    def adopt(self, array: Any) -> HostArray:
+    def adopt(self, array: Any, stream: Any = None) -> HostArray:
         if not isinstance(array, HostArray):
             raise TypeError(f"{type(array).__name__} is no array on a device; allowed are those that speak DLPack")
         return array

@@ -49,7 +49,7 @@ def triton_kernel(made: Plan, *, sass: bool) -> TritonKernel:
         signature={"base": "*u8", "tables": "*u8", "out": "*u8", "cu_out": "*i32", "marks": marks} | numbers,
         constants={name: ahead_of_time.constant(value) for name, value in constants.items()},
         options=triton_kernel.OPTIONS,
-        aligned=("base", "out") if made.wide else (),
+        aligned=("base", "out"),  # as allocators give them, even where rows or steps are not: no leave to be wide
         sass=sass,
     )
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from gpu import ahead_of_time
 from gpu.ahead_of_time import CAPABILITIES, cuda_code
-from gpu.image_code import EVERY, cuda_launch, triton_kernel
+from gpu.image_code import EVERY, a_plan, cuda_launch, triton_kernel
+
+from infcore.kernels.image_pack import cupy_kernel
+from infcore.kernels.image_pack.staging import CHANNELS
 
 README = Path(__file__).parents[2] / "kernels" / "README.md"
 # A block of 128 threads: with 64 registers a thread a multiprocessor holds 8 blocks, as cuda.cuh asks for.
@@ -66,6 +69,17 @@ def test_no_spills_no_shared_memory_and_wide_accesses(code_of, backend, name, ca
             assert stores[128] >= wide_stores
         else:
             assert 128 not in loads and 128 not in stores
+
+
+@pytest.mark.parametrize("paths", cupy_kernel.PATHS)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("dtype", cupy_kernel.CPP_TYPES)
+def test_nothing_that_can_be_launched_spills(dtype, channels, paths):
+    if why := ahead_of_time.cuda_unavailable():
+        pytest.skip(why)
+    kernel = cupy_kernel.kernel_name(a_plan(dtype, channels)._replace(paths=paths))
+    code = cuda_code(cupy_kernel.SOURCE, kernel, CAPABILITIES[0])  # of the three the one that spills first
+    assert (code.stack_bytes, code.local_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("backend", ["triton", "nvrtc"])

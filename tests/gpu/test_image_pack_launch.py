@@ -67,6 +67,20 @@ def test_memory_that_is_too_small_or_not_aligned(arrays, region):
     refused(arrays, ValueError, "allowed: at least", memory, place._replace(tables_at=-16))
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"channels": 2}, "images.channels is 2; allowed: 1, 3 or 4"),
+        ({"widths": np.array([16], np.int32)}, r"have shapes \(2,\) and \(1,\)"),
+        ({"heights": np.array([], np.int32), "widths": np.array([], np.int32)}, "at least one image"),
+        ({"heights": np.array([4, -3], np.int32)}, "images are -3 x 5 or more; allowed: at least 0"),
+    ],
+)
+def test_images_that_are_none(arrays, region, change, named):
+    memory, place = region
+    refused(arrays, ValueError, named, memory, place._replace(**change))
+
+
 def test_more_images_than_a_grid_has_rows(arrays):
     many = staging.StagedImages(0, 1, np.zeros(65536, np.int32), np.zeros(65536, np.int32))
     memory = arrays.empty((many.n_bytes,), "uint8", "cuda:0")

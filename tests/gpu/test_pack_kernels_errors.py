@@ -1,5 +1,7 @@
 """What pack and unpack refuse, by both launchers, before anything is launched."""
 
+import importlib
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -112,6 +114,10 @@ def test_rows(device: Device) -> None:
         ({"dtype": "float64"}, TypeError, "rows.dtype is 'float64'"),
         ({"trailing": (-4,)}, ValueError, "trailing"),
         ({"trailing": (400,)}, ValueError, "overrun"),
+        # Bytes beyond int64: 2**64, which wraps to none, and more than a Python int can be made an int64 of.
+        ({"trailing": (2**32,), "lengths": np.array([2**30, 0, 0])}, ValueError, "overrun"),
+        ({"trailing": (2**62, 4)}, ValueError, "overrun"),
+        ({"trailing": tuple(np.array([2**62, 4]))}, ValueError, "overrun"),
     ],
 )
 def test_staged_rows(device: Device, change: dict[str, Any], error: type[Exception], named: str) -> None:
@@ -199,6 +205,86 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         memory, staged = device.region()
         with refused(device, ValueError, "memory is on cpu"):
             launch.pack(memory, staged, backend="triton")
+
+
+def test_rows_that_nobody_else_holds(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their memory may not become that of the outputs before the launch has read them."""
+    held = []
+    monkeypatch.setattr(launch, "_launch", lambda *_: held.extend(reference() is not None for reference in references))
+    references = []
+
+    def made() -> Iterator[Any]:
+        for row in device.rows():
+            references.append(weakref.ref(row))
+            yield row
+
+    launch.pack(None, made(), backend=device.backend)
+    assert held == [True] * len(LENGTHS)
+
+
+def test_streams_of_another_kind_or_device() -> None:
+    torch = interpreter.require()
+    for library, named in [(backends.TorchArrays(), "torch.cuda.Stream"), (backends.CupyArrays(), "cupy.cuda.Stream")]:
+        if library.name not in backends.available():
+            continue
+        for stream in ["0", torch.device("cuda:0"), ExitStack()]:  # the last is a context manager, as streams are
+            with pytest.raises(TypeError, match=f"stream is .*, allowed is None, a {named} or"):
+                with library.on("cuda:0", stream):
+                    pass
+
+    class Elsewhere:
+        device = torch.device("cuda:1")
+        device_id = 1
+
+    with mock.patch.object(torch.cuda, "Stream", Elsewhere):
+        with pytest.raises(ValueError, match="stream is on cuda:1, but the rest is on cuda:0"):
+            with backends.TorchArrays().on("cuda:0", Elsewhere()):
+                pass
+    if "cupy" in backends.available():
+        import cupy
+
+        with mock.patch.object(cupy.cuda, "Stream", Elsewhere):
+            with pytest.raises(ValueError, match="stream is on cuda:1, but the rest is on cuda:0"):
+                with backends.CupyArrays().on("cuda:0", Elsewhere()):
+                    pass
+
+
+@pytest.mark.parametrize("backend", ["triton", "cupy"])
+def test_arrays_of_another_library_are_taken_over_on_the_stream_of_the_launch(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DLPack's producer makes the stream wait that is current then."""
+    if backend not in backends.available():
+        pytest.skip(f"the packages of {backend} are not installed")
+    current: list[Any] = [None]
+    seen = []
+
+    @contextmanager
+    def on(self: Any, device: str, stream: Any) -> Iterator[None]:
+        current.append((device, stream))
+        yield
+        current.pop()
+
+    class Foreign:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 1
+
+        def __dlpack__(self, **_: Any) -> Any:
+            raise AssertionError("there is no such device")
+
+    library = backends.arrays(backend)
+    monkeypatch.setattr(type(library), "on", on)
+    package = importlib.import_module("torch" if backend == "triton" else "cupy")
+    monkeypatch.setattr(package, "from_dlpack", lambda array: seen.append(current[-1]))
+    library.adopt(Foreign(), "the stream")
+    assert seen == [("cuda:1", "the stream")]
+
+
+def test_arrays_of_the_host_are_none_of_cupys() -> None:
+    if "cupy" not in backends.available():
+        pytest.skip("CuPy is not installed")
+    with pytest.raises(ValueError, match="ndarray is on cpu, allowed is an array on a device of kind cuda"):
+        backends.CupyArrays().adopt(np.ones(3))
 
 
 def test_choice_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:

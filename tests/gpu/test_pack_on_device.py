@@ -112,6 +112,37 @@ def test_refused_before_any_launch(rows, options, error, says):
         pack_interpreted(rows, **options)
 
 
+def test_what_is_of_no_meaning_in_a_packed_batch_is_not_looked_at():
+    rows = [np.ones(2, np.uint8)]
+    options = {"pad_value": -100, "side": "left"}
+    assert bits(pack_interpreted(rows, **options).data) == bits(infcore.pack(rows, **options).data)
+
+
+@pytest.mark.parametrize("rows", [{2.0}, {0: 2.0}, np.float32(3), np.array(3.0)])
+def test_rows_that_are_no_sequence_of_arrays(rows):
+    says = r"rows\[0\] has no axes|rows is (float32|ndarray); allowed"
+    with pytest.raises((InvalidArgument, InvalidType), match=says):
+        pack_interpreted(rows)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    from infcore import _on_device
+    from infcore.kernels import transfer
+
+    interpreter.require()
+    monkeypatch.setattr(transfer, "has_gpu", lambda backend: True)
+    monkeypatch.setattr(_on_device, "gpus", lambda backend: (2, 1))
+    with pytest.raises(InvalidArgument, match="device is 'cuda:2'; allowed here: 'cpu', 'cuda:0' to 'cuda:1'"):
+        infcore.pack(ROWS, device="cuda:2")
+    monkeypatch.setattr(transfer, "n_gpus", lambda backend: 2)
+    with pytest.raises(InvalidType, match=r"stream is '7', allowed is None, a torch\.cuda\.Stream or"):
+        infcore.pack(ROWS, device="cuda:1", stream="7")
+    places = []
+    monkeypatch.setattr(transfer, "upload", lambda memory, device, **_: places.append(device) or (memory, None))
+    infcore.pack(ROWS, device="cuda")
+    assert places == ["cuda:1"]  # the current one, whatever the library
+
+
 def test_without_a_gpu():
     torch = interpreter.require()
     if torch.cuda.is_available():

@@ -115,3 +115,13 @@ def test_refused(images, options, error, named):
     options = {"mean": 0, "scale": 1, **options}
     with pytest.raises(error, match=named):
         infcore.image_pack(images, options.pop("mean"), options.pop("scale"), **options)
+
+
+def test_float16_about_its_largest():
+    """One pixel at a time, which no instruction of a vector unit rounds."""
+    image = np.full((1, 1, 1), 255, np.uint8)
+    for value in np.linspace(65480, 65700, 111, dtype=np.float32):
+        scale = np.float32(value / 255)
+        with np.errstate(over="ignore"):
+            expected = (np.float32(255) * scale).astype(np.float16)
+        assert infcore.image_pack([image], 0, scale, dtype="float16").item() == expected, value

@@ -79,6 +79,14 @@ def test_cast_in_the_copy():
         infcore.pack([np.zeros(1, ">f4")], dtype="int32")
 
 
+def test_a_tensor_that_is_not_in_host_memory_is_named():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    elsewhere = [torch.ones(2, device="meta"), torch.ones(2, requires_grad=True), torch.ones(2, dtype=torch.bfloat16)]
+    for tensor in elsewhere:
+        with pytest.raises(InvalidType, match=r"rows\[1\] is Tensor; allowed: an array in host memory"):
+            infcore.pack([torch.ones(2), tensor])
+
+
 def test_bfloat16_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # as an import that fails leaves it
     with pytest.raises(MissingExtra, match="dtype 'bfloat16' needs the package 'ml_dtypes': pip install"):

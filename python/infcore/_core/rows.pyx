@@ -277,6 +277,8 @@ cdef cnp.ndarray _array(size_t i, object row):
         return numpy.asarray(row)
     except ValueError as ragged:
         raise InvalidArgument(f"rows[{i}] is no array: {ragged}") from None
+    except (TypeError, RuntimeError) as elsewhere:  # a tensor of a device, or of a type that NumPy lacks
+        raise InvalidType(f"rows[{i}] is {type(row).__name__}; allowed: an array in host memory ({elsewhere})") from None
 
 
 cdef cnp.ndarray _array_of(uint32_t rank, cnp.npy_intp* dims, object dtype, bint zeros):
