@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a row's own __array__ may pack, too
 _arenas: list[Arena] = []
 
 
