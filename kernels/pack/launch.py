@@ -129,8 +129,8 @@ def unpack(
     data        (sum(lengths), *trailing) packed, or (n_rows, at least max(lengths), *trailing) padded; on the device,
                 C-contiguous, a dtype of dtypes.py
     lengths     steps of each row, on the host
-    cu_seqlens  (n_rows + 1,) int32 on the device, of the same lengths, as pack gave it: what it holds is believed, since
-                a look would wait for the device. None copies it there
+    cu_seqlens  (n_rows + 1,) int32 on the device, of the same lengths, as pack gave it: what it holds is believed, as a
+                look would wait for the device. None copies it there
     out         (sum(lengths), *trailing) to write to; None makes one, or takes data itself where that is the answer:
                 packed, in the dtype asked for
     Others, returns, stream, raises: as pack. Moves each row's bytes in and out once.
