@@ -43,14 +43,15 @@ def host_memory(n_bytes: int, *, backend: str | None = None) -> Any:
 
 
 def upload(
-    memory: NDArray[np.uint8], device: str, *, backend: str | None = None, stream: Any = None
+    memory: NDArray[np.uint8], device: str, *, backend: str | None = None, stream: Any = None, event: Any = None
 ) -> tuple[Any, Any]:
     """Copies a batch to a device, once, on `stream`.
 
     memory    (bytes,) uint8, C-contiguous host memory; not to be changed until the event has happened
     device    "cuda", "cuda:N"; "cpu" gives a view without a copy (for interpreted kernels, so not of CuPy's)
     stream    the library's own stream or a CUstream's address; None is the current one
-    Returns   (bytes,) uint8 on the device, and the library's event that is recorded behind the copy; None on the CPU
+    event     the library's event to record behind the copy; None makes one
+    Returns   (bytes,) uint8 on the device, and the event; None on the CPU, where there is nothing to wait for
     Raises    ValueError: a device that is none of these, or not there. What the library raises if memory is short
     Moves     len(memory) bytes over the bus, in the background if memory is pinned
     """
@@ -70,15 +71,14 @@ def upload(
             import torch
 
             arrived = torch.from_numpy(memory).to(device, non_blocking=True)
-            event: Any = torch.cuda.Event()
-            event.record()
+            event = torch.cuda.Event() if event is None else event
         else:
             import cupy
 
             arrived = cupy.empty(memory.shape, np.uint8)
             arrived.set(memory, stream=cupy.cuda.get_current_stream())
-            event = cupy.cuda.Event(block=False, disable_timing=True)
-            event.record()
+            event = cupy.cuda.Event(block=False, disable_timing=True) if event is None else event
+        event.record()  # on the current stream, which is the copy's
     return arrived, event
 
 

@@ -82,12 +82,16 @@ class Arena(_core.Arena):
         taken = np.diff(checked.cu_seqlens).astype(np.int64)
         return Staged(region, StagedRows(0, checked.n, str(checked.dtype), checked.trailing, taken))
 
-    def upload(self, region: Region, device: str, *, backend: str | None = None, stream: Any = None) -> Any:
+    def upload(
+        self, region: Region, device: str, *, backend: str | None = None, stream: Any = None, event: Any = None
+    ) -> Any:
         """Starts the one copy of a region to a device.
 
         device   "cuda", "cuda:N"; "cpu" gives a view, for interpreted kernels
         backend  "triton" (PyTorch's memory) or "cupy"; None: PyTorch where it is installed
         stream   the library's stream, or a CUstream's address; None: the current one
+        event    the library's event to record behind the copy, for who waits for it; not to be recorded again before it
+                 has happened. None: one of our own
         Returns  (nbytes,) uint8 on the device, valid once `stream` reaches this point
         Raises   InvalidType, InvalidArgument: no Region; no such device or back-end
         The region stays reserved until the copy has been made, even if nobody else holds it, nor the arena.
@@ -97,7 +101,7 @@ class Arena(_core.Arena):
         if not isinstance(region, Region):
             raise InvalidType(f"region is {type(region).__name__}; allowed: a Region, as reserve and stage give it")
         try:
-            arrived, event = upload(region.array, device, backend=backend, stream=stream)
+            arrived, event = upload(region.array, device, backend=backend, stream=stream, event=event)
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
         except TypeError as error:

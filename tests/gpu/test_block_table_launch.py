@@ -39,7 +39,7 @@ def refused(arrays, error, named, memory, place, **options):
 def on_gpu_of(arrays):
     """The public function's way to the pretended device."""
 
-    def upload(memory, device, *, backend, stream):
+    def upload(memory, device, *, backend, stream, event=None):
         assert (device, backend) == ("cuda:0", "cupy")
         return arrays.array(memory), None
 

@@ -208,8 +208,8 @@ def copying_arena(monkeypatch):
     """An arena whose uploads stay under way, and their events. No GPU is needed: who keeps what, and until when."""
     copies = []
 
-    def upload(memory, device, *, backend, stream):
-        copies.append(Copy())
+    def upload(memory, device, *, backend, stream, event=None):
+        copies.append(Copy() if event is None else event)
         return memory.copy(), copies[-1]
 
     monkeypatch.setattr("infcore.kernels.transfer.upload", upload)
@@ -228,6 +228,15 @@ def test_a_region_is_nobody_elses_until_its_copy_is_made(monkeypatch):
     copies[0].landed = True
     assert arena.n_under_way == 0
     assert arena.reserve(1000).array.ctypes.data == at
+
+
+def test_an_event_of_the_callers_says_when_the_copy_is_made(monkeypatch):
+    arena, _ = copying_arena(monkeypatch)
+    event = Copy()
+    arena.upload(arena.reserve(1000), "cuda", event=event)
+    assert arena.n_under_way == 1
+    event.landed = True
+    assert arena.n_under_way == 0
 
 
 def test_an_arena_that_goes_waits_for_its_copies(monkeypatch):
