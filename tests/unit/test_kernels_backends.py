@@ -9,7 +9,7 @@ from infcore.kernels import backends
 
 @pytest.mark.parametrize(
     ("stream", "made_current"),
-    [(0, ("default", "cuda:0")), (0x7F00, ("external", 0x7F00, "cuda:0")), (None, None), ("own", "own")],
+    [(0, ("default", "cuda:0")), (0x7F00, ("external", 0x7F00, "cuda:0")), (None, None)],
 )
 def test_a_streams_address_is_that_stream(monkeypatch, stream, made_current):
     """Address 0 is the default stream's, on which the rows may have been made: ExternalStream(0) is another one."""
