@@ -121,11 +121,14 @@ def fuzz() -> None:
         raise NotRun("clang++ is not installed")
     out = ROOT / "build" / "fuzz"
     out.mkdir(parents=True, exist_ok=True)
-    core = [str(source) for source in ROOT.glob("csrc/**/*.cpp")]
+    flags = ["-std=c++20", "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Icsrc", "-pthread"]
+    sources = [*cpp_build.core_sources(), *targets]
+    objects = {source: str(out / f"{'-'.join(source.relative_to(ROOT).with_suffix('').parts)}.o") for source in sources}
+    cpp_build.in_parallel(lambda one: shell(["clang++", *flags, "-c", str(one), "-o", objects[one]]), sources)
+    core = [objects[source] for source in cpp_build.core_sources()]
     for target in targets:
         program, corpus = out / target.stem, target.parent / "corpus" / target.stem
-        flags = ["-std=c++20", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-Icsrc", "-pthread"]
-        shell(["clang++", *flags, str(target), *core, "-o", str(program)])
+        shell(["clang++", *flags, objects[target], *core, "-o", str(program)])
         found = out / f"{target.stem}-found"
         found.mkdir(exist_ok=True)
         seeds = [str(corpus)] if corpus.is_dir() else []
