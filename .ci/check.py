@@ -136,16 +136,11 @@ def fuzz() -> None:
 
 
 # Left to the plain run. Readers, writers and the harness, Python through and through: a sanitizer sees nothing of them
-# but slowness; real models are ONNX Runtime's code. What PyTorch runs: tests/conftest.py hides it. The simulator from its command line and over long runs:
-# test_sim_faults.py and test_simulation.py go through the same C++ with a tenth of the requests.
-PYTHON_ONLY = [
-    "*/test_traces*",
-    "*/test_scenario*",
-    "*/test_suite*",
-    "*/test_report*",
-    "*/test_cli*",
-    "*/test_real_models*",
-]
+# but slowness; real models are ONNX Runtime's code. What PyTorch runs: tests/conftest.py hides it. The simulator from
+# its command line and over long runs: test_sim_faults.py and test_simulation.py go through the same C++ with a tenth of
+# the requests.
+PYTHON_ONLY = ["*/test_traces*", "*/test_scenario*", "*/test_suite*", "*/test_report*", "*/test_cli*"]
+PYTHON_ONLY += ["*/test_real_models*"]
 KERNELS = ["*/test_torch_device*", "*/test_kernels_*"]
 LONG_RUNS = ["*/test_simulate_cli*", "*/test_sim_arrivals*", "*/test_live_scenario*"]
 ASAN_FOLDERS = ["tests/unit", "tests/property", "tests/differential", "tests/concurrency"]
