@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,13 +28,46 @@ struct Close {
   base::TimeNs wait_until_ns;
 };
 
-/// Decides when a batch for a device that has a free slot closes. Pure: same arguments, same answer.
-/// Contract: 0 <= n <= pending.shape.n_requests; where n == 0, now_ns < wait_until_ns < never_ns.
+/// One request that waits, as select() sees it.
+struct Waiting {
+  base::TimeNs deadline_ns;  ///< never_ns: none
+  double work;
+  std::uint16_t tier;  ///< 0 is the most urgent
+  bool aged;           ///< it has waited so long that it goes before everything younger
+};
+
+/// What becomes of it.
+enum class Verdict : std::uint8_t {
+  leave,  ///< it waits on
+  take,   ///< it is in the batch
+  drop    ///< it is given up, so that others meet their deadlines
+};
+
+/// What a rule may know of the traffic when it selects.
+struct Traffic {
+  std::uint32_t n_waiting;  ///< in the lane; select() is shown the first of them
+  std::uint32_t max_batch_size;
+  double arrivals_per_s;  ///< of this lane, lately
+  double capacity_per_s;  ///< requests that all devices of the lane, in full batches and for it alone, could serve
+};
+
+/// Decides when a batch for a device that has a free slot closes, and, where deadlines are in danger, who is in it.
+/// Pure: same arguments, same answer.
+/// Contract of close(): 0 <= n <= pending.shape.n_requests; where n == 0, now_ns < wait_until_ns < never_ns.
+/// Contract of select(): `verdicts` are all `leave` when it is called; at least one is not when it returns, at most
+/// n_max and max_batch_size of them are `take`.
 class BatchingPolicy {
  public:
+  static constexpr std::uint32_t n_waiting_shown_max = 256;
+
   virtual ~BatchingPolicy() = default;
   [[nodiscard]] virtual Close close(base::TimeNs now_ns, const Pending& pending,
                                     const contracts::LatencyModel& device_curve) const noexcept = 0;
+  /// `waiting`: the lane's first requests in the order of service. Asked only where the first n_max of them, sent now,
+  /// would not all be in time by the curve's upper quantile.
+  virtual void select(base::TimeNs now_ns, std::span<const Waiting> waiting, std::uint32_t n_max,
+                      const Traffic& traffic, const contracts::LatencyModel& device_curve,
+                      std::span<Verdict> verdicts) const noexcept = 0;
 };
 
 /// Throws UnknownName for a name that is not in batching_registry.def.

@@ -14,7 +14,8 @@ struct Request {
   double work{1.0};         ///< in the unit of the model's latency curve (items, tokens, pixels)
   std::uint64_t require{};  ///< label bits that a node must have
   base::ModelId model{};
-  std::uint16_t tier{};  ///< 0 is the most urgent
+  std::uint32_t tenant{};  ///< whose it is, as the driver numbers them; 0: nobody's in particular
+  std::uint16_t tier{};    ///< 0 is the most urgent
 };
 
 }  // namespace infcore::contracts

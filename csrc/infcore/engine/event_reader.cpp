@@ -276,9 +276,7 @@ ModelId EventReader::model_id() { return {static_cast<std::uint32_t>(number("mod
 
 void EventReader::batch(EventRecord& r) { r.batch_id = last_batch_ = difference("batch", last_batch_); }
 
-Reason EventReader::reason() {
-  return static_cast<Reason>(number("reason", static_cast<std::uint64_t>(Reason::closing)));
-}
+Reason EventReader::reason() { return static_cast<Reason>(number("reason", reason_names.size() - 1)); }
 
 // ---- blocks
 

@@ -12,23 +12,16 @@ from infcore._core.base cimport finite
 from infcore._core.fleet cimport Fleet, SignalGate, whole
 from infcore._core.latency cimport curve_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
-from infcore._cpp.engine cimport (Action, ActionKind, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig,
-                                  LoggedMachine, Reason, Request, RunConfig, Stats, make_batching_policy)
+from infcore._cpp.engine cimport (Action, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig, LoggedMachine,
+                                  Reason, Request, RunConfig, Stats, action_names, make_batching_policy, n_actions,
+                                  n_reasons, reason_names)
 from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
 
 from infcore.errors import InvalidArgument, UnknownName
 
-_KINDS = {
-    <uint8_t>ActionKind.dispatch: "dispatch", <uint8_t>ActionKind.load: "load", <uint8_t>ActionKind.unload: "unload",
-    <uint8_t>ActionKind.reject: "reject", <uint8_t>ActionKind.shed: "shed", <uint8_t>ActionKind.defer: "defer",
-    <uint8_t>ActionKind.retry: "retry", <uint8_t>ActionKind.hedge: "hedge", <uint8_t>ActionKind.cancel: "cancel",
-    <uint8_t>ActionKind.preempt: "preempt", <uint8_t>ActionKind.complete: "complete"}
-_REASONS = {
-    <uint8_t>Reason.none: "none", <uint8_t>Reason.ok: "ok", <uint8_t>Reason.queue_full: "queue_full",
-    <uint8_t>Reason.deadline: "deadline", <uint8_t>Reason.device_failed: "device_failed",
-    <uint8_t>Reason.device_lost: "device_lost", <uint8_t>Reason.device_removed: "device_removed",
-    <uint8_t>Reason.caller: "caller", <uint8_t>Reason.unloaded: "unloaded", <uint8_t>Reason.closing: "closing"}
+_ACTIONS = [action_names[i].decode() for i in range(n_actions)]
+_REASONS = [reason_names[i].decode() for i in range(n_reasons)]
 # The border's bound on works: sums of 8 M of them, and their products with a curve's terms, stay exact enough.
 _WORK_MAX = 1e15
 
@@ -191,7 +184,7 @@ cdef class Machine:
         out = []
         for i in range(actions.size()):
             a = &deref(actions)[i]
-            out.append((_KINDS[<uint8_t>a.kind], a.cookie, None if a.node.value == no_node.value else a.node.value,
+            out.append((_ACTIONS[<uint8_t>a.kind], a.cookie, None if a.node.value == no_node.value else a.node.value,
                         a.batch_id, a.member, _REASONS[<uint8_t>a.reason]))
         self.c_obj.get().clear_actions()
         return out

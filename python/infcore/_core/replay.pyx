@@ -10,7 +10,8 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport TimeNs, never_ns
-from infcore._cpp.engine cimport ActionKind, ModelConfig, Reason, Request, RunConfig
+from infcore._cpp.engine cimport (ModelConfig, Request, RunConfig, action_names, n_actions, n_reasons,
+                                  reason_names)
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.replay cimport (EventKind, EventReader, EventRecord, RecordedBatch, RecordedCurve, RecordedModel,
                                   RecordedNode, Replay as CppReplay, binary, ifstream)
@@ -29,16 +30,8 @@ _EVENTS = {
     <uint8_t>EventKind.cancel: "cancel", <uint8_t>EventKind.cancel_all: "cancel_all",
     <uint8_t>EventKind.claim: "claim", <uint8_t>EventKind.started: "started", <uint8_t>EventKind.complete: "complete",
     <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end"}
-_ACTIONS = {
-    <uint8_t>ActionKind.dispatch: "dispatch", <uint8_t>ActionKind.load: "load", <uint8_t>ActionKind.unload: "unload",
-    <uint8_t>ActionKind.reject: "reject", <uint8_t>ActionKind.shed: "shed", <uint8_t>ActionKind.defer: "defer",
-    <uint8_t>ActionKind.retry: "retry", <uint8_t>ActionKind.hedge: "hedge", <uint8_t>ActionKind.cancel: "cancel",
-    <uint8_t>ActionKind.preempt: "preempt", <uint8_t>ActionKind.complete: "complete"}
-_REASONS = {
-    <uint8_t>Reason.none: "none", <uint8_t>Reason.ok: "ok", <uint8_t>Reason.queue_full: "queue_full",
-    <uint8_t>Reason.deadline: "deadline", <uint8_t>Reason.device_failed: "device_failed",
-    <uint8_t>Reason.device_lost: "device_lost", <uint8_t>Reason.device_removed: "device_removed",
-    <uint8_t>Reason.caller: "caller", <uint8_t>Reason.unloaded: "unloaded", <uint8_t>Reason.closing: "closing"}
+_ACTIONS = [action_names[i].decode() for i in range(n_actions)]
+_REASONS = [reason_names[i].decode() for i in range(n_reasons)]
 
 
 cdef class LogFile:

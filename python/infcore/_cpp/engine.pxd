@@ -21,6 +21,7 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         double work
         uint64_t require
         ModelId model
+        uint32_t tenant
         uint16_t tier
 
 
@@ -63,6 +64,17 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         caller
         unloaded
         closing
+        infeasible
+        overload
+        displaced
+        early_drop
+        memory
+        off_peak
+        cheaper
+    const char** action_names "((const char**)infcore::engine::action_names.data())"
+    size_t n_actions "infcore::engine::action_names.size()"
+    const char** reason_names "((const char**)infcore::engine::reason_names.data())"
+    size_t n_reasons "infcore::engine::reason_names.size()"
     cdef cppclass Action:
         uint64_t cookie, batch_id
         NodeId node

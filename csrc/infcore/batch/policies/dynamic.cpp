@@ -30,6 +30,12 @@ class Dynamic final : public BatchingPolicy {
     if (until_ns <= now_ns || pending.arrivals_per_s * base::seconds(until_ns - now_ns) < 1.0) return now;
     return {0, until_ns};
   }
+
+  void select(base::TimeNs, std::span<const Waiting> waiting, std::uint32_t n_max, const Traffic& traffic,
+              const contracts::LatencyModel&, std::span<Verdict> verdicts) const noexcept override {
+    const std::size_t n = std::min<std::size_t>({waiting.size(), n_max, traffic.max_batch_size});
+    std::fill_n(verdicts.begin(), n, Verdict::take);
+  }
 };
 
 }  // namespace
