@@ -151,6 +151,7 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if (r.work != 1.0) flags |= is_whole ? arrive_work_whole : arrive_work_real;
   if (r.tier != 0) flags |= arrive_tier;
   if (r.require != 0) flags |= arrive_require;
+  if (r.tenant != 0) flags |= arrive_tenant;
   open(EventKind::arrive);
   time(now_ns);
   number(r.model.value);
@@ -163,6 +164,7 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((flags & arrive_work_real) != 0) real(r.work);
   if ((flags & arrive_tier) != 0) number(r.tier);
   if ((flags & arrive_require) != 0) number(r.require);
+  if ((flags & arrive_tenant) != 0) number(r.tenant);
   ++n_requests_;
   if (handle != 0) number_of_slot_[static_cast<std::uint32_t>(handle)] = n_requests_;
 }

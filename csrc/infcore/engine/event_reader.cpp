@@ -190,7 +190,7 @@ void EventReader::arrival(EventRecord& r) {
   request = {};
   request.model = model_id();
   const std::uint8_t flags = byte("flags");
-  if (flags >= 2 * arrive_require ||
+  if (flags >= 2 * arrive_tenant ||
       (flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
     fail_here("flags", std::to_string(flags), "those of ArriveFlag, one kind of work");
   }
@@ -205,6 +205,7 @@ void EventReader::arrival(EventRecord& r) {
   if ((flags & arrive_work_real) != 0) request.work = real("work", no_bound);
   if ((flags & arrive_tier) != 0) request.tier = static_cast<std::uint16_t>(number("tier", bounds_.n_tiers - 1u));
   if ((flags & arrive_require) != 0) request.require = number("require", ~std::uint64_t{0});
+  if ((flags & arrive_tenant) != 0) request.tenant = static_cast<std::uint32_t>(number("tenant", 0xFFFF'FFFFu));
   r.request = request.cookie = ++n_requests_;
 }
 

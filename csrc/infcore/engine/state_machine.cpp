@@ -60,13 +60,14 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& requ
   Slot& s = slots_[slot];
   s.request = request;
   s.attempts = 0;
-  s.solo = s.doomed = false;
+  s.solo = s.doomed = s.charged = false;
   ++n_pending_;
   queue::QueueSlot& queued = queue_slots_[slot];
   queued.deadline_ns = request.deadline_ns;
   queued.arrival_ns = request.arrival_ns;
   queued.seq = next_seq_++;
   queued.tier = request.tier;
+  queued.tenant = request.tenant;
   const RequestHandle handle = handle_of(slot, s.generation);  // enqueue may end it at once
   enqueue(now_ns, slot);
   return handle;
@@ -385,9 +386,9 @@ void StateMachine::unreserve(Slot& s) noexcept {
   if (credit.inflight != 0) fleet_.change_credit(s.node, credit);
 }
 
-void StateMachine::leave_lane(std::uint32_t slot) {
+void StateMachine::leave_lane(std::uint32_t slot, std::int64_t units) {
   Lane& lane = *lanes_[slots_[slot].lane];
-  lane.queue.remove(slot);
+  lane.queue.serve(slot, units);
   lane.work_pending -= slots_[slot].request.work;
   if (lane.queue.size() == 0) lane.work_pending = 0.0;  // what rounding left of it
 }

@@ -144,6 +144,7 @@ class Workload:
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
     work         of a request; a trace's own rows come first
+    tenant       whose they are; "": nobody's in particular
     deadline_s   after arrival; None: none
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
     require      labels that a node must have
@@ -155,6 +156,7 @@ class Workload:
     arrivals: ArrivalKind = "poisson"
     work: WorkDist = field(default_factory=WorkDist)
     tier: int = 0
+    tenant: str = ""
     deadline_s: float | None = None
     phase_s: float = 0.0
     start_s: float = 0.0
