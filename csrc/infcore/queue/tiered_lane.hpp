@@ -27,8 +27,10 @@ class TieredLane {
  public:
   static constexpr std::uint32_t n_tiers_max = 64;  // one mask word says which tiers hold something
 
-  TieredLane(QueueSlots& slots, std::uint32_t n_tiers, base::TimeNs ageing_ns = base::never_ns)
-      : slots_(&slots), ageing_ns_(ageing_ns) {
+  /// keeps_oldest false: nobody asks for oldest(), as nothing ages.
+  TieredLane(QueueSlots& slots, std::uint32_t n_tiers, base::TimeNs ageing_ns = base::never_ns,
+             bool keeps_oldest = true)
+      : slots_(&slots), ageing_ns_(ageing_ns), keeps_oldest_(keeps_oldest || ageing_ns != base::never_ns) {
     if (n_tiers < 1 || n_tiers > n_tiers_max) throw InvalidArgument("n_tiers", std::to_string(n_tiers), "1 to 64");
     if (ageing_ns < 0) throw InvalidArgument("ageing_ns", std::to_string(ageing_ns), ">= 0, or never_ns");
     tiers_.resize(n_tiers);
@@ -81,7 +83,7 @@ class TieredLane {
     }
     if (item.deadline_ns != base::never_ns) with_deadline_ |= bit;
     with_items_ |= bit;
-    by_arrival_.insert(*slots_, slot, ByArrival{slots_});
+    if (keeps_oldest_) by_arrival_.insert(*slots_, slot, ByArrival{slots_});
     ++size_;
   }
 
@@ -123,7 +125,7 @@ class TieredLane {
       if (tier.next_to_expire() == no_slot) with_deadline_ &= ~bit;
       if (tier.empty()) with_items_ &= ~bit;
     }
-    by_arrival_.remove(*slots_, slot);
+    if (keeps_oldest_) by_arrival_.remove(*slots_, slot);
     --size_;
   }
 
@@ -149,7 +151,7 @@ class TieredLane {
 
   [[nodiscard]] bool has_deadlines() const noexcept { return with_deadline_ != 0; }
 
-  /// The item with the earliest arrival_ns, lowest seq on a tie; no_slot if empty.
+  /// The item with the earliest arrival_ns, lowest seq on a tie; no_slot if empty. Precondition: keeps_oldest.
   [[nodiscard]] std::uint32_t oldest() const noexcept { return by_arrival_.front(); }
 
   /// Its arrival; never_ns if empty.
@@ -193,6 +195,7 @@ class TieredLane {
 
   QueueSlots* slots_;
   base::TimeNs ageing_ns_;
+  bool keeps_oldest_;
   std::vector<Tier> tiers_;
   std::uint64_t with_items_{};
   std::uint64_t with_deadline_{};

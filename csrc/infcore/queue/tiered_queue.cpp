@@ -21,7 +21,7 @@ TieredQueue::TieredQueue(const TieredQueueConfig& config)
       slots_(capacity_),
       generations_(std::make_unique_for_overwrite<std::uint32_t[]>(capacity_)),
       shed_positions_(shed_lowest_ ? std::make_unique_for_overwrite<std::uint32_t[]>(capacity_) : nullptr),
-      lane_(slots_, config.n_tiers, config.ageing_ns) {
+      lane_(slots_, config.n_tiers, config.ageing_ns, false) {
   tiers_.resize(config.n_tiers);
   if (!config.tier_capacities.empty() && config.tier_capacities.size() != config.n_tiers) {
     throw InvalidArgument("tier_capacities", "of length " + std::to_string(config.tier_capacities.size()),
@@ -111,15 +111,6 @@ std::uint32_t TieredQueue::take_slot() noexcept {
   const std::uint32_t slot = first_free_;
   first_free_ = slots_[slot].by_seq.after;
   return slot;
-}
-
-void TieredQueue::give_back(std::uint32_t slot) noexcept {
-  Tier& tier = tiers_[slots_[slot].tier];
-  --tier.size;
-  if (shed_lowest_) tier.lowest.remove(LowestFirst{this}, slot);
-  ++generations_[slot];
-  slots_[slot].by_seq.after = first_free_;
-  first_free_ = slot;
 }
 
 }  // namespace infcore::queue

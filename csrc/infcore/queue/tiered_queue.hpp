@@ -103,7 +103,14 @@ class TieredQueue {
   [[nodiscard]] std::uint32_t lower_than(std::uint32_t tier, base::TimeNs deadline_ns) const noexcept;
   [[nodiscard]] bool keep_units() noexcept;
   [[nodiscard]] std::uint32_t take_slot() noexcept;
-  void give_back(std::uint32_t slot) noexcept;
+  void give_back(std::uint32_t slot) noexcept {
+    Tier& tier = tiers_[slots_[slot].tier];
+    --tier.size;
+    if (shed_lowest_) tier.lowest.remove(LowestFirst{this}, slot);
+    ++generations_[slot];
+    slots_[slot].by_seq.after = first_free_;
+    first_free_ = slot;
+  }
 
   std::uint32_t capacity_;
   bool shed_lowest_;

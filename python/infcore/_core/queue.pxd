@@ -41,10 +41,8 @@ cdef class Ticket:
     cdef uint64_t _queue_id
 
 
-cdef class LoopWake
-
-
-cdef class QueueStore:
+@cython.final
+cdef class Queue:
     cdef object __weakref__
     cdef unique_ptr[TieredQueue] c_queue
     cdef QueueLock _lock        # guards c_queue, _items and _closed; no Python code runs under it
@@ -64,39 +62,19 @@ cdef class QueueStore:
     cdef uint32_t _capacity
     cdef uint32_t _n_tiers
     cdef uint32_t _n_wake_room  # putters to wake for one place: all, where it may be of the wrong tier
+    cdef cbool _is_monotonic    # the clock is the machine's own
     cdef cbool _clock_is_ours   # no Python code in it, so that it may be read under the lock
     cdef cbool _blocks
     cdef cbool _always_now      # put reads the clock even for an item without a deadline
     cdef cbool _closed
 
-    cdef int _check(self) except -1
-    cdef PyObject* _lift(self, uint32_t slot) noexcept
-    cdef bint _hold(self, uint32_t slot, PyObject* item) noexcept
-    cdef int _want(self, Wanted* wanted, object tier, object deadline_s, object tenant, object work) except -1
-    cdef bint _put_again(self, object item, const Wanted* wanted, uint64_t* ticket, uint32_t token) except -1
-    cdef bint _try_put(self, object item, const Wanted* wanted, uint64_t* ticket, uint32_t* token) except -1
-    cdef object _next(self, int64_t until_ns)
-    cdef bint _wait(self, WaitGate* gate, uint32_t token, int64_t until_ns) except -1
-    cdef int64_t _next_expiry_ns(self) except -1
-    cdef int _watch(self) except -1
-    cdef uint32_t _expire(self, int64_t now_ns) except? 0xFFFFFFFF
-    cdef int _drop(self, PyObject** items, Py_ssize_t n, str reason) except -1
-    cdef int _wake_async(self, Py_ssize_t n) except -1
-    cdef LoopWake _wake_of(self, object loop)
-    cdef bint _forget(self, object waiter) except -1
-
 
 @cython.final
 cdef class LoopWake:
-    cdef QueueStore queue
+    cdef Queue queue
     cdef object loop
     cdef WakeOnce once
     cdef list due               # futures
 
-    cdef int tell(self, QueueStore queue, object future) except -1
+    cdef int tell(self, Queue queue, object future) except -1
     cdef Py_ssize_t take_back(self) except -1
-
-
-@cython.final
-cdef class Queue(QueueStore):
-    pass

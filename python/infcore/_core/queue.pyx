@@ -11,7 +11,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
 from infcore._core.base cimport Clock, ManualClock, TenantNames, as_clock, finite, until_ns
-from infcore._cpp.base cimport add_ns, check_not_forked, fork_generation, monotonic_ns, never_ns
+from infcore._cpp.base cimport add_ns, check_not_forked, fork_generation, monotonic_ns, never_ns, to_ns
 from infcore._cpp.queue cimport (Placed, Share, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, n_slots_max, no_slot,
                                  placed_full, placed_full_of_expired, placed_out_of_memory, units_of)
 
@@ -43,7 +43,7 @@ cdef class Ticket:
 
 @cython.final
 @cython.no_gc_clear  # methods lean on the members to the very end; a cycle breaks at the list of items instead
-cdef class Queue(QueueStore):
+cdef class Queue:
     """Bounded queue for threads and asyncio: by tier, then least served tenant, then earliest deadline, then arrival.
 
     capacity       items at once, 1 to 4294967293
@@ -85,6 +85,7 @@ cdef class Queue(QueueStore):
         if on_drop is not None and not callable(on_drop):
             raise InvalidType(f"on_drop is {type(on_drop).__name__}; allowed: None or a callable of (item, reason)")
         self._clock = as_clock(clock)
+        self._is_monotonic = type(self._clock) is Clock
         self._clock_is_ours = type(self._clock) is Clock or type(self._clock) is ManualClock
         self._items = []
         self._async_waiters = []
@@ -107,7 +108,7 @@ cdef class Queue(QueueStore):
         return GenericAlias(cls, item)
 
     def __len__(self):
-        self._check()
+        check(self)
         self._lock.lock()
         cdef uint32_t size = self.c_queue.get().size()
         self._lock.unlock()
@@ -126,12 +127,12 @@ cdef class Queue(QueueStore):
         cdef Wanted wanted
         cdef uint32_t token = 0
         cdef Ticket ticket
-        self._check()
-        self._want(&wanted, tier, deadline_s, tenant, work)
+        check(self)
+        want(self, &wanted, tier, deadline_s, tenant, work)
         ticket = Ticket.__new__(Ticket)
         ticket._queue_id = self._queue_id
-        if not (self._try_put(item, &wanted, &ticket._id, &token)
-                or self._put_again(item, &wanted, &ticket._id, token)):
+        if not (try_put(self, item, &wanted, &ticket._id, &token)
+                or put_again(self, item, &wanted, &ticket._id, token)):
             raise QueueFull(f"the queue has no room in tier {tier}; allowed: {self._capacity} items in all, "
                             "tier_capacity in each tier")
         return ticket
@@ -146,16 +147,16 @@ cdef class Queue(QueueStore):
         cdef uint64_t ticket
         cdef uint32_t token = 0
         cdef Py_ssize_t n_taken = 0
-        self._check()
+        check(self)
         try:
             held = tuple(items)
         except TypeError:
             raise InvalidType(f"items is {type(items).__name__}; allowed: an iterable") from None
-        self._want(&wanted, tier, deadline_s, tenant, work)
+        want(self, &wanted, tier, deadline_s, tenant, work)
         for item in held:
             try:
-                if not (self._try_put(item, &wanted, &ticket, &token)
-                        or self._put_again(item, &wanted, &ticket, token)):
+                if not (try_put(self, item, &wanted, &ticket, &token)
+                        or put_again(self, item, &wanted, &ticket, token)):
                     break
             except QueueClosed:
                 if n_taken == 0:
@@ -169,16 +170,16 @@ cdef class Queue(QueueStore):
 
         Raises   QueueEmpty after the time-out; QueueClosed once the queue is closed and empty; InvalidArgument, InvalidType
         """
-        self._check()
-        item = self._next(until_ns("timeout_s", timeout_s, monotonic_ns()))
+        check(self)
+        item = next_item(self, until_ns("timeout_s", timeout_s, monotonic_ns()))
         if item is nothing:
             raise QueueEmpty(f"nothing came within timeout_s = {timeout_s}")
         return item
 
     def get_nowait(self):
         """Take the next item. Raises QueueEmpty, or QueueClosed once the queue is closed and empty."""
-        self._check()
-        item = self._next(0)
+        check(self)
+        item = next_item(self, 0)
         if item is nothing:
             raise QueueEmpty("the queue is empty")
         return item
@@ -187,24 +188,24 @@ cdef class Queue(QueueStore):
         """Take the next item, awaiting it; cancelling loses none. Raises QueueClosed once the queue is closed and empty."""
         from asyncio import get_running_loop
 
-        self._check()
+        check(self)
         while True:
-            item = self._next(0)
+            item = next_item(self, 0)
             if item is not nothing:
                 return item
             loop = get_running_loop()
-            waiter = (self._wake_of(loop), loop.create_future())
+            waiter = (wake_of(self, loop), loop.create_future())
             self._async_waiters.append(waiter)
             try:
-                item = self._next(0)  # once more: a put before the append has told nobody
+                item = next_item(self, 0)  # once more: a put before the append has told nobody
                 if item is nothing:
                     await waiter[1]
             except BaseException:
-                if not self._forget(waiter):
-                    self._wake_async(1)
+                if not forget(self, waiter):
+                    wake_async(self, 1)
                 raise
-            if not self._forget(waiter) and item is not nothing:
-                self._wake_async(1)
+            if not forget(self, waiter) and item is not nothing:
+                wake_async(self, 1)
             if item is not nothing:
                 return item
 
@@ -214,13 +215,13 @@ cdef class Queue(QueueStore):
         cdef int64_t now_ns = not_read
         cdef uint32_t size, slot
         cdef cbool timed, wake
-        self._check()
+        check(self)
         self._lock.lock()
         timed = self.c_queue.get().needs_now()
         self._lock.unlock()
         if timed:
-            now_ns = self._clock.now_ns()
-            self._expire(now_ns)
+            now_ns = now_of_clock(self)
+            expire(self, now_ns)
         n_max = min(n_max, <Py_ssize_t>len(self))
         cdef list taken = PyList_New(n_max)
         self._lock.lock()
@@ -228,7 +229,7 @@ cdef class Queue(QueueStore):
             slot = self.c_queue.get().pop(now_ns)
             if slot == no_slot:
                 break
-            PyList_SET_ITEM(<PyObject*>taken, n, self._lift(slot))
+            PyList_SET_ITEM(<PyObject*>taken, n, lift(self, slot))
             n += 1
         wake = n > 0 and self._departures.open()
         self._lock.unlock()
@@ -244,13 +245,13 @@ cdef class Queue(QueueStore):
         cdef cbool wake = False
         if type(ticket) is not Ticket:
             raise InvalidType(f"ticket is {type(ticket).__name__}; allowed: a Ticket from this queue's put")
-        self._check()
+        check(self)
         if (<Ticket>ticket)._queue_id != self._queue_id:
             raise InvalidArgument(f"ticket is {ticket!r}; allowed: one from this queue, which is {self._queue_id}")
         self._lock.lock()
         slot = self.c_queue.get().cancel((<Ticket>ticket)._id)
         if slot != no_slot:
-            item = self._lift(slot)
+            item = lift(self, slot)
             wake = self._departures.open()
         self._lock.unlock()
         if wake:
@@ -266,12 +267,12 @@ cdef class Queue(QueueStore):
         For a thread of yours, which calls on_drop: without one, expiry waits for the next call that takes items. A clock
         other than the machine's is asked 20 times a second.
         """
-        self._check()
-        self._watch()
+        check(self)
+        watch_deadlines(self)
 
     def close(self):
         """Take no more items: put raises QueueClosed, and so do getters once what is left has been taken. May be repeated."""
-        self._check()
+        check(self)
         self._lock.lock()
         self._closed = True
         self._arrivals.open()
@@ -281,4 +282,4 @@ cdef class Queue(QueueStore):
         self._arrivals.wake(0x7FFFFFFF)
         self._departures.wake(0x7FFFFFFF)
         self._deadlines.wake(0x7FFFFFFF)
-        self._wake_async(len(self._async_waiters))
+        wake_async(self, len(self._async_waiters))

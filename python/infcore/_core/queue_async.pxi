@@ -8,7 +8,7 @@ cdef class LoopWake:
         self.loop = loop
         self.due = []
 
-    cdef int tell(self, QueueStore queue, object future) except -1:
+    cdef int tell(self, Queue queue, object future) except -1:
         """From whatever thread. Raises RuntimeError if the loop is closed: then take_back()."""
         self.queue = queue  # only while somebody is due, or the two would keep each other alive
         self.due.append(future)
@@ -27,7 +27,7 @@ cdef class LoopWake:
 
     def __call__(self):
         # On the loop. A getter that has gone meanwhile hands its turn on.
-        cdef QueueStore queue
+        cdef Queue queue
         cdef Py_ssize_t n_gone = 0
         self.once.disarm()
         queue, self.queue = self.queue, None
@@ -38,4 +38,4 @@ cdef class LoopWake:
             else:
                 future.set_result(None)
         if n_gone != 0 and queue is not None:
-            queue._wake_async(n_gone)
+            wake_async(queue, n_gone)
