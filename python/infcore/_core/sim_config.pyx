@@ -140,6 +140,7 @@ cdef WorkloadConfig _workload(object workload, uint32_t model, uint32_t tenant, 
     config.gap_cv = workload.arrival_cv
     config.rate, config.work = _rate(workload), _work(workload.work)
     config.tier, config.tenant = <uint16_t>workload.tier, tenant
+    config.tenant_name = workload.tenant.encode()
     config.deadline_s = workload.deadline_s or 0.0
     config.start_s = workload.start_s
     config.end_s = run.seconds if workload.end_s is None else workload.end_s

@@ -43,6 +43,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         RateShape rate
         WorkDist work
         uint32_t tenant
+        string tenant_name
         uint16_t tier
         Labels require
     cdef cppclass ModelConfig:

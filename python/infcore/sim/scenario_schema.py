@@ -144,7 +144,7 @@ class Workload:
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
     work         of a request; a trace's own rows come first
-    tenant       whose they are; "": nobody's in particular
+    tenant       whose they are: in a tier of a model's queue the tenant that was served least goes first; "": nobody's
     deadline_s   after arrival; None: none
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
     require      labels that a node must have
