@@ -1,4 +1,4 @@
-"""A closed loop of asyncio callers over any batcher, run by infcore and by what a developer would write by hand in 15 lines.
+"""A closed loop of asyncio callers over a batcher: infcore, or what a developer would write by hand in 15 lines.
 
 infcore is imported where it runs: bench/peers runs the loop in an environment that has none.
 """

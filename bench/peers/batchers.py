@@ -1,7 +1,7 @@
 """infcore beside what others batch with, in one run: make peers && python bench/peers/batchers.py [--smoke]
 
-Two models behind 64 asyncio callers in a closed loop: one that costs nothing (CPU seconds of the process a request) and one
-that sleeps 1 ms + 0.1 ms x n (requests a second). And two managers of KV blocks. Each side in a process of its own, all
+Two models behind 64 asyncio callers in a closed loop: one that costs nothing (CPU time of the process a request) and
+one that sleeps 1 ms + 0.1 ms x n (requests a second). And two managers of KV blocks. Each side has its own process, all
 take turns, the figures are medians, ratios are taken round by round. Every answer is checked.
 """
 
@@ -27,7 +27,9 @@ def batchers(rounds: int, cpu_each: int, sleep_each: int) -> None:
         if side.name in missing:
             continue
         used, served = cpu[side.name], sleep[side.name]
-        times = [f"{ratio(used, cpu[name], 'cpu_us_per_request'):.2f}" for name in ("by hand", "infcore") if name in cpu]
+        times = [
+            f"{ratio(used, cpu[name], 'cpu_us_per_request'):.2f}" for name in ("by hand", "infcore") if name in cpu
+        ]
         per_s = middle(served, "requests_per_s")
         cells = [f"{middle(used, 'cpu_us_per_request'):.2f}", *times, f"{per_s:,.0f}", f"{per_s / IDEAL_PER_S:.3f}"]
         rows.append([named(side), *cells])

@@ -1,7 +1,7 @@
 """Two managers of KV blocks, asked for the same four things: nanoseconds of CPU a block.
 
-A prompt has 2,048 blocks of 16 tokens; blocks are taken 64 at a time. Each side gets its own favourite input: vLLM a list
-of tokens (and SHA-256, its default, and xxHash, its fastest), infcore a NumPy buffer (and the same list).
+A prompt has 2,048 blocks of 16 tokens; blocks are taken 64 at a time. Each side gets the input it likes best: vLLM a
+list of tokens (and SHA-256, its default, or xxHash, its fastest), infcore a NumPy buffer (or the same list).
 """
 
 import time
@@ -60,7 +60,9 @@ class Vllm:
         found["alloc + free"] = _ns(alloc_free, loops * N_TAKEN)
         prompt = PROMPT.tolist()
         found["chained hash"] = _ns(lambda: self.hashed(prompt, self.hashing.sha256), N_PROMPT)
-        found["chained hash, its fastest / from a list"] = _ns(lambda: self.hashed(prompt, self.hashing.xxhash), N_PROMPT)
+        found["chained hash, its fastest / from a list"] = _ns(
+            lambda: self.hashed(prompt, self.hashing.xxhash), N_PROMPT
+        )
         request = self.hashed(prompt, self.hashing.xxhash)
         self.cached(pool, request)
         hit = []
@@ -69,7 +71,9 @@ class Vllm:
         full = self.make()
         self.cached(full, self.hashed(TOKENS[: N_POOL * BLOCK_SIZE].tolist(), self.hashing.xxhash))
         taken = []
-        found["eviction"] = _ns(lambda: [taken.extend(full.get_new_blocks(N_TAKEN)) for _ in range(loops)], loops * N_TAKEN)
+        found["eviction"] = _ns(
+            lambda: [taken.extend(full.get_new_blocks(N_TAKEN)) for _ in range(loops)], loops * N_TAKEN
+        )
         assert len({block.block_id for block in taken}) == loops * N_TAKEN
         assert all(block.block_hash is None for block in taken)
         return found

@@ -33,10 +33,10 @@ def answer(line: str, printed: str) -> dict:
 class Side:
     def __init__(self, name: str, venv: Path):
         self.name = name
-        self.printed = tempfile.TemporaryFile("w+")
         python = venv / "bin" / "python"
         if not python.exists():
             raise NotMeasured(f"{venv.name} is not there: make {'peers' if venv == PEERS else 'build'}")
+        self.printed = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [str(python), str(HERE / "worker.py"), name, str(venv)],
             stdin=subprocess.PIPE,
@@ -45,7 +45,11 @@ class Side:
             text=True,
             env=os.environ | {"DYN_LOG": "error"},  # Dynamo tells each of its choices otherwise
         )
-        self.release = self._read()["release"]
+        try:
+            self.release = self._read()["release"]
+        except NotMeasured:
+            self.close()
+            raise
 
     def ask(self, **task) -> dict:
         try:

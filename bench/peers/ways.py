@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 from closed_loop import MAX_BATCH, by_hand, by_infcore
 
-# Of 0, 1, 5 and 10 ms the wait that served the sleep model's 64 callers best, for Ray and for batched alike: all 64 come
+# Of 0, 1, 5 and 10 ms the wait that served the sleep model's 64 callers best, for Ray and batched alike: all 64 come
 # back within it, where with none a batch of few leaves first.
 WAIT_S = 0.001
 
