@@ -37,7 +37,7 @@ def main(venv: Path) -> None:
             missing[requirement] = reason(done.stdout)
     print(f"   block pool of vllm {vllm_pool.RELEASE}", flush=True)
     try:
-        vllm_pool.fetch(venv / "vllm", python)
+        vllm_pool.fetch(vllm_pool.folder(venv), python)
     except (subprocess.CalledProcessError, OSError, KeyError, StopIteration) as e:
         missing[f"vllm=={vllm_pool.RELEASE}"] = f"{type(e).__name__}: {e}"
     (venv / "missing.json").write_text(json.dumps(missing, indent=1))

@@ -58,12 +58,29 @@ def requests_of(lines: list[str]) -> list[mocker_model.Request]:
     return found
 
 
-def beside(label: str, theirs: dict, ours: dict | None) -> None:
-    rows = [[f"Dynamo, {label}", *(f"{theirs[name]:.4g}" for name in FIGURES), str(theirs["requests"])]]
+def show(rows: dict[str, dict | None]) -> None:
+    there = {name: one for name, one in rows.items() if one is not None}
+    lines = [[name, *(f"{one[key]:.4g}" for key in FIGURES), str(one["requests"])] for name, one in there.items()]
+    print(table(["", *(name.replace("_", " ") for name in FIGURES), "requests"], lines), end="\n\n")
+
+
+def same_policy(dynamo: Side, own: Side | None, missing: dict[str, str], path: Path, task: dict) -> dict:
+    """Both under round robin, and infcore's figures over Dynamo's."""
+    theirs = dynamo.ask(what="trace", path=str(path), router="round_robin", each=True)
+    ours = asked(own, missing, **task, router="round_robin")
+    rows = {"Dynamo, round_robin": theirs, "infcore, round_robin": ours}
     if ours is not None:
-        rows.append([f"infcore, {label}", *(f"{ours[name]:.4g}" for name in FIGURES), str(ours["requests"])])
-        rows.append(["infcore / Dynamo", *(f"{ours[name] / theirs[name]:.4f}" for name in FIGURES), ""])
-    print(table(["", *(name.replace("_", " ") for name in FIGURES), "requests"], rows), end="\n\n")
+        rows["infcore / Dynamo"] = {key: ours[key] / theirs[key] for key in FIGURES} | {"requests": ""}
+    show(rows)
+    return theirs
+
+
+def other_policies(dynamo: Side, own: Side | None, missing: dict[str, str], path: Path, task: dict) -> None:
+    rows = {"Dynamo, kv_router": dynamo.ask(what="trace", path=str(path), router="kv_router")}
+    for policy in (asked(own, missing, what="policies") or {"names": []})["names"]:
+        if policy != "round_robin":
+            rows[f"infcore, {policy}"] = asked(own, missing, **task, router=policy)
+    show(rows)
 
 
 def asked(side: Side | None, missing: dict[str, str], **task) -> dict | None:
@@ -81,7 +98,7 @@ def compare(dynamo: Side, own: Side | None, missing: dict[str, str], folder: Pat
     lines = gzip.decompress(OURS.read_bytes()).decode().splitlines()
     path = folder / "dynamo-mocker.jsonl"
     path.write_text("\n".join(lines) + "\n")
-    theirs = dynamo.ask(what="trace", path=str(path), router="round_robin", each=True)
+    theirs = same_policy(dynamo, own, missing, path, task={"what": "scenario"})
     model = mocker_model.replay(requests_of(lines), 8)
     told = [(one.ttft_ms, one.e2e_ms, one.reused_tokens) for one in model]
     gaps = [
@@ -93,9 +110,7 @@ def compare(dynamo: Side, own: Side | None, missing: dict[str, str], folder: Pat
         f"end {off[1]:.1e} ms, reused tokens {off[2]:.0f}",
         end="\n\n",
     )
-    beside("round_robin", theirs, asked(own, missing, what="scenario", router="round_robin"))
-    beside("its kv_router; infcore's fastest_finish", dynamo.ask(what="trace", path=str(path), router="kv_router"),
-           asked(own, missing, what="scenario", router="fastest_finish"))  # fmt: skip
+    other_policies(dynamo, own, missing, path, task={"what": "scenario"})
     said = [dynamo.ask(what="synthetic", router="round_robin", seed=seed) for seed in [42, *range(seeds)]]
     means = [one["mean_ttft_ms"] for one in said]
     print(
@@ -114,10 +129,8 @@ def replay_trace(dynamo: Side, own: Side | None, missing: dict[str, str], folder
     path = folder / "trace.jsonl"
     path.write_text("\n".join(lines) + "\n")
     print(f"{trace.name}, its first {len(lines)} requests")
-    for router, policy in (("round_robin", "round_robin"), ("kv_router", "fastest_finish")):
-        label = router if router == policy else f"its {router}; infcore's {policy}"
-        theirs = dynamo.ask(what="trace", path=str(path), router=router)
-        beside(label, theirs, asked(own, missing, what="trace", path=str(path), router=policy))
+    same_policy(dynamo, own, missing, path, task={"what": "trace", "path": str(path)})
+    other_policies(dynamo, own, missing, path, task={"what": "trace", "path": str(path)})
 
 
 def main() -> None:

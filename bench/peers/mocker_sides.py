@@ -74,8 +74,10 @@ def dynamo(task: dict) -> dict:
 def infcore(task: dict) -> dict:
     from dataclasses import replace
 
-    from infcore import sim
+    from infcore import Router, sim
 
+    if task["what"] == "policies":
+        return {"names": Router.policies()}
     scenario, trace = sim.load("dynamo-mocker"), None
     if task["what"] == "trace":
         trace = sim.open_trace(Path(task["path"]))

@@ -24,14 +24,18 @@ def _file_of(module: str) -> str:
     return module.replace(".", "/") + ".py"
 
 
+def folder(venv: Path) -> Path:
+    return venv / f"vllm-{RELEASE}"
+
+
 def fetch(into: Path, python: str) -> None:
     """Downloads vLLM's wheel (336 MB), keeps the modules, drops the wheel."""
     if all((into / _file_of(module)).exists() for module in MODULES):
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
         pip = [python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--no-cache-dir"]
-        subprocess.run([*pip, "-d", folder, f"vllm=={RELEASE}"], check=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+        subprocess.run([*pip, "-d", place, f"vllm=={RELEASE}"], check=True)
+        with zipfile.ZipFile(next(Path(place).glob("*.whl"))) as wheel:
             for module in MODULES:
                 wheel.extract(_file_of(module), into)
 

@@ -1,4 +1,4 @@
-"""One side of a comparison in a process of its own: python worker.py NAME FOLDER
+"""One side of a comparison in a process of its own: python worker.py NAME VENV
 
 Reads a line of JSON, what to measure, and answers with a line of JSON, until its input ends. So both environments take
 part in one run, take turns, and import what they need once. What anything else prints goes to standard error.
@@ -26,12 +26,12 @@ def batcher(name: str):
     return measure, version(package) if package else ""
 
 
-def blocks(name: str, folder: Path):
+def blocks(name: str, venv: Path):
     import block_managers
     import vllm_pool
 
     vllm = name.startswith("vLLM")
-    side = block_managers.Vllm(folder / "vllm") if vllm else block_managers.Infcore()
+    side = block_managers.Vllm(vllm_pool.folder(venv)) if vllm else block_managers.Infcore()
     return lambda task: side.figures(task["loops"]), vllm_pool.RELEASE if vllm else version("infcore")
 
 
@@ -43,11 +43,11 @@ def mocker(name: str):
     return mocker_sides.infcore, version("infcore")
 
 
-def main(name: str, folder: Path) -> None:
+def main(name: str, venv: Path) -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         if name.endswith("blocks"):
-            measure, release = blocks(name, folder)
+            measure, release = blocks(name, venv)
         elif name.endswith("mocker"):
             measure, release = mocker(name)
         else:
