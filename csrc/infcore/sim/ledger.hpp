@@ -23,6 +23,8 @@ struct Ended {
   std::uint16_t tier{};
   std::uint64_t session{};
   Outcome outcome{};
+  engine::Reason reason{}, form{};  ///< why it ended so; in which form it was served, where not as it came
+  double hint_s{};                  ///< Action::hint_s
 };
 
 /// What a run's figures are made of, for all requests, a model's or a tier's.
@@ -32,6 +34,7 @@ struct Totals {
   /// Of those that ended ok. Under a virtual clock some take days: what is beyond the range would count as its bound.
   telemetry::Histogram latency_s{1e-7, 1e9}, wait_s{1e-7, 1e9}, regret_s{1e-7, 1e9};
   double work{}, latency_sum_s{};
+  std::array<std::uint64_t, engine::reason_names.size()> reasons{}, forms{};
 };
 
 /// A node's use: seconds and requests, and how busy it was in each of a number of equal parts of the run.

@@ -122,6 +122,9 @@ def _models(top: Table) -> dict[str, Model]:
         if model.name in models:
             raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(model.name)} twice")
         models[model.name] = model
+    for model, table in zip(models.values(), top.rows("model"), strict=True):
+        if model.fallback:
+            _known(table, "fallback", model.fallback, models.keys() - {model.name})
     return models
 
 
