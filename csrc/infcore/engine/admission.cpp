@@ -361,6 +361,7 @@ void StateMachine::put_off(TimeNs now_ns, std::uint32_t slot, TimeNs until_ns) {
   queue::SlotHeap& heap = door_.models[model].deferred;
   if (!heap.make_room()) throw std::bad_alloc();
   s.where = Where::put_off;
+  --door_.models[model].n_open;  // it is nobody's load yet
   s.was_put_off = true;
   s.deferred_until_ns = until_ns;
   hint_s_ = base::seconds(until_ns - now_ns);
@@ -373,7 +374,9 @@ void StateMachine::put_off(TimeNs now_ns, std::uint32_t slot, TimeNs until_ns) {
 }
 
 void StateMachine::leave_put_off(std::uint32_t slot) noexcept {
-  door_.models[slots_[slot].request.model.value].deferred.remove(SoonestFirst{this}, slot);
+  AdmissionState::Model& model = door_.models[slots_[slot].request.model.value];
+  model.deferred.remove(SoonestFirst{this}, slot);
+  ++model.n_open;
 }
 
 /// Lets in whose time is up, and where the load has gone as many as half of the devices' time takes.

@@ -28,7 +28,7 @@ struct AdmissionState {
 
   struct Model {
     queue::AdmissionLadder ladder{};
-    std::uint32_t n_open{};   ///< accepted and not yet ended
+    std::uint32_t n_open{};   ///< accepted, not yet ended and not put off
     double work_mean{};       ///< of those that came lately; 0: none came
     double slack_s{};         ///< their time until the deadline; 0: they have none
     double capacity_per_s{};  ///< as of looked_ns

@@ -17,8 +17,8 @@ struct Arrival {
   std::uint16_t tier{};
   bool has_stale{};  ///< an answer from before is at hand, and would do
   // Of its model.
-  std::uint32_t n_open{};      ///< accepted and not yet ended
-  double best_s{-1.0};         ///< the least seconds in which any device could answer it; < 0: not certain enough
+  std::uint32_t n_open{};      ///< accepted, not yet ended and not put off
+  double best_s{-1.0};         ///< the least seconds in which any device could answer it; < 0: in time, or not certain
   double wait_s{};             ///< until what was accepted before it is served, on the devices that it may use
   double goal_s{};             ///< a wait that counts as overload; 0: nothing is known of the devices yet
   double capacity_per_s{};     ///< requests of its kind that all its devices serve, in full batches; 0: not known

@@ -216,13 +216,15 @@ cdef tuple curve_of(const Curve& curve):
 
 
 cdef dict config_of(const RunConfig& run):
+    cdef vector[string] admission = run.engine.admission
+    cdef vector[uint32_t] tier_capacity = run.engine.tier_capacity
     return {"policy": _text(run.policy), "batching": _text(run.batching), "seed": run.seed,
             "max_requests": run.engine.max_requests, "max_nodes": run.engine.max_nodes,
             "max_models": run.engine.max_models, "n_tiers": run.engine.n_tiers,
             "ageing_ns": _time(run.engine.ageing_ns), "attempts_max": run.engine.attempts_max,
-            "admission": [_text(name) for name in run.engine.admission],
+            "admission": [name.decode("utf-8", "replace") for name in admission],
             "overload_wait_ns": _time(run.engine.overload_wait_ns),
-            "tier_capacity": list(run.engine.tier_capacity), "shed_lowest": run.engine.shed_lowest}
+            "tier_capacity": list(tier_capacity), "shed_lowest": run.engine.shed_lowest}
 
 
 cdef dict model_config_of(const ModelConfig& config):
