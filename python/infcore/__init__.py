@@ -17,6 +17,7 @@ from infcore.telemetry import Histogram
 if TYPE_CHECKING:
     from infcore.arena import Arena
     from infcore.block_tables import BlockTables, block_table
+    from infcore.continuous import ContinuousBatcher, KVBlocks, TokenCurve, TokenStep, block_hashes
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
     from infcore.torch_device import TorchBatch, TorchDevice
@@ -27,6 +28,7 @@ __all__ = [
     "BlockTables",
     "CallableDevice",
     "Clock",
+    "ContinuousBatcher",
     "Curve",
     "Decision",
     "Decisions",
@@ -36,6 +38,7 @@ __all__ = [
     "Fleet",
     "Future",
     "Histogram",
+    "KVBlocks",
     "ManualClock",
     "Model",
     "OnnxDevice",
@@ -44,8 +47,11 @@ __all__ = [
     "Router",
     "TensorSpec",
     "Ticket",
+    "TokenCurve",
+    "TokenStep",
     "TorchBatch",
     "TorchDevice",
+    "block_hashes",
     "block_table",
     "image_pack",
     "pack",
@@ -58,9 +64,14 @@ __all__ = [
 _LATER = {
     "Arena": "arena",
     "BlockTables": "block_tables",
+    "ContinuousBatcher": "continuous",
+    "KVBlocks": "continuous",
     "OnnxDevice": "onnx_device",
+    "TokenCurve": "continuous",
+    "TokenStep": "continuous",
     "TorchBatch": "torch_device",
     "TorchDevice": "torch_device",
+    "block_hashes": "continuous",
     "block_table": "block_tables",
     "image_pack": "image_packing",
 }
