@@ -1,7 +1,7 @@
-// One item's way through the engine's queue, 1,000 deep: pushed to the ingress ring, popped from it 64 at a time, put into
-// the lane, taken out by deadline. Beside it a mutex around std::priority_queue, as C++ users write it.
-// Usage: queue_bench N_RUNS N_ITEMS. Prints JSON: per row the runs' nanoseconds of processor time an item, interleaved,
-// with median and best.
+// One item's way through the engine's queue, 1,000 deep: pushed to the ingress ring, popped from it 64 at a time, put
+// into the lane, taken out by deadline. Beside it a mutex around std::priority_queue, as C++ users write it. Usage:
+// queue_bench N_RUNS N_ITEMS. Prints JSON: per row the runs' nanoseconds of processor time an item, interleaved, with
+// median and best.
 #include <infcore/queue/mpmc_ring.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 
@@ -136,8 +136,8 @@ int main(int argc, char** argv) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     std::vector<double> sorted = runs[i];
     std::sort(sorted.begin(), sorted.end());
-    std::printf("%s{\"queue\": \"%s\", \"depth\": %u, \"ns_per_item\": %.3f, \"ns_per_item_best\": %.3f, ", i ? ", " : "",
-                names[i].c_str(), depth, sorted[sorted.size() / 2], sorted.front());
+    std::printf("%s{\"queue\": \"%s\", \"depth\": %u, \"ns_per_item\": %.3f, \"ns_per_item_best\": %.3f, ",
+                i ? ", " : "", names[i].c_str(), depth, sorted[sorted.size() / 2], sorted.front());
     std::printf("\"checksum_ok\": %s, \"runs_ns\": [", checksums_ok[i] ? "true" : "false");
     for (std::size_t k = 0; k < runs[i].size(); ++k) std::printf("%s%.3f", k ? ", " : "", runs[i][k]);
     std::printf("]}");

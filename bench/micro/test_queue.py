@@ -2,7 +2,7 @@
 
     pytest bench/micro/test_queue.py            (QUEUE_RUNS, QUEUE_ITEMS: the size of the C++ part)
 
-Rows of a group are timed by pytest-benchmark one after another; the ratios are from test_ratios, which runs them in turn.
+Rows of a group are timed by pytest-benchmark one after another; ratios are from test_ratios, which runs them in turn.
 """
 
 import heapq

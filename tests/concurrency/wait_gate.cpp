@@ -1,5 +1,5 @@
-// SpinLock and WaitGate as Queue pairs them: the lock guards the condition, the gate is where threads sleep that found it
-// false. A lost wake-up deadlocks; a lock that does not order races on the condition.
+// SpinLock and WaitGate as Queue pairs them: the lock guards the condition, the gate is where threads sleep that found
+// it false. A lost wake-up deadlocks; a lock that does not order races on the condition.
 #include <infcore/queue/wait_gate.hpp>
 
 #include "model.hpp"

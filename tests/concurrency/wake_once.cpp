@@ -1,5 +1,5 @@
-// WakeOnce: two notifiers hand something over each, and one consumer sleeps until it is woken. A wake-up that was left out
-// though it was needed deadlocks.
+// WakeOnce: two notifiers hand something over each, and one consumer sleeps until it is woken. A wake-up that was left
+// out though it was needed deadlocks.
 #include <infcore/queue/wake_once.hpp>
 
 #include "model.hpp"
@@ -8,7 +8,7 @@ namespace {
 
 struct TwoNotifiers : rl::test_suite<TwoNotifiers, 3> {
   static constexpr const char* name = "WakeOnce";
-  static constexpr int context_bound = 3;
+  static constexpr int context_bound = 2;
   model::Futex::Kernel* kernel{};
   infcore::queue::WakeOnce<model::Atom>* once{};
   model::Atom<int>* handed{};

@@ -133,7 +133,15 @@ class Engine:
     # ---- requests
 
     def arrive(
-        self, now_ns: int, cookie: int, model: int, work: float, tier: int, deadline_ns: int, require: Any, tenant: int = 0
+        self,
+        now_ns: int,
+        cookie: int,
+        model: int,
+        work: float,
+        tier: int,
+        deadline_ns: int,
+        require: Any,
+        tenant: int = 0,
     ) -> None:
         if len(self.pending) == self.max_requests:
             self.actions.append(("reject", cookie, None, 0, 0, "queue_full"))

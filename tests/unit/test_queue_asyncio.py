@@ -171,19 +171,20 @@ def test_a_queue_that_was_awaited_goes_when_nobody_holds_it() -> None:
     class Item:
         pass
 
-    q: infcore.Queue[Item] = infcore.Queue(10)
-
-    async def main() -> None:
+    async def use(q: infcore.Queue[Item]) -> None:
         getter = asyncio.ensure_future(q.aget())
         await asyncio.sleep(0)
         q.put(Item())
         await getter
 
-    run_on(CountingLoop(), main())
-    gone = weakref.ref(q)
-    gc.disable()
+    def used() -> weakref.ref[infcore.Queue[Item]]:
+        q: infcore.Queue[Item] = infcore.Queue(10)
+        run_on(CountingLoop(), use(q))
+        return weakref.ref(q)
+
+    gc.collect()
+    gc.disable()  # by its reference count alone: no cycle holds it
     try:
-        del q, main
-        assert gone() is None
+        assert used()() is None
     finally:
         gc.enable()

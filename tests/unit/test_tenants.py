@@ -10,7 +10,7 @@ from engine_rig import Gated, answer, engine_of, model, x_of
 
 import infcore
 from infcore import CallableDevice
-from infcore.sim import events, parse, replay, simulate
+from infcore.sim import RecordedTrace, events, parse, replay, simulate
 
 
 @pytest.fixture
@@ -181,7 +181,9 @@ def test_a_log_tells_tenants_and_replays(tmp_path, gated):
             answer(future)
     told = [event.fields["tenant"] for event in events(path) if event.kind == "arrive"]
     assert told == [0, 1, 2, 1, 2, 1, 2]
-    replay(path)
+    assert replay(path).equal
+    trace = RecordedTrace(path)
+    assert [tenant for chunk in trace for tenant in chunk.tenant.tolist()] == told
 
 
 SCENARIO = """

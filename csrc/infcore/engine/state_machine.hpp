@@ -135,8 +135,8 @@ class StateMachine {
     bool holds_credit{};  ///< reserved_ns, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
-    bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
-    bool doomed{};  ///< cancelled while running
+    bool solo{};     ///< runs alone: its batch failed, and one bad member must fail alone
+    bool doomed{};   ///< cancelled while running
     bool charged{};  ///< its tenant was, for its work
     Reason doomed_reason{};
     Reason entered_as{};  ///< why it did not enter as it came: cheaper, off_peak

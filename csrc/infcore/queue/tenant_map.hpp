@@ -7,8 +7,9 @@
 
 namespace infcore::queue {
 
-/// Tenant's number -> place of its flow: open addressing, linear probing, no tombstones. Single-threaded. O(1) expected;
-/// at most half full. Numbers are the caller's and may be all alike in their low bits, so they are mixed first.
+/// Tenant's number -> place of its flow: open addressing, linear probing, no tombstones. Single-threaded. O(1)
+/// expected; at most half full. Numbers are the caller's and may be all alike in their low bits, so they are mixed
+/// first.
 class TenantMap {
  public:
   static constexpr std::uint32_t none = 0xFFFF'FFFFu;

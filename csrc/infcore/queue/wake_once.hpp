@@ -8,7 +8,8 @@ namespace infcore::queue {
 ///
 /// Threads    any number of notifiers, one consumer.
 /// Progress   wait-free.
-/// Promise    none is lost: what a notifier handed over before arm() is seen by a consumer that looks after the disarm()
+/// Promise    none is lost: what a notifier handed over before arm() is seen by a consumer that looks after the
+/// disarm()
 ///            which follows, whoever it was that woke it. Model: tests/concurrency/wake_once.cpp.
 template <template <class> class Atom = std::atomic>
 class WakeOnce {
