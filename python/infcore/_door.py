@@ -99,6 +99,6 @@ def may_fall_back(model: Model, fallback: Model) -> None:
     """Raises InvalidArgument where requests to the one are none to the other, or answers differ in form."""
     if model.inputs != fallback.inputs or model.outputs != fallback.outputs:
         raise InvalidArgument(
-            f"fallback of model {model.name!r} is {fallback.name!r}, whose inputs or outputs differ; allowed: a model with "
-            f"the same"
+            f"fallback of model {model.name!r} is {fallback.name!r}, whose inputs or outputs differ; allowed: a model "
+            f"with the same"
         )

@@ -53,8 +53,8 @@ class Engine(EngineCore):
     overload_wait_s  a wait for devices that counts as overload; None: four full batches, at most half of what requests
                    have until their deadlines
     tier_capacity  accepted and not yet answered, at most, for each tier; None: not bounded
-    overflow       full: "reject" (QueueFull), "shed_lowest" (the least urgent that waits makes room for a more urgent one)
-                   or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
+    overflow       full: "reject" (QueueFull), "shed_lowest" (the least urgent that waits makes room for a more urgent
+                   one) or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
     stale          answers from before, for the policy "stale": a callable of (model, inputs), or {model: callable of
                    inputs}, that returns outputs or None; called on the submitting thread, under load only
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
@@ -476,8 +476,9 @@ class Engine(EngineCore):
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
                  (answered), failed, lost, expired, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
-                 infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s;
-                 a model's door: step (of the ladder, or None), limit, open, put_off, wait_s
+                 infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99, p999,
+                 mean} of queue_s, batch_wait_s, service_s, latency_s; a model's door: step (of the ladder, or None),
+                 limit, open, put_off, wait_s
         """
         self._check_not_forked()
         return figures(self)

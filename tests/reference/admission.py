@@ -142,7 +142,7 @@ class Gradient(Policy):
         w.n += 1
         if w.n < w.wanted:
             return
-        self.limits[model] = self.next_limit(self.limit(model), w, 2.0 - 1.0 / max_batch_size)
+        self.limits[model] = self.next_limit(self.limit(model), w, max(1.5, 2.0 - 1.0 / max_batch_size))
         self.windows[model] = Window(max(16, n_open))
 
     @staticmethod

@@ -67,7 +67,7 @@ struct Action {
   ActionKind kind{};
   Reason reason{};
   std::uint32_t slot{no_slot};  ///< the machine's slot of the request; no_slot: it was refused
-  float hint_s{};               ///< reject, shed: when it is worth another try; infeasible: the best time; defer: how long
+  float hint_s{};  ///< reject, shed: when it is worth another try; infeasible: the best time; defer: how long
 };
 
 }  // namespace infcore::engine

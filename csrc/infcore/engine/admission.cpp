@@ -232,8 +232,8 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
     std::uint64_t passing = columns.up(word).load(std::memory_order_relaxed) &
                             columns.resident(r.model.value, word).load(std::memory_order_relaxed);
     for (std::uint64_t left = r.require; left != 0 && passing != 0; left &= left - 1) {
-      passing &= columns.labelled(static_cast<std::uint32_t>(std::countr_zero(left)), word)
-                     .load(std::memory_order_relaxed);
+      passing &=
+          columns.labelled(static_cast<std::uint32_t>(std::countr_zero(left)), word).load(std::memory_order_relaxed);
     }
     return passing;
   };
@@ -333,7 +333,8 @@ bool StateMachine::make_room(TimeNs now_ns, const contracts::Request& r, bool di
   }
   const bool may = !full || config_.shed_lowest;
   const bool there = may && from < door_.lowest.size() && !door_.lowest[from].empty();
-  const bool lower = there && (from > r.tier || (from == r.tier && full && ~door_.lowest[from].top_key() > r.deadline_ns));
+  const bool lower =
+      there && (from > r.tier || (from == r.tier && full && ~door_.lowest[from].top_key() > r.deadline_ns));
   if (lower) {
     const std::uint32_t slot = door_.lowest[from].top();
     const ModelId model = slots_[slot].request.model;
@@ -396,8 +397,8 @@ void StateMachine::release_put_off(TimeNs now_ns) {
       enqueue(now_ns, slot);
     }
     if (model.deferred.empty()) continue;
-    door_.release.set(id.value, std::min(model.deferred.top_key(),
-                                         base::add_ns(now_ns, queue::AdmissionLadder::period_ns)));
+    door_.release.set(id.value,
+                      std::min(model.deferred.top_key(), base::add_ns(now_ns, queue::AdmissionLadder::period_ns)));
   }
 }
 

@@ -34,9 +34,9 @@ struct AdmissionState {
     double capacity_per_s{};  ///< as of looked_ns
     double full_batch_s{};    ///< of the fastest device, likewise
     base::TimeNs looked_ns{never_looked};
-    std::uint64_t membership{};             ///< as of which `sharers` are
-    std::vector<base::ModelId> sharers{};   ///< models on its devices, itself first
-    std::uint32_t witness{};                ///< a node that was in time the last time
+    std::uint64_t membership{};                                   ///< as of which `sharers` are
+    std::vector<base::ModelId> sharers{};                         ///< models on its devices, itself first
+    std::uint32_t witness{};                                      ///< a node that was in time the last time
     base::TimeNs refusing_until_ns{never_looked}, best_end_ns{};  ///< the last look at every node: none is in time
     double refusing_work{};                                       ///< for as much work, or more
     std::uint64_t refusing_require{};
@@ -48,10 +48,10 @@ struct AdmissionState {
   std::vector<std::uint32_t> rung{};  ///< by policy: the ladder's from which on it is asked; 0: always
   std::vector<std::string> step_names{};
   std::uint32_t n_rungs{}, off_peak_rung{};
-  bool by_best{};   ///< a policy looks at the best time
-  bool by_load{};   ///< one looks at loads
-  bool learns{};    ///< one wants to know how requests ended
-  bool sheds{};     ///< who waits can be given up for another
+  bool by_best{};  ///< a policy looks at the best time
+  bool by_load{};  ///< one looks at loads
+  bool learns{};   ///< one wants to know how requests ended
+  bool sheds{};    ///< who waits can be given up for another
   std::vector<Model> models{};
   std::uint64_t membership{1};  ///< counts changes of what nodes hold
   std::vector<std::uint32_t> n_in_tier{};

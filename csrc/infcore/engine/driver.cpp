@@ -16,7 +16,7 @@ constexpr std::uintptr_t cancel_tag = 1;       ///< low bit of a ring item: not 
 constexpr std::uint32_t undrained_max = 1024;  ///< ended requests of threads that nobody has looked at
 /// Arrivals that may be under way to a machine which makes room for them, besides those it holds.
 constexpr std::uint32_t beyond_full_max = 1024;
-constexpr TimeNs manual_poll_ns = 1'000'000;   ///< how often a clock that only a test moves is looked at
+constexpr TimeNs manual_poll_ns = 1'000'000;  ///< how often a clock that only a test moves is looked at
 
 std::uint32_t open_max(const EngineConfig& config) noexcept {
   return config.max_requests + (config.shed_lowest ? std::min(config.max_requests, beyond_full_max) : 0);
@@ -82,8 +82,8 @@ void Driver::wait_for_room(const LiveRequest& request, double timeout_s) {
   const std::uint16_t tier = request.request.tier;
   static_cast<void>(room_.wait(
       [&] {
-        const bool tier_full = !n_open_in_tier_.empty() && n_open_in_tier_[tier].load(std::memory_order_seq_cst) >=
-                                                               run_.engine.tier_capacity[tier];
+        const bool tier_full = !n_open_in_tier_.empty() &&
+                               n_open_in_tier_[tier].load(std::memory_order_seq_cst) >= run_.engine.tier_capacity[tier];
         return (!tier_full && n_open_.load(std::memory_order_seq_cst) < n_open_max_) || refuses();
       },
       timeout_s));

@@ -51,9 +51,10 @@ enum class EventKind : std::uint8_t {
   node_back,    ///< now; v node
   prior,        ///< v model, node; 4 f
   signal,       ///< v node; s as_of_ns; v mask of the figures given, in Signal's order; f each
-  /// now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require, v defer_ns
+  /// now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require, v
+  /// defer_ns
   arrive,
-  cancel,  ///< now; s request; v reason
+  cancel,      ///< now; s request; v reason
   cancel_all,  ///< now; v reason
   claim,       ///< now; v node; s batch, against the last; batch 0: nothing was left of it
   started,     ///< now; v node; s batch

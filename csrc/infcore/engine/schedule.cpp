@@ -300,7 +300,8 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
     earliest_ns = with_it_ns;
     b.shape = larger;
     b.members.push_back(slot);
-    act(slot, ActionKind::dispatch, lane.unheld && s.entered_as == Reason::none ? Reason::overload : s.entered_as, id, b.id, b.shape.n_requests - 1);
+    act(slot, ActionKind::dispatch, lane.unheld && s.entered_as == Reason::none ? Reason::overload : s.entered_as, id,
+        b.id, b.shape.n_requests - 1);
   }
   if (credit.inflight != 0 || credit.reserved_ns != 0) fleet_.change_credit(id, credit);
 }

@@ -36,16 +36,16 @@ struct EngineConfig {
   std::uint8_t attempts_max{3};  ///< times that one request is run, first one included, when devices are lost
   bool stage_histograms{true};   ///< false: Stats holds counts alone
   // The door.
-  std::vector<std::string> admission{};         ///< policies, in the order in which they are asked
-  TimeNs overload_wait_ns{base::never_ns};      ///< a wait that counts as overload; never_ns: by batches and deadlines
-  std::vector<std::uint32_t> tier_capacity{};   ///< accepted and not yet ended, by tier; empty: not bounded
-  bool shed_lowest{};                           ///< full, the least urgent that waits is given up for a more urgent one
+  std::vector<std::string> admission{};        ///< policies, in the order in which they are asked
+  TimeNs overload_wait_ns{base::never_ns};     ///< a wait that counts as overload; never_ns: by batches and deadlines
+  std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
+  bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
 };
 
 struct ModelConfig {
   std::uint32_t max_batch_size{64};
   TimeNs batch_delay_ns_max{2'000'000};
-  bool idempotent{true};  ///< may be run again after a device failed or was lost
+  bool idempotent{true};       ///< may be run again after a device failed or was lost
   ModelId fallback{no_model};  ///< who answers in its place under load; takes the same inputs
 };
 

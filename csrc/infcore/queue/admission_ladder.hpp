@@ -11,9 +11,9 @@ namespace infcore::queue {
 ///
 /// The load of a moment is the wait that a request would have over the wait that counts as overload. Of a period the
 /// least counts, so that a burst that is gone within it changes nothing (the standing queue of CoDel: Nichols and
-/// Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012). One rung up after a period that never fell below 1 or in
-/// which one arrival in ten found the model's limit reached; one down after one that fell to half, was offered no more
-/// than 0.9 of the capacity and refused nobody at the limit. A period without arrivals is one of no load. O(1).
+/// Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012). One rung up after a period that never fell below 1 or
+/// in which one arrival in ten found the model's limit reached; one down after one that fell to half, was offered no
+/// more than 0.9 of the capacity and refused nobody at the limit. A period without arrivals is one of no load. O(1).
 class AdmissionLadder {
  public:
   static constexpr base::TimeNs period_ns = 50'000'000;

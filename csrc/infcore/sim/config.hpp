@@ -53,7 +53,7 @@ struct WorkloadConfig {
 struct ModelConfig {
   std::string name;
   engine::ModelConfig engine{};  ///< its fallback is an index into SimConfig::models
-  double slo_s{};  ///< 0: no goal
+  double slo_s{};                ///< 0: no goal
   double load_s{}, warmup_s{};
 };
 

@@ -71,7 +71,8 @@ void RequestLog::add(const Ended& e) {
   }
   number(", \"end_s\": ", base::seconds(e.end_ns));
   text(", \"outcome\": ", outcome_names[static_cast<std::size_t>(e.outcome)]);
-  if (e.outcome != Outcome::ok) text(", \"reason\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.reason)]));
+  if (e.outcome != Outcome::ok)
+    text(", \"reason\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.reason)]));
   if (e.form != engine::Reason::none) {
     text(", \"degraded\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.form)]));
   }

@@ -310,8 +310,9 @@ void Simulation::carry_out(const engine::Action& action) {
     case engine::ActionKind::cancel:
       return end(action, Outcome::cancelled);
     case engine::ActionKind::complete:
-      return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale ? Outcome::ok
-                                                                                                     : Outcome::failed);
+      return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale
+                             ? Outcome::ok
+                             : Outcome::failed);
     default:
       return violated("an action that the simulator does not know", action);
   }
@@ -346,7 +347,8 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
     e.batch_size = ending_->n_requests;
   }
   if (outcome == Outcome::ok && e.form == engine::Reason::stale) e.start_ns = now_ns_;
-  if (outcome == Outcome::ok && e.form != engine::Reason::stale && e.form != engine::Reason::cheaper) e.floor_s = floor_of(e.workload, e.work).latency_s;
+  if (outcome == Outcome::ok && e.form != engine::Reason::stale && e.form != engine::Reason::cheaper)
+    e.floor_s = floor_of(e.workload, e.work).latency_s;
   open.open = false;
   ++open.generation;
   free_opens_.push_back(index);

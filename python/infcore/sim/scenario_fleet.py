@@ -61,7 +61,8 @@ def _admission(table: Table) -> tuple[str, ...]:
     names = table.names("admission")
     for name in names:
         if name not in known or names.count(name) > 1:
-            raise InvalidArgument(f"{table.at('admission')} must be some of {known}, each once, got {shown(list(names))}")
+            at = table.at("admission")
+            raise InvalidArgument(f"{at} must be some of {known}, each once, got {shown(list(names))}")
     return names
 
 
@@ -69,9 +70,8 @@ def _tier_capacity(table: Table) -> tuple[int, ...]:
     given = table.take("tier_capacity", [])
     whole = isinstance(given, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in given)
     if not whole or len(given) > TIERS_MAX or any(n > 1 << 24 for n in given):
-        raise InvalidArgument(
-            f"{table.at('tier_capacity')} must be at most {TIERS_MAX} whole numbers from 1 to {1 << 24}, got {shown(given)}"
-        )
+        at = table.at("tier_capacity")
+        raise InvalidArgument(f"{at} must be at most {TIERS_MAX} whole numbers from 1 to {1 << 24}, got {shown(given)}")
     return tuple(given)
 
 

@@ -7,9 +7,7 @@ namespace infcore::queue {
 namespace {
 
 class Stale final : public AdmissionPolicy {
-  Verdict admit(const Arrival& a) noexcept override {
-    return {.entry = a.has_stale ? Entry::stale : Entry::admit};
-  }
+  Verdict admit(const Arrival& a) noexcept override { return {.entry = a.has_stale ? Entry::stale : Entry::admit}; }
 };
 
 }  // namespace
