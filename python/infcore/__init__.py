@@ -18,6 +18,7 @@ from infcore.telemetry import Histogram
 if TYPE_CHECKING:
     from infcore.arena import Arena
     from infcore.block_tables import BlockTables, block_table
+    from infcore.continuous import ContinuousBatcher, KVBlocks, TokenCurve, TokenStep, block_hashes
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
     from infcore.torch_device import TorchBatch, TorchDevice
@@ -28,6 +29,7 @@ __all__ = [
     "BlockTables",
     "CallableDevice",
     "Clock",
+    "ContinuousBatcher",
     "Curve",
     "Decision",
     "Decisions",
@@ -37,6 +39,7 @@ __all__ = [
     "Fleet",
     "Future",
     "Histogram",
+    "KVBlocks",
     "ManualClock",
     "Model",
     "OnnxDevice",
@@ -45,9 +48,12 @@ __all__ = [
     "Router",
     "TensorSpec",
     "Ticket",
+    "TokenCurve",
+    "TokenStep",
     "TorchBatch",
     "TorchDevice",
     "admission_policies",
+    "block_hashes",
     "block_table",
     "image_pack",
     "pack",
@@ -60,9 +66,14 @@ __all__ = [
 _LATER = {
     "Arena": "arena",
     "BlockTables": "block_tables",
+    "ContinuousBatcher": "continuous",
+    "KVBlocks": "continuous",
     "OnnxDevice": "onnx_device",
+    "TokenCurve": "continuous",
+    "TokenStep": "continuous",
     "TorchBatch": "torch_device",
     "TorchDevice": "torch_device",
+    "block_hashes": "continuous",
     "block_table": "block_tables",
     "image_pack": "image_packing",
 }

@@ -79,6 +79,13 @@ void RequestLog::add(const Ended& e) {
   if (e.outcome != Outcome::ok && e.hint_s > 0.0) number(", \"hint_s\": ", e.hint_s);
   integer(", \"attempts\": ", e.attempts);
   integer(", \"batch\": ", e.batch_size);
+  if (e.tokens.output > 0) {
+    integer(", \"prompt_tokens\": ", e.tokens.prompt);
+    integer(", \"output_tokens\": ", e.tokens.output);
+    const bool answered = e.outcome == Outcome::ok;
+    if (answered) number(", \"ttft_s\": ", base::seconds(e.first_token_ns - e.arrival_ns));
+    if (answered) integer(", \"cached_tokens\": ", e.n_cached);
+  }
   if (e.session != 0) integer(", \"session\": ", e.session);
   if (e.outcome == Outcome::ok) number(", \"regret_s\": ", base::seconds(e.end_ns - e.arrival_ns) - e.floor_s);
   lines_ += "}\n";

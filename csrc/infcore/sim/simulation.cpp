@@ -52,6 +52,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       runs_(n_runs_of(config)),
       first_run_owner_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size())),
       first_wake_owner_(first_run_owner_ + n_runs_of(config)),
+      first_token_owner_(first_wake_owner_ + static_cast<std::uint32_t>(config.nodes.size())),
       opens_(std::size_t{config.max_requests} + 1),
       handoff_ns_(base::to_ns(config.handoff_s)),
       answer_ns_(base::to_ns(config.answer_s)),
@@ -60,7 +61,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       antagonist_draw_(config.seed, 4),
       arrivals_end_ns_(base::to_ns(config.seconds)),
       bound_only_(config.policy == clairvoyant) {
-  agenda_.resize(first_wake_owner_ + static_cast<std::uint32_t>(config.nodes.size()));
+  agenda_.resize(first_token_owner_ + static_cast<std::uint32_t>(config.nodes.size()));
   if (with_log) log_.emplace(config, config.policy);
   if (with_rows) rows_.emplace();
   for (std::size_t i = opens_.size(); i-- > 0;) free_opens_.push_back(static_cast<std::uint32_t>(i));
@@ -91,6 +92,7 @@ void Simulation::add_nodes() {
     machine_.add_model(model_ids_[m], model);
   }
   nodes_.resize(config_.nodes.size());
+  token_lines_.resize(config_.nodes.size());
   for (std::uint32_t node = 0; node < nodes_.size(); ++node) add_node(node);
 }
 
@@ -120,6 +122,7 @@ void Simulation::add_node(std::uint32_t index) {
   }
   machine_.residency_changed(0, id);
   load_models(index);
+  if (config.token_service >= 0) add_token_line(index);
 }
 
 /// For each workload the kinds of nodes that can serve it, each once.
@@ -130,7 +133,8 @@ void Simulation::find_floors() {
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
       const NodeConfig& node = config_.nodes[n];
       if (node.residency[model] == Residency::never || !fleet_.columns().carries(n, require_bits_[w])) continue;
-      const FloorCurve floor{.service = static_cast<std::uint32_t>(node.service[model]),
+      const std::int32_t service = node.token_service >= 0 ? node.token_service : node.service[model];
+      const FloorCurve floor{.service = static_cast<std::uint32_t>(service),
                              .node = n,
                              .rtt_s = node.spec.rtt_s,
                              .slot_price_per_hour = node.spec.price_per_hour / node.spec.slots};
@@ -143,9 +147,12 @@ void Simulation::find_floors() {
   }
 }
 
-Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) const noexcept {
+Simulation::Floor Simulation::floor_of(const Arrival& arrival) const noexcept {
   constexpr double infinity = std::numeric_limits<double>::infinity();
+  const std::uint32_t workload = arrival.workload;
+  const double work = arrival.work;
   const ModelConfig& model = config_.models[config_.workloads[workload].model.value];
+  if (model.tokens) return token_floor_of(workload, arrival.tokens);
   Floor least{infinity, infinity, base::no_node.value};
   for (const FloorCurve& floor : floors_[workload]) {
     const contracts::Curve& curve = config_.services[floor.service].curve;
@@ -189,7 +196,9 @@ Pause Simulation::run(std::uint64_t steps_max) {
 }
 
 void Simulation::step(std::uint32_t owner) {
-  if (owner >= first_wake_owner_) {
+  if (owner >= first_token_owner_) {
+    token_event(owner - first_token_owner_);
+  } else if (owner >= first_wake_owner_) {
     agenda_.move(owner, base::never_ns);
     claim(NodeId{owner - first_wake_owner_});
   } else if (owner >= first_run_owner_) {
@@ -201,7 +210,9 @@ void Simulation::step(std::uint32_t owner) {
     arrive(arrival);
   } else if (owner == rows_owner) {
     const Arrival arrival = rows_->pop();
+    recorded_ = rows_->pop_names(arrival.n_names);
     arrive(arrival);
+    recorded_ = {};
   } else {
     const Plan due = plans_.top();
     plans_.pop();
@@ -219,6 +230,7 @@ void Simulation::arrive(const Arrival& arrival) {
   free_opens_.pop_back();
   Open& open = opens_[index];
   open.arrival = arrival;
+  open.recorded.assign(recorded_.begin(), recorded_.end());
   open.number = n_arrived_++;
   open.node = base::no_node.value;
   open.attempts = 0;
@@ -236,14 +248,14 @@ void Simulation::arrive(const Arrival& arrival) {
   request.tier = arrival.tier;
   request.defer_ns = base::to_ns(config_.workloads[arrival.workload].defer_s);
   request.has_stale = has_stale(open.number, config_.workloads[arrival.workload].stale_share);
-  machine_.arrive(now_ns_, request);
+  open.handle = machine_.arrive(now_ns_, request);
 }
 
 /// What a clairvoyant cannot do better: each request at once, alone, on the node that is fastest for it; and, apart
 /// from that, at the least price of its share of a full batch. What no node ever holds the model of ends as under a
 /// policy: late, or cancelled at the end.
 void Simulation::arrive_at_floor(const Arrival& arrival) {
-  const Floor floor = floor_of(arrival.workload, arrival.work);
+  const Floor floor = floor_of(arrival);
   const TimeNs deadline_ns = base::add_ns(now_ns_, arrival.deadline_ns);
   const TimeNs end_ns = base::add_ns(now_ns_, base::to_ns(floor.latency_s));
   Ended e{.number = n_arrived_++,
@@ -258,12 +270,14 @@ void Simulation::arrive_at_floor(const Arrival& arrival) {
           .model = config_.workloads[arrival.workload].model,
           .tier = arrival.tier,
           .session = arrival.session,
+          .tokens = arrival.tokens,
           .outcome = arrival.deadline_ns == base::never_ns ? Outcome::cancelled : Outcome::expired};
   if (floor.node != base::no_node.value && end_ns <= deadline_ns) {
     e.outcome = Outcome::ok;
     e.end_ns = end_ns;
     e.node = floor.node;
     e.batch_size = 1;
+    e.first_token_ns = base::add_ns(now_ns_, base::to_ns(floor.ttft_s));
     if (now_ns_ >= base::to_ns(config_.warmup_s)) bound_cost_usd_ += floor.cost_usd;
   }
   note(static_cast<std::uint64_t>(end_ns));
@@ -308,7 +322,7 @@ void Simulation::carry_out(const engine::Action& action) {
     case engine::ActionKind::shed:
       return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::shed);
     case engine::ActionKind::cancel:
-      return end(action, Outcome::cancelled);
+      return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::cancelled);
     case engine::ActionKind::complete:
       return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale
                              ? Outcome::ok
@@ -338,17 +352,23 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
           .model = config_.workloads[open.arrival.workload].model,
           .tier = open.arrival.tier,
           .session = open.arrival.session,
+          .tokens = open.arrival.tokens,
           .outcome = outcome,
           .reason = action.reason,
           .form = action.reason == engine::Reason::stale ? action.reason : open.form,
           .hint_s = action.hint_s};
-  if (ending_ && action.batch_id == ending_->batch_id && open.node != base::no_node.value) {
+  const bool ran = ending_ && action.batch_id == ending_->batch_id && open.node != base::no_node.value;
+  if (ran && outcome != Outcome::expired) {
     e.start_ns = ending_->start_ns;
     e.batch_size = ending_->n_requests;
+    e.first_token_ns = ending_tokens_.first_ns;
+    e.n_cached = ending_tokens_.n_cached;
   }
-  if (outcome == Outcome::ok && e.form == engine::Reason::stale) e.start_ns = now_ns_;
-  if (outcome == Outcome::ok && e.form != engine::Reason::stale && e.form != engine::Reason::cheaper)
-    e.floor_s = floor_of(e.workload, e.work).latency_s;
+  const bool stale = e.form == engine::Reason::stale;
+  if (outcome == Outcome::ok && stale) e.start_ns = now_ns_;
+  if (outcome == Outcome::ok && !stale && e.form != engine::Reason::cheaper) {
+    e.floor_s = floor_of(open.arrival).latency_s;
+  }
   open.open = false;
   ++open.generation;
   free_opens_.push_back(index);
@@ -382,6 +402,7 @@ void Simulation::start_run(NodeId id, const engine::Batch& batch) {
   const std::uint32_t model = model_index_[batch.model.value].value;
   if (index == node.first_run + node.n_runs) return violated("a node was given more batches than it has slots", {});
   if (batch.shape.n_requests > config_.models[model].engine.max_batch_size) violated("a batch is too large", {});
+  if (token_lines_[id.value]) return start_sequence(id.value, index, batch);
   const Service& service = config_.services[static_cast<std::size_t>(config_.nodes[id.value].service[model])];
   double service_s = service.curve.service_s(batch.shape) * node.spread[model].draw(node.draw);
   service_s *= node.slow_factor * node.antagonist_factor;
@@ -395,10 +416,14 @@ void Simulation::start_run(NodeId id, const engine::Batch& batch) {
   run.n_requests = batch.shape.n_requests;
   run.active = true;
   run.held = false;
-  run.fails = node.error_rate > 0.0 && node.draw.uniform() < node.error_rate;
-  run.silent = node.lost_rate > 0.0 && node.draw.uniform() < node.lost_rate;
+  draw_failure(node, run);
   set_run(index, base::add_ns(run.end_ns, node.half_rtt_ns + answer_ns_));
   machine_.started(now_ns_, id, batch.id);
+}
+
+void Simulation::draw_failure(ModelledNode& node, Run& run) noexcept {
+  run.fails = node.error_rate > 0.0 && node.draw.uniform() < node.error_rate;
+  run.silent = node.lost_rate > 0.0 && node.draw.uniform() < node.lost_rate;
 }
 
 void Simulation::run_done(std::uint32_t index) {
@@ -413,12 +438,14 @@ void Simulation::run_done(std::uint32_t index) {
   if (run.silent) return;
   ending_ = run;
   awake_ = id;
+  if (token_lines_[id.value]) end_sequence(index);
   if (!machine_.complete(now_ns_, id, run.batch_id, !run.fails) && idle(id.value)) machine_.node_back(now_ns_, id);
 }
 
 void Simulation::close_run(std::uint32_t index, TimeNs end_ns) noexcept {
   Run& run = runs_[index];
   run.active = run.held = false;
+  if (token_lines_[node_of_run_[index]]) return;  // whose use is counted step by step
   ledger_.ran(node_of_run_[index], run.start_ns, end_ns, run.n_requests);
 }
 

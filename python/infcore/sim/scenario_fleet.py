@@ -1,14 +1,14 @@
-"""The [run], [[node]], [[model]] and [[latency]] tables of a scenario."""
+"""The [run], [[node]], [[model]], [[latency]] and [[token_latency]] tables of a scenario."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from infcore._core.admission import admission_policies
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
-from infcore.sim.scenario_schema import Latency, Model, Node, Run
+from infcore.sim.scenario_schema import Latency, Model, Node, Run, TokenLatency
 
 # Bounds that keep every time inside 2**63 nanoseconds and every table inside memory; far beyond any use.
 SECONDS_MAX = 1e8
@@ -17,6 +17,10 @@ SECONDS_MIN = 1e-6
 NODES_MAX = 1 << 16
 TIERS_MAX = 64
 BYTES_MAX = 1 << 62
+TOKENS_MAX = 1 << 24  # of a request's context, and of a step
+BLOCKS_MAX = 1 << 22
+BLOCK_SIZE_MAX = 4096
+RUNNING_MAX = 4096
 BATCHINGS = ("dynamic", "greedy")
 OVERFLOWS = ("reject", "shed_lowest")
 
@@ -61,8 +65,9 @@ def _admission(table: Table) -> tuple[str, ...]:
     names = table.names("admission")
     for name in names:
         if name not in known or names.count(name) > 1:
-            at = table.at("admission")
-            raise InvalidArgument(f"{at} must be some of {known}, each once, got {shown(list(names))}")
+            raise InvalidArgument(
+                f"{table.at('admission')} must be some of {known}, each once, got {shown(list(names))}"
+            )
     return names
 
 
@@ -84,21 +89,35 @@ def _bytes(table: Table, key: str) -> int:
 
 
 def model_of(table: Table) -> Model:
-    """One [[model]]."""
+    """One [[model]]. A token model's requests are batched on the node, token by token: for the engine each is alone."""
+    tokens = table.flag("tokens", False)
     model = Model(
         name=table.text("name"),
         slo_s=table.number("slo_s", 0.0, high=SECONDS_MAX),
-        max_batch_size=table.integer("max_batch_size", 64, low=1, high=4096),
+        max_batch_size=table.integer("max_batch_size", 1 if tokens else 64, low=1, high=1 if tokens else 4096),
         weights_bytes=_bytes(table, "weights_bytes"),
         load_s=table.number("load_s", 0.0, high=SECONDS_MAX),
         warmup_s=table.number("warmup_s", 0.0, high=SECONDS_MAX),
         idempotent=table.flag("idempotent", True),
         batch_delay_s=table.number("batch_delay_s", 0.002, high=SECONDS_MAX),
         output_weight=table.number("output_weight", 0.0, high=1e6),
+        tokens=tokens,
+        **_token_goals(table, tokens),
         fallback=table.text("fallback", ""),
     )
     table.done()
     return model
+
+
+def _token_goals(table: Table, tokens: bool) -> dict[str, Any]:
+    """What only a token model has."""
+    if not tokens:
+        return {}
+    return {
+        "context_tokens_max": table.integer("context_tokens_max", 0, low=0, high=TOKENS_MAX),
+        "slo_ttft_s": table.number("slo_ttft_s", 0.0, high=SECONDS_MAX),
+        "slo_itl_s": table.number("slo_itl_s", 0.0, high=SECONDS_MAX),
+    }
 
 
 def latency_of(table: Table) -> Latency:
@@ -117,6 +136,33 @@ def latency_of(table: Table) -> Latency:
         raise InvalidArgument(
             f"{table.at('base_s')}, per_request_s, per_work_s or per_padded_work_s must be > 0, got 0 for each"
         )
+    return row
+
+
+def token_latency_of(table: Table) -> TokenLatency:
+    """One [[token_latency]]. Every term is >= 0 but the one of C^2: a curve may bend down, yet must not fall."""
+    terms = ("base_s", "prefill_base_s", "per_prefill_token_s", "per_prefill_token2_s", "decode_base_s", "per_decode_s")
+    row = TokenLatency(
+        model=table.text("model"),
+        node=table.text("node"),
+        n_blocks=table.integer("n_blocks", 0, low=1, high=BLOCKS_MAX),
+        block_size=table.integer("block_size", 16, low=1, high=BLOCK_SIZE_MAX),
+        token_budget=table.integer("token_budget", 2048, low=1, high=TOKENS_MAX),
+        max_running=table.integer("max_running", 256, low=1, high=RUNNING_MAX),
+        host_blocks=table.integer("host_blocks", 0, low=0, high=BLOCKS_MAX),
+        per_context_token_s=table.number("per_context_token_s", 0.0, high=SECONDS_MAX),
+        per_context_token2_s=table.number("per_context_token2_s", 0.0, low=-SECONDS_MAX, high=SECONDS_MAX),
+        swap_block_s=table.number("swap_block_s", 0.0, high=SECONDS_MAX),
+        cv=table.number("cv", 0.0, high=10.0),
+        **{term: table.number(term, 0.0, high=SECONDS_MAX) for term in terms},
+    )
+    table.done()
+    for what, at in (("prefill", ("base_s", "prefill_base_s")), ("decode", ("base_s", "decode_base_s"))):
+        slopes = (f"per_{what}_token_s",) if what == "prefill" else ("per_decode_s",)
+        if all(getattr(row, term) == 0.0 for term in (*at, *slopes)):
+            raise InvalidArgument(
+                f"{table.at(at[1])}, {slopes[0]} or base_s must be > 0: a step of {what} takes time, got 0 for each"
+            )
     return row
 
 
@@ -169,10 +215,10 @@ def group_of(table: Table) -> Group:
 class Curves:
     """Which row says how long a model takes on a node: the node's own before its group's."""
 
-    def __init__(self, latencies: Sequence[Latency]) -> None:
+    def __init__(self, latencies: Sequence[Latency | TokenLatency]) -> None:
         self._rows = {(row.model, row.node): row for row in latencies}
 
-    def row(self, model: str, node: Node) -> Latency | None:
+    def row(self, model: str, node: Node) -> Latency | TokenLatency | None:
         """The row; None: the model does not run there."""
         if node.models is not None and model not in node.models:
             return None
@@ -182,6 +228,11 @@ class Curves:
 def with_residents(group: Group, node: Node, models: Mapping[str, Model], curves: Curves) -> Node:
     """The node with the models that it holds at the start. Raises InvalidArgument for what cannot run or fit there."""
     runs = [model for model in models.values() if curves.row(model.name, node) is not None]
+    if len(runs) > 1 and any(model.tokens for model in runs):
+        raise InvalidArgument(
+            f"{group.table.at('models')} must be one model where that makes tokens, since its steps take the whole "
+            f"node, got rows for {', '.join(repr(model.name) for model in runs)} on {node.name!r}"
+        )
     held: list[str] = []
     room = node.memory_bytes or BYTES_MAX
     for name in node.models or ():
