@@ -41,7 +41,7 @@ def run(admission: list[str], **more: Any) -> tuple[dict[str, Any], list[dict[st
     return row, lines
 
 
-@pytest.mark.parametrize(("slots", "load", "most"), [(1, 1.5, 3.0), (1, 3.0, 3.0), (2, 1.5, 5.0), (8, 1.5, 14.0)])
+@pytest.mark.parametrize(("slots", "load", "most"), [(1, 1.5, 3.0), (1, 3.0, 3.2), (2, 1.5, 5.0), (8, 1.5, 14.0)])
 def test_limit_settles_near_the_slots(slots: int, load: float, most: float) -> None:
     """Little's law: what is open on average is throughput times latency. Without a limit it grows for ever."""
     row, _ = run(["gradient"], load=load, slots=slots)

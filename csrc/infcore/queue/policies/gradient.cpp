@@ -10,6 +10,8 @@
 // - One batch runs while the next gathers: with batches of B a latency of 2 - 1 / B runs is no queue, and with any B
 // one
 //   of 1.5 runs is none, or what chance makes of a load of 0.8 would be refused.
+// - It is never below 2 B - 1, what one slot has use for: where the device is not what requests wait for (a run of
+//   microseconds behind an event loop), all of their latency would look like a queue.
 // So it settles at tolerance * (open in runs) + 1 or an eighth: 2.5, 4 and 13.7 for 1, 2 and 8 slots and B = 1.
 // Cost: O(1). Tunables: below.
 #include <infcore/queue/admission_policy.hpp>
@@ -70,7 +72,7 @@ class Gradient final : public AdmissionPolicy {
       return;
     }
     const double next = std::max(gradient, gradient_min) * open + room;
-    m.limit = std::max(1.0, was + smoothing * (next - was));
+    m.limit = std::max(2.0 * a.max_batch_size - 1.0, was + smoothing * (next - was));
   }
 
   double limit(std::uint32_t model) const noexcept override { return models_[model].limit; }
