@@ -93,7 +93,8 @@ def by_infcore_admission(run):
     """With every policy at the door, and bounds for each tier."""
     import infcore
 
-    return by_infcore(run, admission=infcore.admission_policies(), tier_capacity=[4096] * 8, stale=lambda model, x: None)
+    policies = infcore.admission_policies()
+    return by_infcore(run, admission=policies, tier_capacity=[4096] * 8, stale=lambda model, inputs: None)
 
 
 async def _closed_loop(call: Call, callers: int, each: int) -> tuple[float, float, float, list[float]]:

@@ -52,7 +52,9 @@ def test_request(benchmark, program, policy, n_nodes):
 
 @pytest.mark.benchmark(group="state machine: one request, with policies at the door, 64 nodes", timer=timer.read_s)
 @pytest.mark.parametrize("load", ["0.7", "1.5"])
-@pytest.mark.parametrize("admission", [[], ["infeasible"], infcore.admission_policies()], ids=["none", "default", "all"])
+@pytest.mark.parametrize(
+    "admission", [[], ["infeasible"], infcore.admission_policies()], ids=["none", "default", "all"]
+)
 def test_request_admission(benchmark, program, admission, load):
     """At 0.7 nobody is refused but by the limit; at 1.5 what is refused at the door costs least."""
     said = []

@@ -17,7 +17,7 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, name_on
+from infcore._device_thread import Call, Slot, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._figures import figures
 from infcore._weighted import weighted
@@ -161,7 +161,7 @@ class Engine(EngineCore):
                 return []
             self._state = "closing"  # until the end: a close() that was interrupted can be called again
             if drain:
-                self._wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
+                wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
             self._cancel_all()
             errors = self._end_threads()
             self._state = "closed"
@@ -296,7 +296,7 @@ class Engine(EngineCore):
             self._must_run("remove_device")
             slot = self._present(name)
             self._drain_node(slot.node)
-            self._wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
+            wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
             del self._slots[name]
             joined = self._stop_worker(slot)
             self._remove_node(slot.node)
@@ -488,14 +488,3 @@ class Engine(EngineCore):
     def _must_run(self, what: str) -> None:
         if self._state not in ("running", "closing"):
             raise EngineClosed(f"the engine is {self._state}; allowed: {what} between start() and close()")
-
-    @staticmethod
-    def _wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = 1e-4
-        while not done():
-            if end_s is not None and time.monotonic() >= end_s:
-                return False
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.01)
-        return True
