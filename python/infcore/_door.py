@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infcore import _checks
-from infcore._core.admission import admission_policies
+from infcore._core import admission as _core
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 
 if TYPE_CHECKING:
     from infcore.request import Array, Model
 
-__all__ = ["OVERFLOWS", "Door", "Stale", "door", "may_fall_back"]
+__all__ = ["OVERFLOWS", "Door", "Stale", "admission_policies", "door", "may_fall_back"]
 
 Outputs = Mapping[str, "Array"]
 Stale = Callable[[str, Mapping[str, "Array"]], Outputs | None]
@@ -33,6 +33,21 @@ class Door(NamedTuple):
         return self.steps.index("stale") + 1 if "stale" in self.steps else len(self.steps) + 1
 
 
+def admission_policies() -> list[str]:
+    """Names that Engine(admission=...) takes, in the order in which a ladder of all of them climbs.
+
+    infeasible    always asked: what no device can answer in time is refused at once (DeadlineInfeasible, best_s)
+    shorter_wait  a step: batches do not wait for company
+    stale         a step: an answer from before, where Engine(stale=...) has one
+    cheaper       a step: Model(fallback=...) answers
+    off_peak      a step: what says defer_s is put off, until the load is gone or its time is up
+    shed_last     a step: an urgent arrival takes the place of the least urgent that waits; the last tier is refused
+    refuse        a step: nothing more enters than is served within the wait that counts as overload (retry_after_s)
+    gradient      always asked: a limit on what is open at once for each model, learned from its latencies
+    """
+    return [name for name, _ in _core.admission_policies()]
+
+
 def door(
     admission: Sequence[str],
     overload_wait_s: float | None,
@@ -42,7 +57,7 @@ def door(
     n_tiers: int,
 ) -> Door:
     """Checks the arguments of Engine that say who enters."""
-    known = dict(admission_policies())
+    known = dict(_core.admission_policies())
     if isinstance(admission, str) or not isinstance(admission, Iterable):
         raise InvalidType(f"admission is {type(admission).__name__}; allowed: a sequence of names, of {list(known)}")
     names = tuple(admission)
@@ -84,6 +99,6 @@ def may_fall_back(model: Model, fallback: Model) -> None:
     """Raises InvalidArgument where requests to the one are none to the other, or answers differ in form."""
     if model.inputs != fallback.inputs or model.outputs != fallback.outputs:
         raise InvalidArgument(
-            f"fallback of model {model.name!r} is {fallback.name!r}, whose inputs or outputs differ; allowed: a model with "
-            f"the same"
+            f"fallback of model {model.name!r} is {fallback.name!r}, whose inputs or outputs differ; allowed: a model "
+            f"with the same"
         )

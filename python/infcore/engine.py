@@ -17,7 +17,7 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, name_on
+from infcore._device_thread import Call, Slot, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._figures import figures
 from infcore._weighted import weighted
@@ -53,8 +53,8 @@ class Engine(EngineCore):
     overload_wait_s  a wait for devices that counts as overload; None: four full batches, at most half of what requests
                    have until their deadlines
     tier_capacity  accepted and not yet answered, at most, for each tier; None: not bounded
-    overflow       full: "reject" (QueueFull), "shed_lowest" (the least urgent that waits makes room for a more urgent one)
-                   or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
+    overflow       full: "reject" (QueueFull), "shed_lowest" (the least urgent that waits makes room for a more urgent
+                   one) or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
     stale          answers from before, for the policy "stale": a callable of (model, inputs), or {model: callable of
                    inputs}, that returns outputs or None; called on the submitting thread, under load only
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
@@ -161,7 +161,7 @@ class Engine(EngineCore):
                 return []
             self._state = "closing"  # until the end: a close() that was interrupted can be called again
             if drain:
-                self._wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
+                wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
             self._cancel_all()
             errors = self._end_threads()
             self._state = "closed"
@@ -296,7 +296,7 @@ class Engine(EngineCore):
             self._must_run("remove_device")
             slot = self._present(name)
             self._drain_node(slot.node)
-            self._wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
+            wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
             del self._slots[name]
             joined = self._stop_worker(slot)
             self._remove_node(slot.node)
@@ -476,8 +476,9 @@ class Engine(EngineCore):
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
                  (answered), failed, lost, expired, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
-                 infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s;
-                 a model's door: step (of the ladder, or None), limit, open, put_off, wait_s
+                 infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99, p999,
+                 mean} of queue_s, batch_wait_s, service_s, latency_s; a model's door: step (of the ladder, or None),
+                 limit, open, put_off, wait_s
         """
         self._check_not_forked()
         return figures(self)
@@ -487,14 +488,3 @@ class Engine(EngineCore):
     def _must_run(self, what: str) -> None:
         if self._state not in ("running", "closing"):
             raise EngineClosed(f"the engine is {self._state}; allowed: {what} between start() and close()")
-
-    @staticmethod
-    def _wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = 1e-4
-        while not done():
-            if end_s is not None and time.monotonic() >= end_s:
-                return False
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.01)
-        return True

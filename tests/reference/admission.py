@@ -142,18 +142,19 @@ class Gradient(Policy):
         w.n += 1
         if w.n < w.wanted:
             return
-        self.limits[model] = self.next_limit(self.limit(model), w, 2.0 - 1.0 / max_batch_size)
+        self.limits[model] = self.next_limit(self.limit(model), w, max_batch_size)
         self.windows[model] = Window(max(16, n_open))
 
     @staticmethod
-    def next_limit(limit: float, w: Window, tolerance: float) -> float:
+    def next_limit(limit: float, w: Window, max_batch_size: int) -> float:
+        tolerance = max(1.5, 2.0 - 1.0 / max_batch_size)
         gradient = tolerance * w.service_s / w.latency_s if w.latency_s > 0.0 else 1.0
         was = min(limit, float(w.n_open_max))
         room = max(1.0, 0.125 * was)
         if gradient >= 1.0:  # nobody waits to speak of: more, if what there is was used
             return limit if w.n_open_max < 0.5 * limit else limit + 0.5 * room
         target = max(gradient, 0.5) * (w.n_open / w.n) + room
-        return max(1.0, was + 0.5 * (target - was))
+        return max(2.0 * max_batch_size - 1.0, was + 0.5 * (target - was))  # one slot has use for as many
 
 
 class Ladder:

@@ -178,7 +178,9 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((flags & arrive_tenant) != 0) number(r.tenant);
   if ((flags & arrive_defer) != 0) number(static_cast<std::uint64_t>(r.defer_ns));
   ++n_requests_;
-  if (handle != 0) number_of_slot_[static_cast<std::uint32_t>(handle)] = n_requests_;
+  if (handle == 0) return;
+  taken_slot_ = static_cast<std::uint32_t>(handle);
+  displaced_ = std::exchange(number_of_slot_[taken_slot_], n_requests_);
 }
 
 void EventLog::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
@@ -216,7 +218,8 @@ void EventLog::action(const Action& action) {
   ++n_actions_;
   byte(static_cast<std::uint8_t>(action_record | static_cast<std::uint8_t>(action.kind)));
   byte(static_cast<std::uint8_t>(action.reason));
-  request(action.slot == Action::no_slot ? n_requests_ : number_of_slot_[action.slot]);
+  const bool was_displaced = action.reason == Reason::displaced && action.slot == taken_slot_;
+  request(action.slot == Action::no_slot ? n_requests_ : was_displaced ? displaced_ : number_of_slot_[action.slot]);
   batch(action.batch_id);
   number(action.node == base::no_node ? 0 : std::uint64_t{action.node.value} + 1);
   number(action.member);

@@ -75,9 +75,8 @@ def _tier_capacity(table: Table) -> tuple[int, ...]:
     given = table.take("tier_capacity", [])
     whole = isinstance(given, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in given)
     if not whole or len(given) > TIERS_MAX or any(n > 1 << 24 for n in given):
-        raise InvalidArgument(
-            f"{table.at('tier_capacity')} must be at most {TIERS_MAX} whole numbers from 1 to {1 << 24}, got {shown(given)}"
-        )
+        at = table.at("tier_capacity")
+        raise InvalidArgument(f"{at} must be at most {TIERS_MAX} whole numbers from 1 to {1 << 24}, got {shown(given)}")
     return tuple(given)
 
 

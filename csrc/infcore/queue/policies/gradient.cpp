@@ -7,8 +7,12 @@
 //   for a while, is right after one window.
 // - Nothing is rounded: a limit of 1.5 lets the second in, and with one slot that is the one that waits while one runs.
 //   The room for a queue is an eighth, at least one.
-// - One batch runs while the next gathers: with batches of B a latency of (2 - 1 / B) runs is no queue.
-// So it settles at (2 - 1 / B) * (open in runs) + 1 or an eighth: 2, 3 and 9 for devices of 1, 2 and 8 slots and B = 1.
+// - One batch runs while the next gathers: with batches of B a latency of 2 - 1 / B runs is no queue, and with any B
+// one
+//   of 1.5 runs is none, or what chance makes of a load of 0.8 would be refused.
+// - It is never below 2 B - 1, what one slot has use for: where the device is not what requests wait for (a run of
+//   microseconds behind an event loop), all of their latency would look like a queue.
+// So it settles at tolerance * (open in runs) + 1 or an eighth: 2.5, 4 and 13.7 for 1, 2 and 8 slots and B = 1.
 // Cost: O(1). Tunables: below.
 #include <infcore/queue/admission_policy.hpp>
 
@@ -22,6 +26,7 @@ constexpr std::uint32_t window_min = 16;  ///< answers that a step looks at, at 
 constexpr double smoothing = 0.5;         ///< share of a step that is taken
 constexpr double gradient_min = 0.5;      ///< no step below half of what was open
 constexpr double queue_share = 0.125, queue_min = 1.0;
+constexpr double tolerance_min = 1.5;  ///< Gradient2's
 
 class Gradient final : public AdmissionPolicy {
  public:
@@ -56,7 +61,7 @@ class Gradient final : public AdmissionPolicy {
   }
 
   static void step(Model& m, const Answered& a) noexcept {
-    const double tolerance = 2.0 - 1.0 / a.max_batch_size;
+    const double tolerance = std::max(tolerance_min, 2.0 - 1.0 / a.max_batch_size);
     const double gradient = m.latency_s > 0.0 ? tolerance * m.service_s / m.latency_s : 1.0;
     const double open = m.n_open / m.n;
     const double was = std::min(m.limit, static_cast<double>(m.n_open_max));
@@ -67,7 +72,7 @@ class Gradient final : public AdmissionPolicy {
       return;
     }
     const double next = std::max(gradient, gradient_min) * open + room;
-    m.limit = std::max(1.0, was + smoothing * (next - was));
+    m.limit = std::max(2.0 * a.max_batch_size - 1.0, was + smoothing * (next - was));
   }
 
   double limit(std::uint32_t model) const noexcept override { return models_[model].limit; }
