@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from infcore.block_tables import BlockTables, block_table
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
+    from infcore.stream import Stream
+    from infcore.token_device import EmulatedTokenDevice, TokenCurve, TokenDevice, TokenStep
+    from infcore.token_model import TokenModel
     from infcore.torch_device import TorchBatch, TorchDevice
+    from infcore.torch_token_device import TorchTokenDevice
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "Decisions",
     "Device",
     "EmulatedDevice",
+    "EmulatedTokenDevice",
     "Engine",
     "Fleet",
     "Future",
@@ -42,10 +47,16 @@ __all__ = [
     "Packed",
     "Queue",
     "Router",
+    "Stream",
     "TensorSpec",
     "Ticket",
+    "TokenCurve",
+    "TokenDevice",
+    "TokenModel",
+    "TokenStep",
     "TorchBatch",
     "TorchDevice",
+    "TorchTokenDevice",
     "block_table",
     "image_pack",
     "pack",
@@ -58,9 +69,16 @@ __all__ = [
 _LATER = {
     "Arena": "arena",
     "BlockTables": "block_tables",
+    "EmulatedTokenDevice": "token_device",
     "OnnxDevice": "onnx_device",
+    "Stream": "stream",
+    "TokenCurve": "token_device",
+    "TokenDevice": "token_device",
+    "TokenModel": "token_model",
+    "TokenStep": "token_device",
     "TorchBatch": "torch_device",
     "TorchDevice": "torch_device",
+    "TorchTokenDevice": "torch_token_device",
     "block_table": "block_tables",
     "image_pack": "image_packing",
 }

@@ -73,6 +73,8 @@ void EventReader::event(EventRecord& r) {
     case EventKind::remove_node:
     case EventKind::node_lost:
     case EventKind::node_back:
+    case EventKind::node_failed:
+    case EventKind::progress:
       now(r);
       r.node = node_id();
       return;
@@ -96,6 +98,7 @@ void EventReader::event(EventRecord& r) {
       return;
     case EventKind::claim:
     case EventKind::started:
+    case EventKind::first_token:
       now(r);
       r.node = node_id();
       return batch(r);
