@@ -17,10 +17,11 @@ from infcore.telemetry import Histogram
 if TYPE_CHECKING:
     from infcore.arena import Arena
     from infcore.block_tables import BlockTables, block_table
+    from infcore.continuous import ContinuousBatcher, KVBlocks, TokenCurve, TokenStep, block_hashes
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
     from infcore.stream import Stream
-    from infcore.token_device import EmulatedTokenDevice, TokenCurve, TokenDevice, TokenStep
+    from infcore.token_device import EmulatedTokenDevice, TokenBatch, TokenDevice
     from infcore.token_model import TokenModel
     from infcore.torch_device import TorchBatch, TorchDevice
     from infcore.torch_token_device import TorchTokenDevice
@@ -31,6 +32,7 @@ __all__ = [
     "BlockTables",
     "CallableDevice",
     "Clock",
+    "ContinuousBatcher",
     "Curve",
     "Decision",
     "Decisions",
@@ -41,6 +43,7 @@ __all__ = [
     "Fleet",
     "Future",
     "Histogram",
+    "KVBlocks",
     "ManualClock",
     "Model",
     "OnnxDevice",
@@ -50,6 +53,7 @@ __all__ = [
     "Stream",
     "TensorSpec",
     "Ticket",
+    "TokenBatch",
     "TokenCurve",
     "TokenDevice",
     "TokenModel",
@@ -57,6 +61,7 @@ __all__ = [
     "TorchBatch",
     "TorchDevice",
     "TorchTokenDevice",
+    "block_hashes",
     "block_table",
     "image_pack",
     "pack",
@@ -69,16 +74,20 @@ __all__ = [
 _LATER = {
     "Arena": "arena",
     "BlockTables": "block_tables",
+    "ContinuousBatcher": "continuous",
     "EmulatedTokenDevice": "token_device",
+    "KVBlocks": "continuous",
     "OnnxDevice": "onnx_device",
     "Stream": "stream",
-    "TokenCurve": "token_device",
+    "TokenBatch": "token_device",
+    "TokenCurve": "continuous",
     "TokenDevice": "token_device",
     "TokenModel": "token_model",
-    "TokenStep": "token_device",
+    "TokenStep": "continuous",
     "TorchBatch": "torch_device",
     "TorchDevice": "torch_device",
     "TorchTokenDevice": "torch_token_device",
+    "block_hashes": "continuous",
     "block_table": "block_tables",
     "image_pack": "image_packing",
 }

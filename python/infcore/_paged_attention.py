@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from infcore.token_device import TokenStep
+    from infcore.token_device import TokenBatch
 
 __all__ = ["PagedCache", "PagedStep"]
 
@@ -32,16 +32,16 @@ class PagedCache:
             (n_layers, 2, n_host_blocks, block_size, n_heads, dim), dtype=dtype, pin_memory=where.type == "cuda"
         )
 
-    def move(self, step: TokenStep) -> None:
+    def move(self, step: TokenBatch) -> None:
         """What the step swaps and copies, in its order."""
-        if len(step.swaps_out):
-            device, host = self._pairs(step.swaps_out)
+        if len(step.swap_outs):
+            device, host = self._pairs(step.swap_outs)
             self.host[:, :, host] = self.held[:, :, device.to(self.where)].cpu()
         if len(step.copies):
             source, to = self._pairs(step.copies)
             self.held[:, :, to.to(self.where)] = self.held[:, :, source.to(self.where)]
-        if len(step.swaps_in):
-            host, device = self._pairs(step.swaps_in)
+        if len(step.swap_ins):
+            host, device = self._pairs(step.swap_ins)
             self.held[:, :, device.to(self.where)] = self.host[:, :, host].to(self.where)
 
     def _pairs(self, moves: Any) -> Any:
@@ -55,7 +55,7 @@ class PagedStep:
     of one token are done together, longer ones one by one.
     """
 
-    def __init__(self, cache: PagedCache, step: TokenStep) -> None:
+    def __init__(self, cache: PagedCache, step: TokenBatch) -> None:
         torch = cache.torch
         self._torch, self._cache = torch, cache
         bounds, lengths = step.cu_seqlens, step.context_lens

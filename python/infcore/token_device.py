@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from infcore import _checks
+from infcore._core.continuous import TokenCurve
 from infcore._core.device import Timer
-from infcore._core.token_run import TokenRun
+from infcore._core.token_run import TokenRun, step_s
 from infcore.device import Arrays, Device
 from infcore.errors import InvalidArgument, InvalidType
 from infcore.request import Model
@@ -21,15 +21,15 @@ from infcore.token_model import TokenModel
 if TYPE_CHECKING:  # numpy.typing takes milliseconds to import
     from numpy.typing import NDArray
 
-__all__ = ["EmulatedTokenDevice", "TokenCurve", "TokenDevice", "TokenStep"]
+__all__ = ["EmulatedTokenDevice", "TokenBatch", "TokenDevice"]
 
 _BLOCKS_MAX = 2**30
 
 
-class TokenStep(NamedTuple):
+class TokenBatch(NamedTuple):
     """What one step runs: rows of whole or partial prompts, and rows that go on by one token, end to end.
 
-    Blocks are moved first, in this order: swaps_out, copies, swaps_in. Then every token's key and value is computed,
+    Blocks are moved first, in this order: swap_outs, copies, swap_ins. Then every token's key and value is computed,
     put at its slot, and attends to all positions of its sequence up to its own.
 
     tokens        (T,) int64, row after row
@@ -39,11 +39,11 @@ class TokenStep(NamedTuple):
     block_tables  (R, W) int32: the blocks of row r's positions, in order; 0 behind its last
     slot_mapping  (T,) int64: block * block_size + offset, where each token's key and value go
     emits         (R,) bool: whether a new token is wanted of the row, after its last one
-    swaps_out     (n, 2) int32: device block, host block
+    swap_outs     (n, 2) int32: device block, host block
     copies        (n, 2) int32: block to copy, block to copy it to: rows that had shared it part here
-    swaps_in      (n, 2) int32: host block, device block
-    n_prefill_chunks, n_prefill_tokens, n_decodes, n_context_tokens
-                  what TokenCurve counts; the context is that of the rows that decode
+    swap_ins      (n, 2) int32: host block, device block
+    n_prefill_rows, n_prefill_tokens, n_decode_rows, n_context_tokens
+                  what TokenCurve counts; the rows that decode are the first ones, and the context is theirs
     """
 
     tokens: NDArray[np.int64]
@@ -53,43 +53,13 @@ class TokenStep(NamedTuple):
     block_tables: NDArray[np.int32]
     slot_mapping: NDArray[np.int64]
     emits: NDArray[np.bool_]
-    swaps_out: NDArray[np.int32]
+    swap_outs: NDArray[np.int32]
     copies: NDArray[np.int32]
-    swaps_in: NDArray[np.int32]
-    n_prefill_chunks: int
+    swap_ins: NDArray[np.int32]
+    n_prefill_rows: int
     n_prefill_tokens: int
-    n_decodes: int
+    n_decode_rows: int
     n_context_tokens: int
-
-
-class TokenCurve(NamedTuple):
-    """Seconds that a step takes with P prefill tokens, and D decoding rows that have C positions in all.
-
-    base_s + [P > 0] (prefill_base_s + per_prefill_token_s P + per_prefill_token2_s P**2)
-           + [D > 0] (decode_base_s + per_decode_s D + per_context_token_s C + per_context_token2_s C**2)
-           + swap_block_s for each block that goes to the host or comes back
-    """
-
-    base_s: float = 0.0
-    prefill_base_s: float = 0.0
-    per_prefill_token_s: float = 0.0
-    per_prefill_token2_s: float = 0.0
-    decode_base_s: float = 0.0
-    per_decode_s: float = 0.0
-    per_context_token_s: float = 0.0
-    per_context_token2_s: float = 0.0
-    swap_block_s: float = 0.0
-
-    def seconds(self, step: TokenStep) -> float:
-        """What the curve says of a step, never below 0: the squares may be negative."""
-        total = self.base_s + self.swap_block_s * (len(step.swaps_out) + len(step.swaps_in))
-        p, d, c = step.n_prefill_tokens, step.n_decodes, step.n_context_tokens
-        if p > 0:
-            total += self.prefill_base_s + self.per_prefill_token_s * p + self.per_prefill_token2_s * p * p
-        if d > 0:
-            total += self.decode_base_s + self.per_decode_s * d
-            total += self.per_context_token_s * c + self.per_context_token2_s * c * c
-        return max(0.0, total)
 
 
 class TokenDevice(Device):
@@ -153,7 +123,7 @@ class TokenDevice(Device):
         super().load(model)
 
     @abstractmethod
-    def run_step(self, model_name: str, step: TokenStep) -> NDArray[np.int64]:
+    def run_step(self, model_name: str, step: TokenBatch) -> NDArray[np.int64]:
         """Run one step, on a thread of the device's own; may release the GIL.
 
         step     valid only until this returns; not to be changed
@@ -172,7 +142,7 @@ class TokenDevice(Device):
             token_budget=self.token_budget,
             max_running=self.max_running,
             max_sequences=self.slots + self.max_running,
-            make_step=TokenStep,
+            make_step=TokenBatch,
             curve=self.moving_curve,
         )
 
@@ -204,7 +174,7 @@ class TokenDevice(Device):
 class EmulatedTokenDevice(TokenDevice):
     """A token device that computes no model: steps take as long as a curve says, and it is shown as emulated.
 
-    curve       the TokenCurve (or its nine numbers) of every model
+    curve       the TokenCurve of every model; None: steps take no time
     cv          coefficient of variation: each step takes the curve's time times a lognormal factor of mean 1
     seed        with the name it gives the factors: same name, seed and steps, same times
     vocab_size  its tokens are 0 to vocab_size - 1, where the model does not say how many it has
@@ -220,14 +190,16 @@ class EmulatedTokenDevice(TokenDevice):
         self,
         name: str,
         *,
-        curve: TokenCurve | Sequence[float] = TokenCurve(),
+        curve: TokenCurve | None = None,
         cv: float = 0.0,
         seed: int = 0,
         vocab_size: int = 32000,
         **options: Any,
     ) -> None:
         super().__init__(name, **options)
-        self.moving_curve = _curve(curve)
+        if curve is not None and not isinstance(curve, TokenCurve):
+            raise InvalidType(f"curve is {type(curve).__name__}; allowed: a TokenCurve, or None")
+        self.moving_curve = TokenCurve() if curve is None else curve
         self.vocab_size = _checks.integer("vocab_size", vocab_size, 1, 2**31 - 1)
         seed = _checks.integer("seed", seed, 0, 2**32 - 1) << 32 | zlib.crc32(self.name.encode())
         self._timer = Timer(_checks.finite("cv", cv), seed)
@@ -247,18 +219,18 @@ class EmulatedTokenDevice(TokenDevice):
         super().close()
         self._held.clear()
 
-    def step_s(self, step: TokenStep) -> float:
+    def step_s(self, step: TokenBatch) -> float:
         """Seconds that the next step takes: the curve's, times the next lognormal factor."""
-        return self._timer.service_s((self.moving_curve.seconds(step), 0.0, 0.0, 0.0), 1, 0.0, 0.0)
+        return self._timer.service_s((step_s(self.moving_curve, step), 0.0, 0.0, 0.0), 1, 0.0, 0.0)
 
-    def run_step(self, model_name: str, step: TokenStep) -> NDArray[np.int64]:
+    def run_step(self, model_name: str, step: TokenBatch) -> NDArray[np.int64]:
         """Sleep as long as the step takes, and say the tokens that follow."""
         begin_s = time.monotonic()
         self._model(model_name)
         cache, host, vocab_size = self._held[model_name]
-        host[step.swaps_out[:, 1]] = cache[step.swaps_out[:, 0]]
+        host[step.swap_outs[:, 1]] = cache[step.swap_outs[:, 0]]
         cache[step.copies[:, 1]] = cache[step.copies[:, 0]]
-        cache[step.swaps_in[:, 1]] = host[step.swaps_in[:, 0]]
+        cache[step.swap_ins[:, 1]] = host[step.swap_ins[:, 0]]
         slots, bounds = cache.reshape(-1), step.cu_seqlens
         first = step.positions[bounds[:-1]]
         before = np.maximum(first - 1, 0)
@@ -295,12 +267,3 @@ def _stirred(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     words = (words ^ words >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
     words = (words ^ words >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
     return words ^ words >> np.uint64(33)
-
-
-def _curve(given: object) -> TokenCurve:
-    if not isinstance(given, (tuple, list)) or len(given) > len(TokenCurve._fields):
-        raise InvalidType(f"curve is {given!r}; allowed: a TokenCurve, {TokenCurve._fields}")
-    curve = TokenCurve(*given)
-    for field, value in curve._asdict().items():
-        _checks.finite(f"curve.{field}", value, -1.0 if field.endswith("2_s") else 0.0)
-    return curve

@@ -15,7 +15,7 @@ from infcore._torch_module import torch_module
 from infcore._torch_place import TorchPlace
 from infcore.errors import InvalidArgument, InvalidType
 from infcore.request import Model
-from infcore.token_device import TokenDevice, TokenStep
+from infcore.token_device import TokenDevice, TokenBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +91,7 @@ class TorchTokenDevice(TokenDevice):
         self._held.clear()
         self._place.close()
 
-    def run_step(self, model_name: str, step: TokenStep) -> NDArray[np.int64]:
+    def run_step(self, model_name: str, step: TokenBatch) -> NDArray[np.int64]:
         """Run one step, without the GIL while PyTorch computes. See TokenDevice.run_step."""
         self._model(model_name)
         torch = self._torch

@@ -52,7 +52,7 @@ def test_answers_do_not_depend_on_what_runs_beside_them():
         figures = device.runs[0].figures()
     assert max(len(step.emits) for step in device.steps) > 4
     assert max(len(step.tokens) for step in device.steps) <= 24
-    assert any(step.n_prefill_tokens and step.n_decodes for step in device.steps)
+    assert any(step.n_prefill_tokens and step.n_decode_rows for step in device.steps)
     assert sum(len(step.tokens) for step in device.steps) < sum(len(p) + 7 for p in prompts)  # prefixes were shared
     assert figures["preempted"] > 0
     assert device.is_clean()
@@ -69,7 +69,7 @@ def test_what_makes_room_may_go_to_the_host():
         assert [answer_of(future) for future in futures] == [expected(prompt, 40) for prompt in prompts]
         figures = device.runs[0].figures()
     assert figures["swapped_out"] > 0
-    assert sum(len(step.swaps_in) for step in device.steps) > 0
+    assert sum(len(step.swap_ins) for step in device.steps) > 0
     assert device.is_clean()
 
 
@@ -156,7 +156,7 @@ def test_cancel_while_it_waits_in_its_lane():
         device.open()
         assert answer_of(first) == expected([1], 8)
         wait_until(lambda: engine.n_open == 0, "the end")
-    assert sum(step.n_prefill_chunks for step in device.steps) == 1
+    assert sum(step.n_prefill_rows for step in device.steps) == 1
     assert device.is_clean()
 
 

@@ -36,8 +36,8 @@ TokenRun::Place TokenRun::add(std::span<const std::int64_t> tokens, const Reques
                               .n_prompt_tokens = static_cast<std::uint32_t>(tokens.size()),
                               .n_output_tokens_max = request.n_new_max,
                               .salt = 0,
-                              .names = names_,
-                              .tail = tokens.subspan(n_full * block_size)});
+                              .prompt_hashes = names_,
+                              .prompt_tail = tokens.subspan(n_full * block_size)});
   free_.pop_back();
   ++n_sequences_;
   return place;
@@ -67,7 +67,11 @@ bool TokenRun::step(base::TimeNs now_ns) {
   const batch::TokenStep& step = batcher_.step(now_ns);
   for (const batch::EndedSequence& expired : step.expired) forget(static_cast<Place>(expired.cookie));
   n_tokens_ = table_width_ = 0;
+  rows_.clear();
+  emitting_.clear();
   for (const batch::TokenRow& row : step.rows) {
+    rows_.push_back(static_cast<Place>(row.cookie));
+    if (row.emits != 0) emitting_.push_back(rows_.back());
     n_tokens_ += row.n_tokens;
     table_width_ = std::max(table_width_, row.n_blocks);
   }

@@ -39,11 +39,13 @@ class TokenRun {
   /// Decides the next step; false: there is nothing to compute now. One that is out is answered by advance().
   [[nodiscard]] bool step(base::TimeNs now_ns);
   [[nodiscard]] const batch::TokenStep& current() const noexcept { return batcher_.last_step(); }
+  /// Whose the step's rows are, and those of them that emit.
+  [[nodiscard]] const std::vector<Place>& rows() const noexcept { return rows_; }
+  [[nodiscard]] const std::vector<Place>& emitting() const noexcept { return emitting_; }
   [[nodiscard]] std::uint32_t n_tokens() const noexcept { return n_tokens_; }
   [[nodiscard]] std::uint32_t table_width() const noexcept { return table_width_; }
-  [[nodiscard]] Place place(const batch::TokenRow& row) const noexcept { return static_cast<Place>(row.cookie); }
 
-  /// Where the step's arrays are to be written: sizes as TokenStep of python/infcore/token_device.py says.
+  /// Where the step's arrays are to be written: sizes as TokenBatch of python/infcore/token_device.py says.
   struct Arrays {
     std::int64_t* tokens;
     std::int32_t* positions;
@@ -74,7 +76,7 @@ class TokenRun {
   batch::KVBlocks blocks_;
   batch::ContinuousBatcher batcher_;
   std::vector<Sequence> sequences_;
-  std::vector<Place> free_;
+  std::vector<Place> free_, rows_, emitting_;
   std::vector<std::uint64_t> names_;
   std::vector<std::int64_t> row_tokens_;
   std::vector<std::uint8_t> row_ended_;

@@ -1,7 +1,10 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
+
+from infcore._core.continuous import TokenCurve
+from infcore.token_device import TokenBatch
 
 class TokenRun:
     def __init__(
@@ -14,7 +17,7 @@ class TokenRun:
         max_running: int,
         max_sequences: int,
         make_step: Callable[..., Any],
-        curve: Sequence[float] = ...,
+        curve: TokenCurve,
     ) -> None: ...
     def add(self, tokens: npt.NDArray[Any], n_new_max: int, *, tier: int = 0) -> int: ...
     def fork(self, place: int) -> int: ...
@@ -25,3 +28,5 @@ class TokenRun:
     def row_of(self, step: Any, r: int) -> Any: ...
     def advance(self, made: npt.NDArray[Any], ended: npt.NDArray[Any]) -> None: ...
     def figures(self) -> dict[str, int]: ...
+
+def step_s(curve: TokenCurve, step: TokenBatch) -> float: ...

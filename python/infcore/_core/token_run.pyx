@@ -3,8 +3,10 @@ cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libcpp.vector cimport vector
 
-from infcore._cpp.token_run cimport (BlockMove, Flags, SequenceRequest, StepArrays, TokenRun as Core, TokenRunConfig,
-                                     TokenStep, Tokens)
+from infcore._core.continuous cimport TokenCurve
+from infcore._cpp.continuous cimport BlockMove, Flags, Tokens, TokenStep
+from infcore._cpp.kv cimport StepWork
+from infcore._cpp.token_run cimport SequenceRequest, StepArrays, TokenRun as Core, TokenRunConfig
 
 import numpy as np
 
@@ -16,13 +18,13 @@ cnp.import_array()
 cdef class TokenRun:
     """A ContinuousBatcher over KVBlocks of its own, with the tokens of its sequences. One thread at a time.
 
-    make_step  what each step is made into: called with the fields of infcore.TokenStep
-    curve      the nine numbers of a TokenCurve: whether a sequence is swapped out or computed again
+    make_step  what each step is made into: called with the fields of infcore.TokenBatch
+    curve      by which a sequence that must make room is swapped out or computed again
     The other arguments are those of TokenDevice. Raises InvalidArgument.
     """
 
     def __init__(self, *, n_blocks, block_size, n_host_blocks, token_budget, max_running, max_sequences, make_step,
-                 curve=(0.0,) * 9):
+                 TokenCurve curve not None):
         cdef TokenRunConfig config
         config.blocks.n_blocks = n_blocks
         config.blocks.block_size = block_size
@@ -30,10 +32,7 @@ cdef class TokenRun:
         config.batcher.token_budget = token_budget
         config.batcher.max_running = max_running
         config.batcher.max_sequences = max_sequences
-        (config.batcher.curve.base_s, config.batcher.curve.prefill_base_s, config.batcher.curve.per_prefill_token_s,
-         config.batcher.curve.per_prefill_token2_s, config.batcher.curve.decode_base_s,
-         config.batcher.curve.per_decode_s, config.batcher.curve.per_context_token_s,
-         config.batcher.curve.per_context_token2_s, config.batcher.curve.swap_block_s) = curve
+        config.batcher.curve = curve.c_obj
         self.make_step = make_step
         self.c_obj.reset(new Core(config))
 
@@ -94,20 +93,16 @@ cdef class TokenRun:
 
     def places(self) -> list:
         """The places of the last step's rows that emit, in order."""
-        cdef const TokenStep* step = &self.c_obj.get().current()
-        cdef size_t r
-        return [step.rows[r].cookie for r in range(step.rows.size()) if step.rows[r].emits]
+        return self.c_obj.get().emitting()
 
     def row_places(self) -> list:
         """The places of all rows of the last step."""
-        cdef const TokenStep* step = &self.c_obj.get().current()
-        cdef size_t r
-        return [step.rows[r].cookie for r in range(step.rows.size())]
+        return self.c_obj.get().rows()
 
     def row_of(self, step, Py_ssize_t r):
         """One row of a step that moves no blocks, as a step of its own."""
         begin, end = step.cu_seqlens[r], step.cu_seqlens[r + 1]
-        decodes = r < step.n_decodes
+        decodes = r < step.n_decode_rows
         n_tokens = int(end - begin)
         none = np.empty((0, 2), np.int32)
         return self.make_step(
@@ -153,3 +148,12 @@ cdef cnp.ndarray checked_tokens(str device, str model, object made, Py_ssize_t n
     if made.shape != (n,):
         raise DeviceError(f"{who} shape {made.shape}; allowed: ({n},), a token for each row that emits")
     return made.astype(np.int64)
+
+
+def step_s(TokenCurve curve not None, step) -> float:
+    """Seconds that a curve says a step takes, moves to and from the host included."""
+    cdef StepWork work
+    work.n_prefill_tokens = step.n_prefill_tokens
+    work.n_decode_rows = step.n_decode_rows
+    work.n_context_tokens = step.n_context_tokens
+    return curve.c_obj.step_s(work) + curve.c_obj.swap_block_s * (len(step.swap_outs) + len(step.swap_ins))

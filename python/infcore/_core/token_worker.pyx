@@ -260,7 +260,7 @@ cdef class TokenWorker:
         cdef list row_places = of.run.row_places(), bad = []
         cdef cnp.ndarray made = np.zeros(len(of.run.places()), np.int64)
         cdef Py_ssize_t r, at = 0
-        moved = len(step.swaps_out) + len(step.copies) + len(step.swaps_in)
+        moved = len(step.swap_outs) + len(step.copies) + len(step.swap_ins)
         if moved or len(row_places) == 1 or not of.spec.model.idempotent:
             return self.fail_all(error)
         for r in range(len(row_places)):

@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <span>
+
+namespace infcore::contracts {
+
+/// An entry's place in its owner's table, used again after on_remove. A plain number: owners hand whole arrays of them
+/// over, and a block's id is its entry's.
+using EntryId = std::uint32_t;
+inline constexpr EntryId no_entry = std::numeric_limits<EntryId>::max();
+
+/// What a policy may know of an entry.
+struct EvictionEntry {
+  std::uint64_t key;         ///< of its content: names it again after it was evicted (ghosts)
+  std::uint64_t bytes;       ///< > 0
+  double cost_us;            ///< of making it again, finite, >= 0
+  std::uint32_t n_children;  ///< entries that are of no use without this one
+  bool pinned;               ///< somebody uses it
+};
+
+/// The owner's table as policies see it: result cache, resident models, KV blocks.
+class EvictionView {
+ public:
+  virtual ~EvictionView() = default;
+  /// Precondition: `id` was inserted and not removed.
+  [[nodiscard]] virtual EvictionEntry entry(EntryId id) const noexcept = 0;
+};
+
+/// Chooses what goes next, among entries that its owner calls evictable: not pinned, no children. So a policy need not
+/// look for pins, and chains of prefixes go leaf first under every policy.
+///
+/// The owner calls, for one entry: on_insert, then on_evictable and on_held in turn as it becomes free to go and is
+/// wanted again, at the end on_remove, in either state. on_hit and on_release in between.
+/// Contract: victim() answers an entry that is evictable now, or no_entry where none is; it removes nothing, and asked
+/// again without another call it answers the same. Ties go to the lowest id. No clock, no random source but one handed
+/// to the maker. Allocates in attach() only. One thread at a time.
+class EvictionPolicy {
+ public:
+  virtual ~EvictionPolicy() = default;
+  /// Once, before all else: ids will be below n_entries_max; `view` outlives the policy's use.
+  virtual void attach(const EvictionView& view, std::uint32_t n_entries_max) = 0;
+  virtual void on_insert(EntryId id) noexcept = 0;
+  /// A lookup found these, all at one time.
+  virtual void on_hit(std::span<const EntryId> ids) noexcept = 0;
+  /// Somebody who used these until now has let them go, all at one time; others may still use them.
+  virtual void on_release(std::span<const EntryId> ids) noexcept = 0;
+  virtual void on_evictable(EntryId id) noexcept = 0;
+  virtual void on_held(EntryId id) noexcept = 0;
+  virtual void on_remove(EntryId id) noexcept = 0;
+  [[nodiscard]] virtual EntryId victim() noexcept = 0;
+};
+
+}  // namespace infcore::contracts
