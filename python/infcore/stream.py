@@ -18,7 +18,7 @@ class Stream:
     dropping the stream. Read by one task at a time, on the loop that it was made on.
     """
 
-    __slots__ = ("_ended", "_future", "_sequence", "_waiting", "_wake")
+    __slots__ = ("__weakref__", "_ended", "_future", "_sequence", "_waiting", "_wake")
 
     def __init__(self, future: Future) -> None:
         self._future = future

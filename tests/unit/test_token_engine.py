@@ -22,6 +22,7 @@ from token_rig import (
 
 import infcore
 from infcore import CallableDevice, ManualClock, TokenCurve
+from infcore.sim import replay
 
 
 def test_one_answer():
@@ -44,16 +45,16 @@ def test_lengths_and_dtypes(length, n_new, dtype):
 
 def test_answers_do_not_depend_on_what_runs_beside_them():
     """Chunked prefills, shared prefixes, pre-emption for want of blocks: each answer as if it were alone."""
-    device = emulated(kind=Watched, n_blocks=40, token_budget=24, max_running=8, slots=24)
+    device = emulated(kind=Watched, n_blocks=30, token_budget=24, max_running=8, slots=24)
     prompts = [np.concatenate([prompt_of(20, i % 3), prompt_of(1 + 7 * i % 31, 100 + i)]) for i in range(60)]
-    with engine_of_tokens(device) as engine:
+    with engine_of_tokens(device, models=[token_model(max_new_tokens=24)]) as engine:
         futures = [engine.submit("t", inputs_of(prompt), tier=i % 3) for i, prompt in enumerate(prompts)]
-        assert [answer_of(future) for future in futures] == [expected(prompt, 8) for prompt in prompts]
+        assert [answer_of(future) for future in futures] == [expected(prompt, 24) for prompt in prompts]
         figures = device.runs[0].figures()
-    assert max(len(step.emits) for step in device.steps) > 4
+    assert max(len(step.emits) for step in device.steps) >= 4
     assert max(len(step.tokens) for step in device.steps) <= 24
     assert any(step.n_prefill_tokens and step.n_decode_rows for step in device.steps)
-    assert sum(len(step.tokens) for step in device.steps) < sum(len(p) + 7 for p in prompts)  # prefixes were shared
+    assert sum(len(step.tokens) for step in device.steps) < sum(len(p) + 23 for p in prompts)  # prefixes were shared
     assert figures["preempted"] > 0
     assert device.is_clean()
 
@@ -344,7 +345,7 @@ def test_the_log_tells_it_again(tmp_path):
         for i, future in enumerate(futures):
             if not future.cancelled():
                 assert answer_of(future) == expected(prompt_of(10 + i, i), 8)
-    replayed = infcore.sim.replay(path)
+    replayed = replay(str(path))
     assert replayed.first_difference is None
     assert replayed.equal
     assert replayed.n_requests == 40

@@ -66,7 +66,6 @@ def test_a_device_that_breaks_hands_over_what_it_ran():
         wait_until(lambda: engine.fleet.nodes()["state"][0] == "up", "the end of its pause")
     assert other.steps[0].n_prefill_tokens == 3 + 4
     assert len(other.steps) == 4
-    assert device.is_clean()
     assert other.is_clean()
 
 
@@ -191,7 +190,8 @@ def test_a_stream_goes_on_where_its_device_was_lost():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_worker_that_hangs_for_ever_is_abandoned():
+def test_a_worker_that_hangs_for_ever_is_abandoned(monkeypatch):
+    monkeypatch.setattr("infcore.engine._JOIN_S", 0.1)
     device = emulated(kind=GatedTokens, run_limit_s=0.05)
     engine = engine_of_tokens(device, emulated("e")).start()
     futures = [engine.submit("t", inputs_of([i])) for i in range(8)]

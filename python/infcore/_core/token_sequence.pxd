@@ -4,6 +4,7 @@ from libcpp.vector cimport vector
 
 from infcore._core.live cimport Told
 from infcore._core.model_spec cimport ModelSpec
+from infcore._core.staging cimport BatchResult
 
 
 cdef class TokenSpec(ModelSpec):
@@ -27,5 +28,6 @@ cdef class TokenSequence(Told):
     cdef bint told                 # it stands among what its loop will look at
     cdef object so_far(self)
     cdef object new_tokens(self, size_t begin)
+    cdef BatchResult answer(self, TokenSpec spec, str device)
     cdef cbool push(self, int64_t token)
     cdef bint over(self, TokenSpec spec)

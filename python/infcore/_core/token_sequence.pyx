@@ -8,6 +8,7 @@ from cpython.number cimport PyIndex_Check
 from infcore._core.future cimport Future
 from infcore._core.live cimport Told
 from infcore._core.model_spec cimport ModelSpec
+from infcore._core.staging cimport BatchResult
 from infcore._cpp.engine cimport LiveRequest
 
 import numpy as np
@@ -92,6 +93,15 @@ cdef class TokenSequence(Told):
         if self.made.size() > begin:
             memcpy(cnp.PyArray_DATA(part), self.made.data() + begin, (self.made.size() - begin) * sizeof(int64_t))
         return part
+
+    cdef BatchResult answer(self, TokenSpec spec, str device):
+        """All of its tokens, as the outputs of a batch of one."""
+        cdef BatchResult result = BatchResult.__new__(BatchResult)
+        result.spec = spec
+        result.device = device
+        result.arrays = ([self.new_tokens(0)],)
+        result.axes = (0,)
+        return result
 
     cdef cbool push(self, int64_t token):
         """Returns whether its reader must be told."""

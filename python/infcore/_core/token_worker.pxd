@@ -20,6 +20,7 @@ cdef class Running:
     cdef WorkBatch batch           # it alone
     cdef uint32_t attempt          # of the sequence: another number there means that others have it now
     cdef uint32_t place            # in its run
+    cdef bint is_wanted(self)
 
 
 cdef class ModelRun:
@@ -53,6 +54,6 @@ cdef class TokenWorker:
     cdef int row_by_row(self, ModelRun of, object step, object error) except -1
     cdef int carry_on(self, ModelRun of, list places, object made) except -1
     cdef int finish(self, Running running, bint ok, object payload) except -1
-    cdef int leave(self, ModelRun of, Running running, bint ok, object payload) except -1
+    cdef int leave(self, ModelRun of, Running running, object why) except -1
     cdef int fail_all(self, object error) except -1
     cdef int forget_all(self) except -1

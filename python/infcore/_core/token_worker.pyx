@@ -1,6 +1,5 @@
 """The worker of a token device: requests join and leave between its steps, and tokens are passed on as they come."""
 cimport numpy as cnp
-from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
@@ -10,7 +9,7 @@ from infcore._cpp.engine cimport Driver, LiveRequest, LiveState, Wake, WorkBatch
 from infcore._cpp.token_run cimport SequenceRequest
 from infcore._core.future cimport Future
 from infcore._core.live cimport Arrivals
-from infcore._core.staging cimport BatchResult, failure_of
+from infcore._core.staging cimport failure_of
 from infcore._core.token_run cimport TokenRun, checked_tokens
 from infcore._core.token_sequence cimport TokenSequence, TokenSpec
 from infcore._core.workers cimport Workers
@@ -38,6 +37,12 @@ cdef class TokenWorkers(Workers):
         worker.pause_ns = pause_ns_min
         worker.progress_every_ns = never_ns if device.run_limit_s is None else to_ns(device.run_limit_s / 4)
         worker.loop()
+
+
+cdef class Running:
+    cdef bint is_wanted(self):
+        """Whether it has not ended, and is not others'."""
+        return self.sequence.attempt == self.attempt and state_of(self.future.c) == LiveState.pending
 
 
 cdef class TokenWorker:
@@ -73,16 +78,18 @@ cdef class TokenWorker:
     cdef bint obey(self) except -1:
         """Makes the calls that are due; False: the last one, or it was given up."""
         while self.controls:
-            if self.controls[0] is None:
+            call = self.controls[0]
+            if call is None:
                 return False
-            awaited = self.controls[0].after
-            if any((<ModelRun>of).run_name == awaited and (<ModelRun>of).running for of in self.runs.values()):
+            leaving = [id for id, of in self.runs.items() if (<ModelRun>of).run_name == call.after]
+            if any([(<ModelRun>self.runs[id]).running for id in leaving]):
                 return True  # a model leaves once what runs of it has been answered
-            for id in [id for id, of in self.runs.items() if (<ModelRun>of).run_name == awaited]:
+            for id in leaving:
                 del self.runs[id]
-            if self.controls[0].last:
+            if call.last:
                 self.forget_all()
-            if not self.controls.popleft()():
+            call = self.controls.popleft()
+            if call is None or not call():
                 return False
         return True
 
@@ -120,7 +127,7 @@ cdef class TokenWorker:
         if state_of(running.future.c) != LiveState.pending:
             return self.finish(running, False, None)
         if running.sequence.over(<TokenSpec>running.future.spec):  # its last device was lost after its last token
-            return self.finish(running, True, _answer(<TokenSpec>running.future.spec, self.device.name, running.sequence))
+            return self.finish(running, True, running.sequence.answer(<TokenSpec>running.future.spec, self.device.name))
         try:
             of = self.run_of(<TokenSpec>self.owner.by_id[batch.model.value])
             running.place = of.run.add_tokens(tokens, request)
@@ -159,11 +166,11 @@ cdef class TokenWorker:
         cdef Running running
         for each in list(of.running.values()):
             running = <Running>each
-            if running.sequence.attempt != running.attempt or state_of(running.future.c) != LiveState.pending:
-                self.leave(of, running, False, None)
-            elif running.future.c.request.deadline_ns <= now_ns:
+            late = running.future.c.request.deadline_ns <= now_ns
+            if late and running.is_wanted():
                 self.driver.expire(running.future.c)
-                self.leave(of, running, False, None)
+            if late or not running.is_wanted():
+                self.leave(of, running, None)
         return 0
 
     cdef int step_model(self, ModelRun of, int64_t now_ns) except -1:
@@ -206,7 +213,7 @@ cdef class TokenWorker:
             if running is None:
                 continue
             sequence = running.sequence
-            if sequence.attempt != running.attempt:
+            if not running.is_wanted():
                 continue
             if sequence.made.empty():
                 self.first_tokens.push_back(running.batch.id)
@@ -225,26 +232,24 @@ cdef class TokenWorker:
         for each in last:
             running = <Running>each
             del of.running[running.place]
-            self.finish(running, True, _answer(of.spec, self.device.name, running.sequence))
+            self.finish(running, True, running.sequence.answer(of.spec, self.device.name))
         return 0
 
     # ---- and go
 
     cdef int finish(self, Running running, bint ok, object payload) except -1:
         """Its batch is over, whatever became of it; `payload`: its answer, or why there is none."""
-        cdef PyObject* carried = NULL
+        cdef void* carried = NULL if payload is None else <void*>payload
         self.n_running -= 1
-        if payload is not None:
-            Py_INCREF(payload)
-            carried = <PyObject*>payload
-        if self.driver.finish(self.node, running.batch, ok, <void*>carried, self.n_running > 0) > 0 and carried != NULL:
+        Py_INCREF(payload)
+        if self.driver.finish(self.node, running.batch, ok, carried, self.n_running > 0) > 0:
             Py_DECREF(payload)
         return 0
 
-    cdef int leave(self, ModelRun of, Running running, bint ok, object payload) except -1:
+    cdef int leave(self, ModelRun of, Running running, object why) except -1:
         of.run.cancel(running.place)
         del of.running[running.place]
-        return self.finish(running, ok, payload)
+        return self.finish(running, False, why)
 
     cdef int forget_all(self) except -1:
         """Frees what it runs; those requests are others' now, or have ended."""
@@ -278,33 +283,21 @@ cdef class TokenWorker:
         for place, e in bad:
             running = of.running.get(place)
             if running is not None:
-                self.leave(of, running, False, failure_of(self.device.name, of.spec.name, e))
+                self.leave(of, running, failure_of(self.device.name, of.spec.name, e))
         return self.carry_on(of, of.run.places(), made)
 
     cdef int fail_all(self, object error) except -1:
         """Everything that it runs fails together: it goes elsewhere as far as that may be, and this device pauses."""
-        cdef PyObject* carried
-        cdef uint32_t unused, n = self.n_running, i
+        cdef uint32_t n = self.n_running
         cdef object payload
         names = sorted({(<ModelRun>of).spec.name for of in self.runs.values() if (<ModelRun>of).running})
         payload = failure_of(self.device.name, ", ".join(names), error)
         self.forget_all()
         self.runs.clear()  # nothing of what is cached is believed
-        for i in range(n):
+        for _ in range(n):
             Py_INCREF(payload)
-        carried = <PyObject*>payload
-        unused = n - self.driver.fail(self.node, <void*>carried)
-        for i in range(unused):
+        for _ in range(n - self.driver.fail(self.node, <void*>payload)):
             Py_DECREF(payload)
         self.paused_until_ns = monotonic_ns() + self.pause_ns
         self.pause_ns = min(2 * self.pause_ns, pause_ns_max)
         return 0
-
-
-cdef object _answer(TokenSpec spec, str device, TokenSequence sequence):
-    cdef BatchResult result = BatchResult.__new__(BatchResult)
-    result.spec = spec
-    result.device = device
-    result.arrays = ([sequence.new_tokens(0)],)
-    result.axes = (0,)
-    return result
