@@ -13,7 +13,7 @@ __all__ = ["PagedCache", "PagedStep"]
 
 
 class PagedCache:
-    """Keys and values of one module's sequences, block by block, on its device; and host blocks for what is swapped out.
+    """Keys and values of one module's sequences, block by block, on its device; host blocks for what is swapped out.
 
     shape  layers, key-value heads, head dimension
     """
@@ -51,8 +51,8 @@ class PagedCache:
 class PagedStep:
     """One step's attention: `attend(layer, q, k, v)` for (T, heads, dim) of its tokens, in their order.
 
-    Each token's key and value go to its slot first; then it attends to all positions of its sequence up to its own. Rows
-    of one token are done together, longer ones one by one.
+    Each token's key and value go to its slot first; then it attends to all positions of its sequence up to its own.
+    Rows of one token are done together, longer ones one by one.
     """
 
     def __init__(self, cache: PagedCache, step: TokenBatch) -> None:

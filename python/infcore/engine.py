@@ -220,7 +220,7 @@ class Engine(EngineCore):
     def stream(self, model: str, inputs: Mapping[str, npt.NDArray[Any]], **options: Any) -> Stream:
         """The parts of one answer as they come, `async for part in engine.stream(...)`; arguments as asubmit's.
 
-        A TokenModel's are {"tokens": the new ones}, its first token as soon as it is there; another model gives one part.
+        A TokenModel's are {"tokens": the new ones}, the first as soon as it is there; another model gives one part.
         Leaving the loop takes the request back.
         """
         return Stream(self.asubmit(model, inputs, **options))

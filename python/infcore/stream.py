@@ -66,6 +66,8 @@ class Stream:
         return outputs
 
     async def _part(self) -> dict[str, Array]:
+        import asyncio  # costs more than all of infcore; whoever gets here has paid for it
+
         sequence: Any = self._sequence
         while True:
             tokens = sequence.take()
@@ -75,7 +77,7 @@ class Stream:
                     return await self._rest(sequence.n_taken)
             if tokens is not None:
                 return {"tokens": tokens}
-            waiter = self._future.get_loop().create_future()
+            waiter = asyncio.get_running_loop().create_future()
             if sequence.wait(waiter):
                 await waiter
 

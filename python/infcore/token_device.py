@@ -79,7 +79,7 @@ class TokenDevice(Device):
     models         names of the TokenModels that it serves; None: any TokenModel
     The other arguments are those of Device.
 
-    A step that raises is run again row by row, where every model is idempotent and no block was moved: a row that raises
+    A step that raises is run again row by row, where its model is idempotent and no block was moved: a row that raises
     alone fails alone. Where all raise, the device is out for a while and what it ran goes elsewhere, from where it was.
     """
 
@@ -128,8 +128,8 @@ class TokenDevice(Device):
 
         step     valid only until this returns; not to be changed
         Returns  (n,) integers: a new token for each row that emits, in order
-        Raises   whatever went wrong: see the class. A step may be run again, unless it moves blocks: what it writes must
-                 not depend on what was at its slots before
+        Raises   whatever went wrong: see the class. A step may be run again, unless it moves blocks: what it writes
+                 must not depend on what was at its slots before
         """
 
     def new_run(self, model_name: str) -> TokenRun:

@@ -15,7 +15,7 @@ from infcore._torch_module import torch_module
 from infcore._torch_place import TorchPlace
 from infcore.errors import InvalidArgument, InvalidType
 from infcore.request import Model
-from infcore.token_device import TokenDevice, TokenBatch
+from infcore.token_device import TokenBatch, TokenDevice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,10 +35,11 @@ class TorchTokenDevice(TokenDevice):
 
     A module has n_layers, n_kv_heads and head_dim, and two methods:
 
-        forward(tokens, positions, attend)   (T,) int64 both, of many sequences end to end -> hidden states (T, width);
-                                             attend(layer, q, k, v) is called once a layer: q (T, heads, head_dim), k and v
-                                             (T, n_kv_heads, head_dim) -> what each token gathers, shaped as q
-        logits(hidden)                       (n, width) -> (n, vocabulary)
+        forward(tokens, positions, attend)
+            (T,) int64 both, of many sequences end to end -> hidden states (T, width). It calls attend(layer, q, k, v)
+            once a layer: q (T, heads, head_dim), k and v (T, n_kv_heads, head_dim) -> what each gathers, shaped as q
+        logits(hidden)
+            (n, width) -> (n, vocabulary)
 
     infcore.models.decoder.small_decoder() makes one. Attention masks and gathers with PyTorch's own operations: a
     reference for block tables, not the fastest way. Override `choose` for another choice than the likeliest token.

@@ -1,4 +1,4 @@
-"""TorchTokenDevice on the CPU: a real decoder's tokens and logits, batched over paged blocks, against each one alone."""
+"""TorchTokenDevice on the CPU: a real decoder's tokens and logits, batched over paged blocks, against each alone."""
 
 import asyncio
 
@@ -148,7 +148,8 @@ def test_run_without_an_engine(module, alone):
 def test_stream_of_a_real_decoder(module, alone):
     async def main():
         async with infcore.Engine([device_of(module)], [model_of()]) as engine:
-            return [t async for part in engine.stream("t", {"tokens": prompts_of(14)[5]}) for t in part["tokens"].tolist()]
+            stream = engine.stream("t", {"tokens": prompts_of(14)[5]})
+            return [token async for part in stream for token in part["tokens"].tolist()]
 
     assert asyncio.run(main()) == alone[5][0]
 

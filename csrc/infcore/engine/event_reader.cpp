@@ -85,13 +85,7 @@ void EventReader::event(EventRecord& r) {
     case EventKind::arrive:
       return arrival(r);
     case EventKind::cancel:
-      now(r);
-      r.request = last_request_ = difference("request", last_request_);
-      if (r.request == 0 || r.request > n_requests_) {
-        fail_here("request", std::to_string(r.request), "1 to " + std::to_string(n_requests_));
-      }
-      r.reason = reason();
-      return;
+      return cancellation(r);
     case EventKind::cancel_all:
       now(r);
       r.reason = reason();
@@ -114,6 +108,15 @@ void EventReader::event(EventRecord& r) {
     case EventKind::end:
       return end(r);
   }
+}
+
+void EventReader::cancellation(EventRecord& r) {
+  now(r);
+  r.request = last_request_ = difference("request", last_request_);
+  if (r.request == 0 || r.request > n_requests_) {
+    fail_here("request", std::to_string(r.request), "1 to " + std::to_string(n_requests_));
+  }
+  r.reason = reason();
 }
 
 void EventReader::prior(EventRecord& r) {

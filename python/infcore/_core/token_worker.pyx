@@ -109,7 +109,6 @@ cdef class TokenWorker:
         cdef SequenceRequest request
         cdef LiveRequest* member = batch.members[0]
         cdef ModelRun of
-        cdef object tokens
         # Until started() the member stays as it is, whoever cancels it.
         running.future = <Future>member.owner
         running.sequence = <TokenSequence>running.future.held
@@ -174,8 +173,6 @@ cdef class TokenWorker:
         return 0
 
     cdef int step_model(self, ModelRun of, int64_t now_ns) except -1:
-        cdef list places
-        cdef object step, made
         self.sift(of, now_ns)
         if not of.running:
             return 0
@@ -289,7 +286,6 @@ cdef class TokenWorker:
     cdef int fail_all(self, object error) except -1:
         """Everything that it runs fails together: it goes elsewhere as far as that may be, and this device pauses."""
         cdef uint32_t n = self.n_running
-        cdef object payload
         names = sorted({(<ModelRun>of).spec.name for of in self.runs.values() if (<ModelRun>of).running})
         payload = failure_of(self.device.name, ", ".join(names), error)
         self.forget_all()

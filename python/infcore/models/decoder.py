@@ -1,4 +1,4 @@
-"""A small decoder transformer with random weights, whose attention is handed in: for token devices without a download."""
+"""A small decoder transformer with random weights, its attention handed in: for token devices without a download."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def _turned(torch: Any, x: Any, positions: Any) -> Any:
 def _block_class() -> Any:
     """Made when it is wanted, as its base is PyTorch's."""
     torch = torch_module()
-    nn = torch.nn
+    nn: Any = torch.nn
 
-    class Block(nn.Module):
+    class Block(nn.Module):  # type: ignore[misc]  # its base is not known where this is checked
         def __init__(self, width: int, n_heads: int, n_kv_heads: int) -> None:
             super().__init__()
             self.heads, self.head_dim = (n_heads, n_kv_heads, n_kv_heads), width // n_heads
@@ -77,9 +77,9 @@ def _block_class() -> Any:
 
 @functools.cache
 def _decoder_class() -> Any:
-    nn = torch_module().nn
+    nn: Any = torch_module().nn
 
-    class Decoder(nn.Module):
+    class Decoder(nn.Module):  # type: ignore[misc]  # as above
         """tokens, positions (T,) -> hidden states (T, width); logits() of those that are wanted."""
 
         def __init__(self, vocab_size: int, width: int, n_layers: int, n_heads: int, n_kv_heads: int) -> None:
