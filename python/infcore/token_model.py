@@ -24,7 +24,7 @@ class TokenModel(Model):
 
     A request's inputs are {"tokens": (n,) int64 or int32, n >= 1}, and where it wants fewer than the model's
     "max_new_tokens": an integer >= 1; its outputs {"tokens": (m,) int64}: the new tokens, without the prompt.
-    `engine.stream` gives them as they come.
+    `engine.stream` gives them as they come. A device that is no TokenDevice, but names the model, answers in one run.
     Raises InvalidType or InvalidArgument naming the argument, the value and what is allowed.
     """
 

@@ -4,6 +4,7 @@ import pytest
 
 from infcore import Fleet
 from infcore._core.machine import Machine
+from infcore.sim import events, replay
 
 MS = 1_000_000
 
@@ -97,3 +98,24 @@ def test_a_first_token_that_nobody_waits_for():
     assert rig.machine.complete(3 * MS, 0, batch, False)
     rig.machine.first_token(4 * MS, 0, batch)
     assert rig.machine.n_pending == 0
+
+
+def test_the_log_has_them(tmp_path):
+    path = str(tmp_path / "steps.log")
+    rig = Steps(2, log=path, run_limit_ns=10 * MS)
+    rig.arrive(0, 1, 2, 3)
+    batches = rig.run(0, 0)
+    for batch in batches[:2]:
+        rig.machine.first_token(MS, 0, batch)
+    rig.machine.progress(8 * MS, 0)
+    rig.step(11 * MS)
+    rig.machine.node_failed(12 * MS, 0)
+    rig.step(12 * MS)
+    rig.machine.node_back(13 * MS, 0)
+    for batch in rig.run(13 * MS, 1):
+        rig.machine.complete(14 * MS, 1, batch)
+    rig.step(14 * MS)
+    rig.machine.end_log()
+    assert replay(path).equal
+    kinds = [event.kind for event in events(path)]
+    assert [kinds.count(kind) for kind in ("first_token", "progress", "node_failed")] == [2, 1, 1]

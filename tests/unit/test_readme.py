@@ -26,6 +26,10 @@ def test_rows_are_packed_and_come_back():
     assert all(np.array_equal(row, answer) for row, answer in zip(left["rows"], left["answers"], strict=True))
 
 
+def test_tokens_come():
+    assert 1 <= len(run("TokenModel")["answer"]) <= 32
+
+
 def test_the_server_in_the_readme_answers():
     fastapi = pytest.importorskip("fastapi", reason="needs FastAPI, of the extra [test]")
     httpx = pytest.importorskip("httpx", reason="needs httpx, of the extra [test]")

@@ -217,11 +217,13 @@ def test_close_without_drain_ends_what_runs():
     engine = engine_of_tokens(device).start()
     futures = [engine.submit("t", inputs_of([i])) for i in range(40)]
     device.wait_entered()
-    device.open()
-    engine.close(drain=False)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(engine.close, drain=False)
+        wait_until(lambda: engine.n_open == 0, "the end")
+        device.open()
+        assert closing.result(WAIT_S) == []
     ended = [future.exception() for future in futures]
-    assert any(isinstance(error, infcore.EngineClosed) for error in ended)
-    assert all(error is None or isinstance(error, infcore.EngineClosed) for error in ended)
+    assert [type(error) for error in ended] == [infcore.EngineClosed] * 40
     assert device.is_clean()
 
 

@@ -6,7 +6,17 @@ import threading
 import numpy as np
 import pytest
 from engine_rig import WAIT_S, wait_until
-from token_rig import GatedTokens, Watched, answer_of, emulated, engine_of_tokens, expected, inputs_of, token_model
+from token_rig import (
+    GatedTokens,
+    Watched,
+    answer_of,
+    emulated,
+    engine_of_tokens,
+    expected,
+    inputs_of,
+    prompt_of,
+    token_model,
+)
 
 import infcore
 
@@ -199,3 +209,56 @@ def test_a_worker_that_hangs_for_ever_is_abandoned(monkeypatch):
     assert [answer_of(future) for future in futures] == [expected([i], 8) for i in range(8)]
     assert engine.close() == ["d"]
     device.open()
+
+
+class Flaky(Watched):
+    """Some steps raise, by a seed, unless they move blocks or not."""
+
+    def __init__(self, *args, seed, **options):
+        super().__init__(*args, **options)
+        self.draw = np.random.default_rng(seed)
+
+    def run_step(self, model_name, step):
+        if self.draw.random() < 0.02:
+            raise OSError("planned")
+        return super().run_step(model_name, step)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_schedules(seed):
+    """Cancels, pre-emption, failing steps and a device that leaves: each ends once, with the right tokens or an error."""
+    draw = np.random.default_rng(seed)
+    devices = [
+        emulated(kind=Flaky, seed=seed, n_blocks=24, max_running=6, slots=12, token_budget=32, n_host_blocks=seed * 8),
+        emulated("e", kind=Flaky, seed=seed + 100, n_blocks=40, max_running=4, slots=20, token_budget=9),
+        emulated("guest", kind=Watched, n_blocks=30),
+    ]
+    devices[0].moving_curve = infcore.TokenCurve(per_prefill_token_s=1.0, swap_block_s=1e-9)
+    devices[0].step_s = lambda step: 0.0
+    prompts = [prompt_of(int(n), int(n) % 5) for n in draw.integers(1, 60, 150)]
+    outcomes = []
+    with engine_of_tokens(*devices, models=[token_model(max_new_tokens=24)]) as engine:
+        futures = []
+        for i, prompt in enumerate(prompts):
+            n_new = int(draw.integers(1, 25))
+            futures.append((engine.submit("t", inputs_of(prompt, max_new_tokens=n_new), tier=i % 3), prompt, n_new))
+            if draw.random() < 0.2:
+                futures[int(draw.integers(len(futures)))][0].cancel()
+            if i == 75:
+                engine.remove_device("guest")
+        for future, prompt, n_new in futures:
+            try:
+                assert answer_of(future) == expected(prompt, n_new)
+                outcomes.append("ok")
+            except (infcore.DeviceError, infcore.Cancelled) as error:
+                outcomes.append(type(error).__name__)
+        wait_until(lambda: engine.n_open == 0, "the end")
+        figures = engine.stats()["models"]["t"]
+    ended = [figures[how] for how in ("requests", "failed", "cancelled")]
+    assert sum(ended) == len(prompts)
+    # A cancel may come when its request has ended already, but its caller has not been told.
+    assert ended[0] >= outcomes.count("ok") > 100
+    assert ended[1] >= outcomes.count("DeviceError")
+    assert ended[2] <= outcomes.count("Cancelled")
+    assert devices[2].is_clean()
+    assert all(run.figures()["sequences"] == 0 for device in devices for run in device.runs)

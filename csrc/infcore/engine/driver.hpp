@@ -86,8 +86,9 @@ class Driver {
   [[nodiscard]] Wake wait_batch_until(NodeId, TimeNs until_ns) noexcept;
   void first_token(NodeId, std::span<const std::uint64_t> batch_ids) noexcept;
   void progress(NodeId) noexcept;
-  /// A running request's deadline has passed; its batch is still to be finished.
-  void expire(LiveRequest&) noexcept;
+  /// Ends a running request whose caller or deadline ends it: the caller's cancel may still be on its way through the
+  /// ring. Its batch is still to be finished.
+  void take_back(LiveRequest&, Reason) noexcept;
   /// Everything that the node runs has failed; it gets nothing more until resume(). `payload` carries one reference for
   /// each running request; returns how many were not passed on.
   [[nodiscard]] std::uint32_t fail(NodeId, void* payload) noexcept;

@@ -13,10 +13,10 @@ void Driver::progress(NodeId node) noexcept {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.progress(now_ns, node); });
 }
 
-void Driver::expire(LiveRequest& request) noexcept {
+void Driver::take_back(LiveRequest& request, Reason reason) noexcept {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
-    // Ended meanwhile: its handle is nobody's, or its slot's generation is another one.
-    machine.cancel(now_ns, request.handle, Reason::deadline);
+    // Where it has ended meanwhile, its slot is of another generation than its handle.
+    machine.cancel(now_ns, request.handle, reason);
   });
 }
 

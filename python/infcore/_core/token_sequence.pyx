@@ -47,7 +47,7 @@ cdef class TokenSpec(ModelSpec):
     cdef double work(self, object inputs, LiveRequest* request) except? -1.0:
         if self.work_given:
             return ModelSpec.work(self, inputs, request)
-        return <double>request.rows[0].dims[0] + <double>self.n_new_max
+        return <double>request.rows[0].dims[0] + <double>inputs.get(LIMIT, self.n_new_max)
 
     cdef int _check(self, object tokens) except -1:
         cdef const int64_t[::1] held = tokens

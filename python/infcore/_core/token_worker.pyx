@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
 from infcore._cpp.base cimport monotonic_ns, never_ns, to_ns
-from infcore._cpp.engine cimport Driver, LiveRequest, LiveState, Wake, WorkBatch, state_of
+from infcore._cpp.engine cimport Driver, LiveRequest, LiveState, Reason, Wake, WorkBatch, state_of
 from infcore._cpp.token_run cimport SequenceRequest
 from infcore._core.future cimport Future
 from infcore._core.live cimport Arrivals
@@ -124,6 +124,7 @@ cdef class TokenWorker:
         self.driver.started(self.node, batch)
         self.n_running += 1
         if state_of(running.future.c) != LiveState.pending:
+            self.driver.take_back(running.future.c, Reason.caller)
             return self.finish(running, False, None)
         if running.sequence.over(<TokenSpec>running.future.spec):  # its last device was lost after its last token
             return self.finish(running, True, running.sequence.answer(<TokenSpec>running.future.spec, self.device.name))
@@ -166,10 +167,11 @@ cdef class TokenWorker:
         for each in list(of.running.values()):
             running = <Running>each
             late = running.future.c.request.deadline_ns <= now_ns
-            if late and running.is_wanted():
-                self.driver.expire(running.future.c)
-            if late or not running.is_wanted():
-                self.leave(of, running, None)
+            if running.is_wanted() and not late:
+                continue
+            if running.sequence.attempt == running.attempt:
+                self.driver.take_back(running.future.c, Reason.deadline if late else Reason.caller)
+            self.leave(of, running, None)
         return 0
 
     cdef int step_model(self, ModelRun of, int64_t now_ns) except -1:
@@ -207,11 +209,9 @@ cdef class TokenWorker:
         self.first_tokens.clear()
         for i in range(len(places)):
             running = <Running>of.running.get(places[i])
-            if running is None:
+            if running is None or not running.is_wanted():
                 continue
             sequence = running.sequence
-            if not running.is_wanted():
-                continue
             if sequence.made.empty():
                 self.first_tokens.push_back(running.batch.id)
             if sequence.push(tokens[i]):

@@ -238,7 +238,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         Wake wait_batch_until(NodeId, TimeNs) noexcept
         void first_token(NodeId, const vector[uint64_t]&) noexcept
         void progress(NodeId) noexcept
-        void expire(LiveRequest&) noexcept
+        void take_back(LiveRequest&, Reason) noexcept
         uint32_t fail(NodeId, void*) noexcept
         cbool is_out(NodeId) noexcept
         void resume(NodeId) noexcept
