@@ -1,4 +1,4 @@
-# make test | check | bench ARGS="--seconds 10" | bench-gpu | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
+# make test | check | bench ARGS="--seconds 10" | bench-gpu | peers | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
 # Needs Python >= 3.11 with venv and headers, g++, make and git; all else comes from PyPI into $(VENV).
 
 SHELL := /bin/bash
@@ -13,6 +13,7 @@ CXX := g++
 endif
 export CXX
 VENV ?= .venv
+PEERS_VENV ?= .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 say := @printf '== %s\n'
@@ -25,7 +26,7 @@ built := $(VENV)/.built-$(package_files)
 cpp_files = $(shell find csrc tests bench kernels \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' \) 2>/dev/null)
 python_files := python kernels bench tests .ci
 
-.PHONY: test check bench bench-gpu sim wheels format build types tests machine-packages clean
+.PHONY: test check bench bench-gpu peers sim wheels format build types tests machine-packages clean
 
 test: build types tests
 
@@ -46,6 +47,9 @@ bench: $(VENV)/.bench-ready $(built)
 bench-gpu: $(VENV)/.tests-ready $(built)
 	$(say) "GPU kernels: answers, bandwidth, overhead $(ARGS)"
 	@$(BIN)/python bench/gpu/run.py $(ARGS)
+
+# What infcore is measured against, in an environment of its own: then `python bench/peers/batchers.py` and `.../mocker.py`.
+peers: build $(PEERS_VENV)/.ready
 
 sim: $(VENV)/.tests-ready $(built)
 	$(say) "scenarios x policies $(ARGS)"
@@ -74,7 +78,7 @@ machine-packages:
 	@.ci/debian
 
 clean:
-	rm -rf build dist wheelhouse $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse $(VENV) $(PEERS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(venv_ready):
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: install Python >= 3.11 (Debian: python3 python3-venv python3-dev)" >&2; exit 1; }
@@ -96,6 +100,11 @@ $(VENV)/.bench-ready: $(venv_ready) pyproject.toml
 $(VENV)/.wheels-ready: $(venv_ready) pyproject.toml
 	$(say) "packages for wheels"
 	@$(BIN)/python .ci/requirements.py build wheels | $(PIP) install -r /dev/stdin
+	@touch $@
+
+$(PEERS_VENV)/.ready: $(wildcard bench/peers/*.txt) bench/peers/install.py bench/peers/vllm_pool.py
+	$(say) "peers in $(PEERS_VENV)"
+	@$(PYTHON) bench/peers/install.py $(PEERS_VENV)
 	@touch $@
 
 # Editable, so that a change of a .py needs no build. What changes the compiled part, or adds a file, comes here again.

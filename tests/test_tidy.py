@@ -20,6 +20,7 @@ RULES: list[Rule] = [
     layers.cpp_includes,
     layers.python_layers,
     layers.heavy_imports,
+    layers.peers,
     core.policies,
     core.memory_orders,
     core.fences,
@@ -109,6 +110,12 @@ BROKEN: list[tuple[Rule, tree.Tree, str]] = [
         "torch",
     ),
     (layers.heavy_imports, {PYX: "import psutil\n"}, "psutil"),
+    (layers.peers, {"tests/unit/test_a.py": "def f():\n    from ray import serve\n"}, "test_a.py:2"),
+    (
+        layers.peers,
+        {"bench/peers/sides.py": "x\n", "bench/micro/a.py": "from sides import Side\n"},
+        "nothing imports bench/peers",
+    ),
     (core.policies, {f"{BATCH}policies/gain.cpp": "x\n"}, "gain is a file without a registry row"),
     (core.policies, {ROWS: "BATCHING_POLICY(gain)\n"}, "gain is a registry row without a file"),
     (
@@ -117,6 +124,11 @@ BROKEN: list[tuple[Rule, tree.Tree, str]] = [
         "no class EdfGain",
     ),
     (core.policies, {ROWS: "BATCHING_POLICY(a)\nBATCHING_POLICY(a)\n"}, "a row stands twice"),
+    (
+        core.policies,
+        {"csrc/infcore/queue/admission_registry.def": "ADMISSION_POLICY(gate, step)\n"},
+        "gate is a registry row without a file",
+    ),
     (core.memory_orders, {RING: "auto x = head_.load();\n"}, "load without"),
     (core.memory_orders, {RING: "int a;\nhead_->store(f(1),\n 2);  // memory_order\n"}, "a.hpp:2: store"),
     (core.memory_orders, {RING: "slot.sequence.fetch_add(1);\n"}, "fetch_add without"),
@@ -146,6 +158,7 @@ SOUND: list[tuple[Rule, tree.Tree]] = [
     ),
     (layers.heavy_imports, {"python/infcore/device.py": "def f():\n    import onnxruntime\n"}),
     (layers.heavy_imports, {"kernels/pack/triton_kernel.py": "import triton\n"}),
+    (layers.peers, {"bench/peers/sides.py": "x\n", "bench/peers/ways.py": "import ray\nimport sides\n"}),
     (core.memory_orders, {RING: "head_.load(std::memory_order_acquire); // x.load()\n"}),
     (
         core.declarations,

@@ -6,7 +6,7 @@ the ratio that pytest-benchmark prints beside it is the figure. No row asserts a
 
 import numpy as np
 import pytest
-from batchers import WIDTH, by_hand, by_infcore, double, measure, sleep_then_double
+from closed_loop import WIDTH, by_hand, by_infcore, double, measure, sleep_then_double
 from programs import SaidTimer
 
 import infcore

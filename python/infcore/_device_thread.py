@@ -3,11 +3,12 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from infcore.device import Device
 from infcore.errors import DeviceError
 
-__all__ = ["Call", "Slot", "name_on"]
+__all__ = ["Call", "Slot", "fleet_arguments", "name_on"]
 
 
 class Call:
@@ -63,3 +64,9 @@ def name_on(slot: Slot, name: str, version: int) -> str | None:
         taken = any(known == name and key != (name, version) for key, known in slot.models.items())
         return full if taken else name
     return full if full in listed else name if name in listed else None
+
+
+def fleet_arguments(device: Device) -> dict[str, Any]:
+    """What Fleet.add is told of a device, but its name."""
+    told = ("kind", "zone", "location", "memory_bytes", "price_per_hour", "rtt_s", "slots", "labels")
+    return {name: getattr(device, name) for name in told}

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import re
+from pathlib import Path
 from typing import Literal
 
 from infcore._toml_table import read_text
@@ -19,6 +20,11 @@ def _texts() -> dict[str, str]:
         return {}
     files = sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name)
     return {item.name.removesuffix(".toml"): item.read_text(encoding="utf-8") for item in files}
+
+
+def folder() -> Path:
+    """Where the shipped files are: traces that a shipped scenario names stand beside it."""
+    return Path(str(importlib.resources.files("infcore") / "suites"))
 
 
 def names(what: What) -> list[str]:

@@ -25,6 +25,8 @@ NEVER_SHIPPED = {"tests", "bench", "reference", "tidy", "pytest", "hypothesis"}
 BASE_INSTALL = {"infcore", "numpy"} | set(sys.stdlib_module_names)
 # Code of an extra, not imported with infcore (tests/unit/test_import.py looks): folder, what it may use on import.
 EXTRAS = {"python/infcore/models/": {"PIL"}}
+# Packages of the peers' environment: only bench/peers imports them, and nothing imports bench/peers.
+PEERS = {"batched", "bentoml", "dynamo", "ray", "vllm"}
 CYTHON_OWN = {"libc", "libcpp", "cpython", "cython", "numpy"}
 
 
@@ -139,3 +141,15 @@ def heavy_imports(tree: Tree) -> Iterator[str]:
         for line, name in found:
             if name.split(".")[0] not in allowed | extra:
                 yield f"{path}:{line}: imports {name} on import; the base install has NumPy only"
+
+
+def peers(tree: Tree) -> Iterator[str]:
+    """What infcore is measured against has an environment of its own, in which only bench/peers runs."""
+    folder = "bench/peers/"
+    theirs = {path.removeprefix(folder).removesuffix(".py") for path in tree if path.startswith(folder)}
+    for path, text in tree.items():
+        if not path.endswith(".py") or path.startswith(folder):
+            continue
+        for line, name in python_imports(text, module_of(path)):
+            if name.split(".")[0] in PEERS | theirs or name.startswith("bench.peers"):
+                yield f"{path}:{line}: imports {name}: only bench/peers imports peers, and nothing imports bench/peers"

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 from engine_rig import WAIT_S, model, wait_until, x_of
-from token_rig import (
+from token_device_rig import (
     VOCAB,
     GatedTokens,
     Watched,

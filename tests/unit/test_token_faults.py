@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 from engine_rig import WAIT_S, wait_until
-from token_rig import (
+from token_device_rig import (
     GatedTokens,
     Watched,
     answer_of,

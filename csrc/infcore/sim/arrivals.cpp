@@ -6,7 +6,7 @@
 namespace infcore::sim {
 namespace {
 
-/// Which stream of the seed a workload's draws come from: three for each workload.
+/// Which stream of the seed a workload's draws come from: four for each workload.
 constexpr std::uint64_t consumer(std::uint32_t workload, std::uint64_t what) noexcept {
   return (std::uint64_t{1} << 32) + 4 * std::uint64_t{workload} + what;
 }
@@ -17,6 +17,7 @@ ArrivalStream::ArrivalStream(const WorkloadConfig& config, std::uint32_t index, 
     : config_(config),
       rate_(config.rate),
       work_(config.work),
+      prompts_(config, index, base::Draw(seed, consumer(index, 3))),
       gaps_(seed, consumer(index, 0)),
       works_(seed, consumer(index, 1)),
       turns_(seed, consumer(index, 2)),
@@ -49,11 +50,11 @@ void ArrivalStream::draw_start() {
 }
 
 /// Geometric: after each turn there is another with probability 1 - 1 / mean.
-void ArrivalStream::plan_turn(TimeNs now_ns, std::uint64_t session) {
+void ArrivalStream::plan_turn(const Arrival& arrival) {
   if (turns_.uniform() < 1.0 / config_.turns_mean) return;
-  const TimeNs at_ns = base::add_ns(now_ns, base::to_ns(config_.think_s_mean * turns_.exponential()));
+  const TimeNs at_ns = base::add_ns(arrival.at_ns, base::to_ns(config_.think_s_mean * turns_.exponential()));
   if (base::seconds(at_ns) >= end_s_) return;
-  waiting_.push_back({at_ns, session, n_turns_++});
+  waiting_.push_back({at_ns, arrival.session, n_turns_++, arrival.tokens});
   std::push_heap(waiting_.begin(), waiting_.end());
 }
 
@@ -63,16 +64,20 @@ void ArrivalStream::choose_next() {
 
 Arrival ArrivalStream::pop() {
   Arrival arrival = next_;
-  arrival.work = work_.draw(works_);
+  const bool makes_tokens = config_.context_tokens_max > 0;
+  if (!makes_tokens) arrival.work = work_.draw(works_);
   if (arrival.at_ns == start_ns_) {
     if (config_.turns_mean > 0.0) arrival.session = session_tag_ | ++n_sessions_;
+    if (makes_tokens) arrival.tokens = prompts_.begin();
     draw_start();
   } else {
     arrival.session = waiting_.front().session;
+    if (makes_tokens) arrival.tokens = prompts_.follow(waiting_.front().before);
     std::pop_heap(waiting_.begin(), waiting_.end());
     waiting_.pop_back();
   }
-  if (config_.turns_mean > 1.0) plan_turn(arrival.at_ns, arrival.session);
+  if (makes_tokens) arrival.work = static_cast<double>(arrival.tokens.prompt) + arrival.tokens.output;
+  if (config_.turns_mean > 1.0) plan_turn(arrival);
   choose_next();
   return arrival;
 }

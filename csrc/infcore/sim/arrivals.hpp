@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/base/draw.hpp>
 #include <infcore/sim/config.hpp>
+#include <infcore/sim/prompt_draw.hpp>
 #include <infcore/sim/rate_curve.hpp>
 #include <infcore/sim/work_draw.hpp>
 
@@ -17,6 +18,8 @@ struct Arrival {
   TimeNs deadline_ns{};     ///< relative; never_ns: none
   std::uint32_t workload{};
   std::uint16_t tier{};
+  TokenWork tokens{};
+  std::uint32_t n_names{};  ///< a row's prompt was recorded in so many blocks, of which RowStream has the names
 };
 
 /// One workload's arrivals, one after another: a renewal process in the time of its rate curve, and, where requests
@@ -34,6 +37,7 @@ class ArrivalStream {
   struct Turn {
     TimeNs at_ns;
     std::uint64_t session, order;
+    TokenWork before;
     bool operator<(const Turn& other) const noexcept {  // for a heap with the earliest on top
       return at_ns != other.at_ns ? at_ns > other.at_ns : order > other.order;
     }
@@ -41,11 +45,12 @@ class ArrivalStream {
   [[nodiscard]] double gap() noexcept;
   void draw_start();
   void choose_next();
-  void plan_turn(TimeNs now_ns, std::uint64_t session);
+  void plan_turn(const Arrival& arrival);
 
   WorkloadConfig config_;
   RateCurve rate_;
   WorkDraw work_;
+  PromptDraw prompts_;
   base::Draw gaps_, works_, turns_;
   double starts_per_s_;  ///< of requests, or of sessions
   double end_s_;
@@ -56,22 +61,32 @@ class ArrivalStream {
   Arrival next_{};
 };
 
-/// Arrivals that come from elsewhere, a trace for one, in pieces.
+/// Arrivals that come from elsewhere, a trace for one, in pieces. Names of blocks (512 tokens each, as Mooncake records
+/// them) follow one another in the order of the rows.
 class RowStream {
  public:
-  /// More rows, not earlier than those before. Precondition: starved().
-  void feed(std::span<const Arrival> rows) {
+  static constexpr std::uint32_t named_tokens = 512;
+
+  /// More rows, not earlier than those before. Precondition: starved(); as many names as the rows' n_names in all.
+  void feed(std::span<const Arrival> rows, std::span<const std::uint64_t> names) {
     rows_.assign(rows.begin(), rows.end());
-    at_ = 0;
+    names_.assign(names.begin(), names.end());
+    at_ = names_at_ = 0;
   }
   void close() noexcept { closed_ = true; }
   [[nodiscard]] bool starved() const noexcept { return at_ == rows_.size() && !closed_; }
   [[nodiscard]] TimeNs next_ns() const noexcept { return at_ < rows_.size() ? rows_[at_].at_ns : base::never_ns; }
   Arrival pop() noexcept { return rows_[at_++]; }
+  /// Of the row popped last, which has so many; once.
+  std::span<const std::uint64_t> pop_names(std::uint32_t n) noexcept {
+    names_at_ += n;
+    return std::span(names_).subspan(names_at_ - n, n);
+  }
 
  private:
   std::vector<Arrival> rows_;
-  std::size_t at_{};
+  std::vector<std::uint64_t> names_;
+  std::size_t at_{}, names_at_{};
   bool closed_{};
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/contracts/latency.hpp>
+#include <infcore/contracts/token_curve.hpp>
 #include <infcore/engine/state_machine.hpp>
 
 #include <cstdint>
@@ -33,6 +34,14 @@ struct RateShape {
   double phase_s{};
 };
 
+/// What a token workload's prompts begin with alike.
+struct PrefixConfig {
+  std::uint32_t groups{};  ///< 0: nothing
+  double share{};          ///< of the prompt, or else so many tokens
+  std::uint32_t tokens{};
+  double zipf{};  ///< popularity 1 / rank^zipf
+};
+
 struct WorkloadConfig {
   enum class Gaps : std::uint8_t { poisson, gamma, regular, rows };  ///< rows: what feed() brings
   ModelId model{};
@@ -46,19 +55,34 @@ struct WorkloadConfig {
   double start_s{}, end_s{};
   route::Labels require{};
   double turns_mean{}, think_s_mean{};  ///< sessions; 0: none
+  std::uint32_t context_tokens_max{};   ///< of a token model; 0: its model makes no tokens
+  WorkDist prompt_tokens{}, output_tokens{};
+  PrefixConfig prefix{};
+  double defer_s{};      ///< how long requests may be put off
+  double stale_share{};  ///< of them that have an answer from before
 };
 
 struct ModelConfig {
   std::string name;
-  engine::ModelConfig engine{};
-  double slo_s{};  ///< 0: no goal
+  engine::ModelConfig engine{};  ///< its fallback is an index into SimConfig::models
+  double slo_s{};                ///< 0: no goal
   double load_s{}, warmup_s{};
+  bool tokens{};
+  double slo_ttft_s{}, slo_itl_s{};  ///< 0: no goal
 };
 
 /// How long a model's batches take on a node.
 struct Service {
   contracts::Curve curve{};
   double cv{};
+};
+
+/// How a token model's steps go on a node, and what KV blocks it has there.
+struct TokenService {
+  contracts::TokenCurve curve{};
+  double cv{};
+  std::uint32_t n_blocks{}, block_size{}, token_budget{}, max_running{}, host_blocks{};
+  std::uint32_t context_tokens_max{};  ///< the model's
 };
 
 /// Whether a node holds a model: from the start, from the end of its loading on, or not at all.
@@ -68,6 +92,7 @@ struct NodeConfig {
   route::NodeSpec spec{};
   std::vector<std::int32_t> service{};  ///< by model: index into SimConfig::services, -1: does not run there
   std::vector<Residency> residency{};   ///< by model
+  std::int32_t token_service{-1};       ///< index into SimConfig::token_services, -1: it runs whole batches
 };
 
 enum class FaultKind : std::uint8_t { crash, slow, hang, errors, lost_completions, partition, freeze_signals };
@@ -101,6 +126,10 @@ struct SimConfig {
   std::string policy{"fastest_finish"}, batching{"dynamic"};
   std::uint32_t max_requests{65536};
   double ageing_s{};  ///< 0: none
+  std::vector<std::string> admission{};
+  double overload_wait_s{};  ///< 0: by batches and deadlines
+  std::vector<std::uint32_t> tier_capacity{};
+  bool shed_lowest{};
   std::uint8_t attempts_max{3};
   std::uint16_t n_tiers{1};
   double run_limit_s{};  ///< 0: none
@@ -110,6 +139,7 @@ struct SimConfig {
   double signal_period_s{}, signal_delay_s{}, signal_loss{};
   std::vector<ModelConfig> models{};
   std::vector<Service> services{};
+  std::vector<TokenService> token_services{};
   std::vector<NodeConfig> nodes{};
   std::vector<WorkloadConfig> workloads{};
   std::vector<FaultConfig> faults{};

@@ -129,6 +129,7 @@ void Simulation::crash(std::uint32_t index) {
     set_run(run, base::never_ns);
     close_run(run, std::min(now_ns_, runs_[run].end_ns));
   }
+  if (token_lines_[index]) crash_tokens(index);
   machine_.node_lost(now_ns_, NodeId{index});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     node.cold[m] = 1;
@@ -157,6 +158,7 @@ bool Simulation::idle(std::uint32_t index) const noexcept {
 /// After a hang, what was running goes on where it stood.
 void Simulation::resume_runs(std::uint32_t index) {
   const ModelledNode& node = nodes_[index];
+  if (token_lines_[index]) return resume_tokens(index);
   for (std::uint32_t i = node.first_run; i < node.first_run + node.n_runs; ++i) {
     Run& run = runs_[i];
     if (!run.active || run.end_ns <= node.hung_since_ns) continue;  // its answer is under way, or held
@@ -170,6 +172,7 @@ void Simulation::resume_runs(std::uint32_t index) {
 void Simulation::reachable_again(std::uint32_t index) {
   const ModelledNode& node = nodes_[index];
   if (!node.answers()) return;
+  if (token_lines_[index]) tokens_reachable_again(index);
   for (std::uint32_t run = node.first_run; run < node.first_run + node.n_runs; ++run) {
     if (runs_[run].active && runs_[run].held) set_run(run, now_ns_);
   }

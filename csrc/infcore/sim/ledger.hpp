@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/sim/config.hpp>
+#include <infcore/sim/prompt_draw.hpp>
 #include <infcore/telemetry/histogram.hpp>
 
 #include <array>
@@ -22,7 +23,19 @@ struct Ended {
   ModelId model{};
   std::uint16_t tier{};
   std::uint64_t session{};
+  TokenWork tokens{};        ///< output 0: of a model that makes none
+  TimeNs first_token_ns{};   ///< when it was answered; of token requests that ended ok
+  std::uint32_t n_cached{};  ///< of its prompt's tokens, found in its node's cache
   Outcome outcome{};
+  engine::Reason reason{}, form{};  ///< why it ended so; in which form it was served, where not as it came
+  double hint_s{};                  ///< Action::hint_s
+};
+
+/// Of token requests: those that ended ok, and for itl_s each token but the first, whatever became of its request.
+struct TokenFigures {
+  telemetry::Histogram ttft_s{1e-7, 1e9}, itl_s{1e-7, 1e9};
+  double ttft_sum_s{}, itl_sum_s{};
+  std::uint64_t prompt_tokens{}, cached_tokens{}, output_tokens{};
 };
 
 /// What a run's figures are made of, for all requests, a model's or a tier's.
@@ -32,6 +45,8 @@ struct Totals {
   /// Of those that ended ok. Under a virtual clock some take days: what is beyond the range would count as its bound.
   telemetry::Histogram latency_s{1e-7, 1e9}, wait_s{1e-7, 1e9}, regret_s{1e-7, 1e9};
   double work{}, latency_sum_s{};
+  std::unique_ptr<TokenFigures> tokens{};  ///< none where no model makes tokens
+  std::array<std::uint64_t, engine::reason_names.size()> reasons{}, forms{};
 };
 
 /// A node's use: seconds and requests, and how busy it was in each of a number of equal parts of the run.
@@ -50,7 +65,11 @@ class Ledger {
   explicit Ledger(const SimConfig& config);
 
   void ended(const Ended& e) noexcept;
-  void ran(std::uint32_t node, TimeNs start_ns, TimeNs end_ns, std::uint32_t n_requests) noexcept;
+  /// A batch, on so many of the node's slots: one, or all of them where it runs a step of all its sequences.
+  void ran(std::uint32_t node, TimeNs start_ns, TimeNs end_ns, std::uint32_t n_requests,
+           std::uint32_t n_slots = 1) noexcept;
+  /// A token so long after the one before it, of a request that came at `arrival_ns`.
+  void token_after(ModelId model, TimeNs arrival_ns, TimeNs gap_ns) noexcept;
 
   [[nodiscard]] const Totals& all() const noexcept { return *all_; }
   [[nodiscard]] const Totals& model(ModelId model) const noexcept { return *models_[model.value]; }
@@ -68,9 +87,15 @@ class Ledger {
   [[nodiscard]] TimeNs last_run_ns() const noexcept { return last_run_ns_; }
 
  private:
-  void add(Totals& to, const Ended& e, bool within) noexcept;
+  struct Goals {
+    TimeNs latency_ns{};  ///< 0: its deadline
+    TimeNs ttft_ns{}, itl_ns{};
+  };
+  [[nodiscard]] bool in_time(const Ended& e) const noexcept;
+  static void add(Totals& to, const Ended& e, bool within) noexcept;
+  static void add_tokens(TokenFigures& to, const Ended& e) noexcept;
 
-  std::vector<TimeNs> slo_ns_;  ///< by model; 0: a request's goal is its deadline
+  std::vector<Goals> goals_;  ///< by model
   TimeNs warmup_ns_;
   double part_s_;
   std::unique_ptr<Totals> all_;

@@ -71,8 +71,21 @@ void RequestLog::add(const Ended& e) {
   }
   number(", \"end_s\": ", base::seconds(e.end_ns));
   text(", \"outcome\": ", outcome_names[static_cast<std::size_t>(e.outcome)]);
+  if (e.outcome != Outcome::ok)
+    text(", \"reason\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.reason)]));
+  if (e.form != engine::Reason::none) {
+    text(", \"degraded\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.form)]));
+  }
+  if (e.outcome != Outcome::ok && e.hint_s > 0.0) number(", \"hint_s\": ", e.hint_s);
   integer(", \"attempts\": ", e.attempts);
   integer(", \"batch\": ", e.batch_size);
+  if (e.tokens.output > 0) {
+    integer(", \"prompt_tokens\": ", e.tokens.prompt);
+    integer(", \"output_tokens\": ", e.tokens.output);
+    const bool answered = e.outcome == Outcome::ok;
+    if (answered) number(", \"ttft_s\": ", base::seconds(e.first_token_ns - e.arrival_ns));
+    if (answered) integer(", \"cached_tokens\": ", e.n_cached);
+  }
   if (e.session != 0) integer(", \"session\": ", e.session);
   if (e.outcome == Outcome::ok) number(", \"regret_s\": ", base::seconds(e.end_ns - e.arrival_ns) - e.floor_s);
   lines_ += "}\n";

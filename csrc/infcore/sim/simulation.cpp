@@ -18,14 +18,24 @@ std::uint32_t n_runs_of(const SimConfig& config) noexcept {
   return n;
 }
 
-engine::EngineConfig engine_config(const SimConfig& config) noexcept {
+engine::EngineConfig engine_config(const SimConfig& config) {
   return {.max_requests = config.max_requests,
           .max_nodes = static_cast<std::uint32_t>(config.nodes.size()),
           .max_models = static_cast<std::uint32_t>(2 * config.models.size()),  // each also as "any version"
           .n_tiers = config.n_tiers,
           .ageing_ns = config.ageing_s > 0.0 ? base::to_ns(config.ageing_s) : base::never_ns,
           .attempts_max = config.attempts_max,
-          .stage_histograms = false};
+          .stage_histograms = false,
+          .admission = config.admission,
+          .overload_wait_ns = config.overload_wait_s > 0.0 ? base::to_ns(config.overload_wait_s) : base::never_ns,
+          .tier_capacity = config.tier_capacity,
+          .shed_lowest = config.shed_lowest};
+}
+
+/// Spread evenly over the requests by the golden ratio's low-discrepancy sequence, the same under every policy.
+bool has_stale(std::uint64_t number, double share) noexcept {
+  const double at = static_cast<double>(number * 0x9E37'79B9'7F4A'7C15u >> 11) * 0x1p-53;
+  return at < share;
 }
 
 }  // namespace
@@ -42,6 +52,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       runs_(n_runs_of(config)),
       first_run_owner_(first_stream_owner + static_cast<std::uint32_t>(config.workloads.size())),
       first_wake_owner_(first_run_owner_ + n_runs_of(config)),
+      first_token_owner_(first_wake_owner_ + static_cast<std::uint32_t>(config.nodes.size())),
       opens_(std::size_t{config.max_requests} + 1),
       handoff_ns_(base::to_ns(config.handoff_s)),
       answer_ns_(base::to_ns(config.answer_s)),
@@ -50,7 +61,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       antagonist_draw_(config.seed, 4),
       arrivals_end_ns_(base::to_ns(config.seconds)),
       bound_only_(config.policy == clairvoyant) {
-  agenda_.resize(first_wake_owner_ + static_cast<std::uint32_t>(config.nodes.size()));
+  agenda_.resize(first_token_owner_ + static_cast<std::uint32_t>(config.nodes.size()));
   if (with_log) log_.emplace(config, config.policy);
   if (with_rows) rows_.emplace();
   for (std::size_t i = opens_.size(); i-- > 0;) free_opens_.push_back(static_cast<std::uint32_t>(i));
@@ -71,12 +82,17 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
 void Simulation::add_nodes() {
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const ModelId id = fleet_.model_id(config_.models[m].name, 1);
-    machine_.add_model(id, config_.models[m].engine);
     model_ids_.push_back(id);
     if (model_index_.size() <= id.value) model_index_.resize(id.value + 1);
     model_index_[id.value] = ModelId{m};
   }
+  for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
+    engine::ModelConfig model = config_.models[m].engine;
+    if (model.fallback != engine::no_model) model.fallback = model_ids_[model.fallback.value];
+    machine_.add_model(model_ids_[m], model);
+  }
   nodes_.resize(config_.nodes.size());
+  token_lines_.resize(config_.nodes.size());
   for (std::uint32_t node = 0; node < nodes_.size(); ++node) add_node(node);
 }
 
@@ -106,6 +122,7 @@ void Simulation::add_node(std::uint32_t index) {
   }
   machine_.residency_changed(0, id);
   load_models(index);
+  if (config.token_service >= 0) add_token_line(index);
 }
 
 /// For each workload the kinds of nodes that can serve it, each once.
@@ -116,7 +133,8 @@ void Simulation::find_floors() {
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
       const NodeConfig& node = config_.nodes[n];
       if (node.residency[model] == Residency::never || !fleet_.columns().carries(n, require_bits_[w])) continue;
-      const FloorCurve floor{.service = static_cast<std::uint32_t>(node.service[model]),
+      const std::int32_t service = node.token_service >= 0 ? node.token_service : node.service[model];
+      const FloorCurve floor{.service = static_cast<std::uint32_t>(service),
                              .node = n,
                              .rtt_s = node.spec.rtt_s,
                              .slot_price_per_hour = node.spec.price_per_hour / node.spec.slots};
@@ -129,9 +147,12 @@ void Simulation::find_floors() {
   }
 }
 
-Simulation::Floor Simulation::floor_of(std::uint32_t workload, double work) const noexcept {
+Simulation::Floor Simulation::floor_of(const Arrival& arrival) const noexcept {
   constexpr double infinity = std::numeric_limits<double>::infinity();
+  const std::uint32_t workload = arrival.workload;
+  const double work = arrival.work;
   const ModelConfig& model = config_.models[config_.workloads[workload].model.value];
+  if (model.tokens) return token_floor_of(workload, arrival.tokens);
   Floor least{infinity, infinity, base::no_node.value};
   for (const FloorCurve& floor : floors_[workload]) {
     const contracts::Curve& curve = config_.services[floor.service].curve;
@@ -175,7 +196,9 @@ Pause Simulation::run(std::uint64_t steps_max) {
 }
 
 void Simulation::step(std::uint32_t owner) {
-  if (owner >= first_wake_owner_) {
+  if (owner >= first_token_owner_) {
+    token_event(owner - first_token_owner_);
+  } else if (owner >= first_wake_owner_) {
     agenda_.move(owner, base::never_ns);
     claim(NodeId{owner - first_wake_owner_});
   } else if (owner >= first_run_owner_) {
@@ -187,7 +210,9 @@ void Simulation::step(std::uint32_t owner) {
     arrive(arrival);
   } else if (owner == rows_owner) {
     const Arrival arrival = rows_->pop();
+    recorded_ = rows_->pop_names(arrival.n_names);
     arrive(arrival);
+    recorded_ = {};
   } else {
     const Plan due = plans_.top();
     plans_.pop();
@@ -205,9 +230,11 @@ void Simulation::arrive(const Arrival& arrival) {
   free_opens_.pop_back();
   Open& open = opens_[index];
   open.arrival = arrival;
+  open.recorded.assign(recorded_.begin(), recorded_.end());
   open.number = n_arrived_++;
   open.node = base::no_node.value;
   open.attempts = 0;
+  open.form = engine::Reason::none;
   open.open = true;
   ++n_open_;
   contracts::Request request;
@@ -219,14 +246,16 @@ void Simulation::arrive(const Arrival& arrival) {
   request.require = require_bits_[arrival.workload];
   request.model = model_ids_[config_.workloads[arrival.workload].model.value];
   request.tier = arrival.tier;
-  machine_.arrive(now_ns_, request);
+  request.defer_ns = base::to_ns(config_.workloads[arrival.workload].defer_s);
+  request.has_stale = has_stale(open.number, config_.workloads[arrival.workload].stale_share);
+  open.handle = machine_.arrive(now_ns_, request);
 }
 
 /// What a clairvoyant cannot do better: each request at once, alone, on the node that is fastest for it; and, apart
 /// from that, at the least price of its share of a full batch. What no node ever holds the model of ends as under a
 /// policy: late, or cancelled at the end.
 void Simulation::arrive_at_floor(const Arrival& arrival) {
-  const Floor floor = floor_of(arrival.workload, arrival.work);
+  const Floor floor = floor_of(arrival);
   const TimeNs deadline_ns = base::add_ns(now_ns_, arrival.deadline_ns);
   const TimeNs end_ns = base::add_ns(now_ns_, base::to_ns(floor.latency_s));
   Ended e{.number = n_arrived_++,
@@ -241,12 +270,14 @@ void Simulation::arrive_at_floor(const Arrival& arrival) {
           .model = config_.workloads[arrival.workload].model,
           .tier = arrival.tier,
           .session = arrival.session,
+          .tokens = arrival.tokens,
           .outcome = arrival.deadline_ns == base::never_ns ? Outcome::cancelled : Outcome::expired};
   if (floor.node != base::no_node.value && end_ns <= deadline_ns) {
     e.outcome = Outcome::ok;
     e.end_ns = end_ns;
     e.node = floor.node;
     e.batch_size = 1;
+    e.first_token_ns = base::add_ns(now_ns_, base::to_ns(floor.ttft_s));
     if (now_ns_ >= base::to_ns(config_.warmup_s)) bound_cost_usd_ += floor.cost_usd;
   }
   note(static_cast<std::uint64_t>(end_ns));
@@ -276,20 +307,26 @@ void Simulation::carry_out(const engine::Action& action) {
   switch (action.kind) {
     case engine::ActionKind::dispatch:
       open.node = action.node.value;
+      if (action.reason != engine::Reason::none) open.form = action.reason;
       ++open.attempts;
       if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
       return;
     case engine::ActionKind::retry:
       open.node = base::no_node.value;
       return;
+    case engine::ActionKind::defer:
+      open.form = action.reason;
+      return;
     case engine::ActionKind::reject:
       return end(action, Outcome::rejected);
     case engine::ActionKind::shed:
       return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::shed);
     case engine::ActionKind::cancel:
-      return end(action, Outcome::cancelled);
+      return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::cancelled);
     case engine::ActionKind::complete:
-      return end(action, action.reason == engine::Reason::ok ? Outcome::ok : Outcome::failed);
+      return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale
+                             ? Outcome::ok
+                             : Outcome::failed);
     default:
       return violated("an action that the simulator does not know", action);
   }
@@ -315,12 +352,23 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
           .model = config_.workloads[open.arrival.workload].model,
           .tier = open.arrival.tier,
           .session = open.arrival.session,
-          .outcome = outcome};
-  if (ending_ && action.batch_id == ending_->batch_id && open.node != base::no_node.value) {
+          .tokens = open.arrival.tokens,
+          .outcome = outcome,
+          .reason = action.reason,
+          .form = action.reason == engine::Reason::stale ? action.reason : open.form,
+          .hint_s = action.hint_s};
+  const bool ran = ending_ && action.batch_id == ending_->batch_id && open.node != base::no_node.value;
+  if (ran && outcome != Outcome::expired) {
     e.start_ns = ending_->start_ns;
     e.batch_size = ending_->n_requests;
+    e.first_token_ns = ending_tokens_.first_ns;
+    e.n_cached = ending_tokens_.n_cached;
   }
-  if (outcome == Outcome::ok) e.floor_s = floor_of(e.workload, e.work).latency_s;
+  const bool stale = e.form == engine::Reason::stale;
+  if (outcome == Outcome::ok && stale) e.start_ns = now_ns_;
+  if (outcome == Outcome::ok && !stale && e.form != engine::Reason::cheaper) {
+    e.floor_s = floor_of(open.arrival).latency_s;
+  }
   open.open = false;
   ++open.generation;
   free_opens_.push_back(index);
@@ -354,6 +402,7 @@ void Simulation::start_run(NodeId id, const engine::Batch& batch) {
   const std::uint32_t model = model_index_[batch.model.value].value;
   if (index == node.first_run + node.n_runs) return violated("a node was given more batches than it has slots", {});
   if (batch.shape.n_requests > config_.models[model].engine.max_batch_size) violated("a batch is too large", {});
+  if (token_lines_[id.value]) return start_sequence(id.value, index, batch);
   const Service& service = config_.services[static_cast<std::size_t>(config_.nodes[id.value].service[model])];
   double service_s = service.curve.service_s(batch.shape) * node.spread[model].draw(node.draw);
   service_s *= node.slow_factor * node.antagonist_factor;
@@ -367,10 +416,14 @@ void Simulation::start_run(NodeId id, const engine::Batch& batch) {
   run.n_requests = batch.shape.n_requests;
   run.active = true;
   run.held = false;
-  run.fails = node.error_rate > 0.0 && node.draw.uniform() < node.error_rate;
-  run.silent = node.lost_rate > 0.0 && node.draw.uniform() < node.lost_rate;
+  draw_failure(node, run);
   set_run(index, base::add_ns(run.end_ns, node.half_rtt_ns + answer_ns_));
   machine_.started(now_ns_, id, batch.id);
+}
+
+void Simulation::draw_failure(ModelledNode& node, Run& run) noexcept {
+  run.fails = node.error_rate > 0.0 && node.draw.uniform() < node.error_rate;
+  run.silent = node.lost_rate > 0.0 && node.draw.uniform() < node.lost_rate;
 }
 
 void Simulation::run_done(std::uint32_t index) {
@@ -385,12 +438,14 @@ void Simulation::run_done(std::uint32_t index) {
   if (run.silent) return;
   ending_ = run;
   awake_ = id;
+  if (token_lines_[id.value]) end_sequence(index);
   if (!machine_.complete(now_ns_, id, run.batch_id, !run.fails) && idle(id.value)) machine_.node_back(now_ns_, id);
 }
 
 void Simulation::close_run(std::uint32_t index, TimeNs end_ns) noexcept {
   Run& run = runs_[index];
   run.active = run.held = false;
+  if (token_lines_[node_of_run_[index]]) return;  // whose use is counted step by step
   ledger_.ran(node_of_run_[index], run.start_ns, end_ns, run.n_requests);
 }
 
@@ -427,7 +482,9 @@ void Simulation::check(const engine::Action& action) {
     return violated("an action for a request that has ended", action);
   if (action.kind != engine::ActionKind::dispatch) return;
   if (fleet_.state(action.node) != route::NodeState::up) violated("a node was chosen that is not up", action);
-  const ModelId model = model_ids_[config_.workloads[open.arrival.workload].model.value];
+  const std::uint32_t asked = config_.workloads[open.arrival.workload].model.value;
+  const ModelId fallback = config_.models[asked].engine.fallback;  // an index of ours
+  const ModelId model = model_ids_[action.reason == engine::Reason::cheaper ? fallback.value : asked];
   if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
   if (!fleet_.columns().carries(action.node.value, require_bits_[open.arrival.workload]))
     violated("a node lacks a label that is required", action);

@@ -5,6 +5,7 @@
 #include <infcore/sim/ledger.hpp>
 #include <infcore/sim/modelled_node.hpp>
 #include <infcore/sim/request_log.hpp>
+#include <infcore/sim/token_node.hpp>
 
 #include <memory>
 #include <optional>
@@ -38,7 +39,7 @@ class Simulation {
 
   /// Goes on for at most `steps_max` events. `rows`: feed() or close_rows() first; `log`: lines() are to be taken.
   Pause run(std::uint64_t steps_max);
-  void feed(std::span<const Arrival> rows) { rows_->feed(rows); }
+  void feed(std::span<const Arrival> rows, std::span<const std::uint64_t> names) { rows_->feed(rows, names); }
   void close_rows() noexcept { rows_->close(); }
   [[nodiscard]] RequestLog& log() noexcept { return *log_; }
 
@@ -55,6 +56,7 @@ class Simulation {
   [[nodiscard]] const std::string& first_violation() const noexcept { return first_violation_; }
   [[nodiscard]] const std::vector<FaultEvent>& fault_events() const noexcept { return fault_events_; }
   [[nodiscard]] std::uint64_t n_faults() const noexcept { return n_faults_; }
+  [[nodiscard]] TokenNode::Totals token_totals() const noexcept;
   /// Under "clairvoyant": the least that the requests after the warm-up could have cost.
   [[nodiscard]] double bound_cost_usd() const noexcept { return bound_cost_usd_; }
 
@@ -83,18 +85,40 @@ class Simulation {
   };
   struct Open {
     Arrival arrival{};
+    std::vector<std::uint64_t> recorded{};  ///< names of its prompt's blocks in a trace
+    engine::RequestHandle handle{};
     std::uint64_t number{};
     std::uint32_t generation{}, node{base::no_node.value}, attempts{};
     bool open{};
+    engine::Reason form{};  ///< in which it was served, where that is not as it came
   };
   struct FloorCurve {
-    std::uint32_t service, node;  ///< the lowest such node
+    std::uint32_t service, node;  ///< the lowest such node; of a token model: index into token_services
     double rtt_s, slot_price_per_hour;
   };
   /// The least seconds that a request could take, where that is, and the least that it could cost.
   struct Floor {
     double latency_s, cost_usd;
     std::uint32_t node;
+    double ttft_s{};  ///< likewise, until a first token
+  };
+  /// A run on a token node: its request, which may have gone elsewhere meanwhile, and what became of it there.
+  struct TokenRun {
+    engine::RequestHandle handle{};
+    TimeNs arrival_ns{};
+    TimeNs first_ns{};  ///< of its first token's answer; 0: none yet
+    std::uint32_t n_cached{};
+    bool expired{};
+  };
+  /// A token node with what is on its way there.
+  struct TokenLine {
+    struct Incoming {
+      TimeNs at_ns;
+      std::uint32_t run;
+    };
+    TokenNode device;
+    std::queue<Incoming> incoming{};
+    double warmup_s{};  ///< that its next step takes longer
   };
   struct LateSignal {
     TimeNs at_ns;
@@ -106,7 +130,7 @@ class Simulation {
   void add_nodes();
   void add_node(std::uint32_t node);
   void find_floors();
-  [[nodiscard]] Floor floor_of(std::uint32_t workload, double work) const noexcept;
+  [[nodiscard]] Floor floor_of(const Arrival& arrival) const noexcept;
   void step(std::uint32_t owner);
   void arrive(const Arrival& arrival);
   void arrive_at_floor(const Arrival& arrival);
@@ -117,12 +141,25 @@ class Simulation {
   void claim(NodeId node);
   void start_run(NodeId node, const engine::Batch& batch);
   void set_run(std::uint32_t run, TimeNs at_ns) { agenda_.move(first_run_owner_ + run, at_ns); }
+  static void draw_failure(ModelledNode& node, Run& run) noexcept;
   void run_done(std::uint32_t run);
   void close_run(std::uint32_t run, TimeNs end_ns) noexcept;
   void note(std::uint64_t what) noexcept { digest_ = (digest_ ^ what) * 0x0000'0100'0000'01B3u; }  // FNV-1a's step
   void check_nobody_waits_for_ever();
   void violated(const char* what, const engine::Action& action);
   void check(const engine::Action& action);
+
+  // token_lines.cpp
+  void add_token_line(std::uint32_t node);
+  void start_sequence(std::uint32_t node, std::uint32_t run, const engine::Batch& batch);
+  void token_event(std::uint32_t node);
+  void end_token_step(std::uint32_t node);
+  void set_token_timer(std::uint32_t node);
+  void crash_tokens(std::uint32_t node);
+  void resume_tokens(std::uint32_t node);
+  void tokens_reachable_again(std::uint32_t node);
+  void end_sequence(std::uint32_t run);
+  [[nodiscard]] Floor token_floor_of(std::uint32_t workload, const TokenWork& work) const noexcept;
 
   // disturbances.cpp
   void plan(TimeNs at_ns, Do what, std::uint32_t index = 0, std::uint32_t node = 0);
@@ -150,6 +187,7 @@ class Simulation {
   Ledger ledger_;
   std::optional<RequestLog> log_;
   std::optional<RowStream> rows_;
+  std::span<const std::uint64_t> recorded_{};  ///< of the row that arrives
   std::vector<ArrivalStream> streams_;
   std::vector<ModelId> model_ids_;               ///< the fleet's, by ours
   std::vector<ModelId> model_index_;             ///< and back
@@ -158,8 +196,11 @@ class Simulation {
   std::vector<ModelledNode> nodes_;
   std::vector<Run> runs_;
   std::vector<std::uint32_t> node_of_run_;
-  engine::Timers agenda_;  ///< owners: plans, rows, the workloads, the runs, the nodes that wake up for a batch
-  std::uint32_t first_run_owner_, first_wake_owner_;
+  std::vector<std::unique_ptr<TokenLine>> token_lines_;  ///< by node; empty: it runs whole batches
+  std::vector<TokenRun> token_runs_;                     ///< by run; empty where no node makes tokens
+  engine::Timers agenda_;  ///< owners: plans, rows, the workloads, the runs, the nodes that wake up for a batch, the
+                           ///< nodes that make tokens
+  std::uint32_t first_run_owner_, first_wake_owner_, first_token_owner_;
   std::priority_queue<Plan> plans_;
   std::uint64_t n_plans_{};
   std::vector<Open> opens_;
@@ -179,6 +220,7 @@ class Simulation {
   std::uint64_t n_arrived_{}, n_steps_{}, n_open_{}, n_duplicated_{}, n_violations_{}, n_faults_{};
   std::uint64_t digest_{0xCBF2'9CE4'8422'2325u};
   std::optional<Run> ending_{};  ///< whose answer is being taken: when its requests began
+  TokenRun ending_tokens_{};
   std::string first_violation_;
   bool bound_only_;
   double bound_cost_usd_{};

@@ -5,7 +5,8 @@ from libcpp.vector cimport vector
 from infcore._core.fleet cimport labels_of, whole
 from infcore._cpp.base cimport ModelId, to_ns
 from infcore._cpp.sim cimport (AntagonistConfig, FaultConfig, FaultKind, Gaps, ModelConfig, NodeConfig, RandomFaultConfig,
-                               RateKind, RateShape, Residency, Service, SimConfig, WorkDist, WorkKind, WorkloadConfig)
+                               RateKind, RateShape, Residency, Service, SimConfig, TokenService, WorkDist, WorkKind,
+                               WorkloadConfig)
 
 cdef dict _WORK = {"constant": <int>WorkKind.constant, "lognormal": <int>WorkKind.lognormal,
                    "exponential": <int>WorkKind.exponential, "uniform": <int>WorkKind.uniform,
@@ -29,6 +30,9 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
     config.max_requests = run.max_requests
     config.ageing_s = run.ageing_s or 0.0
     config.attempts_max = run.attempts_max
+    config.admission = [name.encode() for name in run.admission]
+    config.overload_wait_s = run.overload_wait_s or 0.0
+    config.shed_lowest = run.overflow == "shed_lowest"
     config.run_limit_s = _run_limit_s(scenario)
     config.detect_s, config.probe_s = run.detect_s, run.probe_s
     config.handoff_s, config.answer_s, config.curves_known = run.handoff_s, run.answer_s, run.curves_known
@@ -36,12 +40,15 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
         run.signal_period_s, run.signal_delay_s, run.signal_loss
     models = {model.name: i for i, model in enumerate(scenario.models)}
     for model in scenario.models:
-        config.models.push_back(_model(model))
+        config.models.push_back(_model(model, models))
     _add_nodes(config, scenario, models)
     config.n_tiers = 1
     for workload in scenario.workloads:
-        config.workloads.push_back(_workload(workload, models[workload.model], run))
+        config.workloads.push_back(_workload(workload, models[workload.model], scenario))
         config.n_tiers = max(<int>config.n_tiers, workload.tier + 1)
+    if run.tier_capacity:
+        config.n_tiers = max(<int>config.n_tiers, len(run.tier_capacity))
+        config.tier_capacity = [*run.tier_capacity, *[run.max_requests] * (config.n_tiers - len(run.tier_capacity))]
     _add_disturbances(config, scenario)
     return config
 
@@ -56,13 +63,17 @@ def _run_limit_s(scenario) -> float:
     return max(1.0, 10.0 * max(goals))
 
 
-cdef ModelConfig _model(object model) except *:
+cdef ModelConfig _model(object model, dict models) except *:
     cdef ModelConfig config
     config.name = model.name.encode()
     config.engine.max_batch_size = model.max_batch_size
     config.engine.batch_delay_ns_max = to_ns(model.batch_delay_s)
     config.engine.idempotent = model.idempotent
+    if model.fallback:
+        config.engine.fallback.value = <uint32_t>models[model.fallback]
     config.slo_s, config.load_s, config.warmup_s = model.slo_s, model.load_s, model.warmup_s
+    config.tokens = model.tokens
+    config.slo_ttft_s, config.slo_itl_s = model.slo_ttft_s, model.slo_itl_s
     return config
 
 
@@ -77,6 +88,7 @@ cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
         service.cv = row.cv
         config.services.push_back(service)
         rows[row.model, row.node] = i
+    token_rows = _add_token_services(config, scenario)
     for spec in scenario.nodes:
         node = NodeConfig()
         node.spec.name, node.spec.kind = spec.name.encode(), spec.kind.encode()
@@ -89,12 +101,15 @@ cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
             if model.name in spec.initial_models:
                 free_bytes -= model.weights_bytes
         for model in scenario.models:
-            at = rows.get((model.name, spec.name), rows.get((model.name, spec.group), -1))
+            of_kind = token_rows if model.tokens else rows
+            at = of_kind.get((model.name, spec.name), of_kind.get((model.name, spec.group), -1))
             if at < 0 or (spec.models is not None and model.name not in spec.models):
                 node.service.push_back(-1)
                 node.residency.push_back(Residency.never)
             else:
-                node.service.push_back(<int32_t>at)
+                node.service.push_back(-1 if model.tokens else <int32_t>at)
+                if model.tokens:
+                    node.token_service = <int32_t>at
                 fits = model.weights_bytes <= free_bytes
                 if model.name in spec.initial_models:
                     node.residency.push_back(Residency.holds)
@@ -105,6 +120,27 @@ cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
                     node.residency.push_back(Residency.never)
         config.nodes.push_back(node)
     return 0
+
+
+cdef dict _add_token_services(SimConfig& config, object scenario):
+    """The index of each row by its model and node."""
+    cdef TokenService service
+    contexts = {model.name: model.context_tokens_max for model in scenario.models}
+    rows = {}
+    for i, row in enumerate(scenario.token_latencies):
+        service.curve.base_s, service.curve.swap_block_s = row.base_s, row.swap_block_s
+        service.curve.prefill_base_s, service.curve.per_prefill_token_s = row.prefill_base_s, row.per_prefill_token_s
+        service.curve.per_prefill_token2_s = row.per_prefill_token2_s
+        service.curve.decode_base_s, service.curve.per_decode_s = row.decode_base_s, row.per_decode_s
+        service.curve.per_context_token_s = row.per_context_token_s
+        service.curve.per_context_token2_s = row.per_context_token2_s
+        service.cv = row.cv
+        service.n_blocks, service.block_size, service.host_blocks = row.n_blocks, row.block_size, row.host_blocks
+        service.token_budget, service.max_running = row.token_budget, row.max_running
+        service.context_tokens_max = contexts[row.model]
+        config.token_services.push_back(service)
+        rows[row.model, row.node] = i
+    return rows
 
 
 cdef WorkDist _work(object dist) except *:
@@ -130,7 +166,7 @@ cdef RateShape _rate(object workload) except *:
     return rate
 
 
-cdef WorkloadConfig _workload(object workload, uint32_t model, object run) except *:
+cdef WorkloadConfig _workload(object workload, uint32_t model, object scenario) except *:
     cdef WorkloadConfig config
     config.model.value = model
     config.rate_rps = workload.rate_rps
@@ -139,11 +175,17 @@ cdef WorkloadConfig _workload(object workload, uint32_t model, object run) excep
     config.rate, config.work = _rate(workload), _work(workload.work)
     config.tier = <uint16_t>workload.tier
     config.deadline_s = workload.deadline_s or 0.0
+    config.defer_s, config.stale_share = workload.defer_s, workload.stale_share
     config.start_s = workload.start_s
-    config.end_s = run.seconds if workload.end_s is None else workload.end_s
+    config.end_s = scenario.run.seconds if workload.end_s is None else workload.end_s
     config.require = labels_of("require", workload.require)
     if workload.session is not None:
         config.turns_mean, config.think_s_mean = workload.session.turns_mean, workload.session.think_s_mean
+    config.context_tokens_max = scenario.models[model].context_tokens_max
+    config.prompt_tokens, config.output_tokens = _work(workload.prompt_tokens), _work(workload.output_tokens)
+    if workload.prefix is not None:
+        config.prefix.groups, config.prefix.tokens = workload.prefix.groups, workload.prefix.tokens
+        config.prefix.share, config.prefix.zipf = workload.prefix.share, workload.prefix.zipf
     return config
 
 

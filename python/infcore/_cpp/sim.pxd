@@ -1,11 +1,13 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, TimeNs
 from infcore._cpp.engine cimport ModelConfig as EngineModelConfig
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.kv cimport ConstNames, TokenCurve
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.route cimport Labels, NodeSpec
 from infcore._cpp.telemetry cimport Histogram
@@ -36,9 +38,15 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         gamma
         regular
         rows
+    cdef cppclass PrefixConfig:
+        uint32_t groups, tokens
+        double share, zipf
     cdef cppclass WorkloadConfig:
         ModelId model
-        double rate_rps, gap_cv, deadline_s, start_s, end_s, turns_mean, think_s_mean
+        double rate_rps, gap_cv, deadline_s, start_s, end_s, turns_mean, think_s_mean, defer_s, stale_share
+        uint32_t context_tokens_max
+        WorkDist prompt_tokens, output_tokens
+        PrefixConfig prefix
         Gaps gaps
         RateShape rate
         WorkDist work
@@ -48,9 +56,15 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         string name
         EngineModelConfig engine
         double slo_s, load_s, warmup_s
+        cbool tokens
+        double slo_ttft_s, slo_itl_s
     cdef cppclass Service:
         Curve curve
         double cv
+    cdef cppclass TokenService:
+        TokenCurve curve
+        double cv
+        uint32_t n_blocks, block_size, token_budget, max_running, host_blocks, context_tokens_max
     cdef enum class Residency(uint8_t):
         never
         loads
@@ -60,6 +74,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         NodeSpec spec
         vector[int32_t] service
         vector[Residency] residency
+        int32_t token_service
     cdef enum class FaultKind(uint8_t):
         crash
         slow
@@ -85,11 +100,16 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         cbool curves_known
         double signal_period_s, signal_delay_s, signal_loss
         string policy, batching
+        vector[string] admission
+        double overload_wait_s
+        vector[uint32_t] tier_capacity
+        cbool shed_lowest
         uint32_t max_requests
         uint8_t attempts_max
         uint16_t n_tiers
         vector[ModelConfig] models
         vector[Service] services
+        vector[TokenService] token_services
         vector[NodeConfig] nodes
         vector[WorkloadConfig] workloads
         vector[FaultConfig] faults
@@ -107,21 +127,35 @@ cdef extern from * nogil:
         Arrivals(const Arrival*, size_t) noexcept
 
 
+cdef extern from "<infcore/sim/prompt_draw.hpp>" namespace "infcore::sim" nogil:
+    cdef cppclass TokenWork:
+        uint64_t group, content
+        uint32_t prompt, output, shared, known
+
+
 cdef extern from "<infcore/sim/arrivals.hpp>" namespace "infcore::sim" nogil:
     cdef cppclass Arrival:
         TimeNs at_ns, deadline_ns
         double work
         uint64_t session
-        uint32_t workload
+        uint32_t workload, n_names
         uint16_t tier
+        TokenWork tokens
 
 
 cdef extern from "<infcore/sim/ledger.hpp>" namespace "infcore::sim" nogil:
+    cdef cppclass TokenFigures:
+        Histogram ttft_s, itl_s
+        double ttft_sum_s, itl_sum_s
+        uint64_t prompt_tokens, cached_tokens, output_tokens
     cdef cppclass Totals:
+        unique_ptr[TokenFigures] tokens
         uint64_t arrivals, within_slo
         uint64_t outcomes[6]
         Histogram latency_s, wait_s, regret_s
         double work, latency_sum_s
+        uint64_t reasons[18]
+        uint64_t forms[18]
     cdef cppclass NodeUse:
         double busy_s
         uint64_t requests, batches, faults
@@ -137,6 +171,11 @@ cdef extern from "<infcore/sim/ledger.hpp>" namespace "infcore::sim" nogil:
         double part_s() noexcept
         TimeNs last_ok_ns() noexcept
         TimeNs last_run_ns() noexcept
+
+
+cdef extern from "<infcore/sim/token_node.hpp>" namespace "infcore::sim" nogil:
+    cdef cppclass TokenTotals "infcore::sim::TokenNode::Totals":
+        uint64_t steps, prefill_tokens, output_tokens, preempted
 
 
 cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:
@@ -156,7 +195,7 @@ cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:
     cdef cppclass Simulation:
         Simulation(const SimConfig&, cbool with_rows, cbool with_log) except +infcore_translate
         Pause run(uint64_t steps_max) except +infcore_translate
-        void feed(Arrivals) except +infcore_translate
+        void feed(Arrivals, ConstNames) except +infcore_translate
         void close_rows() noexcept
         RequestLog& log() noexcept
         const Ledger& ledger() noexcept
@@ -171,3 +210,4 @@ cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:
         const vector[FaultEvent]& fault_events() noexcept
         uint64_t n_faults() noexcept
         double bound_cost_usd() noexcept
+        TokenTotals token_totals() noexcept

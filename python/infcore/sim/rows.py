@@ -1,7 +1,9 @@
 """A trace's rows as a scenario's arrivals: which workload each is, how much work, until when."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,11 @@ _TIME_MAX_NS = 1 << 62  # a century and a half: no run lasts as long
 
 @dataclass(frozen=True)
 class Rows:
-    """Arrivals as the simulator takes them; columns of one length, in order of time. deadline_ns < 0: none."""
+    """Arrivals as the simulator takes them; columns of one length, in order of time. deadline_ns < 0: none.
+
+    prompt, output  tokens of a token model's request; 0: the model makes none
+    names           tuples: of the prompt's blocks of 512 tokens
+    """
 
     at_ns: NDArray[np.int64]
     workload: NDArray[np.uint32]
@@ -25,13 +31,22 @@ class Rows:
     deadline_ns: NDArray[np.int64]
     tier: NDArray[np.uint16]
     session: NDArray[np.uint64]
+    prompt: NDArray[np.uint32]
+    output: NDArray[np.uint32]
+    names: NDArray[np.object_]
 
-    def columns(self) -> tuple[NDArray[np.int64], ...]:
-        """In the order in which the core is fed."""
-        return (self.at_ns, self.workload, self.work, self.deadline_ns, self.tier, self.session)  # type: ignore[return-value]
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """In the order of the fields."""
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+    def fed(self) -> tuple[NDArray[Any], ...]:
+        """As the core is fed: for names how many each row has, and all of them one after another."""
+        lengths = np.fromiter((len(names) for names in self.names), np.uint32, len(self))
+        flat = np.fromiter(chain.from_iterable(self.names), np.uint64, int(lengths.sum()))
+        return (*self.columns()[:-1], lengths, flat)
 
     def __getitem__(self, part: slice | NDArray[np.int64]) -> "Rows":
-        return Rows(*(column[part] for column in self.columns()))  # type: ignore[arg-type]
+        return Rows(*(column[part] for column in self.columns()))
 
     def __len__(self) -> int:
         return len(self.at_ns)
@@ -116,8 +131,9 @@ def _together(parts: Sequence[Rows]) -> Rows:
 
 def _converted(scenario: Scenario, source: Source, bits: np.random.PCG64) -> Iterator[Rows]:
     workloads = [scenario.workloads[i] for i in source.workloads]
-    weight_of = {model.name: model.output_weight for model in scenario.models}
-    weights = np.array([weight_of[workload.model] for workload in workloads])
+    models = {model.name: model for model in scenario.models}
+    weights = np.array([models[workload.model].output_weight for workload in workloads])
+    contexts = np.array([models[workload.model].context_tokens_max for workload in workloads], np.float64)
     begins_s = np.array([workload.start_s for workload in workloads])
     ends_s = np.array([np.inf if workload.end_s is None else workload.end_s for workload in workloads])
     draw = np.random.Generator(bits)
@@ -125,10 +141,34 @@ def _converted(scenario: Scenario, source: Source, bits: np.random.PCG64) -> Ite
         chosen = _workloads(chunk, source.trace, workloads, draw)
         rows = _rows(chunk, chosen, workloads, np.array(source.workloads, np.uint32), source.speed)
         rows = replace(rows, work=rows.work + weights[chosen] * chunk.output_work)
+        rows = _with_tokens(rows, chunk, workloads, chosen, contexts[chosen])
         at_s = rows.at_ns * 1e-9
         inside = np.flatnonzero((at_s >= begins_s[chosen]) & (at_s < ends_s[chosen]))
         if len(inside):
             yield rows[inside]
+
+
+def _with_tokens(
+    rows: Rows, chunk: TraceChunk, workloads: Sequence[Workload], chosen: NDArray[np.int64], room: NDArray[np.float64]
+) -> Rows:
+    """Prompts and outputs of token models' requests, cut to the model's context (`room`; 0: the model makes none)."""
+    own_prompt = np.array([workload.prompt_tokens.mean for workload in workloads])[chosen]
+    own_output = np.array([workload.output_tokens.mean for workload in workloads])[chosen]
+    output = np.where(chunk.output_work > 0.0, chunk.output_work, own_output)
+    prompt = np.where(chunk.work > 0.0, chunk.work, own_prompt)
+    makes = room > 0.0
+    output = np.where(makes, np.clip(np.round(output), 1.0, np.maximum(1.0, room - 1.0)), 0.0)
+    prompt = np.where(makes, np.clip(np.round(prompt), 1.0, np.maximum(1.0, room - output)), 0.0)
+    names = rows.names
+    if not makes.all():
+        names = np.fromiter((n if m else () for n, m in zip(names, makes, strict=True)), object, len(rows))
+    return replace(
+        rows,
+        work=np.where(makes, prompt + output, rows.work),
+        prompt=prompt.astype(np.uint32),
+        output=output.astype(np.uint32),
+        names=names,
+    )
 
 
 def _workloads(
@@ -172,6 +212,9 @@ def _rows(
             np.uint16
         ),
         session=chunk.session,
+        prompt=np.zeros(len(chunk), np.uint32),
+        output=np.zeros(len(chunk), np.uint32),
+        names=np.fromiter(((),) * len(chunk), object, len(chunk)) if chunk.names is None else chunk.names,
     )
 
 

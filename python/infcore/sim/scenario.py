@@ -1,13 +1,13 @@
 """Scenarios of `infcore simulate`: read from TOML, checked, scaled.
 
-A file has [run], and arrays of tables node, model, latency and workload; fault, random_fault and antagonist are
-optional.
+A file has [run], and arrays of tables node, model, workload, and latency or, of models that make tokens,
+token_latency; fault, random_fault and antagonist are optional.
 infcore.sim.scenario_schema says what each field means; every key has its name, except that a [[node]] has `count` and
 `resident`: true (as many models as fit into its memory, in the file's order), false, or the names of those it holds at
 the start.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,15 +15,36 @@ from typing import TypeVar
 from infcore import _shipped
 from infcore._toml_table import Table, parse_toml, shown
 from infcore.errors import InvalidArgument
-from infcore.sim.scenario_fleet import NODES_MAX, Curves, Group, group_of, latency_of, model_of, run_of, with_residents
+from infcore.sim.scenario_fleet import (
+    NODES_MAX,
+    Curves,
+    Group,
+    group_of,
+    latency_of,
+    model_of,
+    run_of,
+    token_latency_of,
+    with_residents,
+)
 from infcore.sim.scenario_load import antagonist_of, fault_of, random_fault_of, workload_of
-from infcore.sim.scenario_schema import Fault, Latency, Model, Node, RandomFault, Scenario, Workload
+from infcore.sim.scenario_schema import (
+    Fault,
+    Latency,
+    Model,
+    Node,
+    RandomFault,
+    Scenario,
+    TokenLatency,
+    Workload,
+)
 
 AnyFault = TypeVar("AnyFault", Fault, RandomFault)
+AnyLatency = TypeVar("AnyLatency", Latency, TokenLatency)
 _NAMES_SHOWN_MAX = 12
 _LOAD_MAX = 1e6
 _KEYS = (
-    "name", "description", "run", "node", "model", "latency", "workload", "fault", "random_fault", "antagonist",
+    "name", "description", "run", "node", "model", "latency", "token_latency", "workload", "fault", "random_fault",
+    "antagonist",
 )  # fmt: skip
 
 
@@ -40,7 +61,7 @@ def load(name_or_path: str) -> Scenario:
     """
     text, where = _shipped.read(name_or_path, "scenario")
     is_path = name_or_path.endswith(".toml") or "/" in name_or_path
-    return parse(text, where, folder=Path(name_or_path).parent if is_path else None)
+    return parse(text, where, folder=Path(name_or_path).parent if is_path else _shipped.folder())
 
 
 def parse(text: str, where: str, *, folder: Path | None = None) -> Scenario:
@@ -62,9 +83,13 @@ def parse(text: str, where: str, *, folder: Path | None = None) -> Scenario:
     run = run_of(top.table("run"))
     models = _models(top)
     groups, places = _groups(top)
-    latencies = _latencies(top, models, places)
-    curves = Curves(latencies)
+    latencies = _latencies(top, "latency", latency_of, models, places)
+    token_latencies = _latencies(top, "token_latency", token_latency_of, models, places)
+    if not latencies and not token_latencies:
+        raise InvalidArgument(f"{top.at('latency')} must have at least one row ([[latency]]), got none")
+    curves = Curves([*latencies, *token_latencies])
     nodes = tuple(with_residents(group, node, models, curves) for group in groups for node in group.nodes())
+    _contexts_fit(top, models, token_latencies)
     workloads = _workloads(top, models, nodes, curves, folder=folder or Path())
     zones = {node.zone for node in nodes} - {""}
     faults = [_placed(table, fault_of(table), places, zones) for table in top.rows("fault")]
@@ -77,8 +102,9 @@ def parse(text: str, where: str, *, folder: Path | None = None) -> Scenario:
         description=description,
         run=run,
         nodes=nodes,
-        models=tuple(models.values()),
+        models=tuple(_with_context(model, token_latencies) for model in models.values()),
         latencies=latencies,
+        token_latencies=token_latencies,
         workloads=workloads,
         faults=tuple(faults),
         random_faults=tuple(random_faults),
@@ -117,11 +143,15 @@ def _known(table: Table, key: str, name: str, known: Collection[str]) -> None:
 
 def _models(top: Table) -> dict[str, Model]:
     models: dict[str, Model] = {}
-    for table in _some(top, "model"):
+    tables = _some(top, "model")
+    for table in tables:
         model = model_of(table)
         if model.name in models:
             raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(model.name)} twice")
         models[model.name] = model
+    for model, table in zip(models.values(), tables, strict=True):
+        if model.fallback:
+            _known(table, "fallback", model.fallback, models.keys() - {model.name})
     return models
 
 
@@ -143,12 +173,19 @@ def _groups(top: Table) -> tuple[list[Group], dict[str, None]]:
     return groups, places
 
 
-def _latencies(top: Table, models: Collection[str], places: Collection[str]) -> tuple[Latency, ...]:
-    rows: dict[tuple[str, str], Latency] = {}
-    for table in _some(top, "latency"):
-        row = latency_of(table)
+def _latencies(
+    top: Table, key: str, row_of: Callable[[Table], AnyLatency], models: Mapping[str, Model], places: Collection[str]
+) -> tuple[AnyLatency, ...]:
+    rows: dict[tuple[str, str], AnyLatency] = {}
+    for table in top.rows(key):
+        row = row_of(table)
         _known(table, "model", row.model, models)
         _known(table, "node", row.node, places)
+        if models[row.model].tokens != (key == "token_latency"):
+            other = (
+                "one with tokens = true" if key == "token_latency" else "one without: token models have token_latency"
+            )
+            raise InvalidArgument(f"{table.at('model')} must be {other}, got {shown(row.model)}")
         if (row.model, row.node) in rows:
             raise InvalidArgument(
                 f"{table.at('model')}: one row for each model and node, got a second for {row.model!r} on {row.node!r}"
@@ -157,17 +194,37 @@ def _latencies(top: Table, models: Collection[str], places: Collection[str]) -> 
     return tuple(rows.values())
 
 
+def _room(model: Model, rows: Sequence[TokenLatency]) -> int:
+    """Tokens that every node of a token model has KV blocks for."""
+    return min((row.n_blocks * row.block_size for row in rows if row.model == model.name), default=0)
+
+
+def _with_context(model: Model, rows: Sequence[TokenLatency]) -> Model:
+    """A token model's context, where the file does not bound it, is what fits into the smallest of its nodes."""
+    return replace(model, context_tokens_max=model.context_tokens_max or _room(model, rows)) if model.tokens else model
+
+
+def _contexts_fit(top: Table, models: Mapping[str, Model], rows: Sequence[TokenLatency]) -> None:
+    for model in models.values():
+        if model.context_tokens_max > _room(model, rows) > 0:
+            raise InvalidArgument(
+                f"{top.at('token_latency')}: n_blocks * block_size must be >= context_tokens_max = "
+                f"{model.context_tokens_max} of model {model.name!r}, got {_room(model, rows)} on one of its nodes"
+            )
+
+
 def _workloads(
-    top: Table, models: Collection[str], nodes: Sequence[Node], curves: Curves, *, folder: Path
+    top: Table, models: Mapping[str, Model], nodes: Sequence[Node], curves: Curves, *, folder: Path
 ) -> tuple[Workload, ...]:
     workloads = []
+    token_models = {model.name for model in models.values() if model.tokens}
     for table in _some(top, "workload"):
-        workload = workload_of(table, folder=folder)
+        workload = workload_of(table, folder=folder, token_models=token_models)
         _known(table, "model", workload.model, models)
         able = [node for node in nodes if curves.row(workload.model, node) is not None]
         if not able:
             raise InvalidArgument(
-                f"{table.at('model')} must have a [[latency]] row for at least one node that may run it, "
+                f"{table.at('model')} must have a [[{'token_' if models[workload.model].tokens else ''}latency]] row for at least one node that may run it, "
                 f"got none for {shown(workload.model)}"
             )
         if not any(workload.require.items() <= _labels(node) for node in able):

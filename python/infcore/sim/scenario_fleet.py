@@ -1,20 +1,28 @@
-"""The [run], [[node]], [[model]] and [[latency]] tables of a scenario."""
+"""The [run], [[node]], [[model]], [[latency]] and [[token_latency]] tables of a scenario."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
+from infcore._core.admission import admission_policies
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
-from infcore.sim.scenario_schema import Latency, Model, Node, Run
+from infcore.sim.scenario_schema import Latency, Model, Node, Run, TokenLatency
 
 # Bounds that keep every time inside 2**63 nanoseconds and every table inside memory; far beyond any use.
 SECONDS_MAX = 1e8
 # What comes again and again: shorter is an event for each few nanoseconds, or none that moves the clock on at all.
 SECONDS_MIN = 1e-6
 NODES_MAX = 1 << 16
+TIERS_MAX = 64
 BYTES_MAX = 1 << 62
+TOKENS_MAX = 1 << 24  # of a request's context, and of a step
+BLOCKS_MAX = 1 << 22
+BLOCK_SIZE_MAX = 4096
+RUNNING_MAX = 4096
 BATCHINGS = ("dynamic", "greedy")
+OVERFLOWS = ("reject", "shed_lowest")
 
 
 def run_of(table: Table) -> Run:
@@ -26,6 +34,10 @@ def run_of(table: Table) -> Run:
         max_requests=table.integer("max_requests", 65536, low=1, high=1 << 24),
         ageing_s=table.optional("ageing_s", high=SECONDS_MAX),
         attempts_max=table.integer("attempts_max", 3, low=1, high=255),
+        admission=_admission(table),
+        overload_wait_s=table.optional("overload_wait_s", high=SECONDS_MAX),
+        tier_capacity=_tier_capacity(table),
+        overflow=cast(Literal["reject", "shed_lowest"], table.text("overflow", "reject", allowed=OVERFLOWS)),
         run_limit_s=table.optional("run_limit_s", high=SECONDS_MAX),
         detect_s=table.number("detect_s", 1.0, high=SECONDS_MAX),
         probe_s=table.number("probe_s", 1.0, low=SECONDS_MIN, high=SECONDS_MAX),
@@ -46,6 +58,29 @@ def run_of(table: Table) -> Run:
     return run
 
 
+def _admission(table: Table) -> tuple[str, ...]:
+    if "admission" not in table:
+        return Run.admission
+    known = [name for name, _ in admission_policies()]
+    names = table.names("admission")
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            raise InvalidArgument(
+                f"{table.at('admission')} must be some of {known}, each once, got {shown(list(names))}"
+            )
+    return names
+
+
+def _tier_capacity(table: Table) -> tuple[int, ...]:
+    given = table.take("tier_capacity", [])
+    whole = isinstance(given, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in given)
+    if not whole or len(given) > TIERS_MAX or any(n > 1 << 24 for n in given):
+        raise InvalidArgument(
+            f"{table.at('tier_capacity')} must be at most {TIERS_MAX} whole numbers from 1 to {1 << 24}, got {shown(given)}"
+        )
+    return tuple(given)
+
+
 def _bytes(table: Table, key: str) -> int:
     """Whole bytes; 16e9 is as good as 16000000000."""
     value = table.number(key, 0.0, high=float(BYTES_MAX))
@@ -55,20 +90,35 @@ def _bytes(table: Table, key: str) -> int:
 
 
 def model_of(table: Table) -> Model:
-    """One [[model]]."""
+    """One [[model]]. A token model's requests are batched on the node, token by token: for the engine each is alone."""
+    tokens = table.flag("tokens", False)
     model = Model(
         name=table.text("name"),
         slo_s=table.number("slo_s", 0.0, high=SECONDS_MAX),
-        max_batch_size=table.integer("max_batch_size", 64, low=1, high=4096),
+        max_batch_size=table.integer("max_batch_size", 1 if tokens else 64, low=1, high=1 if tokens else 4096),
         weights_bytes=_bytes(table, "weights_bytes"),
         load_s=table.number("load_s", 0.0, high=SECONDS_MAX),
         warmup_s=table.number("warmup_s", 0.0, high=SECONDS_MAX),
         idempotent=table.flag("idempotent", True),
         batch_delay_s=table.number("batch_delay_s", 0.002, high=SECONDS_MAX),
         output_weight=table.number("output_weight", 0.0, high=1e6),
+        tokens=tokens,
+        **_token_goals(table, tokens),
+        fallback=table.text("fallback", ""),
     )
     table.done()
     return model
+
+
+def _token_goals(table: Table, tokens: bool) -> dict[str, Any]:
+    """What only a token model has."""
+    if not tokens:
+        return {}
+    return {
+        "context_tokens_max": table.integer("context_tokens_max", 0, low=0, high=TOKENS_MAX),
+        "slo_ttft_s": table.number("slo_ttft_s", 0.0, high=SECONDS_MAX),
+        "slo_itl_s": table.number("slo_itl_s", 0.0, high=SECONDS_MAX),
+    }
 
 
 def latency_of(table: Table) -> Latency:
@@ -87,6 +137,33 @@ def latency_of(table: Table) -> Latency:
         raise InvalidArgument(
             f"{table.at('base_s')}, per_request_s, per_work_s or per_padded_work_s must be > 0, got 0 for each"
         )
+    return row
+
+
+def token_latency_of(table: Table) -> TokenLatency:
+    """One [[token_latency]]. Every term is >= 0 but the one of C^2: a curve may bend down, yet must not fall."""
+    terms = ("base_s", "prefill_base_s", "per_prefill_token_s", "per_prefill_token2_s", "decode_base_s", "per_decode_s")
+    row = TokenLatency(
+        model=table.text("model"),
+        node=table.text("node"),
+        n_blocks=table.integer("n_blocks", 0, low=1, high=BLOCKS_MAX),
+        block_size=table.integer("block_size", 16, low=1, high=BLOCK_SIZE_MAX),
+        token_budget=table.integer("token_budget", 2048, low=1, high=TOKENS_MAX),
+        max_running=table.integer("max_running", 256, low=1, high=RUNNING_MAX),
+        host_blocks=table.integer("host_blocks", 0, low=0, high=BLOCKS_MAX),
+        per_context_token_s=table.number("per_context_token_s", 0.0, high=SECONDS_MAX),
+        per_context_token2_s=table.number("per_context_token2_s", 0.0, low=-SECONDS_MAX, high=SECONDS_MAX),
+        swap_block_s=table.number("swap_block_s", 0.0, high=SECONDS_MAX),
+        cv=table.number("cv", 0.0, high=10.0),
+        **{term: table.number(term, 0.0, high=SECONDS_MAX) for term in terms},
+    )
+    table.done()
+    for what, at in (("prefill", ("base_s", "prefill_base_s")), ("decode", ("base_s", "decode_base_s"))):
+        slopes = (f"per_{what}_token_s",) if what == "prefill" else ("per_decode_s",)
+        if all(getattr(row, term) == 0.0 for term in (*at, *slopes)):
+            raise InvalidArgument(
+                f"{table.at(at[1])}, {slopes[0]} or base_s must be > 0: a step of {what} takes time, got 0 for each"
+            )
     return row
 
 
@@ -139,10 +216,10 @@ def group_of(table: Table) -> Group:
 class Curves:
     """Which row says how long a model takes on a node: the node's own before its group's."""
 
-    def __init__(self, latencies: Sequence[Latency]) -> None:
+    def __init__(self, latencies: Sequence[Latency | TokenLatency]) -> None:
         self._rows = {(row.model, row.node): row for row in latencies}
 
-    def row(self, model: str, node: Node) -> Latency | None:
+    def row(self, model: str, node: Node) -> Latency | TokenLatency | None:
         """The row; None: the model does not run there."""
         if node.models is not None and model not in node.models:
             return None
@@ -152,6 +229,11 @@ class Curves:
 def with_residents(group: Group, node: Node, models: Mapping[str, Model], curves: Curves) -> Node:
     """The node with the models that it holds at the start. Raises InvalidArgument for what cannot run or fit there."""
     runs = [model for model in models.values() if curves.row(model.name, node) is not None]
+    if len(runs) > 1 and any(model.tokens for model in runs):
+        raise InvalidArgument(
+            f"{group.table.at('models')} must be one model where that makes tokens, since its steps take the whole "
+            f"node, got rows for {', '.join(repr(model.name) for model in runs)} on {node.name!r}"
+        )
     held: list[str] = []
     room = node.memory_bytes or BYTES_MAX
     for name in node.models or ():

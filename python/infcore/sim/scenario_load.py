@@ -1,16 +1,18 @@
 """The [[workload]], [[fault]], [[random_fault]] and [[antagonist]] tables of a scenario."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
-from infcore.sim.scenario_fleet import SECONDS_MAX, SECONDS_MIN
+from infcore.sim.scenario_fleet import SECONDS_MAX, SECONDS_MIN, TOKENS_MAX
 from infcore.sim.scenario_schema import (
     Antagonist,
     ArrivalKind,
     Fault,
     FaultKind,
+    Prefix,
     RandomFault,
     Session,
     WorkDist,
@@ -21,30 +23,63 @@ from infcore.sim.scenario_schema import (
 RATE_MAX = 1e9
 WORK_MAX = 1e12
 FACTOR_MAX = 1e6
+GROUPS_MAX = 1 << 20
 TIER_MAX = 7  # the engine's tiers by default
 
 
-def _work(table: Table) -> WorkDist:
+def _work(table: Table, key: str = "work", *, default: float | None = 1.0, high: float = WORK_MAX) -> WorkDist:
     """A bare number, or { dist = ... }."""
-    if "work" not in table or not isinstance(table.peek("work"), dict):
-        return WorkDist(mean=table.number("work", 1.0, high=WORK_MAX))
-    inner = table.table("work")
+    if not isinstance(table.peek(key), dict):
+        return WorkDist(mean=table.number(key, default, high=high))
+    inner = table.table(key)
     dist = cast(WorkKind, inner.text("dist", "constant", allowed=get_args(WorkKind)))
-    cv = low = high = 0.0
+    cv = low = top = 0.0
     if dist == "uniform":
-        low = inner.number("low", high=WORK_MAX)
-        high = inner.number("high", low=low, high=WORK_MAX)
-        mean = (low + high) / 2
+        low = inner.number("low", high=high)
+        top = inner.number("high", low=low, high=high)
+        mean = (low + top) / 2
     else:
-        mean = inner.number("mean", 1.0, above=True, high=WORK_MAX)
+        mean = inner.number("mean", 1.0, above=True, high=high)
     if dist in ("lognormal", "gamma", "pareto"):
         cv = inner.number("cv", 0.0, high=100.0)
     elif dist == "exponential":
         cv = 1.0
-    least = inner.number("min", high=WORK_MAX) if "min" in inner else inner.take("min")
-    most = inner.number("max", low=least or 0.0, high=WORK_MAX) if "max" in inner else inner.take("max")
+    least = inner.number("min", high=high) if "min" in inner else inner.take("min")
+    most = inner.number("max", low=least or 0.0, high=high) if "max" in inner else inner.take("max")
     inner.done()
-    return WorkDist(dist=dist, mean=mean, cv=cv, low=low, high=high, min=least, max=most)
+    return WorkDist(dist=dist, mean=mean, cv=cv, low=low, high=top, min=least, max=most)
+
+
+def _prefix(table: Table) -> Prefix | None:
+    """{ groups, share or tokens, zipf }."""
+    if "prefix" not in table:
+        return None
+    inner = table.table("prefix")
+    prefix = Prefix(
+        groups=inner.integer("groups", 1, low=1, high=GROUPS_MAX),
+        share=inner.number("share", 0.0, high=1.0),
+        tokens=inner.integer("tokens", 0, low=0, high=TOKENS_MAX),
+        zipf=inner.number("zipf", 0.0, high=10.0),
+    )
+    if (prefix.share > 0.0) == (prefix.tokens > 0):
+        raise InvalidArgument(
+            f"{inner.at('share')}: exactly one of share and tokens must be > 0, got share {prefix.share:g}, "
+            f"tokens {prefix.tokens}"
+        )
+    inner.done()
+    return prefix
+
+
+def _demand(table: Table, tokens: bool, kind: ArrivalKind) -> dict[str, Any]:
+    """What a request asks for: work, or of a token model prompt and output, which a trace brings itself."""
+    if not tokens:
+        return {"work": _work(table)}
+    default = 1.0 if kind == "trace" else None
+    return {
+        "prompt_tokens": _work(table, "prompt_tokens", default=default, high=TOKENS_MAX),
+        "output_tokens": _work(table, "output_tokens", default=default, high=TOKENS_MAX),
+        "prefix": _prefix(table) if kind != "trace" else None,
+    }
 
 
 def _arrivals(table: Table, kind: ArrivalKind, folder: Path) -> dict[str, Any]:
@@ -80,7 +115,7 @@ def _arrivals(table: Table, kind: ArrivalKind, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def workload_of(table: Table, *, folder: Path) -> Workload:
+def workload_of(table: Table, *, folder: Path, token_models: Collection[str] = ()) -> Workload:
     """One [[workload]]; a trace's file stands beside the scenario's, in `folder`."""
     model = table.text("model")
     kind = cast(ArrivalKind, table.text("arrivals", "poisson", allowed=get_args(ArrivalKind)))
@@ -99,9 +134,11 @@ def workload_of(table: Table, *, folder: Path) -> Workload:
         model=model,
         rate_rps=rate_rps,
         arrivals=kind,
-        work=_work(table),
+        **_demand(table, model in token_models, kind),
         tier=table.integer("tier", 0, low=0, high=TIER_MAX),
         deadline_s=table.optional("deadline_s", high=SECONDS_MAX),
+        defer_s=table.number("defer_s", 0.0, high=SECONDS_MAX),
+        stale_share=table.number("stale_share", 0.0, high=1.0),
         phase_s=table.number("phase_s", 0.0, low=-SECONDS_MAX, high=SECONDS_MAX),
         start_s=table.number("start_s", 0.0, high=SECONDS_MAX),
         end_s=table.optional("end_s", high=SECONDS_MAX),

@@ -21,6 +21,10 @@ class Run:
     max_requests       accepted and not yet ended, at most
     ageing_s           after how long a waiting request counts one tier more urgent; None: never
     attempts_max       how often a request is run before it fails
+    admission          policies at the door, in the order in which they are asked: infcore.Engine's
+    overload_wait_s    a wait for devices that counts as overload; None: by batches and deadlines
+    tier_capacity      accepted and not yet ended, at most, by tier; empty: not bounded
+    overflow           "reject" or "shed_lowest": full, the least urgent that waits makes room for a more urgent one
     run_limit_s        a run longer than that marks its node lost; None: chosen by the simulator
     detect_s           how long until a node that cannot be reached is taken for lost
     probe_s            a lost node that is alive again is back at the next multiple of it
@@ -39,6 +43,10 @@ class Run:
     max_requests: int = 65536
     ageing_s: float | None = None
     attempts_max: int = 3
+    admission: tuple[str, ...] = ("infeasible",)
+    overload_wait_s: float | None = None
+    tier_capacity: tuple[int, ...] = ()
+    overflow: Literal["reject", "shed_lowest"] = "reject"
     run_limit_s: float | None = None
     detect_s: float = 1.0
     probe_s: float = 1.0
@@ -81,7 +89,11 @@ class Model:
     load_s         to bring its weights onto a node
     warmup_s       how much longer its first batch there takes
     batch_delay_s  how long a batch may wait for company
+    fallback       name of the model that answers in its place under load; "": none
     output_weight  of a recorded request, the work that one unit of its output (a generated token) adds
+    tokens         it makes tokens: it runs where a TokenLatency says so, and its workloads have prompts and outputs
+    context_tokens_max  prompt and output of a request together, at most; 0: what fits into the smallest of its nodes
+    slo_ttft_s, slo_itl_s  goals of a request's first token and of its mean time between tokens; 0: none
     """
 
     name: str
@@ -93,6 +105,11 @@ class Model:
     idempotent: bool = True
     batch_delay_s: float = 0.002
     output_weight: float = 0.0
+    tokens: bool = False
+    context_tokens_max: int = 0
+    slo_ttft_s: float = 0.0
+    slo_itl_s: float = 0.0
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,49 @@ class Latency:
     per_work_s: float = 0.0
     per_padded_work_s: float = 0.0
     cv: float = 0.0
+
+
+@dataclass(frozen=True)
+class TokenLatency:
+    """A node that runs a token model step by step, as its own continuous batcher decides.
+
+    A step of P prompt tokens, of D sequences that make a token each, and of C tokens of context of those takes
+    base_s + (prefill_base_s + per_prefill_token_s*P + per_prefill_token2_s*P^2, if P > 0) +
+    (decode_base_s + per_decode_s*D + per_context_token_s*C + per_context_token2_s*C^2, if D > 0) + swap_block_s for
+    each block moved between device and host; times lognormal(mean 1, cv).
+
+    n_blocks, block_size  KV blocks on the device, and tokens in each; host_blocks: room for swapped ones
+    token_budget          tokens in a step, at most; max_running: sequences under way, at most
+    """
+
+    model: str
+    node: str
+    n_blocks: int
+    block_size: int = 16
+    token_budget: int = 2048
+    max_running: int = 256
+    host_blocks: int = 0
+    base_s: float = 0.0
+    prefill_base_s: float = 0.0
+    per_prefill_token_s: float = 0.0
+    per_prefill_token2_s: float = 0.0
+    decode_base_s: float = 0.0
+    per_decode_s: float = 0.0
+    per_context_token_s: float = 0.0
+    per_context_token2_s: float = 0.0
+    swap_block_s: float = 0.0
+    cv: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What prompts begin with alike: each has one of `groups` beginnings, of popularity 1 / rank^zipf; it is that
+    share of the prompt, or so many tokens (one of share and tokens is 0)."""
+
+    groups: int
+    share: float = 0.0
+    tokens: int = 0
+    zipf: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +186,9 @@ class WorkDist:
 @dataclass(frozen=True)
 class Session:
     """Requests of one user: a geometric number of turns, and an exponential time from one question to the next,
-    whenever its answer comes, so that every policy is given the same requests. Both by their means."""
+    whenever its answer comes, so that every policy is given the same requests. Both by their means. Of a token model
+    each turn's prompt is the conversation so far, with its answers, and prompt_tokens more; where that no longer fits
+    into the model's context, a new conversation begins."""
 
     turns_mean: float
     think_s_mean: float
@@ -145,9 +207,13 @@ class Workload:
                  "trace": the rows of `file` (a path), rate_factor times as fast
     work         of a request; a trace's own rows come first
     deadline_s   after arrival; None: none
+    defer_s      how long requests may be put off under load; 0: not at all
+    stale_share  of the requests that have an answer from before
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
     require      labels that a node must have
     session      requests of users; then sessions arrive by the process, at rate_rps / turns_mean
+    prompt_tokens, output_tokens  of a token model's requests, instead of work; a trace's own come first
+    prefix       what their prompts begin with alike; None: nothing
     """
 
     model: str
@@ -156,11 +222,16 @@ class Workload:
     work: WorkDist = field(default_factory=WorkDist)
     tier: int = 0
     deadline_s: float | None = None
+    defer_s: float = 0.0
+    stale_share: float = 0.0
     phase_s: float = 0.0
     start_s: float = 0.0
     end_s: float | None = None
     require: Labels = field(default_factory=dict)
     session: Session | None = None
+    prompt_tokens: WorkDist = field(default_factory=WorkDist)
+    output_tokens: WorkDist = field(default_factory=WorkDist)
+    prefix: Prefix | None = None
     arrival_cv: float = 1.0
     on_s: float = 0.0
     off_s: float = 0.0
@@ -233,6 +304,7 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     random_faults: tuple[RandomFault, ...] = ()
     antagonists: tuple[Antagonist, ...] = ()
+    token_latencies: tuple[TokenLatency, ...] = ()
 
     def latency(self, model: str, node: Node) -> Latency | None:
         """The curve of a model on a node: the node's own row before its group's; None: it does not run there.
@@ -240,6 +312,13 @@ class Scenario:
         Complexity: linear in the rows; for many nodes build a table by (model, node) first.
         """
         rows = {row.node: row for row in self.latencies if row.model == model}
+        if node.models is not None and model not in node.models:
+            return None
+        return rows.get(node.name) or rows.get(node.group)
+
+    def token_latency(self, model: str, node: Node) -> TokenLatency | None:
+        """As latency(), of a token model."""
+        rows = {row.node: row for row in self.token_latencies if row.model == model}
         if node.models is not None and model not in node.models:
             return None
         return rows.get(node.name) or rows.get(node.group)

@@ -19,6 +19,8 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 CURVE_POINTS = 200  # of the latency curve in a row: half of them below p90, half in the tail
 # Events between looks at the clock and at Ctrl-C: some tens of milliseconds.
 STEPS = 1 << 16
+# Of token models, None for others: first token, time between tokens, share of prompts found in a node's cache.
+TOKEN_FIGURES = ("ttft_s", "itl_s", "prefix_reuse", "prompt_tokens_per_s", "output_tokens_per_s")
 COST_BASIS = "busy time: sum(price_per_hour / 3600 * busy_s)"
 
 
@@ -86,7 +88,7 @@ def _run(
             if more is None:
                 core.close_rows()
             else:
-                core.feed(*more.columns())  # type: ignore[arg-type]
+                core.feed(*more.fed())
         if progress is not None:
             progress(min(1.0, core.now_s / seconds))
 
@@ -110,16 +112,30 @@ def _curve(histogram: Any) -> dict[str, list[float]]:
 
 def _figures(totals: Mapping[str, Any], span_s: float) -> dict[str, Any]:
     """What all requests and each model's have alike."""
-    arrivals, outcomes = totals["arrivals"], totals["outcomes"]
+    arrivals, outcomes, tokens = totals["arrivals"], totals["outcomes"], totals["tokens"]
     return {
         "requests": arrivals,
         "outcomes": outcomes,
+        "reasons": totals["reasons"],
+        "degraded": totals["degraded"],
         "latency_s": {**_quantiles_s(totals["latency_s"]), "mean": totals["latency_mean_s"]},
         "wait_s": _quantiles_s(totals["wait_s"]),
         "within_slo": totals["within_slo"] / arrivals if arrivals else None,
         "throughput_rps": outcomes["ok"] / span_s,
         "goodput_rps": totals["within_slo"] / span_s,
         "availability": outcomes["ok"] / arrivals if arrivals else None,
+        **(dict.fromkeys(TOKEN_FIGURES) if tokens is None else _token_figures(tokens, span_s)),
+    }
+
+
+def _token_figures(tokens: Mapping[str, Any], span_s: float) -> dict[str, Any]:
+    """Of token requests that were answered; itl_s: the time from a token to the next, of all tokens but the first."""
+    return {
+        "ttft_s": {**_quantiles_s(tokens["ttft_s"]), "mean": tokens["ttft_mean_s"]},
+        "itl_s": {**_quantiles_s(tokens["itl_s"]), "mean": tokens["itl_mean_s"]},
+        "prefix_reuse": tokens["cached_tokens"] / tokens["prompt_tokens"] if tokens["prompt_tokens"] else None,
+        "prompt_tokens_per_s": tokens["prompt_tokens"] / span_s,
+        "output_tokens_per_s": tokens["output_tokens"] / span_s,
     }
 
 
@@ -140,7 +156,6 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
         "simulated_s": core.now_s,
         "wall_s": wall_s,
         **_figures(totals, span_s),
-        "ttft_s": None,
         "latency_curve_s": _curve(totals["latency_s"]),
         "regret_s": None if policy == BOUND else _quantiles_s(totals["regret_s"]),
         "capacity_load": None,
@@ -151,7 +166,7 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
         "duplicated": state["duplicated"],
         "violations": state["violations"],
         "first_violation": state["first_violation"] or None,
-        "prefix_reuse": None,
+        "tokens": core.tokens() if any(model.tokens for model in scenario.models) else None,
         "digest": state["digest"],
         "models": [
             {"name": model.name, "slo_s": model.slo_s or None, **_figures(core.totals(i), span_s)}

@@ -1,6 +1,7 @@
 """Rows of the trace formats: each reader turns numbered lines into arrivals, or says which field is wrong."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -15,12 +16,17 @@ Lines = Iterable[tuple[int, str]]
 TOKENS_MAX = 10**12
 SECONDS_MAX = 1e10
 TIER_MAX = 7
+NAMED_TOKENS = 512  # in a block that Mooncake names
 MODELS_MAX = 1024
 NAN = float("nan")
 
 
 class Arrival(NamedTuple):
-    """One row. time_s counts from anywhere, the same for a whole trace; model -1: not named; nan: not known."""
+    """One row. time_s counts from anywhere, the same for a whole trace; model -1: not named; nan: not known.
+
+    work, output_work  also the tokens of a prompt and of its answer
+    names              of the prompt's blocks of 512 tokens: equal names, equal prompts up to there
+    """
 
     line: int
     time_s: float
@@ -30,6 +36,7 @@ class Arrival(NamedTuple):
     tier: int = 0
     deadline_s: float = NAN
     session: int = 0
+    names: tuple[int, ...] = ()
 
 
 def wrong(where: str, line: int, field: str, allowed: str, value: object) -> InvalidArgument:
@@ -118,13 +125,24 @@ def _looks_like(first: str, *keys: str) -> bool:
 
 
 def mooncake_rows(lines: Lines, where: str) -> Iterator[Arrival]:
-    """Work is input_length; timestamps are milliseconds. hash_ids are left to the prefix cache's own reader."""
+    """Work is input_length; timestamps are milliseconds; hash_ids, where they are there, name blocks of 512 tokens."""
     for line, text in lines:
         row = _row(text, where, line)
         time_ms = _number(row, "timestamp", where, line, SECONDS_MAX * 1e3)
         work = _number(row, "input_length", where, line, TOKENS_MAX)
         output = _number(row, "output_length", where, line, TOKENS_MAX, missing=0.0)
-        yield Arrival(line, time_ms / 1e3, work, output)
+        yield Arrival(line, time_ms / 1e3, work, output, names=_names(row, work, where, line))
+
+
+def _names(row: dict[str, Any], tokens: float, where: str, line: int) -> tuple[int, ...]:
+    ids = row.get("hash_ids")
+    if ids is None:
+        return ()
+    n_blocks = math.ceil(tokens / NAMED_TOKENS)
+    good = isinstance(ids, list) and len(ids) <= n_blocks
+    if not good or not all(type(each) is int and 0 <= each < 2**64 for each in ids):
+        raise wrong(where, line, "hash_ids", f"an array of integers from 0 to 2^64 - 1, at most {n_blocks}", ids)
+    return tuple(ids)
 
 
 def request_rows(lines: Lines, where: str, models: list[str], policy: str | None) -> Iterator[Arrival]:
@@ -149,14 +167,15 @@ def request_rows(lines: Lines, where: str, models: list[str], policy: str | None
                 raise wrong(where, line, "model", f"one of at most {MODELS_MAX} names", name)
             ids[name] = len(ids)
             models.append(name)
+        of_tokens = "prompt_tokens" in row
         deadline_s = _number(row, "deadline_s", where, line, SECONDS_MAX, missing=NAN)
         if deadline_s == 0.0:
             raise wrong(where, line, "deadline_s", "a number > 0 or null", 0)
         yield Arrival(
             line,
             _number(row, "arrival_s", where, line, SECONDS_MAX),
-            _number(row, "work", where, line, TOKENS_MAX, missing=NAN),
-            _number(row, "output_work", where, line, TOKENS_MAX, missing=0.0),
+            _number(row, "prompt_tokens" if of_tokens else "work", where, line, TOKENS_MAX, missing=NAN),
+            _number(row, "output_tokens" if of_tokens else "output_work", where, line, TOKENS_MAX, missing=0.0),
             ids[name],
             _integer(row, "tier", where, line, TIER_MAX),
             deadline_s,

@@ -45,6 +45,7 @@ class TraceChunk:
     tier         (n,) int32
     deadline_s   (n,) float64, after arrival; nan: none
     session      (n,) uint64; 0: none
+    names        (n,) tuples of integers: names of a prompt's blocks of 512 tokens; None: the format has none
     """
 
     at_s: NDArray[np.float64]
@@ -54,6 +55,7 @@ class TraceChunk:
     tier: NDArray[np.int32]
     deadline_s: NDArray[np.float64]
     session: NDArray[np.uint64]
+    names: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.at_s)
@@ -100,7 +102,7 @@ def open_trace(path: str | Path, *, format: str | None = None, policy: str | Non
     """A trace's arrivals, the format told by the content; .gz and .xz are unpacked on the way, told by content, too.
 
     format    "azure_llm_2023": CSV with TIMESTAMP, ContextTokens, GeneratedTokens
-              "mooncake": JSON lines with timestamp (ms), input_length, output_length
+              "mooncake": JSON lines with timestamp (ms), input_length, output_length, hash_ids
               "infcore_requests": JSON lines as `infcore simulate --log` writes them; None: whichever fits
     policy    of a log, whose arrivals; None: of the first that stands there
     Returns   an iterable of TraceChunk, memory bounded by its window of reordering: 131,072 rows
@@ -180,13 +182,17 @@ def _lines(file: io.BufferedReader, where: str) -> Iterator[tuple[int, str]]:
 _Columns = dict[str, NDArray[Any]]
 _DTYPES = {
     "line": np.int64, "time_s": np.float64, "work": np.float64, "output_work": np.float64,
-    "model": np.int32, "tier": np.int32, "deadline_s": np.float64, "session": np.uint64,
+    "model": np.int32, "tier": np.int32, "deadline_s": np.float64, "session": np.uint64, "names": object,
 }  # fmt: skip
 
 
 def _columns(rows: list[Arrival]) -> _Columns:
     values = zip(*rows, strict=True)
-    return {name: np.array(column, dtype) for (name, dtype), column in zip(_DTYPES.items(), values, strict=True)}
+    # fromiter: tuples of one length are objects, too, not rows of a table.
+    return {
+        name: np.fromiter(column, dtype, len(rows))
+        for (name, dtype), column in zip(_DTYPES.items(), values, strict=True)
+    }
 
 
 def _sorted(held: _Columns, added: _Columns) -> _Columns:

@@ -1,4 +1,7 @@
-"""The workloads of the engine's benches, run by infcore and by what a developer would write by hand in 15 lines."""
+"""A closed loop of asyncio callers over a batcher: infcore, or what a developer would write by hand in 15 lines.
+
+infcore is imported where it runs: bench/peers runs the loop in an environment that has none.
+"""
 
 import asyncio
 import threading
@@ -8,8 +11,6 @@ from contextlib import contextmanager
 from statistics import median
 
 import numpy as np
-
-import infcore
 
 CALLERS, WIDTH, MAX_BATCH = 64, 8, 64
 Call = Callable[[np.ndarray], Awaitable[np.ndarray]]
@@ -74,6 +75,8 @@ def by_hand(run):
 
 @contextmanager
 def by_infcore(run):
+    import infcore
+
     model = infcore.Model(
         "m", inputs={"x": ("float32", (WIDTH,))}, outputs={"y": ("float32", (WIDTH,))}, max_batch_size=MAX_BATCH
     )

@@ -1,0 +1,121 @@
+"""bench/peers without its environment: what it reads, statistics, sides as processes, its model of the mocker."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "bench" / "peers"
+NAMES = ["install", "mocker", "mocker_model", "mocker_sides", "sides", "vllm_pool"]
+
+
+@pytest.fixture(scope="module")
+def peers():
+    """The modules by name. Nothing imports them by statement (tests/tidy/layers.py), and none of them stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield {name: importlib.import_module(name) for name in NAMES}
+    for name in NAMES:
+        del sys.modules[name]
+
+
+def test_a_worker_that_ends_is_said_with_its_last_words(peers):
+    sides = peers["sides"]
+    assert sides.answer('{"a": 1}\n', "") == {"a": 1}
+    with pytest.raises(sides.NotMeasured, match=r"^ImportError: no ray$"):
+        sides.answer("", "Traceback\n  File x\nImportError: no ray\n\n")
+    with pytest.raises(sides.NotMeasured, match="said nothing"):
+        sides.answer("", "\n")
+    with pytest.raises(ValueError, match=r"got '\[1\]', allowed is an object"):
+        sides.answer("[1]\n", "")
+
+
+def test_ratios_are_taken_round_by_round(peers):
+    sides = peers["sides"]
+    slow, fast = [{"us": us} for us in (2.0, 40.0, 9.0)], [{"us": us} for us in (1.0, 10.0, 3.0)]
+    assert sides.ratio(slow, fast, "us") == 3.0  # of 2, 4 and 3
+    assert sides.middle(slow, "us") == 9.0
+    assert sides.ratio(slow[:2], fast[:2], "us") == 3.0  # where medians over one another say 21 / 5.5
+    with pytest.raises(ValueError, match="got 2 and 3 rounds"):
+        sides.ratio(slow[:2], fast, "us")
+    with pytest.raises(ValueError, match="got 0 and 0 rounds"):
+        sides.ratio([], [], "us")
+
+
+def test_table(peers):
+    assert peers["sides"].table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_requirements_and_reasons(peers):
+    install = peers["install"]
+    pinned = install.wanted((FOLDER / "requirements.txt").read_text())
+    assert install.wanted("# why\n\na==1  # more\n") == ["a==1"]
+    assert all("==" in line for line in [*pinned, *install.wanted((FOLDER / "constraints.txt").read_text())])
+    assert install.reason("ERROR: no match\nERROR: No matching distribution\n\nnote: pip\n") == (
+        "ERROR: No matching distribution"
+    )
+    assert install.reason("one\ntwo\n") == "two"
+    assert install.reason("") == "it said nothing"
+
+
+def test_sides_run_and_take_turns(peers):
+    """The batcher by hand, measured by a real worker; a side whose package is not in the environment is said so."""
+    sides = peers["sides"]
+    here = Path(sys.prefix)
+    started, missing = sides.start({"by hand": here, "BentoML": here})
+    found = sides.take_turns(started, 2, missing, run="cpu", each=1)
+    for side in started:
+        side.close()
+    assert list(found) == ["by hand"]
+    assert [set(one) >= {"cpu_us_per_request", "requests_per_s"} for one in found["by hand"]] == [True, True]
+    assert "bentoml" in missing["BentoML"]
+
+
+def test_an_environment_that_is_not_there(peers, tmp_path):
+    started, missing = peers["sides"].start({"batched": tmp_path / "none"})
+    assert started == []
+    assert missing == {"batched": "none is not there: make build"}
+
+
+def test_the_fit_finds_a_parabola(peers):
+    coefficients, off = peers["mocker_sides"].fit(
+        [1.0, 2.0, 5.0, 9.0], [2 + 3 * x - x * x for x in (1.0, 2.0, 5.0, 9.0)]
+    )
+    assert coefficients == pytest.approx([2.0, 3.0, -1.0])
+    assert off == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_trace_in_the_mockers_blocks(peers):
+    row = {"timestamp": 1.5, "input_length": 600, "output_length": 3, "hash_ids": [7, 2]}
+    (found,) = peers["mocker"].requests_of([json.dumps(row)])
+    assert (found.arrival_ms, found.prompt_tokens, found.output_tokens) == (1.5, 600, 3)
+    assert found.blocks == (56, 57, 58, 59, 60, 61, 62, 63, 16)  # 9 full blocks of 64; the part of a tenth has no name
+
+
+def test_the_model_says_what_the_mocker_said(peers):
+    """Figures of ai-dynamo-runtime 1.6.1: requests of 4,096 tokens that make 4; n at once on one worker."""
+    model = peers["mocker_model"]
+
+    def told(requests, n_workers=1):
+        return [(one.ttft_ms, one.e2e_ms, one.reused_tokens) for one in model.replay(requests, n_workers)]
+
+    def unlike(i, arrival_ms=0.0):
+        return model.Request(arrival_ms, 4096, 4, tuple(range(64 * i, 64 * i + 64)))
+
+    assert told([unlike(0)]) == [pytest.approx((85.755980, 103.608039, 0))]
+    assert told([unlike(i) for i in range(3)]) == [
+        pytest.approx((169.136918, 273.792833, 0)),
+        pytest.approx((169.136918, 273.792833, 0)),
+        pytest.approx((261.053382, 279.743571, 0)),
+    ]
+    assert told([unlike(i) for i in range(4)])[3] == pytest.approx(
+        (367.291598, 385.981053, 0)
+    )  # its prompt in two parts
+    assert told([unlike(0), unlike(0, 1e6)])[1][::2] == pytest.approx((17.474885, 4032))  # its last block is computed
+    assert told([unlike(0), unlike(1)], n_workers=2)[1] == pytest.approx((85.755980, 103.608039, 0))
+    like = [model.Request(0.0, 4096, 4, (*range(48), *range(64 * i, 64 * i + 16))) for i in range(1, 4)]
+    assert [each[::2] for each in told(like)] == [pytest.approx((125.680652, n)) for n in (0, 3072, 3072)]
+    with pytest.raises(AssertionError, match="blocks run out"):
+        told([unlike(i) for i in range(300)])
