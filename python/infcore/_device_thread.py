@@ -4,19 +4,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from infcore.device import Device
 from infcore.errors import DeviceError
 
-__all__ = ["Call", "Slot", "name_on", "wait_until"]
+__all__ = ["Call", "Slot", "fleet_arguments", "name_on", "wait_until"]
 
 
 class Call:
-    """One call made on a device's thread; whoever asked for it waits for its outcome."""
+    """One call made on a device's thread; whoever asked for it waits for its outcome.
 
-    def __init__(self, call: Callable[[], None], *, last: bool = False) -> None:
+    last   the thread ends with it
+    after  a model as the device knows it, of which nothing may be running any more; "": none
+    """
+
+    def __init__(self, call: Callable[[], None], *, last: bool = False, after: str = "") -> None:
         self._call = call
-        self._last = last
+        self.last = last
+        self.after = after
         self._done = threading.Event()
         self._error: BaseException | None = None
 
@@ -27,7 +33,7 @@ class Call:
         except BaseException as e:
             self._error = e
         self._done.set()
-        return not self._last
+        return not self.last
 
     def wait(self, thread: threading.Thread, hangs: Callable[[], bool]) -> None:
         while not self._done.wait(0.1):
@@ -70,3 +76,9 @@ def wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.01)
     return True
+
+
+def fleet_arguments(device: Device) -> dict[str, Any]:
+    """What Fleet.add is told of a device, but its name."""
+    told = ("kind", "zone", "location", "memory_bytes", "price_per_hour", "rtt_s", "slots", "labels")
+    return {name: getattr(device, name) for name in told}

@@ -97,7 +97,7 @@ def _stale(stale: Any, is_asked: bool) -> Stale | None:
 
 def may_fall_back(model: Model, fallback: Model) -> None:
     """Raises InvalidArgument where requests to the one are none to the other, or answers differ in form."""
-    if model.inputs != fallback.inputs or model.outputs != fallback.outputs:
+    if model.inputs != fallback.inputs or model.outputs != fallback.outputs or model.by_token != fallback.by_token:
         raise InvalidArgument(
             f"fallback of model {model.name!r} is {fallback.name!r}, whose inputs or outputs differ; allowed: a model "
             f"with the same"

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,13 +17,14 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, name_on, wait_until
+from infcore._device_thread import Call, Slot, fleet_arguments, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._figures import figures
 from infcore._weighted import weighted
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
 from infcore.request import Model
+from infcore.stream import Stream
 
 __all__ = ["Engine"]
 
@@ -233,11 +234,13 @@ class Engine(EngineCore):
 
         await asyncio.to_thread(self.close, drain=kind is None)
 
-    async def stream(
-        self, model: str, inputs: Mapping[str, npt.NDArray[Any]], **options: Any
-    ) -> AsyncIterator[dict[str, npt.NDArray[Any]]]:
-        """The parts of one answer as they come; a model that answers at once gives one. Arguments as asubmit's."""
-        yield await self.asubmit(model, inputs, **options)
+    def stream(self, model: str, inputs: Mapping[str, npt.NDArray[Any]], **options: Any) -> Stream:
+        """The parts of one answer as they come, `async for part in engine.stream(...)`; arguments as asubmit's.
+
+        A TokenModel's are {"tokens": the new ones}, the first as soon as it is there; another model gives one part.
+        Leaving the loop takes the request back.
+        """
+        return Stream(self.asubmit(model, inputs, **options))
 
     # ---- devices
 
@@ -254,12 +257,12 @@ class Engine(EngineCore):
                 raise InvalidArgument(f"device {device.name!r} is there already; allowed: a name not in use")
             self._own_fleet(None)
             try:
-                node = self._join_fleet(device)
+                node = self.fleet.add(device.name, **fleet_arguments(device))
             finally:
                 self._own_fleet("an Engine")
-            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.run_limit_s))
+            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.batch_limit_s))
             self._live().node_names[node] = device.name
-            work = self._emulate if device.emulated else self._work
+            work = self._work_tokens if device.takes_tokens else self._emulate if device.emulated else self._work
             slot.thread = threading.Thread(
                 target=work, args=(node, device, slot.controls), name=f"infcore-{device.name}", daemon=True
             )
@@ -270,19 +273,6 @@ class Engine(EngineCore):
             except BaseException:
                 self.remove_device(device.name)
                 raise
-
-    def _join_fleet(self, device: Device) -> int:
-        return self.fleet.add(
-            device.name,
-            kind=device.kind,
-            zone=device.zone,
-            location=device.location,
-            memory_bytes=device.memory_bytes,
-            price_per_hour=device.price_per_hour,
-            rtt_s=device.rtt_s,
-            slots=device.slots,
-            labels=device.labels,
-        )
 
     def remove_device(self, name: str, *, timeout_s: float | None = None) -> bool:
         """Drain a device and take it out; what was bound to it goes elsewhere.
@@ -428,7 +418,7 @@ class Engine(EngineCore):
     def _load_on(self, slot: Slot, name: str, version: int) -> None:
         device, model = slot.device, self._models[name, version]
         known_as = name_on(slot, name, version)
-        if known_as is None or (name, version) in slot.models:
+        if known_as is None or (name, version) in slot.models or not device.would_take(model):
             return
         before = [key for key, known in slot.models.items() if known == known_as]
         if any(held >= version for _, held in before):
@@ -455,12 +445,12 @@ class Engine(EngineCore):
     def _unload_from(self, slot: Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
         self._set_resident(spec, slot.node, False, None)
         known_as = slot.models.pop(key)
-        self._on_thread(slot, lambda: slot.device.unload(known_as))
+        self._on_thread(slot, lambda: slot.device.unload(known_as), after=known_as)
 
-    def _on_thread(self, slot: Slot, call: Callable[[], None]) -> None:
+    def _on_thread(self, slot: Slot, call: Callable[[], None], *, after: str = "") -> None:
         """Makes a call on a device's thread; one that hangs in a run makes it when it is back, and nobody waits."""
         assert slot.thread is not None
-        asked = Call(call)
+        asked = Call(call, after=after)
         slot.controls.append(asked)
         self._control(slot.node)
         asked.wait(slot.thread, lambda: self._is_lost(slot))

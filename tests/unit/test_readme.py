@@ -37,6 +37,10 @@ def test_more_than_it_can_do():
     assert isinstance(hopeless, infcore.DeadlineInfeasible) and 0.001 < hopeless.best_s <= 0.005
 
 
+def test_tokens_come():
+    assert 1 <= len(run("TokenModel")["answer"]) <= 32
+
+
 def test_the_server_in_the_readme_answers():
     fastapi = pytest.importorskip("fastapi", reason="needs FastAPI, of the extra [test]")
     httpx = pytest.importorskip("httpx", reason="needs httpx, of the extra [test]")

@@ -61,6 +61,9 @@ enum class EventKind : std::uint8_t {
   complete,    ///< now; v node; s batch; v ok
   tick,        ///< now
   schedule,    ///< now
+  first_token,  ///< now; v node; s batch
+  progress,     ///< now; v node
+  node_failed,  ///< now; v node
   end          ///< v requests, actions, records before this one. Nothing follows
 };
 inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::end);

@@ -1,9 +1,9 @@
 from infcore._core.base cimport TenantNames
 from infcore._core.future cimport Future
-from infcore._core.workers cimport Workers
+from infcore._core.token_worker cimport TokenWorkers
 
 
-cdef class EngineCore(Workers):
+cdef class EngineCore(TokenWorkers):
     cdef TenantNames tenants
     cdef Future begin(self, object model, object inputs, object work, object version, object tenant, object tier,
                       object deadline_s, object session, object blocks, object key, object require, object defer_s)

@@ -19,6 +19,8 @@ cdef class Arrivals:
     cdef Live live
     cdef object loop
     cdef bint deferring            # inside its loop's drain: the dispatcher is told once, at its end
+    cdef object parts              # a deque: what has more for its reader on this loop; drained with the rest
+    cdef int tell_parts(self) except -1
     cdef object parked             # futures that wait for room, a deque; None: never any
     cdef int park(self, Pending future, object timeout_s) except -1
     cdef int push_parked(self) except -1
@@ -34,3 +36,8 @@ cdef class Pending:
     cdef Arrivals arrivals
     cdef bint parked               # it waits for room, in arrivals.parked
     cdef int settle(self) except -1
+
+
+cdef class Told:
+    """What is told on its loop that there is more of it, before it has ended."""
+    cdef int tell(self) except -1

@@ -5,12 +5,12 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
+from collections import deque
+
 from infcore._core.fleet cimport Fleet, SignalGate
 from infcore._cpp.base cimport NodeId
 from infcore._cpp.engine cimport ActionKind, Driver, LiveRequest, Reason
 from infcore._cpp.route cimport Signal
-
-from collections import deque
 
 
 cdef class Live:
@@ -33,6 +33,7 @@ cdef class Live:
             if arrivals is None:
                 arrivals = Arrivals.__new__(Arrivals)
                 arrivals.live = self
+                arrivals.parts = deque()
                 arrivals.hub = &self.c_obj.get().add_hub(True)
             arrivals.loop = loop
             loop.add_reader(arrivals.hub.fd(), arrivals.on_ready)
@@ -94,6 +95,7 @@ cdef class Arrivals:
         self.hub.clear()
         self.deferring = True
         try:
+            self.tell_parts()
             self.drain()
             if self.parked:
                 self.push_parked()
@@ -102,7 +104,13 @@ cdef class Arrivals:
             with nogil:
                 self.live.c_obj.get().flush()
 
+    cdef int tell_parts(self) except -1:
+        while self.parts:
+            (<Told>self.parts.popleft()).tell()
+        return 0
+
     def leave(self):
+        self.tell_parts()
         self.drain()
         self.push_parked()  # they hear that the engine is closed
         self.loop.remove_reader(self.hub.fd())
@@ -184,6 +192,11 @@ cdef class Arrivals:
             self.live.c_obj.get().drained(n)
         if raised is not None:
             raise raised
+        return 0
+
+
+cdef class Told:
+    cdef int tell(self) except -1:
         return 0
 
 

@@ -29,7 +29,8 @@ _EVENTS = {
     <uint8_t>EventKind.prior: "prior", <uint8_t>EventKind.signal: "signal", <uint8_t>EventKind.arrive: "arrive",
     <uint8_t>EventKind.cancel: "cancel", <uint8_t>EventKind.cancel_all: "cancel_all",
     <uint8_t>EventKind.claim: "claim", <uint8_t>EventKind.started: "started", <uint8_t>EventKind.complete: "complete",
-    <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end"}
+    <uint8_t>EventKind.first_token: "first_token", <uint8_t>EventKind.progress: "progress",
+    <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end"}
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
 
@@ -80,7 +81,7 @@ cdef dict fields_of(EventRecord* r):
                 "deadline_ns": _time(r.arrived.deadline_ns), "work": r.arrived.work, "tier": r.arrived.tier,
                 "require": r.arrived.require, "tenant": r.arrived.tenant, "has_stale": r.arrived.has_stale,
                 "defer_ns": r.arrived.defer_ns}
-    if kind == EventKind.claim or kind == EventKind.started:
+    if kind == EventKind.claim or kind == EventKind.started or kind == EventKind.first_token:
         return {"node": r.node.value, "batch": r.batch_id}
     if kind == EventKind.complete:
         return {"node": r.node.value, "batch": r.batch_id, "ok": r.ok}

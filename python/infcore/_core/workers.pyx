@@ -19,6 +19,7 @@ from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Arrivals, Live
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.staging cimport Staging, failure_of
+from infcore._core.token_sequence cimport TokenSpec
 
 from infcore.errors import InvalidArgument
 
@@ -170,7 +171,7 @@ cdef class Workers:
 
     def _define(self, model):
         cdef ModelId id = self.fleet.c_obj.get().model_id(<string>model.name.encode(), <uint32_t>model.version)
-        cdef ModelSpec spec = ModelSpec(model, id.value)
+        cdef ModelSpec spec = (TokenSpec if model.by_token else ModelSpec)(model, id.value)
         spec.epoch = self.driver.add_model(id, _model_config_of(model, self.newest_of(model.fallback)))
         self.by_id[id.value] = spec
         self.versions[model.name, model.version] = spec

@@ -42,6 +42,9 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         complete
         tick
         schedule
+        first_token
+        progress
+        node_failed
         end
 
 
