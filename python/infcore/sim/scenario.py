@@ -178,7 +178,9 @@ def _latencies(
         _known(table, "model", row.model, models)
         _known(table, "node", row.node, places)
         if models[row.model].tokens != (key == "token_latency"):
-            other = "one with tokens = true" if key == "token_latency" else "one without: token models have token_latency"
+            other = (
+                "one with tokens = true" if key == "token_latency" else "one without: token models have token_latency"
+            )
             raise InvalidArgument(f"{table.at('model')} must be {other}, got {shown(row.model)}")
         if (row.model, row.node) in rows:
             raise InvalidArgument(
@@ -217,8 +219,9 @@ def _workloads(
         _known(table, "model", workload.model, models)
         able = [node for node in nodes if curves.row(workload.model, node) is not None]
         if not able:
+            kind = "token_latency" if models[workload.model].tokens else "latency"
             raise InvalidArgument(
-                f"{table.at('model')} must have a [[{'token_' if models[workload.model].tokens else ''}latency]] row for at least one node that may run it, "
+                f"{table.at('model')} must have a [[{kind}]] row for at least one node that may run it, "
                 f"got none for {shown(workload.model)}"
             )
         if not any(workload.require.items() <= _labels(node) for node in able):
