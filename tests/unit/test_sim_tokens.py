@@ -148,6 +148,25 @@ def test_as_the_plain_model_says(seed: int, tmp_path: Path) -> None:
     assert len(lines) == 60 and row["prefix_reuse"] > 0.2
 
 
+def test_a_trace_of_azure_and_our_own_log_bring_tokens(tmp_path: Path) -> None:
+    """Without names of blocks nothing is found again but a conversation's beginning; what is too long is cut."""
+    path = tmp_path / "azure.csv"
+    rows = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
+    rows += [f"2023-11-16 18:17:0{i}.0,{tokens},{2 + i}" for i, tokens in enumerate((100, 100, 5000, 0))]
+    path.write_text("\n".join(rows))
+    tables = world(model={"context_tokens_max": 1000})
+    _, lines = run(tables, trace=sim.open_trace(path))
+    sizes = [(line["prompt_tokens"], line["output_tokens"], line["cached_tokens"]) for line in lines]
+    assert sizes == [(100, 2, 0), (100, 3, 0), (996, 4, 0), (100, 5, 0)]  # 0: not known, so the workload's own mean
+    log = tmp_path / "log.jsonl"
+    _, first = run(world(session={"turns_mean": 3.0, "think_s_mean": 0.3}))
+    log.write_text("".join(json.dumps(line) + "\n" for line in first))
+    row, again = run(world(), trace=sim.open_trace(log))
+    asked = ("prompt_tokens", "output_tokens", "session")
+    assert [[line[key] for key in asked] for line in again] == [[line[key] for key in asked] for line in first]
+    assert row["prefix_reuse"] > 0.1
+
+
 # ---- short of blocks, and with faults
 
 
