@@ -280,7 +280,7 @@ void ContinuousBatcher::store_full_blocks(Sequence& s) noexcept {
   const std::span<BlockId> blocks = table(s);
   for (; s.n_stored < n_full; ++s.n_stored) {
     const BlockId parent = s.n_stored == 0 ? no_block : blocks[s.n_stored - 1];
-    blocks[s.n_stored] = kv_.store(blocks[s.n_stored], s.names[s.n_stored], parent);
+    blocks[s.n_stored] = kv_.keep(blocks[s.n_stored], s.names[s.n_stored], parent);
   }
 }
 

@@ -204,7 +204,7 @@ KVBlocks::Match KVBlocks::peek(std::span<const std::uint64_t> names, std::span<B
   return found;
 }
 
-BlockId KVBlocks::store(BlockId block, std::uint64_t name, BlockId parent) noexcept {
+BlockId KVBlocks::keep(BlockId block, std::uint64_t name, BlockId parent) noexcept {
   if (blocks_[block].is_cached) return block;
   const BlockId same = find(name);
   if (same != no_block) {

@@ -28,10 +28,10 @@ struct KVBlocksConfig {
 /// stays until alloc() needs room; then EvictionPolicy chooses among the leaves. A block that is not full never gets a
 /// name. A block is held where it is used, or a block after it is: so what alloc() can have is known without a walk.
 ///
-/// Cost: alloc and free O(1) a block, eviction O(log n) a block, match and store one probe of a hash table a block.
+/// Cost: alloc and free O(1) a block, eviction O(log n) a block, match and keep one probe of a hash table a block.
 /// Bounded: 48 bytes a block plus the policy's; allocates in the constructor only. One thread at a time. No clock.
 /// Source: paged blocks, reference counts and copy on write: Kwon et al., vLLM, SOSP 2023, section 4.3. Ours: names
-/// are 64 bits, equal blocks become one when the second is stored, and eviction goes by leaves and any policy.
+/// are 64 bits, equal blocks become one when the second is kept, and eviction goes by leaves and any policy.
 class KVBlocks final : private contracts::EvictionView {
  public:
   static constexpr std::uint32_t n_blocks_max = 1u << 30;
@@ -65,7 +65,7 @@ class KVBlocks final : private contracts::EvictionView {
   /// Names a block that is full and computed; `parent` is the cached block before it, no_block: the first of its
   /// chain. Returns the block to use from now on: where the name is cached already, that one, and the use of `block`
   /// has moved to it. Precondition: `block` is used; if it has a name, it is this one.
-  [[nodiscard]] BlockId store(BlockId block, std::uint64_t name, BlockId parent) noexcept;
+  [[nodiscard]] BlockId keep(BlockId block, std::uint64_t name, BlockId parent) noexcept;
   /// Forgets every cached block that nobody holds; returns how many.
   std::uint32_t drop_cached() noexcept;
 

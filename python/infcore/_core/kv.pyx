@@ -224,7 +224,7 @@ cdef class KVBlocks:
             if kv.is_cached(block[i]) and kv.name(block[i]) != name[i]:
                 raise InvalidArgument(f"hashes[{i}] is {name[i]}; allowed: {kv.name(block[i])}, as the block is named")
         for i in range(n):
-            before = block[i] = kv.store(block[i], name[i], before)
+            before = block[i] = kv.keep(block[i], name[i], before)
         return out
 
     def drop_cached(self) -> int:

@@ -86,7 +86,7 @@ cdef extern from "<infcore/batch/kv_blocks.hpp>" namespace "infcore::batch" nogi
         void share(ConstBlocks) noexcept
         uint32_t match(ConstNames, Blocks) noexcept
         Match peek(ConstNames) noexcept
-        uint32_t store(uint32_t, uint64_t, uint32_t) noexcept
+        uint32_t keep(uint32_t, uint64_t, uint32_t) noexcept
         uint32_t drop_cached() noexcept
         uint32_t n_blocks() noexcept
         uint32_t block_size() noexcept
