@@ -21,6 +21,7 @@ CURVE = {
     "decode_base_s": 0.0001, "per_decode_s": 1e-5, "per_context_token_s": 1e-7, "per_context_token2_s": -1e-13,
 }  # fmt: skip
 RTT_S = 0.004
+DIGESTS = Path(__file__).parents[1] / "golden" / "token_digests.json"
 
 
 def world(
@@ -271,6 +272,26 @@ def test_every_policy_is_given_the_same_requests(policy: str) -> None:
     assert bound["prefix_reuse"] is None
     assert simulate(scenario(tables), policy=policy, seed=3)["digest"] == row["digest"]
     assert simulate(scenario(tables), policy=policy, seed=4)["digest"] != row["digest"]
+
+
+def test_digests_are_those_recorded(request: pytest.FixtureRequest) -> None:
+    """Another machine or Python decides the same. A change that is meant: --update-golden, and a look at the diff."""
+    tables = world(
+        nodes=2, rate_rps=150.0, prompt_tokens={"dist": "lognormal", "mean": 150.0, "cv": 1.0}, deadline_s=2.0,
+        output_tokens={"dist": "gamma", "mean": 40.0, "cv": 1.0}, prefix={"groups": 9, "share": 0.6, "zipf": 0.8},
+        session={"turns_mean": 2.0, "think_s_mean": 0.2}, model={"context_tokens_max": 1024},
+        row={"n_blocks": 70, "host_blocks": 50, "swap_block_s": 1e-5, "cv": 0.1}, run={"attempts_max": 2},
+    )  # fmt: skip
+    tables = {**tables, "fault": [{"at_s": 1.0, "for_s": 0.5, "kind": "crash", "node": "n-1"}]}
+    made = {}
+    for policy in policies():
+        row = simulate(scenario(tables), policy=policy, seed=7)
+        assert row["violations"] == 0
+        made[policy] = {"digest": row["digest"], "outcomes": row["outcomes"], "tokens": row["tokens"]}
+    assert made["round_robin"]["tokens"]["preempted"] > 0
+    if request.config.getoption("--update-golden"):
+        DIGESTS.write_text(json.dumps(made, indent=1) + "\n")
+    assert made == json.loads(DIGESTS.read_text())
 
 
 def test_groups_are_as_popular_as_said() -> None:
