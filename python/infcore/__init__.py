@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from infcore.continuous import ContinuousBatcher, KVBlocks, TokenCurve, TokenStep, block_hashes
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
+    from infcore.stream import Stream
+    from infcore.token_device import EmulatedTokenDevice, TokenBatch, TokenDevice
+    from infcore.token_model import TokenModel
     from infcore.torch_device import TorchBatch, TorchDevice
+    from infcore.torch_token_device import TorchTokenDevice
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "Decisions",
     "Device",
     "EmulatedDevice",
+    "EmulatedTokenDevice",
     "Engine",
     "Fleet",
     "Future",
@@ -45,12 +50,17 @@ __all__ = [
     "Packed",
     "Queue",
     "Router",
+    "Stream",
     "TensorSpec",
     "Ticket",
+    "TokenBatch",
     "TokenCurve",
+    "TokenDevice",
+    "TokenModel",
     "TokenStep",
     "TorchBatch",
     "TorchDevice",
+    "TorchTokenDevice",
     "block_hashes",
     "block_table",
     "image_pack",
@@ -65,12 +75,18 @@ _LATER = {
     "Arena": "arena",
     "BlockTables": "block_tables",
     "ContinuousBatcher": "continuous",
+    "EmulatedTokenDevice": "token_device",
     "KVBlocks": "continuous",
     "OnnxDevice": "onnx_device",
+    "Stream": "stream",
+    "TokenBatch": "token_device",
     "TokenCurve": "continuous",
+    "TokenDevice": "token_device",
+    "TokenModel": "token_model",
     "TokenStep": "continuous",
     "TorchBatch": "torch_device",
     "TorchDevice": "torch_device",
+    "TorchTokenDevice": "torch_token_device",
     "block_hashes": "continuous",
     "block_table": "block_tables",
     "image_pack": "image_packing",

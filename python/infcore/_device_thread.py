@@ -11,11 +11,16 @@ __all__ = ["Call", "Slot", "name_on"]
 
 
 class Call:
-    """One call made on a device's thread; whoever asked for it waits for its outcome."""
+    """One call made on a device's thread; whoever asked for it waits for its outcome.
 
-    def __init__(self, call: Callable[[], None], *, last: bool = False) -> None:
+    last   the thread ends with it
+    after  a model as the device knows it, of which nothing may be running any more; "": none
+    """
+
+    def __init__(self, call: Callable[[], None], *, last: bool = False, after: str = "") -> None:
         self._call = call
-        self._last = last
+        self.last = last
+        self.after = after
         self._done = threading.Event()
         self._error: BaseException | None = None
 
@@ -26,7 +31,7 @@ class Call:
         except BaseException as e:
             self._error = e
         self._done.set()
-        return not self._last
+        return not self.last
 
     def wait(self, thread: threading.Thread, hangs: Callable[[], bool]) -> None:
         while not self._done.wait(0.1):

@@ -93,6 +93,7 @@ class Device(ABC):
 
     emulated: bool = False
     takes_staged: bool = False
+    takes_tokens: bool = False
 
     def __init__(
         self,
@@ -135,6 +136,15 @@ class Device(ABC):
     def display_name(self) -> str:
         """The name as reports show it: an emulated device says so."""
         return f"{self.name} (emulated)" if self.emulated else self.name
+
+    @property
+    def batch_limit_s(self) -> float | None:
+        """How long an engine waits for a batch before it takes the device for lost."""
+        return self.run_limit_s
+
+    def would_take(self, model: Model) -> bool:
+        """Whether an engine loads a model here: one that `models` lists; where it lists none, any but token models."""
+        return self.models is not None or model.by_token == self.takes_tokens
 
     def load(self, model: Model) -> None:
         """Get ready to run a model; called on the device's own thread, or as an engine starts, before its first run.

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +22,7 @@ from infcore._weighted import weighted
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
 from infcore.request import Model
+from infcore.stream import Stream
 
 __all__ = ["Engine"]
 
@@ -216,11 +217,13 @@ class Engine(EngineCore):
 
         await asyncio.to_thread(self.close, drain=kind is None)
 
-    async def stream(
-        self, model: str, inputs: Mapping[str, npt.NDArray[Any]], **options: Any
-    ) -> AsyncIterator[dict[str, npt.NDArray[Any]]]:
-        """The parts of one answer as they come; a model that answers at once gives one. Arguments as asubmit's."""
-        yield await self.asubmit(model, inputs, **options)
+    def stream(self, model: str, inputs: Mapping[str, npt.NDArray[Any]], **options: Any) -> Stream:
+        """The parts of one answer as they come, `async for part in engine.stream(...)`; arguments as asubmit's.
+
+        A TokenModel's are {"tokens": the new ones}, the first as soon as it is there; another model gives one part.
+        Leaving the loop takes the request back.
+        """
+        return Stream(self.asubmit(model, inputs, **options))
 
     # ---- devices
 
@@ -240,9 +243,9 @@ class Engine(EngineCore):
                 node = self._join_fleet(device)
             finally:
                 self._own_fleet("an Engine")
-            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.run_limit_s))
+            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.batch_limit_s))
             self._live().node_names[node] = device.name
-            work = self._emulate if device.emulated else self._work
+            work = self._work_tokens if device.takes_tokens else self._emulate if device.emulated else self._work
             slot.thread = threading.Thread(
                 target=work, args=(node, device, slot.controls), name=f"infcore-{device.name}", daemon=True
             )
@@ -406,7 +409,7 @@ class Engine(EngineCore):
     def _load_on(self, slot: Slot, name: str, version: int) -> None:
         device, model = slot.device, self._models[name, version]
         known_as = name_on(slot, name, version)
-        if known_as is None or (name, version) in slot.models:
+        if known_as is None or (name, version) in slot.models or not device.would_take(model):
             return
         before = [key for key, known in slot.models.items() if known == known_as]
         if any(held >= version for _, held in before):
@@ -433,12 +436,12 @@ class Engine(EngineCore):
     def _unload_from(self, slot: Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
         self._set_resident(spec, slot.node, False, None)
         known_as = slot.models.pop(key)
-        self._on_thread(slot, lambda: slot.device.unload(known_as))
+        self._on_thread(slot, lambda: slot.device.unload(known_as), after=known_as)
 
-    def _on_thread(self, slot: Slot, call: Callable[[], None]) -> None:
+    def _on_thread(self, slot: Slot, call: Callable[[], None], *, after: str = "") -> None:
         """Makes a call on a device's thread; one that hangs in a run makes it when it is back, and nobody waits."""
         assert slot.thread is not None
-        asked = Call(call)
+        asked = Call(call, after=after)
         slot.controls.append(asked)
         self._control(slot.node)
         asked.wait(slot.thread, lambda: self._is_lost(slot))

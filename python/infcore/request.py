@@ -65,6 +65,8 @@ class Model:
     Raises InvalidType or InvalidArgument naming the argument, the value and what is allowed.
     """
 
+    by_token = False  # whether answers come token by token: a TokenModel
+
     __slots__ = (
         "idempotent",
         "inputs",
@@ -137,7 +139,7 @@ class Model:
         return Model(**{**given, **changes})
 
     def _arguments(self) -> dict[str, Any]:
-        given: dict[str, Any] = {slot: getattr(self, slot) for slot in self.__slots__}
+        given: dict[str, Any] = {slot: getattr(self, slot) for slot in Model.__slots__}
         given["inputs"] = {spec.name: (spec.dtype, spec.shape) for spec in self.inputs}
         given["outputs"] = {spec.name: (spec.dtype, spec.shape) for spec in self.outputs}
         given["pad_value"] = {spec.name: spec.pad_value for spec in self.inputs}
@@ -166,7 +168,7 @@ class Model:
         return hash(self._key())
 
     def _key(self) -> tuple[object, ...]:
-        return tuple(getattr(self, slot) for slot in self.__slots__)
+        return tuple(getattr(self, slot) for slot in Model.__slots__)
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Model], tuple[dict[str, Any]]]:
         return _rebuild, (self._arguments(),)

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from reference import continuous, eviction, kv_blocks
-from token_rig import PagedMemory
+from paged_memory import PagedMemory
 
 import infcore
 from infcore.continuous import eviction_policies

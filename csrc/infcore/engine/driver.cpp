@@ -137,7 +137,9 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.node = action.node;
     request.member = action.member;
     request.end_ns = now_ns;
-    carries = action.kind == ActionKind::complete && outbox.payload != nullptr && action.batch_id == outbox.batch_id;
+    carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
+              (action.batch_id == outbox.batch_id ||
+               (outbox.batch_id == every_batch && action.reason == Reason::device_failed));
     request.payload = carries ? outbox.payload : nullptr;
   }
   LiveState expected = LiveState::pending;
@@ -226,16 +228,19 @@ void Driver::control(NodeId node) noexcept {
 
 void Driver::want_punctual_sleeps() noexcept { prctl(PR_SET_TIMERSLACK, 1'000, 0, 0, 0); }
 
-Wake Driver::wait_batch(NodeId node) noexcept {
+Wake Driver::wait_batch(NodeId node) noexcept { return wait_batch_until(node, base::never_ns); }
+
+Wake Driver::wait_batch_until(NodeId node, TimeNs until_ns) noexcept {
   Mailbox& mailbox = *mailboxes_[node.value];
-  static_cast<void>(mailbox.sleeper.wait(
+  const bool ready = mailbox.sleeper.wait(
       [&] {
         return mailbox.called.load(std::memory_order_acquire) || mailbox.control.load(std::memory_order_acquire) ||
                stopping_.load(std::memory_order_acquire);
       },
-      base::never_ns));
+      until_ns);
   if (mailbox.control.exchange(false, std::memory_order_acq_rel)) return Wake::control;
-  return stopping_.load(std::memory_order_acquire) ? Wake::stop : Wake::batch;
+  if (stopping_.load(std::memory_order_acquire)) return Wake::stop;
+  return ready ? Wake::batch : Wake::nothing;
 }
 
 bool Driver::claim(NodeId node, WorkBatch& batch) {
@@ -266,7 +271,7 @@ void Driver::started(NodeId node, const WorkBatch& batch) noexcept {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.started(now_ns, node, batch.id); });
 }
 
-std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void* payload) noexcept {
+std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void* payload, bool runs_more) noexcept {
   Outbox& outbox = outbox_of_thread();
   std::uint32_t n_used = 0;
   {
@@ -275,8 +280,10 @@ std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void*
     outbox.batch_id = batch.id;
     outbox.payload = payload;
     Mailbox& mailbox = *mailboxes_[node.value];
-    mailbox.in_run = false;
-    if (!machine_.complete(t_ns, node, batch.id, ok) && !mailbox.kept_lost) machine_.node_back(t_ns, node);
+    mailbox.in_run = runs_more;
+    if (!machine_.complete(t_ns, node, batch.id, ok) && !runs_more && !mailbox.kept_lost) {
+      machine_.node_back(t_ns, node);
+    }
     settle(outbox, t_ns);
     n_used = outbox.n_payload_used;
   }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct WorkBatch {
   std::vector<LiveRequest*> members{};
 };
 
-enum class Wake : std::uint8_t { stop, batch, control };
+enum class Wake : std::uint8_t { stop, batch, control, nothing };
 
 /// Runs the state machine against the clock: callers push to the ingress ring, a dispatcher thread and one worker per
 /// device carry events in and actions out. The threads are the caller's (they are Python's); every call here works
@@ -76,8 +77,24 @@ class Driver {
   /// it.
   [[nodiscard]] bool claim(NodeId, WorkBatch& batch);
   void started(NodeId, const WorkBatch&) noexcept;
-  /// `payload` carries one reference for each member; returns how many were not passed on.
-  [[nodiscard]] std::uint32_t finish(NodeId, const WorkBatch&, bool ok, void* payload) noexcept;
+  /// `payload` carries one reference for each member; returns how many were not passed on. `runs_more`: the worker has
+  /// other batches under way.
+  [[nodiscard]] std::uint32_t finish(NodeId, const WorkBatch&, bool ok, void* payload, bool runs_more = false) noexcept;
+
+  // A worker that runs many batches at once, in steps (driver_steps.cpp).
+  /// As wait_batch(), but no longer than until `until_ns` of the monotonic clock: then Wake::nothing.
+  [[nodiscard]] Wake wait_batch_until(NodeId, TimeNs until_ns) noexcept;
+  void first_token(NodeId, std::span<const std::uint64_t> batch_ids) noexcept;
+  void progress(NodeId) noexcept;
+  /// A running request's deadline has passed; its batch is still to be finished.
+  void expire(LiveRequest&) noexcept;
+  /// Everything that the node runs has failed; it gets nothing more until resume(). `payload` carries one reference for
+  /// each running request; returns how many were not passed on.
+  [[nodiscard]] std::uint32_t fail(NodeId, void* payload) noexcept;
+  /// Whether what it ran was given to others: then its worker forgets that, and calls resume().
+  [[nodiscard]] bool is_out(NodeId) noexcept;
+  /// The worker has nothing under way: the node is up again, unless lose_node() keeps it out.
+  void resume(NodeId) noexcept;
   /// A whole worker for a device that only takes time.
   Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves,
                     std::uint32_t generation) noexcept;
@@ -125,10 +142,11 @@ class Driver {
     Hub* hub;
     LiveRequest *first, *last;
   };
+  static constexpr std::uint64_t every_batch = ~std::uint64_t{0};
   struct Outbox {  // what a step has to hand over and wake once the lock is gone
     std::vector<Ended> ended;
     std::vector<NodeId> called;
-    std::uint64_t batch_id{};
+    std::uint64_t batch_id{};  ///< whose result `payload` is; every_batch: of all that failed
     void* payload{};
     std::uint32_t n_payload_used{};
   };

@@ -20,7 +20,7 @@ namespace infcore::engine {
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
 /// labels are the fleet's numbers; `model` and `label` records name them in order, before their first use.
 inline constexpr std::array<char, 8> event_log_magic{'i', 'n', 'f', 'c', 'l', 'o', 'g', '\n'};
-inline constexpr std::uint32_t event_format_version = 1;
+inline constexpr std::uint32_t event_format_version = 2;
 inline constexpr std::size_t event_file_header_bytes = 16, event_block_header_bytes = 12;
 /// Bounds that a reader may rely on: what a log says does not make it take unbounded memory.
 inline constexpr std::uint32_t event_block_bytes_max = 1u << 24;
@@ -57,6 +57,9 @@ enum class EventKind : std::uint8_t {
   complete,    ///< now; v node; s batch; v ok
   tick,        ///< now
   schedule,    ///< now
+  first_token,  ///< now; v node; s batch
+  progress,     ///< now; v node
+  node_failed,  ///< now; v node
   end          ///< v requests, actions, records before this one. Nothing follows
 };
 inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::end);

@@ -30,7 +30,7 @@ class EventLog {
   /// Throws InvalidArgument where names and labels are beyond the format's bounds.
   void add_node(NodeId, const NodeConfig&);
   void residency(TimeNs now_ns, NodeId);
-  void node_event(EventKind, TimeNs now_ns, NodeId);  ///< drain_node, remove_node, node_lost, node_back
+  void node_event(EventKind, TimeNs now_ns, NodeId);  ///< those of a node alone
   void prior(ModelId, NodeId, const contracts::Curve&);
   void signal(NodeId, const contracts::Signal&);
   void arrive(TimeNs now_ns, const contracts::Request&, RequestHandle);
@@ -39,6 +39,7 @@ class EventLog {
   void claim(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   void complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
+  void first_token(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   void tick(TimeNs now_ns) { open(EventKind::tick), time(now_ns); }
   void schedule(TimeNs now_ns) { open(EventKind::schedule), time(now_ns); }
   void action(const Action&);

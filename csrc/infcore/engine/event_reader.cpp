@@ -73,6 +73,8 @@ void EventReader::event(EventRecord& r) {
     case EventKind::remove_node:
     case EventKind::node_lost:
     case EventKind::node_back:
+    case EventKind::node_failed:
+    case EventKind::progress:
       now(r);
       r.node = node_id();
       return;
@@ -83,19 +85,14 @@ void EventReader::event(EventRecord& r) {
     case EventKind::arrive:
       return arrival(r);
     case EventKind::cancel:
-      now(r);
-      r.request = last_request_ = difference("request", last_request_);
-      if (r.request == 0 || r.request > n_requests_) {
-        fail_here("request", std::to_string(r.request), "1 to " + std::to_string(n_requests_));
-      }
-      r.reason = reason();
-      return;
+      return cancellation(r);
     case EventKind::cancel_all:
       now(r);
       r.reason = reason();
       return;
     case EventKind::claim:
     case EventKind::started:
+    case EventKind::first_token:
       now(r);
       r.node = node_id();
       return batch(r);
@@ -111,6 +108,15 @@ void EventReader::event(EventRecord& r) {
     case EventKind::end:
       return end(r);
   }
+}
+
+void EventReader::cancellation(EventRecord& r) {
+  now(r);
+  r.request = last_request_ = difference("request", last_request_);
+  if (r.request == 0 || r.request > n_requests_) {
+    fail_here("request", std::to_string(r.request), "1 to " + std::to_string(n_requests_));
+  }
+  r.reason = reason();
 }
 
 void EventReader::prior(EventRecord& r) {

@@ -72,6 +72,7 @@ class EventReader {
   void signal(EventRecord&);
   void end(EventRecord&);
   void arrival(EventRecord&);
+  void cancellation(EventRecord&);
 
   [[nodiscard]] std::uint8_t byte(const char* field);
   [[nodiscard]] std::uint64_t number(const char* field, std::uint64_t most, std::uint64_t least = 0);

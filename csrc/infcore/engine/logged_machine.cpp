@@ -64,6 +64,21 @@ void LoggedMachine::node_lost(TimeNs now_ns, NodeId node) {
   if (log_) log_->node_event(EventKind::node_lost, now_ns, node), log_actions();
 }
 
+void LoggedMachine::node_failed(TimeNs now_ns, NodeId node) {
+  machine_.node_failed(now_ns, node);
+  if (log_) log_->node_event(EventKind::node_failed, now_ns, node), log_actions();
+}
+
+void LoggedMachine::first_token(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
+  machine_.first_token(now_ns, node, batch_id);
+  if (log_) log_->first_token(now_ns, node, batch_id);
+}
+
+void LoggedMachine::progress(TimeNs now_ns, NodeId node) {
+  machine_.progress(now_ns, node);
+  if (log_) log_->node_event(EventKind::progress, now_ns, node);
+}
+
 void LoggedMachine::node_back(TimeNs now_ns, NodeId node) {
   const bool was_lost = fleet_.state(node) == route::NodeState::lost;
   machine_.node_back(now_ns, node);

@@ -40,7 +40,10 @@ class LoggedMachine {
   void residency_changed(TimeNs now_ns, NodeId);
   void drain_node(TimeNs now_ns, NodeId);
   void remove_node(TimeNs now_ns, NodeId);
+  void first_token(TimeNs now_ns, NodeId, std::uint64_t batch_id);
+  void progress(TimeNs now_ns, NodeId);
   void node_lost(TimeNs now_ns, NodeId);
+  void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
   void cancel_all(TimeNs now_ns, Reason);
   RequestHandle arrive(TimeNs now_ns, const contracts::Request& request) {

@@ -47,7 +47,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   node.run_limit_ns = config.run_limit_ns;
   node.slots = fleet_.slots(id);
   node.stats = std::make_unique<Stats>(config_.stage_histograms);
-  node.free_since_ns = 0;
+  node.free_since_ns = node.progress_ns = 0;
   for (const Batch& b : node.in_flight)
     if (b.open) close_door(b, id);
   node.in_flight.clear();  // of a removed node whose id this was: nobody waits for it, or its credit would hold the id
@@ -111,10 +111,14 @@ void StateMachine::remove_node(TimeNs now_ns, NodeId id) {
   rebind(now_ns, id);
 }
 
-void StateMachine::node_lost(TimeNs now_ns, NodeId id) {
+void StateMachine::node_lost(TimeNs now_ns, NodeId id) { take_out(now_ns, id, Reason::device_lost); }
+
+void StateMachine::node_failed(TimeNs now_ns, NodeId id) { take_out(now_ns, id, Reason::device_failed); }
+
+void StateMachine::take_out(TimeNs now_ns, NodeId id, Reason reason) {
   if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
   // A worker reads the inputs of what it has claimed: those stay until started().
-  give_up_where(now_ns, id, Reason::device_lost, [](const Batch& b) { return b.open || b.running; });
+  give_up_where(now_ns, id, reason, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);
   mark_node(id);
 }

@@ -11,6 +11,11 @@ namespace {
 /// Sets of labels per model that keep a queue of their own while nothing waits there.
 constexpr std::size_t joint_lanes_kept = 32;
 
+/// What is taken back because its deadline passed was not its caller's wish.
+constexpr ActionKind ending(Reason reason) noexcept {
+  return reason == Reason::deadline ? ActionKind::shed : ActionKind::cancel;
+}
+
 constexpr RequestHandle handle_of(std::uint32_t slot, std::uint32_t generation) noexcept {
   return (static_cast<RequestHandle>(generation) << 32) | slot;
 }
@@ -60,7 +65,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& requ
   Slot& s = slots_[slot];
   s.request = request;
   s.attempts = 0;
-  s.solo = s.doomed = false;
+  s.solo = s.doomed = s.has_first_token = false;
   ++n_pending_;
   queue::QueueSlot& queued = queue_slots_[slot];
   queued.deadline_ns = request.deadline_ns;
@@ -79,7 +84,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
   if (s.where == Where::free || s.generation != handle >> 32) return false;
   if (s.where == Where::waiting) {
     leave_lane(slot);
-    end(now_ns, slot, ActionKind::cancel, reason);
+    end(now_ns, slot, ending(reason), reason);
     return true;
   }
   for (Batch& b : nodes_[s.node.value].in_flight) {
@@ -97,7 +102,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
       s.doomed_reason = reason;
       return true;
     }
-    end(now_ns, slot, ActionKind::cancel, reason);
+    end(now_ns, slot, ending(reason), reason);
     return true;
   }
   return false;
@@ -148,7 +153,8 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
     if (!slots_[member].doomed) continue;
-    end(now_ns, std::exchange(member, vacated), ActionKind::cancel, slots_[member].doomed_reason);
+    const Reason reason = slots_[member].doomed_reason;
+    end(now_ns, std::exchange(member, vacated), ending(reason), reason);
   }
 }
 
@@ -178,7 +184,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
     if (slot == vacated) continue;
     Slot& s = slots_[slot];
     if (s.doomed) {  // it ended before it was started()
-      end(now_ns, slot, ActionKind::cancel, s.doomed_reason);
+      end(now_ns, slot, ending(s.doomed_reason), s.doomed_reason);
       continue;
     }
     for (Stats* stats : both) {
@@ -199,6 +205,21 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   if (fleet_.state(id) == route::NodeState::lost) node_back(now_ns, id);  // it has just answered
   return true;
 }
+
+void StateMachine::first_token(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
+  Node& node = nodes_[id.value];
+  const auto it = find_batch(node, batch_id);
+  if (it == node.in_flight.end()) return;
+  for (const std::uint32_t slot : it->members) {
+    if (slot == vacated || std::exchange(slots_[slot].has_first_token, true)) continue;
+    const TimeNs ttft_ns = std::max<TimeNs>(0, now_ns - slots_[slot].request.arrival_ns);
+    for (Stats* stats : {models_[it->model.value].stats.get(), node.stats.get()}) {
+      if (stats->stages) stats->stages->ttft_s.record_ns(ttft_ns);
+    }
+  }
+}
+
+void StateMachine::progress(TimeNs now_ns, NodeId id) { nodes_[id.value].progress_ns = now_ns; }
 
 void StateMachine::record(StageHistograms& to, const Batch& b, const contracts::Request& r, double service_s) noexcept {
   to.queue_s.record_ns(b.opened_ns > r.arrival_ns ? b.opened_ns - r.arrival_ns : 0);
@@ -225,7 +246,8 @@ void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
   const Node& node = nodes_[id.value];
   TimeNs next_ns = base::never_ns;
   for (const Batch& b : node.in_flight) {
-    if (b.running) next_ns = std::min(next_ns, base::add_ns(b.start_ns, node.run_limit_ns));
+    if (!b.running) continue;
+    next_ns = std::min(next_ns, base::add_ns(std::max(b.start_ns, node.progress_ns), node.run_limit_ns));
   }
   if (next_ns <= now_ns) {
     node_lost(now_ns, id);
@@ -337,7 +359,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
 
 void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason) {
   Slot& s = slots_[slot];
-  if (s.doomed) return end(now_ns, slot, ActionKind::cancel, s.doomed_reason);
+  if (s.doomed) return end(now_ns, slot, ending(s.doomed_reason), s.doomed_reason);
   act(slot, ActionKind::retry, reason, s.node, s.batch_id);
   ++models_[s.request.model.value].stats->retried;
   ++nodes_[s.node.value].stats->retried;

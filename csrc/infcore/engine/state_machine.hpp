@@ -91,8 +91,14 @@ class StateMachine {
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   /// false: the batch was given up before; nothing of it is used.
   bool complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
+  /// The first part of the batch's answer is there: a token model's first token. Counted once a request.
+  void first_token(TimeNs now_ns, NodeId, std::uint64_t batch_id);
+  /// A node that runs many requests in steps has done one: its run limit counts from here on.
+  void progress(TimeNs now_ns, NodeId);
   /// Its batches go elsewhere; one whose inputs are being copied does so at started().
   void node_lost(TimeNs now_ns, NodeId);
+  /// As node_lost(), but it answered: all that it runs has failed together. It is out until node_back().
+  void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
   void tick(TimeNs now_ns);
 
@@ -125,6 +131,7 @@ class StateMachine {
     std::uint8_t attempts{};
     bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
     bool doomed{};  ///< cancelled while running
+    bool has_first_token{};
     Reason doomed_reason{};
   };
   struct Lane {
@@ -142,6 +149,7 @@ class StateMachine {
   };
   struct Node {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
+    TimeNs progress_ns{};  ///< see progress()
     std::uint32_t slots{};
     std::vector<Batch> in_flight{};
     std::vector<ModelId> models{};  ///< resident there
@@ -193,6 +201,7 @@ class StateMachine {
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
 
   // machine_membership.cpp
+  void take_out(TimeNs now_ns, NodeId, Reason);
   void follow_residency(NodeId);
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);

@@ -231,6 +231,12 @@ void Replay::node_event() {
       return machine_->node_lost(r.now_ns, r.node);
     case EventKind::node_back:
       return machine_->node_back(r.now_ns, r.node);
+    case EventKind::node_failed:
+      return machine_->node_failed(r.now_ns, r.node);
+    case EventKind::progress:
+      return machine_->progress(r.now_ns, r.node);
+    case EventKind::first_token:
+      return machine_->first_token(r.now_ns, r.node, r.batch_id);
     case EventKind::signal:
       return compare(1, fleet_->signal(r.node, r.signal) ? 1 : 0, "signal taken ");
     default:  // started

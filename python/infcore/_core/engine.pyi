@@ -4,9 +4,9 @@ from typing import Any
 import numpy.typing as npt
 
 from infcore._core.future import Future
-from infcore._core.workers import Workers
+from infcore._core.token_worker import TokenWorkers
 
-class EngineCore(Workers):
+class EngineCore(TokenWorkers):
     def submit(
         self,
         model: str,

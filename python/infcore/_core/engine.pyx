@@ -7,7 +7,7 @@ from infcore._cpp.route cimport no_such_label
 from infcore._core.base cimport finite, until_ns
 from infcore._core.future cimport Future
 from infcore._core.model_spec cimport ModelSpec
-from infcore._core.workers cimport Workers
+from infcore._core.token_worker cimport TokenWorkers
 
 from infcore.errors import EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
 
@@ -16,7 +16,7 @@ cdef object ZERO = 0  # small integers are one object each: the common tier cost
 cdef object get_running_loop = None  # asyncio's, imported at the first asubmit: it costs more than all of infcore
 
 
-cdef class EngineCore(Workers):
+cdef class EngineCore(TokenWorkers):
     """Submitting; infcore.Engine adds what is done once in a while."""
 
     def submit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
@@ -71,7 +71,7 @@ cdef class EngineCore(Workers):
         known = self.newest.get(model) if version is None else self.versions.get((model, version))
         if known is None:
             self._unknown(model, version)
-        spec = <ModelSpec>known if type(known) is ModelSpec else <ModelSpec>known()
+        spec = <ModelSpec>known if isinstance(known, ModelSpec) else <ModelSpec>known()
         future = Future.__new__(Future)
         future.live = self.live
         future.spec = spec

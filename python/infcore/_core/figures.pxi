@@ -7,6 +7,7 @@ cdef dict _figures(Stats& s):
         "busy_s": s.busy_s, "work": s.work,
         "queue_s": _quantiles(s.stages.get().queue_s), "batch_wait_s": _quantiles(s.stages.get().batch_wait_s),
         "service_s": _quantiles(s.stages.get().service_s), "latency_s": _quantiles(s.stages.get().latency_s),
+        "ttft_s": _quantiles(s.stages.get().ttft_s),
     }
 
 

@@ -19,6 +19,8 @@ cdef class Arrivals:
     cdef Live live
     cdef object loop
     cdef bint deferring            # inside its loop's drain: the dispatcher is told once, at its end
+    cdef object parts              # a deque: what has more for its reader on this loop; drained with the rest
+    cdef int tell_parts(self) except -1
     cdef int drain(self) except -1
     cdef int tell(self) except -1
 
@@ -28,3 +30,8 @@ cdef class Pending:
     cdef Live live
     cdef Arrivals arrivals
     cdef int settle(self) except -1
+
+
+cdef class Told:
+    """What is told on its loop that there is more of it, before it has ended."""
+    cdef int tell(self) except -1

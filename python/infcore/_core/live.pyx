@@ -5,6 +5,8 @@ from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
+from collections import deque
+
 from infcore._core.fleet cimport Fleet, SignalGate
 from infcore._cpp.base cimport NodeId
 from infcore._cpp.engine cimport Driver, LiveRequest
@@ -31,6 +33,7 @@ cdef class Live:
             if arrivals is None:
                 arrivals = Arrivals.__new__(Arrivals)
                 arrivals.live = self
+                arrivals.parts = deque()
                 arrivals.hub = &self.c_obj.get().add_hub(True)
             arrivals.loop = loop
             loop.add_reader(arrivals.hub.fd(), arrivals.on_ready)
@@ -92,13 +95,20 @@ cdef class Arrivals:
         self.hub.clear()
         self.deferring = True
         try:
+            self.tell_parts()
             self.drain()
         finally:
             self.deferring = False
             with nogil:
                 self.live.c_obj.get().flush()
 
+    cdef int tell_parts(self) except -1:
+        while self.parts:
+            (<Told>self.parts.popleft()).tell()
+        return 0
+
     def leave(self):
+        self.tell_parts()
         self.drain()
         self.loop.remove_reader(self.hub.fd())
 
@@ -131,6 +141,11 @@ cdef class Arrivals:
             self.live.c_obj.get().drained(n)
         if raised is not None:
             raise raised
+        return 0
+
+
+cdef class Told:
+    cdef int tell(self) except -1:
         return 0
 
 

@@ -162,6 +162,15 @@ cdef class Machine:
         """Whether the batch was still the node's."""
         return self.c_obj.get().complete(time_of("now_ns", now_ns), self.row_of(node), batch_id, ok)
 
+    def first_token(self, now_ns, node, uint64_t batch_id) -> None:
+        self.c_obj.get().first_token(time_of("now_ns", now_ns), self.row_of(node), batch_id)
+
+    def progress(self, now_ns, node) -> None:
+        self.c_obj.get().progress(time_of("now_ns", now_ns), self.row_of(node))
+
+    def node_failed(self, now_ns, node) -> None:
+        self.c_obj.get().node_failed(time_of("now_ns", now_ns), self.fleet.node_of(node))
+
     def node_lost(self, now_ns, node) -> None:
         self.c_obj.get().node_lost(time_of("now_ns", now_ns), self.fleet.node_of(node))
 

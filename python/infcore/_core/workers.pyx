@@ -19,6 +19,7 @@ from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Arrivals, Live
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.staging cimport Staging, failure_of
+from infcore._core.token_sequence cimport TokenSpec
 
 from infcore.errors import InvalidArgument
 
@@ -173,7 +174,7 @@ cdef class Workers:
     def _define(self, model):
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(<string>model.name.encode(), <uint32_t>model.version)
-        cdef ModelSpec spec = ModelSpec(model, id.value)
+        cdef ModelSpec spec = (TokenSpec if model.by_token else ModelSpec)(model, id.value)
         config.max_batch_size = model.max_batch_size
         config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
         config.idempotent = model.idempotent

@@ -91,6 +91,7 @@ cdef extern from "<infcore/engine/hub.hpp>" namespace "infcore::engine" nogil:
         int fd() noexcept
         Chain& chain() noexcept
         void clear() noexcept
+        void wake() noexcept
 
 
 cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine" nogil:
@@ -119,7 +120,7 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
 
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
-        Histogram queue_s, batch_wait_s, service_s, latency_s
+        Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
     cdef cppclass Stats:
         uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
         double busy_s, work
@@ -176,6 +177,9 @@ cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engin
         const Batch* claim(TimeNs, NodeId) except +infcore_translate
         void started(TimeNs, NodeId, uint64_t) except +infcore_translate
         cbool complete(TimeNs, NodeId, uint64_t, cbool) except +infcore_translate
+        void first_token(TimeNs, NodeId, uint64_t) except +infcore_translate
+        void progress(TimeNs, NodeId) except +infcore_translate
+        void node_failed(TimeNs, NodeId) except +infcore_translate
         void node_lost(TimeNs, NodeId) except +infcore_translate
         void node_back(TimeNs, NodeId) except +infcore_translate
         void tick(TimeNs) except +infcore_translate
@@ -201,6 +205,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         stop
         batch
         control
+        nothing
     cdef cppclass WorkBatch:
         WorkBatch() noexcept
         uint64_t id
@@ -229,6 +234,14 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         cbool claim(NodeId, WorkBatch&) except +infcore_translate
         void started(NodeId, const WorkBatch&) noexcept
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*) noexcept
+        uint32_t finish(NodeId, const WorkBatch&, cbool, void*, cbool) noexcept
+        Wake wait_batch_until(NodeId, TimeNs) noexcept
+        void first_token(NodeId, const vector[uint64_t]&) noexcept
+        void progress(NodeId) noexcept
+        void expire(LiveRequest&) noexcept
+        uint32_t fail(NodeId, void*) noexcept
+        cbool is_out(NodeId) noexcept
+        void resume(NodeId) noexcept
         Wake run_emulated(NodeId, EmulatedTimer&, const vector[Curve]&, uint32_t) noexcept
         uint32_t generation(NodeId) noexcept
         void refuse() noexcept
