@@ -8,8 +8,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from reference import continuous, eviction, kv_blocks
 from paged_memory import PagedMemory
+from reference import continuous, eviction, kv_blocks
 
 import infcore
 from infcore.continuous import eviction_policies
