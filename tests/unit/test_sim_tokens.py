@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from reference import token_node as reference
-from sim_rig import NS, Line, Tables, check_figures, check_log, logged, scenario
+from sim_rig import NS, Line, Tables, check_figures, check_log, logged, scenario, toml
 
 from infcore import sim
+from infcore.cli import main
 from infcore.sim import policies, simulate
 
 DECIDING = [policy for policy in policies() if policy != "clairvoyant"]
@@ -300,6 +301,24 @@ def test_groups_are_as_popular_as_said() -> None:
     row, lines = run(world(rate_rps=200.0, prompt_tokens=64, prefix={"groups": 4, "share": 1.0, "zipf": 1.0}))
     assert sum(line["cached_tokens"] != 48 for line in lines) <= 4 * 8  # some come while the first is under way
     assert row["prefix_reuse"] == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_command_line_and_the_report_show_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out, page = tmp_path / "t.toml", tmp_path / "t.json", tmp_path / "t.html"
+    file.write_text(toml(world(prefix={"groups": 2, "share": 0.5}, run={"seconds": 0.5})))
+    arguments = ["simulate", str(file), "--policy", "round_robin", "clairvoyant", "--capacity", "--json", str(out)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    document = json.loads(out.read_text())
+    assert (document["runs"][0]["capacity_load"], document["runs"][1]["capacity_load"]) == (256.0, None)  # no goal: all
+    reuse = document["runs"][0]["prefix_reuse"]
+    assert 0.3 < reuse < 0.5 and f"{reuse * 100:.1f} %" in shown and "first p50 ms" in shown
+    assert main(["report", str(out), "-o", str(page)]) == 0
+    text = page.read_text()
+    assert "<h2>Tokens</h2>" in text and "First tokens within a time" in text
+    del document["runs"][0]["ttft_s"], document["runs"][1]["ttft_curve_s"], document["runs"][0]["itl_s"]
+    out.write_text(json.dumps(document))  # as documents were before
+    assert main(["report", str(out), "-o", str(page)]) == 0
 
 
 # ---- another simulator's day

@@ -21,7 +21,8 @@ class Run:
     max_requests       accepted and not yet ended, at most
     ageing_s           after how long a waiting request counts one tier more urgent; None: never
     attempts_max       how often a request is run before it fails
-    run_limit_s        a run longer than that marks its node lost; None: chosen by the simulator
+    run_limit_s        a run longer than that marks its node lost, one of a token model if its node makes no step for so
+                       long; None: chosen by the simulator
     detect_s           how long until a node that cannot be reached is taken for lost
     probe_s            a lost node that is alive again is back at the next multiple of it
     signal_period_s    nodes report that often; 0: never. signal_delay_s: how old a report is when it comes in;
