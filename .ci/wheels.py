@@ -92,7 +92,7 @@ def wheel(python: Path, version: str, source: Path) -> Path:
 def check_contents(built: Path) -> None:
     with zipfile.ZipFile(built) as packed:
         names = packed.namelist()
-    wanted = [*MUST_HOLD, *(f"infcore/suites/{suite.name}" for suite in ROOT.glob("bench/suites/*.toml"))]
+    wanted = [*MUST_HOLD, *(f"infcore/suites/{suite.name}" for suite in ROOT.glob("bench/suites/*"))]
     wanted += [path.relative_to(ROOT / "python").as_posix() for path in ROOT.glob("python/infcore/**/*.pyi")]
     wanted += [
         f"infcore/{path.relative_to(ROOT).as_posix()}"

@@ -83,7 +83,8 @@ def check_log(world: Scenario, lines: Sequence[Line], *, policy: str | None = No
             assert line["deadline_s"] is not None, line
         if line["outcome"] == "ok":
             assert line["node"] is not None and line["start_s"] is not None, line
-            assert world.latency(line["model"], nodes[line["node"]]) is not None, line
+            row = world.token_latency if models[line["model"]].tokens else world.latency
+            assert row(line["model"], nodes[line["node"]]) is not None, line
         if line["start_s"] is None:
             continue
         rtt_s = nodes[line["node"]].rtt_s

@@ -1,7 +1,8 @@
 """Every policy in every shipped scenario but swarm: `make sim`, or python bench/replay/scenarios.py [--capacity] ...
 
 A row per scenario, load and policy: medians over the seeds. Load 1 is the scenario's own; --capacity first searches
-what each policy carries, and then runs all of them at half and at nine tenths of round_robin's.
+what each policy carries, and then runs all of them at half and at nine tenths of round_robin's. first: to the first
+token, of token models.
 """
 
 import argparse
@@ -27,6 +28,9 @@ HEAD = (
     "$/1k",
     "capacity",
     "p99 ratio",
+    "first mean ms",
+    "first p99 ms",
+    "prefix reuse",
 )
 
 
@@ -36,7 +40,7 @@ def median(rows: Sequence[dict[str, Any]], *path: str) -> float | None:
     for row in rows:
         value: Any = row
         for key in path:
-            value = value[key]
+            value = None if value is None else value[key]
         values.append(value)
     return None if any(value is None for value in values) else statistics.median(values)
 
@@ -59,6 +63,9 @@ def one_load(
                 "availability": median(rows, "availability"),
                 "cost_usd_per_1k": median(rows, "cost_usd_per_1k"),
                 "capacity_load": capacities.get(policy),
+                "ttft_mean_s": median(rows, "ttft_s", "mean"),
+                "ttft_p99_s": median(rows, "ttft_s", "p99"),
+                "prefix_reuse": median(rows, "prefix_reuse"),
                 "digests": [row["digest"] for row in rows],
                 "wall_s": sum(row["wall_s"] for row in rows),
                 "requests": sum(row["requests_total"] for row in rows),
@@ -82,6 +89,8 @@ def line(row: dict[str, Any]) -> list[str]:
         dollars(row["cost_usd_per_1k"]),
         number(row["capacity_load"], 2),
         times(row["p99_ratio"]),
+        *(milliseconds(row[q]) for q in ("ttft_mean_s", "ttft_p99_s")),
+        percent(row["prefix_reuse"], 1),
     ]
 
 

@@ -8,8 +8,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from paged_memory import PagedMemory
 from reference import continuous, eviction, kv_blocks
-from token_rig import PagedMemory
 
 import infcore
 from infcore.continuous import eviction_policies

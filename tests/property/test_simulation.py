@@ -146,6 +146,84 @@ def worlds(draw: Any) -> dict[str, Any]:
     }
 
 
+tokens = st.one_of(
+    st.integers(1, 150),
+    st.fixed_dictionaries({"dist": st.just("lognormal"), "mean": times(1, 80), "cv": times(0.1, 2)}),
+    st.fixed_dictionaries({"dist": st.just("exponential"), "mean": times(1, 50), "max": times(60, 200)}),
+)
+
+
+@st.composite
+def token_worlds(draw: Any) -> dict[str, Any]:
+    """Token models on nodes that are short of everything: blocks, places, tokens a step, slots."""
+    groups = [f"g{i}" for i in range(draw(st.integers(1, 2)))]
+
+    def latency(group: str) -> dict[str, Any]:
+        terms = {term: draw(times(0, 0.002)) for term in ("prefill_base_s", "decode_base_s")}
+        return {
+            "model": "m",
+            "node": group,
+            "n_blocks": draw(st.integers(256 // 16, 64)),
+            "token_budget": draw(st.sampled_from([1, 16, 300])),
+            "max_running": draw(st.integers(1, 16)),
+            "host_blocks": draw(st.sampled_from([0, 5, 100])),
+            "base_s": draw(times(0.001, 0.01)),
+            **terms,
+            "per_prefill_token_s": 1e-5,
+            "per_decode_s": draw(st.sampled_from([0.0, 1e-4])),
+            "per_context_token_s": draw(st.sampled_from([0.0, 1e-6])),
+            "swap_block_s": draw(st.sampled_from([0.0, 1e-6])),
+            "cv": draw(st.sampled_from([0.0, 0.5])),
+        }
+
+    def workload() -> dict[str, Any]:
+        made = {"model": "m", "rate_rps": draw(st.integers(1, 100)), "tier": draw(st.integers(0, 2))}
+        made |= {"prompt_tokens": draw(tokens), "output_tokens": draw(tokens), **draw(arrivals)}
+        if draw(st.booleans()):
+            made["deadline_s"] = draw(times(0.001, 1))
+        if draw(st.booleans()):
+            made["session"] = {"turns_mean": draw(times(1, 5)), "think_s_mean": draw(times(0, 0.5))}
+        if draw(st.booleans()):
+            how = draw(st.sampled_from([{"share": 0.5}, {"share": 1.0}, {"tokens": 40}]))
+            made["prefix"] = {"groups": draw(st.integers(1, 5)), "zipf": draw(times(0, 2)), **how}
+        return made
+
+    return {
+        "run": draw(runs()),
+        "model": [{"name": "m", "tokens": True, "context_tokens_max": 256, "load_s": draw(times(0, 0.3))}],
+        "node": [
+            {"name": group, "count": draw(st.integers(1, 2)), "slots": draw(st.integers(1, 24)), "zone": "a",
+             "rtt_s": draw(times(0, 0.02))}
+            for group in groups
+        ],
+        "token_latency": [latency(group) for group in groups],
+        "workload": [workload() for _ in range(draw(st.integers(1, 2)))],
+        "fault": draw(st.lists(faults(groups, ["a"], at_random=False), max_size=2)),
+        "random_fault": draw(st.lists(faults(groups, ["a"], at_random=True), max_size=2)),
+    }  # fmt: skip
+
+
+@settings(max_examples=15 if "INFCORE_SANITIZED" in os.environ else 60)
+@given(tables=token_worlds(), policy=st.sampled_from(policies()), seed=st.integers(0, 2**63 - 1))
+def test_any_token_scenario(tables: dict[str, Any], policy: str, seed: int) -> None:
+    """Blocks are conserved at each step (the simulator looks), each request ends once, with all its tokens."""
+    note(toml(tables))
+    world = scenario(tables)
+    row, lines = logged(world, policy, seed=seed)
+    assert (row["lost"], row["duplicated"], row["violations"]) == (0, 0, 0), row["first_violation"]
+    assert [line["id"] for line in lines] == list(range(len(lines)))
+    if policy != "clairvoyant":
+        check_log(world, lines, policy=policy)
+    check_figures(world, row, lines)
+    for line in lines:
+        assert 1 <= line["prompt_tokens"] and line["prompt_tokens"] + line["output_tokens"] <= 256
+        if line["outcome"] == "ok":
+            assert 0.0 < line["ttft_s"] <= line["end_s"] - line["arrival_s"] + 2e-9
+            assert line["cached_tokens"] < line["prompt_tokens"]
+    again, same = logged(world, policy, seed=seed)
+    assert (again["digest"], same) == (row["digest"], lines)
+
+
 @settings(max_examples=30 if "INFCORE_SANITIZED" in os.environ else 150)
 @given(
     tables=worlds(),

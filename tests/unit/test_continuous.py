@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from token_rig import PagedMemory
+from paged_memory import PagedMemory
 
 import infcore
 

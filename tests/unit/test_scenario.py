@@ -12,7 +12,7 @@ from infcore import sim
 from infcore._toml_lines import lines_of
 from infcore.errors import InvalidArgument, UnknownName
 
-SHIPPED = ["antagonists", "azure-llm", "edge-cloud", "flash-sale", "mixed-heterogeneous"]
+SHIPPED = ["antagonists", "azure-llm", "edge-cloud", "flash-sale", "llm-prefix", "mixed-heterogeneous"]
 GOOD = """
 [run]
 seconds = 600.0
@@ -89,14 +89,17 @@ def test_what_is_left_out_is_0_and_work_1() -> None:
 
 
 def test_the_shipped_scenarios_read() -> None:
-    assert sim.shipped() == sorted([*SHIPPED, "swarm"])  # which is for faults at random
+    # For faults at random, and another simulator's day.
+    assert sim.shipped() == sorted([*SHIPPED, "swarm", "dynamo-mocker"])
     for name in SHIPPED:
         scenario = sim.load(name)
         assert scenario.name == name
         assert scenario.run.warmup_s < scenario.run.seconds
         assert all(workload.deadline_s for workload in scenario.workloads)
         for node in scenario.nodes:  # nothing has to be loaded before a first answer
-            assert set(node.initial_models) == {m.name for m in scenario.models if scenario.latency(m.name, node)}
+            runs = {m.name for m in scenario.models if scenario.latency(m.name, node)}
+            runs |= {m.name for m in scenario.models if scenario.token_latency(m.name, node)}
+            assert set(node.initial_models) == runs
         assert not scenario.random_faults
 
 
@@ -112,6 +115,13 @@ def test_the_shipped_scenarios_are_what_their_names_say() -> None:
     assert {workload.phase_s for workload in edge.workloads} == {0.0, 40.0, 80.0}
     assert len(sim.load("antagonists").nodes) == 100
     assert {node.group for node in sim.load("azure-llm").nodes} >= {"h100", "a100", "l40s"}
+    tokens = sim.load("llm-prefix")
+    assert all(model.tokens for model in tokens.models) and len(tokens.token_latencies) >= 3
+    assert any(workload.session for workload in tokens.workloads)
+    assert all(workload.prefix for workload in tokens.workloads)
+    mocker = sim.load("dynamo-mocker")
+    row = mocker.token_latencies[0]
+    assert (len(mocker.nodes), row.n_blocks, row.block_size, row.token_budget) == (8, 16384, 64, 8192)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -119,7 +129,8 @@ def test_every_figure_names_its_source(name: str) -> None:
     text = (importlib.resources.files("infcore") / "suites" / f"{name}.toml").read_text()
     legend = set(re.findall(r"^# (S\d+):", text, re.MULTILINE))
     own = re.compile(
-        r"^(price_per_hour|rtt_s|memory_bytes|weights_bytes|load_s|cv|slots) =|^\[\[(latency|antagonist)\]\]"
+        r"^(price_per_hour|rtt_s|memory_bytes|weights_bytes|load_s|cv|slots) ="
+        r"|^\[\[(latency|token_latency|antagonist)\]\]"
     )
     n_figures = 0
     for line in text.splitlines():

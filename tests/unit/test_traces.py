@@ -78,6 +78,20 @@ def test_mooncake(tmp_path: Path) -> None:
     assert chunk.at_s == pytest.approx([0.0, 3.003], abs=1e-12)
     assert chunk.work.tolist() == [6758.0, 23141.0]
     assert chunk.output_work.tolist() == [500.0, 3.0]
+    assert chunk.names is not None and chunk.names.tolist() == [(0, 1), (0, 46)]
+
+
+@pytest.mark.parametrize("ids", ["7", "[1, -1]", "[1.0]", "[true]", '["a"]', f"[{2**64}]"])
+def test_names_of_blocks_are_whole_numbers(ids: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f'{{"timestamp": 1, "input_length": 600, "output_length": 1, "hash_ids": {ids}}}\n')
+    with pytest.raises(InvalidArgument, match=r"t\.trace:1: hash_ids must be an array of integers from 0 to 2\^64 - 1"):
+        list(sim.open_trace(path))
+
+
+def test_a_log_of_token_requests_brings_their_tokens(tmp_path: Path) -> None:
+    row = log_row("round_robin", "llm", 0.5, work=110.0, prompt_tokens=100, output_tokens=10, session=3)
+    (chunk,) = sim.open_trace(written(tmp_path, row))
+    assert (chunk.work[0], chunk.output_work[0], chunk.session[0]) == (100.0, 10.0, 3)
 
 
 def test_a_log_gives_the_arrivals_of_one_policy(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ void Simulation::carry_out(const engine::Action& action) {
     case engine::ActionKind::shed:
       return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::shed);
     case engine::ActionKind::cancel:
-      return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::cancelled);
+      return end(action, Outcome::cancelled);
     case engine::ActionKind::complete:
       return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale
                              ? Outcome::ok

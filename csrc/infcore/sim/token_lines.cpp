@@ -130,13 +130,16 @@ void Simulation::end_token_step(std::uint32_t index) {
   TokenNode& device = token_lines_[index]->device;
   const TimeNs begin_ns = device.step_begin_ns();
   const TimeNs answer_ns = base::add_ns(now_ns_, node.half_rtt_ns + answer_ns_);
+  const bool heard = !node.is(FaultKind::partition);
+  if (heard) machine_.progress(now_ns_, NodeId{index});  // as the live worker does: who makes steps does not hang
   for (const TokenNode::Event& event : device.end_step(now_ns_)) {
     const std::uint32_t index_of_run = node.first_run + event.run;
     Run& run = runs_[index_of_run];
     TokenRun& tokens = token_runs_[index_of_run];
     if (event.n_tokens == 1) {
-      tokens.first_ns = node.is(FaultKind::partition) ? base::never_ns : answer_ns;
+      tokens.first_ns = heard ? answer_ns : base::never_ns;
       tokens.n_cached = event.n_cached;
+      if (heard) machine_.first_token(now_ns_, NodeId{index}, run.batch_id);
     } else if (!event.expired) {
       ledger_.token_after(run.model, tokens.arrival_ns, now_ns_ - event.before_ns);
     }

@@ -56,13 +56,25 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
 
 
 def _run_limit_s(scenario) -> float:
-    """The scenario's; where it gives none, ten times the slowest goal, and only if runs may stay without an answer."""
+    """The scenario's; where it gives none, ten times the slowest goal, and only if runs may stay without an answer. A
+    token model's is no less than its mean answer takes in full steps (a trace's answers: 1,000 tokens)."""
     if scenario.run.run_limit_s is not None:
         return scenario.run.run_limit_s
     if not any(fault.kind in _SILENT for fault in (*scenario.faults, *scenario.random_faults)):
         return 0.0
     goals = [model.slo_s for model in scenario.models] + [w.deadline_s or 0.0 for w in scenario.workloads]
+    goals += [_full_answer_s(scenario, workload) for workload in scenario.workloads]
     return max(1.0, 10.0 * max(goals))
+
+
+def _full_answer_s(scenario, workload) -> float:
+    n_tokens = 1000.0 if workload.arrivals == "trace" else workload.output_tokens.mean
+    n_context = workload.prompt_tokens.mean + n_tokens
+    step_s = [row.base_s + row.prefill_base_s + row.per_prefill_token_s * row.token_budget
+              + row.per_prefill_token2_s * row.token_budget ** 2 + row.decode_base_s
+              + row.max_running * (row.per_decode_s + row.per_context_token_s * n_context)
+              for row in scenario.token_latencies if row.model == workload.model]
+    return n_tokens * max(step_s, default=0.0)
 
 
 cdef ModelConfig _model(object model, dict models) except *:

@@ -42,11 +42,19 @@ def quantile_chart(rows: Sequence[Row]) -> Chart:
     return "Latency from the intended arrival", svg.legend(series) + picture
 
 
-def curve_chart(rows: Sequence[Row], styles: Sequence[svg.Series] | None = None, *, nines_max: int = 3) -> Chart:
-    """The latency distribution per policy, with the tail stretched as far as there are answers, at most nines_max."""
+def curve_chart(
+    rows: Sequence[Row],
+    styles: Sequence[svg.Series] | None = None,
+    *,
+    nines_max: int = 3,
+    key: str = "latency_curve_s",
+    what: str = "latency",
+    caption: str = "Answers within a latency",
+) -> Chart:
+    """A distribution per policy, with the tail stretched as far as there are answers, at most nines_max."""
     series = []
     for style, row in zip(styles or _by_policy(rows), rows, strict=True):
-        curve = row.get("latency_curve_s", {"q": [], "s": []})
+        curve = row.get(key) or {"q": [], "s": []}
         # The last point is the maximum, at q = 1: beyond any number of nines.
         pairs = [(s, q) for q, s in zip(curve["q"], curve["s"], strict=True) if q < 1.0 and s > 0]
         series.append(replace(style, points=pairs))
@@ -57,11 +65,9 @@ def curve_chart(rows: Sequence[Row], styles: Sequence[svg.Series] | None = None,
     nines = float(next((n for n in range(nines_max, 2, -1) if samples >= 10**n), 2))
     shown = [replace(r, points=[p for p in r.points if p[1] <= 1.0 - 10.0**-nines]) for r in series]
     seen = [x for row in shown for x, _ in row.points]
-    x_axis = svg.log_axis(min(seen), max(seen), "latency, ms (log scale)", milliseconds_mark)
+    x_axis = svg.log_axis(min(seen), max(seen), f"{what}, ms (log scale)", milliseconds_mark)
     y_axis = svg.tail_axis(nines, "answers within")
-    return "Answers within a latency", svg.legend(shown) + svg.lines(
-        "latency distribution by policy", shown, x_axis, y_axis
-    )
+    return caption, svg.legend(shown) + svg.lines(f"{what} distribution by policy", shown, x_axis, y_axis)
 
 
 def cost_chart(rows: Sequence[Row]) -> Chart:

@@ -23,6 +23,7 @@ def page(document: Document) -> str:
         _banner(document),
         _tiles(document),
         html.section("Policies side by side", _policies(document)),
+        _tokens(document),
         _plots(document),
         _over_time(document),
         _node_load(document),
@@ -101,8 +102,18 @@ def _policies(document: Document) -> str:
     return html.table(head, cells) + f'<p class="note">{escape(note)}</p>'
 
 
+def _tokens(document: Document) -> str:
+    """How soon tokens came; nothing where no model makes any."""
+    head, rows = tables.token_rows(document)
+    if not rows:
+        return ""
+    cells = [[f"<b>{escape(row[0])}</b>", *(escape(cell) for cell in row[1:])] for row in rows]
+    note = f'<p class="note">{escape(tables.TOKEN_NOTE)}</p>'
+    return html.section("Tokens", html.table(head, cells) + note)
+
+
 def _plots(document: Document) -> str:
-    made = [charts.latency_chart(document), charts.cost_chart(document)]
+    made = [charts.latency_chart(document), charts.ttft_chart(document), charts.cost_chart(document)]
     made += [charts.slo_chart(document), charts.goodput_chart(document)]
     body = html.figures(made)
     return html.section("Plots", body) if body else ""

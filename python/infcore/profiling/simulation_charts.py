@@ -42,6 +42,19 @@ def latency_chart(document: Document) -> Chart:
     return report_charts.curve_chart(runs, styles_of(runs), nines_max=NINES_MAX)
 
 
+def ttft_chart(document: Document) -> Chart:
+    """Likewise of the time to a first token; None where no model makes tokens."""
+    runs = document["runs"]
+    return report_charts.curve_chart(
+        runs,
+        styles_of(runs),
+        nines_max=NINES_MAX,
+        key="ttft_curve_s",
+        what="time to first token",
+        caption="First tokens within a time",
+    )
+
+
 def arrivals_rps(document: Document) -> float | None:
     """The mean rate of arrivals at load 1, as they came; what the scenario states where none did."""
     for run in document["runs"]:

@@ -14,6 +14,8 @@ def _numbers(names: tuple[str, ...]) -> Read:
     return maybe(fields({}, {name: maybe(number) for name in names}), lambda: dict.fromkeys(names))
 
 
+# Of token models; null where there are none.
+_TOKEN_TIMES = maybe(fields({}, {name: maybe(number) for name in _QUANTILES}))
 _OUTCOMES = maybe(fields({}, {"ok": maybe(count, int)}), lambda: {"ok": 0})
 # Of a run and of each of its models.
 _FIGURES: dict[str, Read] = {
@@ -22,6 +24,10 @@ _FIGURES: dict[str, Read] = {
     "availability": maybe(number),
     "throughput_rps": maybe(number),
     "goodput_rps": maybe(number),
+    "ttft_s": _TOKEN_TIMES,
+    "itl_s": _TOKEN_TIMES,
+    "prefix_reuse": maybe(number),
+    "output_tokens_per_s": maybe(number),
 }
 _MODEL = fields(
     {"name": text}, {**_FIGURES, "latency_s": _numbers(_QUANTILES), "within_slo": maybe(number), "slo_s": maybe(number)}
@@ -69,6 +75,8 @@ _RUN = fields(
         "requests_total": maybe(count, int),
         "wall_s": maybe(number),
         "latency_curve_s": _CURVE,
+        "ttft_curve_s": _CURVE,
+        "tokens": maybe(fields({}, {"preempted": maybe(count, int)})),
         "regret_s": _numbers(_QUANTILES),
         "capacity_load": maybe(number),
         "cost_usd_per_1k": maybe(number),
@@ -118,14 +126,14 @@ def read(values: Any, where: str) -> dict[str, Any]:
     document: dict[str, Any] = _DOCUMENT(values, where)
     for i, run in enumerate(document["runs"]):
         at = f"{where}.runs[{i}]"
-        parts, curve = run["parts"], run["latency_curve_s"]
+        parts = run["parts"]
         lengths = {name: len(parts[name]) for name in (*_COUNTS, *_LATENCIES)}
         if len(set(lengths.values())) > 1 or (lengths["arrivals"] and parts["part_s"] <= 0):
             raise InvalidArgument(f"{at}.parts must have arrays of one length and part_s > 0, got {lengths}")
-        if len(curve["q"]) != len(curve["s"]):
-            raise InvalidArgument(
-                f"{at}.latency_curve_s must have as many q as s, got {len(curve['q'])} and {len(curve['s'])}"
-            )
+        for name in ("latency_curve_s", "ttft_curve_s"):
+            q, s = run[name]["q"], run[name]["s"]
+            if len(q) != len(s):
+                raise InvalidArgument(f"{at}.{name} must have as many q as s, got {len(q)} and {len(s)}")
         for k, node in enumerate(run["nodes"]):
             if len(node["busy_part_s"]) != lengths["arrivals"]:
                 raise InvalidArgument(

@@ -162,6 +162,12 @@ BOUND_NOTE = (
 )
 
 
+TOKEN_NOTE = (
+    "first: from arrival to the first token; next: from each token to the next; tokens/s counts those of answers; "
+    "prefix reuse: the part of the prompts' tokens that was found in a cache."
+)
+
+
 def simulation_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """A scenario's policies side by side, each with its ratio to the baseline: the head, and a row for each."""
     capacity = document["capacity"] is not None
@@ -178,9 +184,39 @@ def simulation_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[s
     return [*SIMULATION_HEAD, *(("capacity", "cap. ratio") if capacity else ())], body
 
 
+TOKEN_HEAD = (
+    "policy",
+    "tokens/s",
+    "first p50 ms",
+    "p99 ms",
+    "mean ms",
+    "next p50 ms",
+    "p99 ms",
+    "mean ms",
+    "prefix reuse",
+    "preempted",
+)
+
+
+def token_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Of the policies whose runs made tokens: how soon the first came, how soon each other one after the one before."""
+    body = []
+    for row in document["runs"]:
+        ttft_s, itl_s = row.get("ttft_s"), row.get("itl_s")
+        if ttft_s is None or itl_s is None or ttft_s["p50"] is None:
+            continue
+        cells = [row["policy"], number(row["output_tokens_per_s"], 0)]
+        cells += [milliseconds(times_s[name]) for times_s in (ttft_s, itl_s) for name in ("p50", "p99", "mean")]
+        preempted = (row.get("tokens") or {}).get("preempted")
+        body.append([*cells, percent(row["prefix_reuse"], 1), number(preempted, 0)])
+    return list(TOKEN_HEAD), body
+
+
 def simulation_table(document: Mapping[str, Any]) -> str:
-    """simulation_rows() as plain text."""
-    return render(*simulation_rows(document))
+    """simulation_rows() as plain text, and token_rows() where there are any."""
+    head, body = token_rows(document)
+    tables = [render(*simulation_rows(document)), *([render(head, body)] if body else [])]
+    return "\n\n".join(tables)
 
 
 def simulation_notes(document: Mapping[str, Any]) -> list[str]:
@@ -193,6 +229,8 @@ def simulation_notes(document: Mapping[str, Any]) -> list[str]:
         f"seed {document['seed']}, {faults} faults; {speed / 1e6:.2f} M requests a second of wall time.",
         f"$/1k: price of busy time per 1,000 answers; ratios to {document['baseline']}; req/s counts answers.",
     ]
+    if token_rows(document)[1]:
+        lines.append(TOKEN_NOTE)
     if any(row["policy"] == "clairvoyant" for row in runs):
         lines.append(BOUND_NOTE)
     return lines

@@ -21,10 +21,12 @@ def capacity_bound(scenario: Scenario, served: float = 0.99) -> float:
     """The highest load, times the scenario's arrivals, of which any policy could serve that part in the long run.
 
     What is not served is what costs most. Deadlines, goals, bursts and faults are not looked at, so the truth may lie
-    well below. inf where nothing arrives.
+    well below. inf where nothing arrives, and where a model makes tokens: what may be found in caches bounds nothing.
     Raises  nothing that the scenario's reader has not refused
     Cost    about a second; O(ROUNDS * workloads * groups of alike nodes * SAMPLES)
     """
+    if any(model.tokens for model in scenario.models):
+        return float("inf")
     groups = _groups(scenario)
     slots = np.array([sum(node.slots for node in alike) for alike in groups], np.float64)
     costs = [_costs(scenario, workload, groups) for workload in scenario.workloads]

@@ -223,8 +223,9 @@ def _workloads(
         _known(table, "model", workload.model, models)
         able = [node for node in nodes if curves.row(workload.model, node) is not None]
         if not able:
+            kind = "token_latency" if models[workload.model].tokens else "latency"
             raise InvalidArgument(
-                f"{table.at('model')} must have a [[{'token_' if models[workload.model].tokens else ''}latency]] row for at least one node that may run it, "
+                f"{table.at('model')} must have a [[{kind}]] row for at least one node that may run it, "
                 f"got none for {shown(workload.model)}"
             )
         if not any(workload.require.items() <= _labels(node) for node in able):

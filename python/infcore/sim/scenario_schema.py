@@ -25,7 +25,8 @@ class Run:
     overload_wait_s    a wait for devices that counts as overload; None: by batches and deadlines
     tier_capacity      accepted and not yet ended, at most, by tier; empty: not bounded
     overflow           "reject" or "shed_lowest": full, the least urgent that waits makes room for a more urgent one
-    run_limit_s        a run longer than that marks its node lost; None: chosen by the simulator
+    run_limit_s        a run longer than that marks its node lost, one of a token model if its node makes no step for so
+                       long; None: chosen by the simulator
     detect_s           how long until a node that cannot be reached is taken for lost
     probe_s            a lost node that is alive again is back at the next multiple of it
     signal_period_s    nodes report that often; 0: never. signal_delay_s: how old a report is when it comes in;

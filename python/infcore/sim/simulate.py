@@ -148,6 +148,9 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
     busy_usd = state["bound_cost_usd"] if policy == BOUND else math.fsum(node["cost_usd"] for node in nodes)
     n_ok = totals["outcomes"]["ok"]
     n_faults, events = core.faults()
+    figures = _figures(totals, span_s)
+    if policy == BOUND:
+        figures["prefix_reuse"] = None  # it has no cache: what may be known is taken for found
     return {
         "policy": policy,
         "seed": seed,
@@ -155,8 +158,9 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
         "requests_total": core.n_requests,
         "simulated_s": core.now_s,
         "wall_s": wall_s,
-        **_figures(totals, span_s),
+        **figures,
         "latency_curve_s": _curve(totals["latency_s"]),
+        "ttft_curve_s": None if totals["tokens"] is None else _curve(totals["tokens"]["ttft_s"]),
         "regret_s": None if policy == BOUND else _quantiles_s(totals["regret_s"]),
         "capacity_load": None,
         "cost_usd": busy_usd,
