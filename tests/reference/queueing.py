@@ -27,7 +27,7 @@ class Item:
 
 
 class TieredQueue:
-    """Tier, least served tenant, deadline, arrival; ageing, bounds in all and per tier, expiry, reject or shed_lowest."""
+    """Tier, tenant by least served, deadline, arrival; ageing, bounds in all and by tier, expiry, reject or shed."""
 
     def __init__(
         self,

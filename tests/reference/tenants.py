@@ -1,7 +1,7 @@
 """What the tenants of one tier were served, as in Sheng et al., Fairness in Serving Large Language Models, OSDI 2024.
 
-Every tenant there ever was keeps its counter. A tenant that comes back is lifted to the least of those that wait, or, where
-nobody does, to what the last one that left had.
+Every tenant there ever was keeps its counter. A tenant that comes back is lifted to the least of those that wait, or,
+where nobody does, to what the last one that left had.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A client that goes away takes its request with it, wherever that is: in the ring, waiting, in an open batch, running."""
+"""A client that goes away takes its request with it, from wherever it is: ring, queue, open batch, running."""
 
 import asyncio
 import sys
@@ -80,7 +80,7 @@ def test_while_it_waits(engine, gated, how):
 
 
 def test_in_an_open_batch(engine, gated, holds_gil):
-    """The device is called and its batch open, but its worker cannot take it while this thread holds the interpreter."""
+    """The device is called, its batch open; its worker cannot take it while this thread holds the interpreter."""
     future = engine.submit("m", x_of(1))
     for _ in range(200_000):  # meanwhile the dispatcher, which needs no interpreter, opens the batch
         pass

@@ -441,7 +441,7 @@ def test_a_retry_is_not_charged_to_its_tenant_again():
         batch_id, cookies = rig.run(now_ns, 0)
         order += cookies
         rig.complete(now_ns, 0, batch_id)
-    # All were served as much when the node was lost. Request 1 comes first, costs its tenant nothing more, and so does 2.
+    # All were served as much when the node was lost. Request 1 comes first and costs its tenant nothing more.
     assert order == [1, 2, 3, 4]
 
 

@@ -94,7 +94,7 @@ cdef inline int want(Queue self, Wanted* wanted, object tier, object deadline_s,
 
 
 cdef bint put_again(Queue self, object item, const Wanted* wanted, uint64_t* ticket, uint32_t token) except -1:
-    """After a _try_put that found no room: makes or awaits some. False: there is none, and the queue does not block."""
+    """After a try_put that found no room: makes or awaits some. False: there is none, and the queue does not block."""
     cdef uint32_t n_expired
     while True:
         try:

@@ -100,8 +100,15 @@ def recorded_arrivals(path: Path, *, partial: bool = False) -> Recorded:
     start_ns = int(raw["arrival_ns"][0]) if len(raw) else 0
     arrivals = np.empty(
         len(raw),
-        [("at_ns", "i8"), ("model", "u4"), ("work", "f8"), ("tier", "u2"), ("deadline_ns", "i8"), ("require", "u8")]
-        + [("tenant", "u4")],
+        [
+            ("at_ns", "i8"),
+            ("model", "u4"),
+            ("work", "f8"),
+            ("tier", "u2"),
+            ("deadline_ns", "i8"),
+            ("require", "u8"),
+            ("tenant", "u4"),
+        ],
     )
     arrivals["at_ns"] = raw["arrival_ns"] - start_ns
     arrivals["deadline_ns"] = np.where(raw["deadline_ns"] < 0, -1, raw["deadline_ns"] - raw["arrival_ns"])
