@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 STEP_SECONDS_MAX = 900
 
 
+CORES: dict[str, Path] = {}  # by sanitizer: folder of the libinfcore.so that this run has built with it
+
+
 class NotRun(Exception):
     """A step that cannot run here; says what it lacks."""
 
@@ -46,14 +49,10 @@ def shell(command: list[str], **settings: str) -> None:
     print("".join(f"   {line}\n" for line in closing), end="")
 
 
-def portable(compiler: str, what: str) -> None:
-    """Every header stands alone, or every source compiles, without a warning; nothing is generated."""
-    if shutil.which(compiler) is None:
-        raise NotRun(f"{compiler} is not installed")
-    check = [compiler, *cpp_build.BASE_FLAGS, *cpp_build.WARNINGS, "-fsyntax-only", "-Icsrc", "-x", "c++"]
+def headers_stand_alone() -> None:
+    check = [cpp_build.CXX, *cpp_build.BASE_FLAGS, *cpp_build.WARNINGS, "-fsyntax-only", "-Icsrc", "-x", "c++"]
     headers = [["-include", str(path), "/dev/null"] for path in sorted(ROOT.glob("csrc/**/*.hpp"))]
-    sources = [[str(path)] for path in cpp_build.core_sources()]
-    cpp_build.in_parallel(lambda one: shell([*check, *one]), headers if what == "headers" else sources)
+    cpp_build.in_parallel(lambda one: shell([*check, *one]), headers)
 
 
 def script(path: str, *arguments: str) -> None:
@@ -74,6 +73,12 @@ def library(name: str) -> str:
     return str(Path(found).resolve())
 
 
+def native(sanitizer: str) -> None:
+    """The C++ tests, against the core that the Python tests under this sanitizer were built with, if they were."""
+    core = CORES.get(sanitizer)
+    script("tests/native/run.py", "--sanitize", sanitizer, *(["--core", str(core)] if core else []))
+
+
 def sanitized_python(sanitizer: str, name: str) -> list[str]:
     """Build the package with a sanitizer into build/NAME; the Python that sees it instead of the editable one."""
     here = ROOT / "build" / name
@@ -81,6 +86,7 @@ def sanitized_python(sanitizer: str, name: str) -> list[str]:
     pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install"]
     pip += ["--no-deps", "--no-build-isolation", "--upgrade", "--target", str(here / "site"), "."]
     shell([*pip, *(f"--config-settings={setting}" for setting in settings)], CXX="g++")
+    CORES[sanitizer] = here / "site/infcore/_core"
     shell([sys.executable, "-m", "venv", "--without-pip", str(here / "venv")])
     # Paths that a .pth file adds are not searched for further .pth files: that keeps the editable install out.
     (packages,) = (here / "venv").glob("lib/python*/site-packages")
@@ -113,7 +119,7 @@ def extensions(sanitizer: str, folders: list[str]) -> None:
 
 
 def fuzz() -> None:
-    """Ten seconds of each libFuzzer target, from its corpus."""
+    """The core by another compiler, without a warning; then ten seconds of each libFuzzer target, from its corpus."""
     targets = sorted(ROOT.glob("tests/fuzz/*.cpp"))
     if not targets:
         raise NotRun("no targets in tests/fuzz")
@@ -121,10 +127,15 @@ def fuzz() -> None:
         raise NotRun("clang++ is not installed")
     out = ROOT / "build" / "fuzz"
     out.mkdir(parents=True, exist_ok=True)
-    flags = ["-std=c++20", "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Icsrc", "-pthread"]
+    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Icsrc"]
     sources = [*cpp_build.core_sources(), *targets]
     objects = {source: str(out / f"{'-'.join(source.relative_to(ROOT).with_suffix('').parts)}.o") for source in sources}
-    cpp_build.in_parallel(lambda one: shell(["clang++", *flags, "-c", str(one), "-o", objects[one]]), sources)
+
+    def compile_one(source: Path) -> None:
+        warnings = [] if source in targets else cpp_build.WARNINGS
+        shell(["clang++", *flags, *warnings, "-c", str(source), "-o", objects[source]])
+
+    cpp_build.in_parallel(compile_one, sources)
     core = [objects[source] for source in cpp_build.core_sources()]
     for target in targets:
         program, corpus = out / target.stem, target.parent / "corpus" / target.stem
@@ -145,18 +156,14 @@ KERNELS = ["*/test_torch_device*", "*/test_kernels_*"]
 LONG_RUNS = ["*/test_simulate_cli*", "*/test_sim_arrivals*", "*/test_live_scenario*"]
 ASAN_FOLDERS = ["tests/unit", "tests/property", "tests/differential", "tests/concurrency"]
 STEPS: dict[str, tuple[str, Callable[[], None]]] = {
-    # g++ has compiled every source in `make build`, clang++ sees every header in one.
-    "gcc": ("headers stand alone, no warning: g++", functools.partial(portable, "g++", "headers")),
-    "clang": ("sources, no warning: clang++", functools.partial(portable, "clang++", "sources")),
+    # g++ has compiled every source in `make build`, clang++ does for the fuzz targets and sees every header there.
+    "headers": ("headers stand alone, no warning: g++", headers_stand_alone),
     "models": ("model checks and their negative controls", functools.partial(script, "tests/concurrency/run.py")),
-    "native-tsan": ("C++ tests, TSAN", functools.partial(script, "tests/native/run.py", "--sanitize", "thread")),
-    "native-asan": (
-        "C++ tests, ASAN and UBSAN",
-        functools.partial(script, "tests/native/run.py", "--sanitize", "address,undefined"),
-    ),
     "asan": ("Python tests, ASAN and UBSAN", functools.partial(extensions, "address,undefined", ASAN_FOLDERS)),
+    "native-asan": ("C++ tests, ASAN and UBSAN", functools.partial(native, "address,undefined")),
     "tsan": ("Python concurrency tests, TSAN", functools.partial(extensions, "thread", ["tests/concurrency"])),
-    "fuzz": ("fuzzing, 10 s a target", fuzz),
+    "native-tsan": ("C++ tests, TSAN", functools.partial(native, "thread")),
+    "fuzz": ("sources, no warning: clang++; fuzzing, 10 s a target", fuzz),
 }
 
 

@@ -1,6 +1,6 @@
 """Builds and runs every tests/native/test_*.cpp (GoogleTest) with the core's C++ sources, under a chosen sanitizer.
 
-python tests/native/run.py [--sanitize none|address,undefined|thread] [--filter GTEST_FILTER] [NAME...]
+python tests/native/run.py [--sanitize none|address,undefined|thread] [--core FOLDER] [--filter FILTER] [NAME...]
 Exit status: 0 all passed, 1 a test or the build failed, 2 bad arguments or GoogleTest is missing.
 """
 
@@ -25,15 +25,17 @@ SANITIZER_FLAGS = {
 TIMEOUT_S = 600
 
 
-def build(names: list[str], sanitize: str) -> list[Path]:
+def build(names: list[str], sanitize: str, core_folder: Path | None) -> list[Path]:
     build_dir = cpp_build.ROOT / "build" / f"native-{sanitize.replace(',', '-')}"
     flags = [*SANITIZER_FLAGS[sanitize], *cpp_build.WARNINGS]
     tests = sorted(t for t in HERE.glob("test_*.cpp") if not names or t.stem in names)
     if not tests:
         sys.exit(f"no test named {names}; known: {[t.stem for t in sorted(HERE.glob('test_*.cpp'))]}")
-    core = cpp_build.core_sources()
+    core = [] if core_folder else cpp_build.core_sources()
     objects = cpp_build.in_parallel(lambda s: cpp_build.compile_object(s, build_dir, flags), core + tests)
     link_flags = [f for f in flags if f.startswith("-fsanitize")] + ["-lgtest_main", "-lgtest", "-ldl"]
+    if core_folder:
+        link_flags += [f"-L{core_folder.resolve()}", f"-Wl,-rpath,{core_folder.resolve()}", "-linfcore"]
     n_core = len(core)
     return cpp_build.in_parallel(
         lambda pair: cpp_build.link([pair[1], *objects[:n_core]], build_dir / pair[0].stem, link_flags),
@@ -68,12 +70,13 @@ def run(program: Path, sanitize: str, gtest_filter: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sanitize", choices=sorted(SANITIZER_FLAGS), default="none")
+    parser.add_argument("--core", type=Path, help="folder of a libinfcore.so built with this sanitizer; none: build it")
     parser.add_argument("--filter", default="*", help="passed on as --gtest_filter")
     parser.add_argument("names", nargs="*", help="test_queue and so on; none: all")
     args = parser.parse_args()
     cpp_build.require_header("gtest/gtest.h", "libgtest-dev")
     try:
-        programs = build(args.names, args.sanitize)
+        programs = build(args.names, args.sanitize, args.core)
     except cpp_build.BuildError as error:
         print(error)
         return 1

@@ -34,8 +34,9 @@ void ContinuousBatcher::pass_time(base::TimeNs now_ns) noexcept {
   while (!events_.empty() && events_.top_key().at_ns <= now_ns_) {
     const Slot slot = events_.top();
     Sequence& s = sequences_[slot];
+    const bool expires = s.deadline_ns == events_.top_key().at_ns;
     leave_queue(slot);
-    if (s.deadline_ns <= now_ns_) {
+    if (expires) {
       step_.expired.push_back({s.id, s.cookie});
       forget(slot);
     } else {

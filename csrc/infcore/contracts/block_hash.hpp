@@ -79,7 +79,7 @@ template <class Token>
 /// The name of a block after the one named `before`. Precondition: `tokens` has block_size tokens.
 template <class Token>
 [[nodiscard]] inline std::uint64_t chain(std::uint64_t before, const Token* tokens, std::uint32_t block_size) noexcept {
-  return detail::stir(before * detail::root_5 + detail::block_sum(tokens, block_size));
+  return detail::stir(before + detail::block_sum(tokens, block_size));
 }
 
 /// names[i] = the name of tokens[0, (i + 1) * block_size). Precondition: names.size() full blocks of tokens are there.
@@ -90,7 +90,7 @@ inline void hash_blocks(const Token* tokens, std::uint32_t block_size, std::uint
   std::uint64_t name = chain_start(block_size, salt);
   if (block_size == 16) {  // most engines' size, unrolled
     for (std::uint64_t& next : names) {
-      next = name = detail::stir(name * detail::root_5 + detail::sum_of_16(tokens));
+      next = name = detail::stir(name + detail::sum_of_16(tokens));
       tokens += 16;
     }
     return;

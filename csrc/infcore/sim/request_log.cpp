@@ -71,6 +71,12 @@ void RequestLog::add(const Ended& e) {
   }
   number(", \"end_s\": ", base::seconds(e.end_ns));
   text(", \"outcome\": ", outcome_names[static_cast<std::size_t>(e.outcome)]);
+  if (e.outcome != Outcome::ok)
+    text(", \"reason\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.reason)]));
+  if (e.form != engine::Reason::none) {
+    text(", \"degraded\": ", quoted(engine::reason_names[static_cast<std::size_t>(e.form)]));
+  }
+  if (e.outcome != Outcome::ok && e.hint_s > 0.0) number(", \"hint_s\": ", e.hint_s);
   integer(", \"attempts\": ", e.attempts);
   integer(", \"batch\": ", e.batch_size);
   if (e.tokens.output > 0) {

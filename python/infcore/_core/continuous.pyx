@@ -25,6 +25,7 @@ include "token_step.pxi"
 
 
 @cython.final
+@cython.no_gc_clear  # the core's batcher reads kv's blocks to the very end; a cycle breaks at a clock of the caller's
 cdef class ContinuousBatcher:
     """Decides what each step of a token model computes: decodes, then chunks of prefills, then who comes in.
 

@@ -78,7 +78,7 @@ cdef dict fields_of(EventRecord* r):
     if kind == EventKind.arrive:
         return {"request": r.request, "model": r.arrived.model.value, "arrival_ns": r.arrived.arrival_ns,
                 "deadline_ns": _time(r.arrived.deadline_ns), "work": r.arrived.work, "tier": r.arrived.tier,
-                "require": r.arrived.require}
+                "require": r.arrived.require, "has_stale": r.arrived.has_stale, "defer_ns": r.arrived.defer_ns}
     if kind == EventKind.claim or kind == EventKind.started:
         return {"node": r.node.value, "batch": r.batch_id}
     if kind == EventKind.complete:
@@ -216,15 +216,21 @@ cdef tuple curve_of(const Curve& curve):
 
 
 cdef dict config_of(const RunConfig& run):
+    cdef vector[string] admission = run.engine.admission
+    cdef vector[uint32_t] tier_capacity = run.engine.tier_capacity
     return {"policy": _text(run.policy), "batching": _text(run.batching), "seed": run.seed,
             "max_requests": run.engine.max_requests, "max_nodes": run.engine.max_nodes,
             "max_models": run.engine.max_models, "n_tiers": run.engine.n_tiers,
-            "ageing_ns": _time(run.engine.ageing_ns), "attempts_max": run.engine.attempts_max}
+            "ageing_ns": _time(run.engine.ageing_ns), "attempts_max": run.engine.attempts_max,
+            "admission": [name.decode("utf-8", "replace") for name in admission],
+            "overload_wait_ns": _time(run.engine.overload_wait_ns),
+            "tier_capacity": list(tier_capacity), "shed_lowest": run.engine.shed_lowest}
 
 
 cdef dict model_config_of(const ModelConfig& config):
     return {"max_batch_size": config.max_batch_size, "batch_delay_ns_max": _time(config.batch_delay_ns_max),
-            "idempotent": config.idempotent}
+            "idempotent": config.idempotent,
+            "fallback": None if config.fallback.value == <uint32_t>0xFFFFFFFF else config.fallback.value}
 
 
 cdef dict spec_of(const NodeSpec& spec):

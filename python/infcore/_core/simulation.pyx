@@ -7,6 +7,7 @@ from libcpp.vector cimport vector
 from infcore._core.sim_config cimport config_of
 from infcore._core.telemetry cimport copy_of
 from infcore._cpp.base cimport ModelId, never_ns
+from infcore._cpp.engine cimport n_reasons, reason_names
 from infcore._cpp.kv cimport ConstNames
 from infcore._cpp.sim cimport (Arrival, Arrivals, FaultEvent, Ledger, NodeUse, Part, Pause, SimConfig,
                                Simulation as CppSimulation, TokenFigures, TokenTotals, Totals)
@@ -177,6 +178,8 @@ cdef dict _totals(const Totals& totals):
     return {"arrivals": totals.arrivals, "within_slo": totals.within_slo, "work": totals.work,
             "latency_mean_s": totals.latency_sum_s / totals.outcomes[0] if totals.outcomes[0] else None,
             "outcomes": {name: totals.outcomes[i] for i, name in enumerate(OUTCOMES)},
+            "reasons": {reason_names[i].decode(): totals.reasons[i] for i in range(n_reasons) if totals.reasons[i]},
+            "degraded": {reason_names[i].decode(): totals.forms[i] for i in range(1, n_reasons) if totals.forms[i]},
             "latency_s": copy_of(totals.latency_s), "wait_s": copy_of(totals.wait_s),
             "regret_s": copy_of(totals.regret_s), "tokens": _tokens(totals)}
 

@@ -137,6 +137,8 @@ def workload_of(table: Table, *, folder: Path, token_models: Collection[str] = (
         **_demand(table, model in token_models, kind),
         tier=table.integer("tier", 0, low=0, high=TIER_MAX),
         deadline_s=table.optional("deadline_s", high=SECONDS_MAX),
+        defer_s=table.number("defer_s", 0.0, high=SECONDS_MAX),
+        stale_share=table.number("stale_share", 0.0, high=1.0),
         phase_s=table.number("phase_s", 0.0, low=-SECONDS_MAX, high=SECONDS_MAX),
         start_s=table.number("start_s", 0.0, high=SECONDS_MAX),
         end_s=table.optional("end_s", high=SECONDS_MAX),
