@@ -7,7 +7,7 @@ take turns, the figures are medians, ratios are taken round by round. Every answ
 
 import argparse
 
-from sides import OWN, PEERS, middle, ratio, say_missing, start, table, take_turns
+from sides import OWN, PEERS, middle, ratio, say_missing, say_not_installed, start, table, take_turns
 
 BATCHERS = {"by hand": OWN, "infcore": OWN, "BentoML": PEERS, "Ray Serve": PEERS, "batched": PEERS}
 BLOCKS = {"infcore blocks": OWN, "vLLM blocks": PEERS}
@@ -69,6 +69,7 @@ def main() -> None:
     else:
         batchers(rounds=wanted.rounds, cpu_each=300, sleep_each=40)
         blocks(rounds=wanted.rounds, loops=100)
+    say_not_installed()
 
 
 if __name__ == "__main__":

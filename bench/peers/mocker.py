@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 
 import mocker_model
-from sides import OWN, PEERS, ROOT, NotMeasured, Side, say_missing, start, table
+from sides import OWN, PEERS, ROOT, NotMeasured, Side, say_missing, say_not_installed, start, table
 
 OURS = ROOT / "bench" / "suites" / "dynamo-mocker.jsonl.gz"
 NAME_TOKENS = 512  # of a block that a trace names
@@ -151,6 +151,7 @@ def main() -> None:
     for side in sides:
         side.close()
     say_missing(missing)
+    say_not_installed()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,9 +114,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def say_missing(missing: Mapping[str, str], venv: Path = PEERS) -> None:
+def say_missing(missing: Mapping[str, str]) -> None:
+    for name, why in missing.items():
+        print(f"not measured: {name}: {why}")
+
+
+def say_not_installed(venv: Path = PEERS) -> None:
+    """What bench/peers/install.py could not install, and why."""
     noted = venv / "missing.json"
     for requirement, why in (json.loads(noted.read_text()) if noted.exists() else {}).items():
         print(f"not installed: {requirement}: {why}")
-    for name, why in missing.items():
-        print(f"not measured: {name}: {why}", file=sys.stdout)

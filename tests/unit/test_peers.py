@@ -73,6 +73,14 @@ def test_sides_run_and_take_turns(peers):
     assert "bentoml" in missing["BentoML"]
 
 
+def test_what_was_not_installed_is_said(peers, tmp_path, capsys):
+    sides = peers["sides"]
+    (tmp_path / "missing.json").write_text('{"a==1": "ERROR: no a"}')
+    sides.say_not_installed(tmp_path)
+    sides.say_missing({"b": "gone"})
+    assert capsys.readouterr().out == "not installed: a==1: ERROR: no a\nnot measured: b: gone\n"
+
+
 def test_an_environment_that_is_not_there(peers, tmp_path):
     started, missing = peers["sides"].start({"batched": tmp_path / "none"})
     assert started == []
