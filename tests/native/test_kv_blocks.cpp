@@ -19,6 +19,7 @@ namespace {
 std::size_t n_allocations = 0;
 }  // namespace
 
+// Not inlined: where one of the pair is, GCC takes them for a mismatch.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   ++n_allocations;
   if (void* const memory = std::malloc(size)) return memory;
