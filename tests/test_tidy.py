@@ -124,6 +124,11 @@ BROKEN: list[tuple[Rule, tree.Tree, str]] = [
         "no class EdfGain",
     ),
     (core.policies, {ROWS: "BATCHING_POLICY(a)\nBATCHING_POLICY(a)\n"}, "a row stands twice"),
+    (
+        core.policies,
+        {"csrc/infcore/queue/admission_registry.def": "ADMISSION_POLICY(gate, step)\n"},
+        "gate is a registry row without a file",
+    ),
     (core.memory_orders, {RING: "auto x = head_.load();\n"}, "load without"),
     (core.memory_orders, {RING: "int a;\nhead_->store(f(1),\n 2);  // memory_order\n"}, "a.hpp:2: store"),
     (core.memory_orders, {RING: "slot.sequence.fetch_add(1);\n"}, "fetch_add without"),

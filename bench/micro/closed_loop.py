@@ -74,19 +74,27 @@ def by_hand(run):
 
 
 @contextmanager
-def by_infcore(run):
+def by_infcore(run, **options):
     import infcore
 
     model = infcore.Model(
         "m", inputs={"x": ("float32", (WIDTH,))}, outputs={"y": ("float32", (WIDTH,))}, max_batch_size=MAX_BATCH
     )
     device = infcore.CallableDevice("d", run=lambda name, inputs: {"y": run(inputs["x"])})
-    with infcore.Engine([device], [model]) as engine:
+    with infcore.Engine([device], [model], **options) as engine:
 
         async def call(x):
             return (await engine.asubmit("m", {"x": x}))["y"]
 
         yield call
+
+
+def by_infcore_admission(run):
+    """With every policy at the door, and bounds for each tier."""
+    import infcore
+
+    policies = infcore.admission_policies()
+    return by_infcore(run, admission=policies, tier_capacity=[4096] * 8, stale=lambda model, inputs: None)
 
 
 async def _closed_loop(call: Call, callers: int, each: int) -> tuple[float, float, float, list[float]]:

@@ -1,9 +1,9 @@
 // What one request costs the engine's state machine: arrive, dispatch, claim, start, complete, under a virtual clock,
 // as the simulator drives it, and what latency the decisions gave. Prints one line of JSON. Usage: machine_bench POLICY
-// N_NODES N_REQUESTS LOAD [LOG]. POLICY in_turn is the baseline: no machine, each request is a batch of its own on the
+// N_NODES N_REQUESTS LOAD [LOG [ADMISSION ...]]. POLICY in_turn is the baseline: no machine, each request is a batch of its own on the
 // next node, completions in a heap. LOAD is a share of what the nodes can do with full batches. Unlike nodes (four
 // speeds), one model, batches of up to 16; every request must be done in 200 ms. With LOG, a path, every event and
-// action is written there, by a thread of its own as in a live engine.
+// action is written there, by a thread of its own as in a live engine; "-": none. ADMISSION: policies at the door.
 #include <infcore/engine/logged_machine.hpp>
 #include <infcore/telemetry/histogram.hpp>
 
@@ -14,6 +14,7 @@
 #include <ctime>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -54,10 +55,15 @@ struct Completion {
 
 class Simulation {
  public:
-  Simulation(const char* policy, std::uint32_t n_nodes, double load, const char* log)
+  Simulation(const char* policy, std::uint32_t n_nodes, double load, const char* log, std::vector<std::string> admission)
       : fleet_(n_nodes, 4),
         latency_(n_nodes, 4),
-        run_{{.max_requests = 65536, .max_nodes = n_nodes, .max_models = 4, .n_tiers = 1, .stage_histograms = false},
+        run_{{.max_requests = 65536,
+              .max_nodes = n_nodes,
+              .max_models = 4,
+              .n_tiers = 1,
+              .stage_histograms = false,
+              .admission = std::move(admission)},
              policy,
              "dynamic",
              1},
@@ -209,12 +215,14 @@ class Simulation {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5 && argc != 6) return 2;
+  if (argc < 5) return 2;
+  const char* const log = argc > 5 && std::string(argv[5]) != "-" ? argv[5] : nullptr;
+  const std::vector<std::string> admission(argv + std::min(argc, 6), argv + argc);
   const std::uint64_t n_requests = std::strtoull(argv[3], nullptr, 10);
   const std::string policy = argv[1];
   const bool in_turn = policy == "in_turn";
   Simulation simulation(in_turn ? "round_robin" : argv[1], static_cast<std::uint32_t>(std::atoi(argv[2])),
-                        std::atof(argv[4]), argc == 6 ? argv[5] : nullptr);
+                        std::atof(argv[4]), log, admission);
   const double begin_ns = cpu_ns();
   in_turn ? simulation.run_in_turn(n_requests) : simulation.run(n_requests);
   const double taken_ns = cpu_ns() - begin_ns;

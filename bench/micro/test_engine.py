@@ -6,12 +6,12 @@ the ratio that pytest-benchmark prints beside it is the figure. No row asserts a
 
 import numpy as np
 import pytest
-from closed_loop import WIDTH, by_hand, by_infcore, double, measure, sleep_then_double
+from closed_loop import WIDTH, by_hand, by_infcore, by_infcore_admission, double, measure, sleep_then_double
 from programs import SaidTimer
 
 import infcore
 
-WAYS = {"infcore": by_infcore, "by_hand": by_hand}
+WAYS = {"infcore": by_infcore, "infcore_admission": by_infcore_admission, "by_hand": by_hand}
 
 
 timer = SaidTimer()

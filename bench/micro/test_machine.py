@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from programs import SaidTimer, compiled
 
+import infcore
 import infcore._core.machine
 import infcore.sim
 from infcore import Router
@@ -47,6 +48,25 @@ def test_request(benchmark, program, policy, n_nodes):
     if policy in ("least_outstanding", "fastest_finish"):
         assert said[0]["ok"] == N_SMOKE  # 70 % and 200 ms leave no reason to be late
     benchmark.extra_info |= {key: said[0][key] for key in ("mean_ms", "p99_ms", "batches", "steps", "digest")}
+
+
+@pytest.mark.benchmark(group="state machine: one request, with policies at the door, 64 nodes", timer=timer.read_s)
+@pytest.mark.parametrize("load", ["0.7", "1.5"])
+@pytest.mark.parametrize(
+    "admission", [[], ["infeasible"], infcore.admission_policies()], ids=["none", "default", "all"]
+)
+def test_request_admission(benchmark, program, admission, load):
+    """At 0.7 nobody is refused but by the limit; at 1.5 what is refused at the door costs least."""
+    said = []
+
+    def run():
+        command = [program, "fastest_finish", "64", str(N_SMOKE), load, "-", *admission]
+        said.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        timer.pass_s(said[-1]["ns_per_request"] * 1e-9)
+
+    benchmark.pedantic(run, rounds=ROUNDS)
+    assert {s["ended"] for s in said} == {N_SMOKE} and len({s["digest"] for s in said}) == 1
+    benchmark.extra_info |= {key: said[0][key] for key in ("ok", "mean_ms", "p99_ms", "batches")}
 
 
 @pytest.mark.benchmark(group="state machine: one request, with every event and decision logged", timer=timer.read_s)

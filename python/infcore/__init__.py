@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from infcore._core.base import Clock, ManualClock
 from infcore._core.future import Future
+from infcore._door import admission_policies
 from infcore.device import CallableDevice, Curve, Device, EmulatedDevice
 from infcore.engine import Engine
 from infcore.errors import *  # noqa: F403
@@ -51,6 +52,7 @@ __all__ = [
     "TokenStep",
     "TorchBatch",
     "TorchDevice",
+    "admission_policies",
     "block_hashes",
     "block_table",
     "image_pack",

@@ -1,13 +1,14 @@
 """A device in an engine: its node, its thread, and the calls that are made on that thread."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from infcore.device import Device
 from infcore.errors import DeviceError
 
-__all__ = ["Call", "Slot", "name_on"]
+__all__ = ["Call", "Slot", "name_on", "wait_until"]
 
 
 class Call:
@@ -58,3 +59,14 @@ def name_on(slot: Slot, name: str, version: int) -> str | None:
         taken = any(known == name and key != (name, version) for key, known in slot.models.items())
         return full if taken else name
     return full if full in listed else name if name in listed else None
+
+
+def wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    pause_s = 1e-4
+    while not done():
+        if end_s is not None and time.monotonic() >= end_s:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.01)
+    return True

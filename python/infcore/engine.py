@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,9 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, name_on
+from infcore._device_thread import Call, Slot, name_on, wait_until
+from infcore._door import Stale, door, may_fall_back
+from infcore._figures import figures
 from infcore._weighted import weighted
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
@@ -46,6 +48,15 @@ class Engine(EngineCore):
     log            path of a file to which every event and decision goes, for infcore.sim.replay; None: none is kept
     log_buffer_bytes  what of it may wait for the disk, 4 KiB to 128 MiB. A disk that is slower for longer slows the
                    engine down: nothing is left out. A disk that fails ends the log, not the engine: close() warns
+    admission      policies at the door, asked in this order (infcore.admission_policies()); those that are steps of the
+                   ladder in the order in which it climbs while devices have more to do than they can
+    overload_wait_s  a wait for devices that counts as overload; None: four full batches, at most half of what requests
+                   have until their deadlines
+    tier_capacity  accepted and not yet answered, at most, for each tier; None: not bounded
+    overflow       full: "reject" (QueueFull), "shed_lowest" (the least urgent that waits makes room for a more urgent
+                   one) or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
+    stale          answers from before, for the policy "stale": a callable of (model, inputs), or {model: callable of
+                   inputs}, that returns outputs or None; called on the submitting thread, under load only
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
 
     Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
@@ -67,6 +78,11 @@ class Engine(EngineCore):
         max_nodes: int = 256,
         log: str | os.PathLike[str] | None = None,
         log_buffer_bytes: int = 2**22,
+        admission: Sequence[str] = ("infeasible",),
+        overload_wait_s: float | None = None,
+        tier_capacity: Sequence[int] | None = None,
+        overflow: str = "reject",
+        stale: Stale | Mapping[str, Any] | None = None,
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
@@ -88,6 +104,7 @@ class Engine(EngineCore):
             n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
+            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers),
         )
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None
@@ -144,7 +161,7 @@ class Engine(EngineCore):
                 return []
             self._state = "closing"  # until the end: a close() that was interrupted can be called again
             if drain:
-                self._wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
+                wait_until(lambda: self.n_open == 0 or not self._can_go_on(), limit_s)
             self._cancel_all()
             errors = self._end_threads()
             self._state = "closed"
@@ -279,7 +296,7 @@ class Engine(EngineCore):
             self._must_run("remove_device")
             slot = self._present(name)
             self._drain_node(slot.node)
-            self._wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
+            wait_until(lambda: self._node_empty(slot.node), limit_s)  # lose_device() may end it: still present
             del self._slots[name]
             joined = self._stop_worker(slot)
             self._remove_node(slot.node)
@@ -398,6 +415,11 @@ class Engine(EngineCore):
         key = (model.name, model.version)
         if key in self._models:
             raise InvalidArgument(f"model {key} is there already; allowed: another name or version")
+        for other in self._models.values():
+            if model.fallback == other.name:
+                may_fall_back(model, other)
+            if other.fallback == model.name:
+                may_fall_back(other, model)
         self._define(model)
         self._models[key] = model
         if model.name in self._aliases:
@@ -454,38 +476,15 @@ class Engine(EngineCore):
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
                  (answered), failed, lost, expired, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
-                 throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s
+                 infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99, p999,
+                 mean} of queue_s, batch_wait_s, service_s, latency_s; a model's door: step (of the ladder, or None),
+                 limit, open, put_off, wait_s
         """
         self._check_not_forked()
-        run_s = max(time.monotonic() - self._start_s, 1e-9)
-        models = {}
-        for name, version in list(self._models):
-            shown = name if self._versions_of(name) == 1 else f"{name}:{version}"
-            models[shown] = self._model_stats(name, version)
-        devices = {
-            name: {**self._node_stats(slot.node), "kind": slot.device.kind, "emulated": slot.device.emulated}
-            for name, slot in list(self._slots.items())
-        }
-        for figures in (*models.values(), *devices.values()):
-            figures["throughput_rps"] = figures["requests"] / run_s
-        return {"models": models, "devices": devices, "open": self.n_open}
-
-    def _versions_of(self, name: str) -> int:
-        return sum(known == name for known, _ in list(self._models))
+        return figures(self)
 
     # ---- what the above share
 
     def _must_run(self, what: str) -> None:
         if self._state not in ("running", "closing"):
             raise EngineClosed(f"the engine is {self._state}; allowed: {what} between start() and close()")
-
-    @staticmethod
-    def _wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = 1e-4
-        while not done():
-            if end_s is not None and time.monotonic() >= end_s:
-                return False
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.01)
-        return True

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidType",
     "MissingExtra",
     "NoNodeAvailable",
+    "Overloaded",
     "QueueClosed",
     "QueueEmpty",
     "QueueFull",
@@ -24,7 +25,14 @@ __all__ = [
 
 
 class InfcoreError(Exception):
-    """Base of all infcore errors."""
+    """Base of all infcore errors.
+
+    reason         of what ended a request, as in logs ("overload", "deadline", ...); "" elsewhere
+    retry_after_s  where it is worth another try: after so many seconds, by backlog and capacity; else None
+    """
+
+    reason: str = ""
+    retry_after_s: float | None = None
 
 
 class InvalidArgument(InfcoreError, ValueError):
@@ -49,6 +57,10 @@ class QueueFull(InfcoreError, queue.Full):
     """A bounded queue holds as many requests as it may; try later."""
 
 
+class Overloaded(QueueFull):
+    """Refused or given up, since devices have more to do than they can; retry_after_s says when to try again."""
+
+
 class QueueEmpty(InfcoreError, queue.Empty):
     """Nothing to take, now or within the time-out."""
 
@@ -64,7 +76,12 @@ class NoNodeAvailable(InfcoreError, LookupError):
 
 
 class DeadlineInfeasible(InfcoreError, TimeoutError):
-    """No node is predicted to answer before the deadline."""
+    """No node is predicted to answer before the deadline.
+
+    best_s  the least seconds that any would need, where the engine says so; else None
+    """
+
+    best_s: float | None = None
 
 
 class DeadlineExceeded(InfcoreError, TimeoutError):

@@ -60,12 +60,17 @@ class Model:
                        elements; a callable: it is given the inputs of one request, and returns a number >= 0
     idempotent         whether a request may run a second time after its device was lost
     slo_s              the goal for the time from submit to result; None: no goal
+    fallback           name of a model with the same inputs and outputs that answers in its place under load, where the
+                       engine's admission has "cheaper"; None: there is none
+    defer_s            how long its requests may be put off under load, where that has "off_peak"; 0: not at all
     pad_value          {input name: value} for ragged inputs; 0 where none is given
 
     Raises InvalidType or InvalidArgument naming the argument, the value and what is allowed.
     """
 
     __slots__ = (
+        "defer_s",
+        "fallback",
         "idempotent",
         "inputs",
         "max_batch_delay_s",
@@ -86,6 +91,8 @@ class Model:
     idempotent: bool
     version: int
     slo_s: float | None
+    fallback: str | None
+    defer_s: float
 
     def __init__(
         self,
@@ -100,6 +107,8 @@ class Model:
         version: int = 1,
         slo_s: float | None = None,
         pad_value: Mapping[str, float] | None = None,
+        fallback: str | None = None,
+        defer_s: float = 0.0,
     ) -> None:
         put = object.__setattr__  # the object's own assignment refuses
         put(self, "name", _checks.text("name", name))
@@ -115,6 +124,10 @@ class Model:
         put(self, "idempotent", _checks.flag("idempotent", idempotent))
         put(self, "version", _checks.integer("version", version, 1))
         put(self, "slo_s", _checks.optional_finite("slo_s", slo_s, above=True))
+        put(self, "fallback", None if fallback is None else _checks.text("fallback", fallback))
+        if fallback == name:
+            raise InvalidArgument(f"fallback is {fallback!r}, the model itself; allowed: another model's name, or None")
+        put(self, "defer_s", _checks.finite("defer_s", defer_s))
 
     def work_of(self, inputs: Mapping[str, Array]) -> float:
         """How much work one request with these inputs is, in the unit of the latency curves.

@@ -21,6 +21,7 @@ FAMILIES = [
     Family("batch", "batching_registry.def", "BATCHING_POLICY", "batching"),
     Family("route", "routing_registry.def", "ROUTING_POLICY", "routing"),
     Family("cache", "eviction_registry.def", "EVICTION_POLICY", "eviction"),
+    Family("queue", "admission_registry.def", "ADMISSION_POLICY", "admission"),
 ]
 ATOMIC_CALL = re.compile(
     r"(?:\.|->)(load|store|exchange|compare_exchange_(?:weak|strong)|fetch_(?:add|sub|and|or|xor)|test_and_set)\s*\("

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import infcore
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"README.md": "markdown", "pyproject.toml": "toml"}
 
@@ -24,6 +26,15 @@ def test_rows_are_packed_and_come_back():
     left = run("infcore.pack")
     assert left["batch"].mask.sum(axis=1).tolist() == [7, 300, 41]
     assert all(np.array_equal(row, answer) for row, answer in zip(left["rows"], left["answers"], strict=True))
+
+
+def test_more_than_it_can_do():
+    left = run("infcore.Overloaded")
+    assert len(left["answered"]) + len(left["refused"]) == 300
+    assert set(left["answered"]) <= {("large", None), ("small", "cheaper")} and ("large", None) in left["answered"]
+    assert all(reason == "overload" and after_s > 0.0 for reason, after_s in left["refused"])
+    hopeless = left["hopeless"].exception()
+    assert isinstance(hopeless, infcore.DeadlineInfeasible) and 0.001 < hopeless.best_s <= 0.005
 
 
 def test_the_server_in_the_readme_answers():

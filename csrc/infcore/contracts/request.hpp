@@ -14,8 +14,10 @@ struct Request {
   double work{1.0};         ///< in the unit of the model's latency curve (items, tokens, pixels)
   std::uint64_t require{};  ///< label bits that a node must have
   base::ModelId model{};
-  std::uint32_t tenant{};  ///< whose it is, as the driver numbers them; 0: nobody's in particular
-  std::uint16_t tier{};    ///< 0 is the most urgent
+  std::uint32_t tenant{};   ///< whose it is, as the driver numbers them; 0: nobody's in particular
+  std::uint16_t tier{};     ///< 0 is the most urgent
+  bool has_stale{};         ///< an answer from before is at hand
+  base::TimeNs defer_ns{};  ///< the longest that it may be put off under load; 0: not at all
 };
 
 }  // namespace infcore::contracts

@@ -8,7 +8,7 @@
 namespace infcore::engine {
 
 /// Version of the two lists below; it changes with any of their rows, and stands in every log.
-inline constexpr std::uint32_t action_list_version = 2;
+inline constexpr std::uint32_t action_list_version = 3;
 
 /// All that the engine ever asks of its driver. Closed: this is the log's format, too.
 enum class ActionKind : std::uint8_t {
@@ -38,23 +38,24 @@ enum class Reason : std::uint8_t {
   unloaded,        ///< reject: its model is there no more
   closing,         ///< cancel: the engine is being closed
   infeasible,      ///< reject: no device could meet its deadline
-  overload,        ///< reject: an admission policy's limit is reached
+  overload,        ///< reject: an admission policy's limit is reached; dispatch: it did not wait for company
   displaced,       ///< shed: its place went to a more urgent one
   early_drop,      ///< shed: so that others, more than it costs, meet their deadlines
   memory,          ///< preempt: its KV blocks went to a more urgent one
   off_peak,        ///< defer: it is not urgent, and will be cheaper later
-  cheaper          ///< dispatch: to another model or device than asked for, since that is overloaded
+  cheaper,         ///< dispatch: to another model or device than asked for, since that is overloaded
+  stale            ///< complete: with an answer from before, since devices are overloaded
 };
 
 /// As logs and answers spell them.
 inline constexpr std::array<const char*, 11> action_names{"dispatch", "load",  "unload", "reject",  "shed",    "defer",
                                                           "retry",    "hedge", "cancel", "preempt", "complete"};
-inline constexpr std::array<const char*, 17> reason_names{
+inline constexpr std::array<const char*, 18> reason_names{
     "none",           "ok",         "queue_full", "deadline", "device_failed", "device_lost",
     "device_removed", "caller",     "unloaded",   "closing",  "infeasible",    "overload",
-    "displaced",      "early_drop", "memory",     "off_peak", "cheaper"};
+    "displaced",      "early_drop", "memory",     "off_peak", "cheaper",       "stale"};
 static_assert(action_names.size() == static_cast<std::size_t>(ActionKind::complete) + 1);
-static_assert(reason_names.size() == static_cast<std::size_t>(Reason::cheaper) + 1);
+static_assert(reason_names.size() == static_cast<std::size_t>(Reason::stale) + 1);
 
 struct Action {
   static constexpr std::uint32_t no_slot = 0xFFFF'FFFFu;
@@ -66,6 +67,7 @@ struct Action {
   ActionKind kind{};
   Reason reason{};
   std::uint32_t slot{no_slot};  ///< the machine's slot of the request; no_slot: it was refused
+  float hint_s{};  ///< reject, shed: when it is worth another try; infeasible: the best time; defer: how long
 };
 
 }  // namespace infcore::engine

@@ -3,6 +3,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <limits>
@@ -13,22 +14,30 @@ namespace {
 
 constexpr std::uintptr_t cancel_tag = 1;       ///< low bit of a ring item: not an arrival but a cancel
 constexpr std::uint32_t undrained_max = 1024;  ///< ended requests of threads that nobody has looked at
-constexpr TimeNs manual_poll_ns = 1'000'000;   ///< how often a clock that only a test moves is looked at
+/// Arrivals that may be under way to a machine which makes room for them, besides those it holds.
+constexpr std::uint32_t beyond_full_max = 1024;
+constexpr TimeNs manual_poll_ns = 1'000'000;  ///< how often a clock that only a test moves is looked at
+
+std::uint32_t open_max(const EngineConfig& config) noexcept {
+  return config.max_requests + (config.shed_lowest ? std::min(config.max_requests, beyond_full_max) : 0);
+}
 
 }  // namespace
 
 Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::LatencyTable& latency,
                const std::string& policy, const std::string& batching, std::uint64_t seed,
                const std::atomic<TimeNs>* manual_clock)
-    : ingress_(2 * static_cast<std::size_t>(config.max_requests)),  // each request: one arrival, at most one cancel
+    : ingress_(2 * static_cast<std::size_t>(open_max(config))),  // each request: one arrival, at most one cancel
       fleet_(fleet),
       machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
       model_epochs_(config.max_models),
       mailboxes_(config.max_nodes),
       n_refused_(config.max_models),
+      rungs_(config.max_models),
       run_{config, policy, batching, seed},
-      max_requests_(config.max_requests),
+      n_open_max_(open_max(config)),
       built_under_(base::fork_generation()),
+      n_open_in_tier_(config.shed_lowest ? 0 : config.tier_capacity.size()),
       manual_clock_(manual_clock) {
   for (auto& mailbox : mailboxes_) mailbox = std::make_unique<Mailbox>();
 }
@@ -36,21 +45,80 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
 // ---- callers
 
 bool Driver::submit(LiveRequest& request, bool defer) noexcept {
-  // [Q1] seq_cst: either this sees `closed_`, or whoever set it sees the request in n_open_ and waits for it.
-  if (n_open_.fetch_add(1, std::memory_order_seq_cst) >= max_requests_ || closed_.load(std::memory_order_seq_cst)) {
-    n_open_.fetch_sub(1, std::memory_order_acq_rel);
-    n_refused_[request.request.model.value].fetch_add(1, std::memory_order_relaxed);
-    return false;
-  }
+  if (!take_place(request)) return false;
   request.request.arrival_ns = request.request.arrival_ns == 0 ? now_ns() : request.request.arrival_ns;
   request.request.cookie = reinterpret_cast<std::uintptr_t>(&request);
   const bool pushed = ingress_.try_push(reinterpret_cast<std::uintptr_t>(&request));
   if (!pushed) {
-    n_open_.fetch_sub(1, std::memory_order_acq_rel);
+    give_place(request.request.tier);
   } else if (!defer) {
     dispatcher_.notify();
   }
   return pushed;
+}
+
+bool Driver::take_place(const LiveRequest& request) noexcept {
+  // [Q1] seq_cst: either this sees `closed_`, or whoever set it sees the request in n_open_ and waits for it.
+  const bool full = n_open_.fetch_add(1, std::memory_order_seq_cst) >= n_open_max_;
+  if (full || closed_.load(std::memory_order_seq_cst)) {
+    n_open_.fetch_sub(1, std::memory_order_acq_rel);
+    return false;
+  }
+  if (n_open_in_tier_.empty()) return true;
+  const std::uint16_t tier = request.request.tier;
+  if (n_open_in_tier_[tier].fetch_add(1, std::memory_order_seq_cst) < run_.engine.tier_capacity[tier]) return true;
+  give_place(tier);
+  return false;
+}
+
+void Driver::give_place(std::uint16_t tier) noexcept {
+  // [R2] seq_cst: either whoever waits for room sees the place, or whoever asks afterwards sees that somebody waits.
+  if (!n_open_in_tier_.empty()) n_open_in_tier_[tier].fetch_sub(1, std::memory_order_seq_cst);
+  n_open_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void Driver::wait_for_room(const LiveRequest& request, double timeout_s) {
+  n_want_room_.fetch_add(1, std::memory_order_seq_cst);  // [R2]
+  const std::uint16_t tier = request.request.tier;
+  static_cast<void>(room_.wait(
+      [&] {
+        const bool tier_full = !n_open_in_tier_.empty() &&
+                               n_open_in_tier_[tier].load(std::memory_order_seq_cst) >= run_.engine.tier_capacity[tier];
+        return (!tier_full && n_open_.load(std::memory_order_seq_cst) < n_open_max_) || refuses();
+      },
+      timeout_s));
+  n_want_room_.fetch_sub(1, std::memory_order_acq_rel);
+}
+
+void Driver::want_room(Hub& hub) {
+  const std::scoped_lock lock(want_room_mutex_);
+  if (std::find(want_room_.begin(), want_room_.end(), &hub) != want_room_.end()) return;
+  want_room_.push_back(&hub);
+  n_want_room_.fetch_add(1, std::memory_order_seq_cst);  // [R2]
+}
+
+void Driver::wake_for_room() noexcept {
+  room_.wake();
+  const std::scoped_lock lock(want_room_mutex_);
+  for (Hub* hub : want_room_) hub->wake();
+  n_want_room_.fetch_sub(static_cast<std::uint32_t>(want_room_.size()), std::memory_order_acq_rel);
+  want_room_.clear();
+}
+
+bool Driver::end_outside(LiveRequest& request, ActionKind kind, Reason reason) noexcept {
+  request.kind = kind;
+  request.reason = reason;
+  request.end_ns = now_ns();
+  LiveState expected = LiveState::pending;
+  return request.state.compare_exchange_strong(expected, LiveState::done, std::memory_order_acq_rel,
+                                               std::memory_order_acquire);
+}
+
+bool Driver::cancel_outside(LiveRequest& request) noexcept {
+  request.end_ns = now_ns();
+  LiveState expected = LiveState::pending;
+  return request.state.compare_exchange_strong(expected, LiveState::cancelled, std::memory_order_acq_rel,
+                                               std::memory_order_acquire);
 }
 
 bool Driver::cancel(LiveRequest& request) noexcept {
@@ -100,6 +168,8 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
         // Rejected ones end in the action below; an arrival never finds its cancel first, the ring keeps their order.
         if (request.epoch == model_epochs_[request.request.model.value]) {
           request.handle = machine_.arrive(now_ns, request.request);
+          const ModelId model = request.request.model;
+          rungs_[model.value].store(static_cast<std::uint8_t>(machine_.rung(model)), std::memory_order_relaxed);
         } else {
           end(outbox, request, {.kind = ActionKind::reject, .reason = Reason::unloaded}, now_ns);
         }
@@ -120,6 +190,9 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
       Mailbox& mailbox = *mailboxes_[action.node.value];
       // [M1] release: the open batch is there; pairs with the acquire in wait_batch().
       if (!mailbox.called.exchange(true, std::memory_order_acq_rel)) outbox.called.push_back(action.node);
+      if (action.reason != Reason::none) note_form(action);
+    } else if (action.kind == ActionKind::defer) {
+      note_form(action);
     } else if (action.kind != ActionKind::retry) {
       end(outbox, *reinterpret_cast<LiveRequest*>(action.cookie), action, now_ns);
     }
@@ -136,6 +209,7 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.reason = action.reason;
     request.node = action.node;
     request.member = action.member;
+    request.hint_s = action.hint_s;
     request.end_ns = now_ns;
     carries = action.kind == ActionKind::complete && outbox.payload != nullptr && action.batch_id == outbox.batch_id;
     request.payload = carries ? outbox.payload : nullptr;
@@ -151,7 +225,15 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.payload = nullptr;  // its caller cancelled it: the result is nobody's
     if (request.cancel_seen) release(outbox, request);
   }
-  n_open_.fetch_sub(1, std::memory_order_acq_rel);
+  give_place(request.request.tier);
+  outbox.room = outbox.room || n_want_room_.load(std::memory_order_seq_cst) > 0;  // [R2]
+}
+
+/// Not as it came: what its future says of that.
+void Driver::note_form(const Action& action) noexcept {
+  LiveRequest& request = *reinterpret_cast<LiveRequest*>(action.cookie);
+  // relaxed: for the future it is ordered by `state`
+  request.form.store(action.reason, std::memory_order_relaxed);
 }
 
 /// The engine lets go of the request: onto its hub's chain.
@@ -180,6 +262,7 @@ void Driver::deliver(Outbox& outbox) noexcept {
   outbox.batch_id = 0;
   outbox.payload = nullptr;
   outbox.n_payload_used = 0;
+  if (std::exchange(outbox.room, false)) wake_for_room();
   // A step may have set an earlier timer than the one that the dispatcher sleeps for. Each side writes its own and then
   // reads the other's, all seq_cst, so that one of them sees both [T1].
   if (look || next_timer_ns_.load(std::memory_order_seq_cst) < asleep_until_ns_.load(std::memory_order_seq_cst)) {

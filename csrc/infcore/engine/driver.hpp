@@ -49,8 +49,22 @@ class Driver {
   /// false: the configured bound of requests is reached, or refuse() was called. With `defer` the dispatcher is told by
   /// flush().
   [[nodiscard]] bool submit(LiveRequest&, bool defer) noexcept;
+  /// The caller has made an error of that; for figures.
+  void refused(ModelId model) noexcept { n_refused_[model.value].fetch_add(1, std::memory_order_relaxed); }
+  // Who would rather wait for room.
+  /// Blocks a thread until there may be room for it, or it is refused anyway, or the seconds are over.
+  void wait_for_room(const LiveRequest&, double timeout_s);
+  /// The loop's hub is woken once somebody has ended. Before submit() is tried once more, or that could be missed.
+  void want_room(Hub&);
+  /// Of a request that was never taken: how it ended. false: its caller has cancelled it.
+  bool end_outside(LiveRequest&, ActionKind, Reason) noexcept;
+  [[nodiscard]] bool cancel_outside(LiveRequest&) noexcept;
+  [[nodiscard]] bool refuses() const noexcept { return closed_.load(std::memory_order_acquire); }
   /// From here on nothing is taken; what n_open() counts was taken before.
-  void refuse() noexcept { closed_.store(true, std::memory_order_seq_cst); }
+  void refuse() noexcept {
+    closed_.store(true, std::memory_order_seq_cst);
+    wake_for_room();
+  }
   /// What submit deferred goes on: carried out here where nobody else is at it, since waking the dispatcher costs as
   /// much.
   void flush() noexcept;
@@ -105,6 +119,13 @@ class Driver {
   bool restore_node(NodeId, std::uint32_t generation);
   void cancel_all();
   [[nodiscard]] std::unique_ptr<Stats> model_stats(ModelId);
+  [[nodiscard]] AdmissionFigures admission_figures(ModelId);
+  /// Who answers for a model that is there, under load.
+  void set_fallback(ModelId, const ModelConfig&);
+  /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
+  [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept {
+    return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
+  }
   [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
 
   [[nodiscard]] TimeNs now_ns() const noexcept {
@@ -131,6 +152,7 @@ class Driver {
     std::uint64_t batch_id{};
     void* payload{};
     std::uint32_t n_payload_used{};
+    bool room{};  ///< somebody waits for it
   };
 
   template <class F>
@@ -149,6 +171,10 @@ class Driver {
   void settle(Outbox&, TimeNs now_ns) noexcept;
   void deliver(Outbox&) noexcept;
   void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
+  static void note_form(const Action&) noexcept;
+  [[nodiscard]] bool take_place(const LiveRequest&) noexcept;
+  void give_place(std::uint16_t tier) noexcept;
+  void wake_for_room() noexcept;
   void release(Outbox&, LiveRequest&) noexcept;
   [[nodiscard]] bool wants_drain(Hub& threads) const noexcept;
 
@@ -165,8 +191,14 @@ class Driver {
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;
   std::vector<std::unique_ptr<Hub>> hubs_;
   std::vector<std::atomic<std::uint64_t>> n_refused_;  ///< by model: at the door, for want of room
+  std::vector<std::atomic<std::uint8_t>> rungs_;       ///< by model
   const RunConfig run_;
-  const std::uint32_t max_requests_, built_under_;
+  const std::uint32_t n_open_max_, built_under_;
+  std::vector<std::atomic<std::uint32_t>> n_open_in_tier_;  ///< empty: tiers are not bounded, or the machine makes room
+  std::atomic<std::uint32_t> n_want_room_{0};
+  Hub room_{false};  ///< for threads
+  std::mutex want_room_mutex_;
+  std::vector<Hub*> want_room_;
   const std::atomic<TimeNs>* const manual_clock_;
 };
 

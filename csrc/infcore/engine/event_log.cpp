@@ -42,7 +42,9 @@ EventLog::EventLog(LogFile& file, const route::Fleet& fleet, const RunConfig& co
 
 void EventLog::run(const RunConfig& config) {
   const EngineConfig& engine = config.engine;
-  open(EventKind::run, small_record_bytes + config.policy.size() + config.batching.size());
+  std::size_t n_bytes = config.policy.size() + config.batching.size() + number_bytes_max * engine.tier_capacity.size();
+  for (const std::string& name : engine.admission) n_bytes += name.size() + number_bytes_max;
+  open(EventKind::run, small_record_bytes + n_bytes);
   number(engine.max_requests);
   number(engine.max_nodes);
   number(engine.max_models);
@@ -52,6 +54,12 @@ void EventLog::run(const RunConfig& config) {
   text(config.policy);
   text(config.batching);
   store_le(at_, config.seed, 8), at_ += 8;
+  number(engine.admission.size());
+  for (const std::string& name : engine.admission) text(name);
+  signed_number(engine.overload_wait_ns);
+  number(engine.tier_capacity.size());
+  for (const std::uint32_t capacity : engine.tier_capacity) number(capacity);
+  number(engine.shed_lowest ? 1 : 0);
 }
 
 void EventLog::name_models() {
@@ -80,6 +88,7 @@ void EventLog::add_model(ModelId model, const ModelConfig& config) {
   number(config.max_batch_size);
   signed_number(config.batch_delay_ns_max);
   number(config.idempotent ? 1 : 0);
+  number(config.fallback == no_model ? 0 : std::uint64_t{config.fallback.value} + 1);
 }
 
 void EventLog::remove_model(TimeNs now_ns, ModelId model) {
@@ -151,6 +160,9 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if (r.work != 1.0) flags |= is_whole ? arrive_work_whole : arrive_work_real;
   if (r.tier != 0) flags |= arrive_tier;
   if (r.require != 0) flags |= arrive_require;
+  if (r.tenant != 0) flags |= arrive_tenant;
+  if (r.has_stale) flags |= arrive_stale;
+  if (r.defer_ns > 0) flags |= arrive_defer;
   open(EventKind::arrive);
   time(now_ns);
   number(r.model.value);
@@ -163,8 +175,12 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((flags & arrive_work_real) != 0) real(r.work);
   if ((flags & arrive_tier) != 0) number(r.tier);
   if ((flags & arrive_require) != 0) number(r.require);
+  if ((flags & arrive_tenant) != 0) number(r.tenant);
+  if ((flags & arrive_defer) != 0) number(static_cast<std::uint64_t>(r.defer_ns));
   ++n_requests_;
-  if (handle != 0) number_of_slot_[static_cast<std::uint32_t>(handle)] = n_requests_;
+  if (handle == 0) return;
+  taken_slot_ = static_cast<std::uint32_t>(handle);
+  displaced_ = std::exchange(number_of_slot_[taken_slot_], n_requests_);
 }
 
 void EventLog::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
@@ -202,7 +218,8 @@ void EventLog::action(const Action& action) {
   ++n_actions_;
   byte(static_cast<std::uint8_t>(action_record | static_cast<std::uint8_t>(action.kind)));
   byte(static_cast<std::uint8_t>(action.reason));
-  request(action.slot == Action::no_slot ? n_requests_ : number_of_slot_[action.slot]);
+  const bool was_displaced = action.reason == Reason::displaced && action.slot == taken_slot_;
+  request(action.slot == Action::no_slot ? n_requests_ : was_displaced ? displaced_ : number_of_slot_[action.slot]);
   batch(action.batch_id);
   number(action.node == base::no_node ? 0 : std::uint64_t{action.node.value} + 1);
   number(action.member);

@@ -82,6 +82,9 @@ class EventLog {
   std::uint8_t *at_{}, *block_end_{};
   std::vector<std::uint64_t> number_of_slot_;
   std::uint64_t n_requests_{}, n_actions_{}, n_records_{};
+  /// The slot that the last arrival took, and whose it was: an arrival displaces before it takes.
+  std::uint32_t taken_slot_{Action::no_slot};
+  std::uint64_t displaced_{};
   TimeNs last_ns_{};
   std::uint64_t last_request_{}, last_batch_{};
   std::uint32_t n_models_named_{}, n_labels_named_{};

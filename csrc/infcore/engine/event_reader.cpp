@@ -154,6 +154,14 @@ void EventReader::run(RunConfig& run) {
   text("batching", run.batching);
   run.seed = 0;
   for (unsigned i = 0; i < 8; ++i) run.seed |= std::uint64_t{byte("seed")} << (8 * i);
+  engine.admission.resize(number("n_admission", event_policies_max));
+  for (std::string& name : engine.admission) text("admission", name);
+  engine.overload_wait_ns = time("overload_wait_ns", 0, true);
+  engine.tier_capacity.resize(number("n_tier_capacity", engine.n_tiers));
+  for (std::uint32_t& capacity : engine.tier_capacity) {
+    capacity = static_cast<std::uint32_t>(number("tier_capacity", event_requests_max, 1));
+  }
+  engine.shed_lowest = number("shed_lowest", 1) != 0;
   bounds_ = engine;
 }
 
@@ -162,6 +170,8 @@ void EventReader::model_config(EventRecord& r) {
   r.model_config.max_batch_size = static_cast<std::uint32_t>(number("max_batch_size", 0xFFFF'FFFFu, 1));
   r.model_config.batch_delay_ns_max = time("batch_delay_ns_max", 0, true);
   r.model_config.idempotent = number("idempotent", 1) != 0;
+  const std::uint64_t fallback = number("fallback", bounds_.max_models);
+  r.model_config.fallback = fallback == 0 ? no_model : ModelId{static_cast<std::uint32_t>(fallback - 1)};
 }
 
 void EventReader::node(EventRecord& r) {
@@ -190,8 +200,7 @@ void EventReader::arrival(EventRecord& r) {
   request = {};
   request.model = model_id();
   const std::uint8_t flags = byte("flags");
-  if (flags >= 2 * arrive_require ||
-      (flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
+  if ((flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
     fail_here("flags", std::to_string(flags), "those of ArriveFlag, one kind of work");
   }
   // Coded as now - arrival: small and not negative as a rule.
@@ -205,6 +214,11 @@ void EventReader::arrival(EventRecord& r) {
   if ((flags & arrive_work_real) != 0) request.work = real("work", no_bound);
   if ((flags & arrive_tier) != 0) request.tier = static_cast<std::uint16_t>(number("tier", bounds_.n_tiers - 1u));
   if ((flags & arrive_require) != 0) request.require = number("require", ~std::uint64_t{0});
+  if ((flags & arrive_tenant) != 0) request.tenant = static_cast<std::uint32_t>(number("tenant", 0xFFFF'FFFFu));
+  request.has_stale = (flags & arrive_stale) != 0;
+  if ((flags & arrive_defer) != 0) {
+    request.defer_ns = static_cast<TimeNs>(number("defer_ns", static_cast<std::uint64_t>(event_time_max), 1));
+  }
   r.request = request.cookie = ++n_requests_;
 }
 

@@ -28,6 +28,8 @@ struct LiveRequest {
   std::atomic<LiveState> state{LiveState::pending};
   bool ended{}, cancel_seen{};  ///< owner's: a cancelled request leaves when both are true
   Reason reason{};
+  std::atomic<Reason> form{Reason::none};  ///< in which it was served, where that is not as it came
+  float hint_s{};                          ///< Action::hint_s
   ActionKind kind{};
   base::NodeId node{base::no_node};
   std::uint32_t member{};  ///< its place in the batch whose result this is
@@ -57,6 +59,11 @@ inline bool wait_ended(LiveRequest& request, double timeout_s) {
 
 [[nodiscard]] inline LiveState state_of(const LiveRequest& request) noexcept {
   return request.state.load(std::memory_order_acquire);
+}
+
+/// In which form it was, or is to be, served; none: as it came.
+[[nodiscard]] inline Reason form_of(const LiveRequest& request) noexcept {
+  return request.form.load(std::memory_order_relaxed);
 }
 
 }  // namespace infcore::engine

@@ -24,6 +24,7 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
 
 void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
   models_[model.value].known = false;
+  reject_put_off(now_ns, model);
   for (const auto& lane : lanes_) {
     if (lane->model != model) continue;
     while (lane->queue.size() > 0) {
@@ -59,6 +60,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
 
 /// Brings the list of what the node holds up to date with the fleet.
 void StateMachine::follow_residency(NodeId id) {
+  ++door_.membership;
   Node& node = nodes_[id.value];
   const std::uint32_t free = node.in_flight.size() < node.slots ? 1 : 0;
   for (const ModelId model : node.models) models_[model.value].n_free -= free;

@@ -103,6 +103,16 @@ std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
   return copy;
 }
 
+AdmissionFigures Driver::admission_figures(ModelId model) {
+  AdmissionFigures figures;
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { figures = machine.admission_figures(now_ns, model); });
+  return figures;
+}
+
+void Driver::set_fallback(ModelId model, const ModelConfig& config) {
+  with_machine([&](LoggedMachine& machine, TimeNs) { machine.add_model(model, config); });
+}
+
 std::unique_ptr<Stats> Driver::node_stats(NodeId node) {
   std::unique_ptr<Stats> copy;
   with_machine([&](LoggedMachine& machine, TimeNs) {

@@ -195,6 +195,7 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
 /// Gives one device its share: joins its open batch, or opens one unless the batching rule would rather wait.
 StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, NodeId id, std::uint32_t n_share) {
   Lane& lane = *lanes_[index];
+  lane.unheld = false;
   Node& node = nodes_[id.value];
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
   if (Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {
@@ -237,16 +238,16 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
 batch::Close StateMachine::ask_rule(TimeNs now_ns, Lane& lane, NodeId id, std::uint32_t n_share) noexcept {
   const double work_mean = lane.work_mean();
   const ModelConfig& config = models_[lane.model.value].config;
-  return batching_->close(now_ns,
-                          {
-                              .shape = {n_share, work_mean * n_share, work_mean},
-                              .earliest_deadline_ns = lane.queue.next_deadline_ns(),
-                              .held_since_ns = std::max(nodes_[id.value].free_since_ns, lane.queue.oldest_arrival_ns()),
-                              .arrivals_per_s = lane.rate.per_s(now_ns),
-                              .max_batch_size = config.max_batch_size,
-                              .delay_ns_max = config.batch_delay_ns_max,
-                          },
-                          latency_.at(lane.model, id));
+  const batch::Pending pending{
+      .shape = {n_share, work_mean * n_share, work_mean},
+      .earliest_deadline_ns = lane.queue.next_deadline_ns(),
+      .held_since_ns = std::max(nodes_[id.value].free_since_ns, lane.queue.oldest_arrival_ns()),
+      .arrivals_per_s = lane.rate.per_s(now_ns),
+      .max_batch_size = config.max_batch_size,
+      .delay_ns_max = config.batch_delay_ns_max,
+  };
+  const batch::Close close = batching_->close(now_ns, pending, latency_.at(lane.model, id));
+  return close.n_requests > 0 || door_.n_rungs == 0 ? close : shorter_close(now_ns, lane, id, pending, close);
 }
 
 /// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can.
@@ -288,7 +289,8 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
         base::add_ns(now_ns, base::to_ns(latency.upper_s(larger))) > with_it_ns) {
       break;
     }
-    leave_lane(slot);
+    // A request is charged to its tenant once, however often it is run.
+    leave_lane(slot, std::exchange(s.charged, true) ? 0 : queue::TenantFlows::units_of(s.request.work));
     if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
     unreserve_into(credit, s);  // of a bound lane: on the same device
     s.where = Where::in_batch;
@@ -299,7 +301,8 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
     earliest_ns = with_it_ns;
     b.shape = larger;
     b.members.push_back(slot);
-    act(slot, ActionKind::dispatch, Reason::none, id, b.id, b.shape.n_requests - 1);
+    act(slot, ActionKind::dispatch, lane.unheld && s.entered_as == Reason::none ? Reason::overload : s.entered_as, id,
+        b.id, b.shape.n_requests - 1);
   }
   if (credit.inflight != 0 || credit.reserved_ns != 0) fleet_.change_credit(id, credit);
 }

@@ -41,18 +41,17 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
   routing_->attach(fleet);
+  set_up_door();
 }
 
 // ---- events
 
-RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& request) {
-  if (free_slots_.empty()) {
-    Action refused;
-    refused.cookie = request.cookie;
-    refused.kind = ActionKind::reject;
-    refused.reason = Reason::queue_full;
-    actions_.push_back(refused);
-    if (Stats* stats = models_[request.model.value].stats.get()) ++stats->rejected;
+RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& asked) {
+  contracts::Request request = asked;
+  Entrance entrance;
+  if (!door_.policies.empty() && !admit(now_ns, request, entrance)) return 0;
+  if (!make_room(now_ns, request, entrance.displaces)) {
+    refuse(asked, ActionKind::reject, Reason::queue_full, retry_after_s(now_ns, asked.model));
     return 0;
   }
   const std::uint32_t slot = free_slots_.back();
@@ -60,15 +59,23 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& requ
   Slot& s = slots_[slot];
   s.request = request;
   s.attempts = 0;
-  s.solo = s.doomed = false;
+  s.solo = s.doomed = s.charged = s.was_put_off = false;
+  s.entered_as = entrance.reason;
   ++n_pending_;
+  ++door_.models[request.model.value].n_open;
+  ++door_.n_in_tier[request.tier];
   queue::QueueSlot& queued = queue_slots_[slot];
   queued.deadline_ns = request.deadline_ns;
   queued.arrival_ns = request.arrival_ns;
   queued.seq = next_seq_++;
   queued.tier = request.tier;
+  queued.tenant = request.tenant;
   const RequestHandle handle = handle_of(slot, s.generation);  // enqueue may end it at once
-  enqueue(now_ns, slot);
+  if (entrance.until_ns == 0) {
+    enqueue(now_ns, slot);
+  } else {
+    put_off(now_ns, slot, entrance.until_ns);
+  }
   return handle;
 }
 
@@ -77,8 +84,12 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
   if (slot >= slots_.size()) return false;
   Slot& s = slots_[slot];
   if (s.where == Where::free || s.generation != handle >> 32) return false;
-  if (s.where == Where::waiting) {
-    leave_lane(slot);
+  if (s.where == Where::waiting || s.where == Where::put_off) {
+    if (s.where == Where::waiting) {
+      leave_lane(slot);
+    } else {
+      leave_put_off(slot);
+    }
     end(now_ns, slot, ActionKind::cancel, reason);
     return true;
   }
@@ -185,6 +196,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       if (stats->stages) record(*stats->stages, b, s.request, service_s);
     }
     if (ok) {
+      if (door_.learns) answered(s, b, now_ns, service_s);
       unreserve_into(credit, s);
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (model.config.idempotent && b.members.size() > 1) {
@@ -207,6 +219,7 @@ void StateMachine::record(StageHistograms& to, const Batch& b, const contracts::
 }
 
 void StateMachine::tick(TimeNs now_ns) {
+  release_put_off(now_ns);
   while (timers_.next_ns() <= now_ns) {
     const std::uint32_t owner = timers_.pop();
     if (owner < nodes_.size()) {
@@ -291,6 +304,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   if (!lane.queue.push(slot)) return end(now_ns, slot, ActionKind::shed, Reason::queue_full);  // out of memory
   lane.work_pending += r.work;
   if (s.attempts == 0) lane.rate.add(now_ns);
+  if (door_.sheds) waits(slot);
   set_lane_timer(s.lane, r.deadline_ns);
   mark(s.lane);
 }
@@ -319,6 +333,9 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
       case Reason::device_failed:
         ++to->failed;
         break;
+      case Reason::displaced:
+        ++to->displaced;
+        break;
       case Reason::unloaded:
         ++to->rejected;
         break;
@@ -333,6 +350,8 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   ++s.generation;
   free_slots_.push_back(slot);
   --n_pending_;
+  --door_.models[s.request.model.value].n_open;
+  --door_.n_in_tier[s.request.tier];
 }
 
 void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason) {
@@ -385,9 +404,10 @@ void StateMachine::unreserve(Slot& s) noexcept {
   if (credit.inflight != 0) fleet_.change_credit(s.node, credit);
 }
 
-void StateMachine::leave_lane(std::uint32_t slot) {
+void StateMachine::leave_lane(std::uint32_t slot, std::int64_t units) {
   Lane& lane = *lanes_[slots_[slot].lane];
-  lane.queue.remove(slot);
+  if (door_.sheds) waits_no_more(slot);
+  lane.queue.serve(slot, units);
   lane.work_pending -= slots_[slot].request.work;
   if (lane.queue.size() == 0) lane.work_pending = 0.0;  // what rounding left of it
 }
@@ -409,7 +429,8 @@ void StateMachine::mark(std::uint32_t lane) {
 
 void StateMachine::act(std::uint32_t slot, ActionKind kind, Reason reason, NodeId node, std::uint64_t batch_id,
                        std::uint32_t member) {
-  actions_.push_back({slots_[slot].request.cookie, batch_id, node, member, kind, reason, slot});
+  actions_.push_back(
+      {slots_[slot].request.cookie, batch_id, node, member, kind, reason, slot, static_cast<float>(hint_s_)});
 }
 
 std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t id) noexcept {

@@ -4,6 +4,7 @@
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
+#include <infcore/engine/admission_state.hpp>
 #include <infcore/engine/arrival_rate.hpp>
 #include <infcore/engine/finish_times.hpp>
 #include <infcore/engine/stats.hpp>
@@ -15,6 +16,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace infcore::engine {
@@ -22,6 +24,8 @@ namespace infcore::engine {
 using base::ModelId;
 using base::NodeId;
 using base::TimeNs;
+
+inline constexpr ModelId no_model{0xFFFF'FFFFu};
 
 struct EngineConfig {
   std::uint32_t max_requests{8192};  ///< accepted and not yet ended
@@ -31,12 +35,18 @@ struct EngineConfig {
   TimeNs ageing_ns{base::never_ns};
   std::uint8_t attempts_max{3};  ///< times that one request is run, first one included, when devices are lost
   bool stage_histograms{true};   ///< false: Stats holds counts alone
+  // The door.
+  std::vector<std::string> admission{};        ///< policies, in the order in which they are asked
+  TimeNs overload_wait_ns{base::never_ns};     ///< a wait that counts as overload; never_ns: by batches and deadlines
+  std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
+  bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
 };
 
 struct ModelConfig {
   std::uint32_t max_batch_size{64};
   TimeNs batch_delay_ns_max{2'000'000};
-  bool idempotent{true};  ///< may be run again after a device failed or was lost
+  bool idempotent{true};       ///< may be run again after a device failed or was lost
+  ModelId fallback{no_model};  ///< who answers in its place under load; takes the same inputs
 };
 
 struct NodeConfig {
@@ -99,19 +109,21 @@ class StateMachine {
   void schedule(TimeNs now_ns);
   /// Whether schedule() has anything to look at.
   [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
-  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return timers_.next_ns(); }
+  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return std::min(timers_.next_ns(), door_.release.next_ns()); }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
 
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
-  [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size(); }
+  [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
+  [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
+  [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size() + door_.release.size(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
  private:
-  enum class Where : std::uint8_t { free, waiting, in_batch };
+  enum class Where : std::uint8_t { free, put_off, waiting, in_batch };
   struct Slot {
     contracts::Request request{};
     std::uint32_t generation{1}, lane{};
@@ -123,9 +135,13 @@ class StateMachine {
     bool holds_credit{};  ///< reserved_ns, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
-    bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
-    bool doomed{};  ///< cancelled while running
+    bool solo{};     ///< runs alone: its batch failed, and one bad member must fail alone
+    bool doomed{};   ///< cancelled while running
+    bool charged{};  ///< its tenant was, for its work
     Reason doomed_reason{};
+    Reason entered_as{};  ///< why it did not enter as it came: cheaper, off_peak
+    bool was_put_off{};
+    TimeNs deferred_until_ns{};
   };
   struct Lane {
     ModelId model{};
@@ -139,6 +155,7 @@ class StateMachine {
     /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
     bool dirty{};
+    bool unheld{};  ///< its batch goes although the rule would have waited, had the ladder not forbidden that
   };
   struct Node {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
@@ -181,7 +198,8 @@ class StateMachine {
   static void unreserve_into(contracts::Credit&, Slot&) noexcept;
   void unreserve(Slot&) noexcept;
   static void record(StageHistograms&, const Batch&, const contracts::Request&, double service_s) noexcept;
-  void leave_lane(std::uint32_t slot);
+  /// `units` of service were given to its tenant with it, see TenantFlows; 0: it was not served.
+  void leave_lane(std::uint32_t slot, std::int64_t units = 0);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
   void occupancy_changed(NodeId);
@@ -191,6 +209,28 @@ class StateMachine {
   void check_run_limit(TimeNs now_ns, NodeId);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
+
+  // admission.cpp
+  struct LowestFirst;
+  struct SoonestFirst;
+  void set_up_door();
+  [[nodiscard]] bool admit(TimeNs now_ns, contracts::Request&, Entrance&);
+  void refuse(const contracts::Request&, ActionKind, Reason, double hint_s);
+  [[nodiscard]] queue::Arrival seen_of(TimeNs now_ns, const contracts::Request&);
+  [[nodiscard]] double best_s(TimeNs now_ns, const contracts::Request&);
+  [[nodiscard]] double goal_s(const AdmissionState::Model&) const noexcept;
+  [[nodiscard]] double wait_s(ModelId) const noexcept;
+  void look(TimeNs now_ns, ModelId);
+  void answered(const Slot&, const Batch&, TimeNs now_ns, double service_s) noexcept;
+  [[nodiscard]] batch::Close shorter_close(TimeNs now_ns, Lane&, NodeId, batch::Pending, batch::Close held) noexcept;
+  void waits(std::uint32_t slot);
+  void waits_no_more(std::uint32_t slot) noexcept;
+  [[nodiscard]] bool make_room(TimeNs now_ns, const contracts::Request&, bool displaces);
+  [[nodiscard]] double retry_after_s(TimeNs now_ns, ModelId);
+  void put_off(TimeNs now_ns, std::uint32_t slot, TimeNs until_ns);
+  void leave_put_off(std::uint32_t slot) noexcept;
+  void release_put_off(TimeNs now_ns);
+  void reject_put_off(TimeNs now_ns, ModelId);
 
   // machine_membership.cpp
   void follow_residency(NodeId);
@@ -238,6 +278,8 @@ class StateMachine {
   std::vector<Action> actions_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};
+  AdmissionState door_;
+  double hint_s_{};  ///< of the actions that are being taken
 };
 
 }  // namespace infcore::engine

@@ -14,6 +14,8 @@ struct StageHistograms {
 struct Outcomes {
   std::uint64_t ok{}, failed{}, lost{}, expired{}, cancelled{}, rejected{}, retried{};
   std::uint64_t batches{};
+  /// Of admission. The first three are among rejected, and cancelled, too.
+  std::uint64_t infeasible{}, overloaded{}, displaced{}, stale{}, cheaper{}, deferred{};
   double busy_s{}, work{};
 };
 

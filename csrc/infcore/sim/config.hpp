@@ -51,19 +51,23 @@ struct WorkloadConfig {
   RateShape rate{};
   WorkDist work{};
   std::uint16_t tier{};
-  double deadline_s{};  ///< 0: none
+  std::uint32_t tenant{};     ///< 0: nobody's in particular
+  std::string tenant_name{};  ///< for the log
+  double deadline_s{};        ///< 0: none
   double start_s{}, end_s{};
   route::Labels require{};
   double turns_mean{}, think_s_mean{};  ///< sessions; 0: none
   std::uint32_t context_tokens_max{};   ///< of a token model; 0: its model makes no tokens
   WorkDist prompt_tokens{}, output_tokens{};
   PrefixConfig prefix{};
+  double defer_s{};      ///< how long requests may be put off
+  double stale_share{};  ///< of them that have an answer from before
 };
 
 struct ModelConfig {
   std::string name;
-  engine::ModelConfig engine{};
-  double slo_s{};  ///< 0: no goal
+  engine::ModelConfig engine{};  ///< its fallback is an index into SimConfig::models
+  double slo_s{};                ///< 0: no goal
   double load_s{}, warmup_s{};
   bool tokens{};
   double slo_ttft_s{}, slo_itl_s{};  ///< 0: no goal
@@ -124,6 +128,10 @@ struct SimConfig {
   std::string policy{"fastest_finish"}, batching{"dynamic"};
   std::uint32_t max_requests{65536};
   double ageing_s{};  ///< 0: none
+  std::vector<std::string> admission{};
+  double overload_wait_s{};  ///< 0: by batches and deadlines
+  std::vector<std::uint32_t> tier_capacity{};
+  bool shed_lowest{};
   std::uint8_t attempts_max{3};
   std::uint16_t n_tiers{1};
   double run_limit_s{};  ///< 0: none

@@ -24,6 +24,8 @@ void Ledger::add(Totals& to, const Ended& e, bool within) noexcept {
   ++to.arrivals;
   ++to.outcomes[static_cast<std::size_t>(e.outcome)];
   to.work += e.work;
+  ++to.reasons[static_cast<std::size_t>(e.reason)];
+  if (e.outcome == Outcome::ok) ++to.forms[static_cast<std::size_t>(e.form)];
   if (e.outcome != Outcome::ok) return;
   to.within_slo += within ? 1u : 0u;
   const TimeNs latency_ns = e.end_ns - e.arrival_ns;

@@ -27,6 +27,8 @@ struct Ended {
   TimeNs first_token_ns{};    ///< when it was answered; of token requests that ended ok
   std::uint32_t n_cached{};   ///< of its prompt's tokens, found in its node's cache
   Outcome outcome{};
+  engine::Reason reason{}, form{};  ///< why it ended so; in which form it was served, where not as it came
+  double hint_s{};                  ///< Action::hint_s
 };
 
 /// Of token requests: those that ended ok, and for itl_s each token but the first, whatever became of its request.
@@ -44,6 +46,7 @@ struct Totals {
   telemetry::Histogram latency_s{1e-7, 1e9}, wait_s{1e-7, 1e9}, regret_s{1e-7, 1e9};
   double work{}, latency_sum_s{};
   std::unique_ptr<TokenFigures> tokens{};  ///< none where no model makes tokens
+  std::array<std::uint64_t, engine::reason_names.size()> reasons{}, forms{};
 };
 
 /// A node's use: seconds and requests, and how busy it was in each of a number of equal parts of the run.

@@ -18,14 +18,24 @@ std::uint32_t n_runs_of(const SimConfig& config) noexcept {
   return n;
 }
 
-engine::EngineConfig engine_config(const SimConfig& config) noexcept {
+engine::EngineConfig engine_config(const SimConfig& config) {
   return {.max_requests = config.max_requests,
           .max_nodes = static_cast<std::uint32_t>(config.nodes.size()),
           .max_models = static_cast<std::uint32_t>(2 * config.models.size()),  // each also as "any version"
           .n_tiers = config.n_tiers,
           .ageing_ns = config.ageing_s > 0.0 ? base::to_ns(config.ageing_s) : base::never_ns,
           .attempts_max = config.attempts_max,
-          .stage_histograms = false};
+          .stage_histograms = false,
+          .admission = config.admission,
+          .overload_wait_ns = config.overload_wait_s > 0.0 ? base::to_ns(config.overload_wait_s) : base::never_ns,
+          .tier_capacity = config.tier_capacity,
+          .shed_lowest = config.shed_lowest};
+}
+
+/// Spread evenly over the requests by the golden ratio's low-discrepancy sequence, the same under every policy.
+bool has_stale(std::uint64_t number, double share) noexcept {
+  const double at = static_cast<double>(number * 0x9E37'79B9'7F4A'7C15u >> 11) * 0x1p-53;
+  return at < share;
 }
 
 }  // namespace
@@ -72,10 +82,14 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
 void Simulation::add_nodes() {
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const ModelId id = fleet_.model_id(config_.models[m].name, 1);
-    machine_.add_model(id, config_.models[m].engine);
     model_ids_.push_back(id);
     if (model_index_.size() <= id.value) model_index_.resize(id.value + 1);
     model_index_[id.value] = ModelId{m};
+  }
+  for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
+    engine::ModelConfig model = config_.models[m].engine;
+    if (model.fallback != engine::no_model) model.fallback = model_ids_[model.fallback.value];
+    machine_.add_model(model_ids_[m], model);
   }
   nodes_.resize(config_.nodes.size());
   token_lines_.resize(config_.nodes.size());
@@ -220,6 +234,7 @@ void Simulation::arrive(const Arrival& arrival) {
   open.number = n_arrived_++;
   open.node = base::no_node.value;
   open.attempts = 0;
+  open.form = engine::Reason::none;
   open.open = true;
   ++n_open_;
   contracts::Request request;
@@ -231,6 +246,10 @@ void Simulation::arrive(const Arrival& arrival) {
   request.require = require_bits_[arrival.workload];
   request.model = model_ids_[config_.workloads[arrival.workload].model.value];
   request.tier = arrival.tier;
+  // A row's own, else its workload's.
+  request.tenant = arrival.tenant != 0 ? arrival.tenant : config_.workloads[arrival.workload].tenant;
+  request.defer_ns = base::to_ns(config_.workloads[arrival.workload].defer_s);
+  request.has_stale = has_stale(open.number, config_.workloads[arrival.workload].stale_share);
   open.handle = machine_.arrive(now_ns_, request);
 }
 
@@ -290,11 +309,15 @@ void Simulation::carry_out(const engine::Action& action) {
   switch (action.kind) {
     case engine::ActionKind::dispatch:
       open.node = action.node.value;
+      if (action.reason != engine::Reason::none) open.form = action.reason;
       ++open.attempts;
       if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
       return;
     case engine::ActionKind::retry:
       open.node = base::no_node.value;
+      return;
+    case engine::ActionKind::defer:
+      open.form = action.reason;
       return;
     case engine::ActionKind::reject:
       return end(action, Outcome::rejected);
@@ -303,7 +326,9 @@ void Simulation::carry_out(const engine::Action& action) {
     case engine::ActionKind::cancel:
       return end(action, action.reason == engine::Reason::deadline ? Outcome::expired : Outcome::cancelled);
     case engine::ActionKind::complete:
-      return end(action, action.reason == engine::Reason::ok ? Outcome::ok : Outcome::failed);
+      return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale
+                             ? Outcome::ok
+                             : Outcome::failed);
     default:
       return violated("an action that the simulator does not know", action);
   }
@@ -330,7 +355,10 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
           .tier = open.arrival.tier,
           .session = open.arrival.session,
           .tokens = open.arrival.tokens,
-          .outcome = outcome};
+          .outcome = outcome,
+          .reason = action.reason,
+          .form = action.reason == engine::Reason::stale ? action.reason : open.form,
+          .hint_s = action.hint_s};
   const bool ran = ending_ && action.batch_id == ending_->batch_id && open.node != base::no_node.value;
   if (ran && outcome != Outcome::expired) {
     e.start_ns = ending_->start_ns;
@@ -338,7 +366,11 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
     e.first_token_ns = ending_tokens_.first_ns;
     e.n_cached = ending_tokens_.n_cached;
   }
-  if (outcome == Outcome::ok) e.floor_s = floor_of(open.arrival).latency_s;
+  const bool stale = e.form == engine::Reason::stale;
+  if (outcome == Outcome::ok && stale) e.start_ns = now_ns_;
+  if (outcome == Outcome::ok && !stale && e.form != engine::Reason::cheaper) {
+    e.floor_s = floor_of(open.arrival).latency_s;
+  }
   open.open = false;
   ++open.generation;
   free_opens_.push_back(index);
@@ -452,7 +484,9 @@ void Simulation::check(const engine::Action& action) {
     return violated("an action for a request that has ended", action);
   if (action.kind != engine::ActionKind::dispatch) return;
   if (fleet_.state(action.node) != route::NodeState::up) violated("a node was chosen that is not up", action);
-  const ModelId model = model_ids_[config_.workloads[open.arrival.workload].model.value];
+  const std::uint32_t asked = config_.workloads[open.arrival.workload].model.value;
+  const ModelId fallback = config_.models[asked].engine.fallback;  // an index of ours
+  const ModelId model = model_ids_[action.reason == engine::Reason::cheaper ? fallback.value : asked];
   if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
   if (!fleet_.columns().carries(action.node.value, require_bits_[open.arrival.workload]))
     violated("a node lacks a label that is required", action);

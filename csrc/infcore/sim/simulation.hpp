@@ -90,6 +90,7 @@ class Simulation {
     std::uint64_t number{};
     std::uint32_t generation{}, node{base::no_node.value}, attempts{};
     bool open{};
+    engine::Reason form{};  ///< in which it was served, where that is not as it came
   };
   struct FloorCurve {
     std::uint32_t service, node;  ///< the lowest such node; of a token model: index into token_services

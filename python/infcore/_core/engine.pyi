@@ -21,6 +21,7 @@ class EngineCore(Workers):
         blocks: npt.NDArray[Any] | None = None,
         key: str | None = None,
         require: Mapping[str, str] | None = None,
+        defer_s: float | None = None,
     ) -> Future: ...
     def asubmit(
         self,
@@ -36,4 +37,5 @@ class EngineCore(Workers):
         blocks: npt.NDArray[Any] | None = None,
         key: str | None = None,
         require: Mapping[str, str] | None = None,
+        defer_s: float | None = None,
     ) -> Future: ...

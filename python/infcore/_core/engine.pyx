@@ -3,13 +3,18 @@ from cpython.number cimport PyIndex_Check
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t
 
+from infcore._cpp.base cimport never_ns, seconds, to_ns
+from infcore._cpp.engine cimport AdmissionFigures
 from infcore._cpp.route cimport no_such_label
-from infcore._core.base cimport finite, until_ns
+from infcore._core.base cimport TenantNames, finite, until_ns
 from infcore._core.future cimport Future
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.workers cimport Workers
 
-from infcore.errors import EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
+from infcore.errors import DeadlineExceeded, EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
 
 cdef object NO_TENANT = ""
 cdef object ZERO = 0  # small integers are one object each: the common tier costs one comparison
@@ -19,8 +24,11 @@ cdef object get_running_loop = None  # asyncio's, imported at the first asubmit:
 cdef class EngineCore(Workers):
     """Submitting; infcore.Engine adds what is done once in a while."""
 
+    def __cinit__(self):
+        self.tenants = TenantNames()
+
     def submit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
-               blocks=None, key=None, require=None) -> Future:
+               blocks=None, key=None, require=None, defer_s=None) -> Future:
         """Queue one request; any thread.
 
         model       name of a model or alias
@@ -28,22 +36,26 @@ cdef class EngineCore(Workers):
                     until the future ends
         work        >= 0, in the unit of the model's latency curve; None: as the model says
         version     of the model; None: as its alias says, else the newest
+        tenant      whose it is, a name of at most 256 characters; in a tier of a model's queue the tenant that was served
+                    the least work goes first. Beyond 65,536 names some share a place
         tier        0 (most urgent) to n_tiers - 1
         deadline_s  seconds from now, > 0; a request that can't be answered by then ends with DeadlineExceeded
+        defer_s     how long it may be put off while devices have more to do than they can; None: as the model says
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
         Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,
-                    ForkedProcess: nothing was queued
+                    ForkedProcess: nothing was queued. The future: DeadlineInfeasible where no device could meet its
+                    deadline, Overloaded (a QueueFull) where the engine's policies refuse or give it up
         Costs       one check of the inputs and one push to a lock-free ring; O(inputs)
         """
         cdef Future future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key,
-                                        require)
+                                        require, defer_s)
         future.arrivals = self.live.threads
         self._push(future, False)
         return future
 
     def asubmit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
-                blocks=None, key=None, require=None) -> Future:
+                blocks=None, key=None, require=None, defer_s=None) -> Future:
         """As submit, from a coroutine: `outputs = await engine.asubmit(...)`."""
         global get_running_loop
         cdef Future future
@@ -51,14 +63,15 @@ cdef class EngineCore(Workers):
             from asyncio import get_running_loop as found
             get_running_loop = found
         loop = get_running_loop()
-        future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key, require)
+        future = self.begin(model, inputs, work, version, tenant, tier, deadline_s, session, blocks, key, require,
+                            defer_s)
         future.loop = loop
         future.arrivals = self.live.of_loop(loop)
         self._push(future, future.arrivals.deferring)
         return future
 
     cdef Future begin(self, object model, object inputs, object work, object version, object tenant, object tier,
-                      object deadline_s, object session, object blocks, object key, object require):
+                      object deadline_s, object session, object blocks, object key, object require, object defer_s):
         cdef Future future
         cdef ModelSpec spec
         cdef object known
@@ -96,19 +109,63 @@ cdef class EngineCore(Workers):
             future.c.request.require = self.fleet.require_bits(require)
             if future.c.request.require & no_such_label:
                 raise NoNodeAvailable(f"require is {require!r}; allowed: labels that some device of the engine carries")
-        if session is not None or blocks is not None or key is not None or tenant is not NO_TENANT:
-            self._not_yet(session=session, blocks=blocks, key=key, tenant=None if type(tenant) is str and not tenant else tenant)
+        if tenant is not NO_TENANT:
+            future.c.request.tenant = self.tenants.number(tenant)
+        future.c.request.defer_ns = spec.defer_ns if defer_s is None else to_ns(finite("defer_s", defer_s, 0.0))
+        if self.stale is not None and self.driver.rung(future.c.request.model) >= self.stale_rung:
+            future.stale = self.stale(spec.name, inputs)
+            future.c.request.has_stale = future.stale is not None
+        if session is not None or blocks is not None or key is not None:
+            self._not_yet(session=session, blocks=blocks, key=key)
         return future
 
     cdef int _push(self, Future future, bint defer) except -1:
         future.c.hub = future.arrivals.hub
+        if future.arrivals.parked:  # others wait for room: after them
+            return future.arrivals.park(future, self._patience_left_s(future))
         Py_INCREF(future)  # the engine's; Arrivals.drain gives it back
-        if not self.driver.submit(future.c, defer):
+        if self.driver.submit(future.c, defer):
+            return 0
+        Py_DECREF(future)
+        if self.accepting and self.blocks:
+            if future.loop is not None:
+                return future.arrivals.park(future, self._patience_left_s(future))
+            return self._wait_for_room(future)
+        return self._refuse(future)
+
+    cdef int _wait_for_room(self, Future future) except -1:
+        cdef double slice_s
+        while self.accepting:
+            left_s = self._patience_left_s(future)
+            if left_s is not None and left_s <= 0.0:
+                error = DeadlineExceeded(f"request to model {future.spec.name!r}: the engine was full until its deadline")
+                error.reason = "deadline"
+                raise error
+            slice_s = 0.1 if left_s is None else min(0.1, left_s)
+            with nogil:
+                self.driver.wait_for_room(future.c, slice_s)
+            PyErr_CheckSignals()
+            Py_INCREF(future)
+            if self.driver.submit(future.c, False):
+                return 0
             Py_DECREF(future)
-            if not self.accepting:
-                raise EngineClosed("the engine is being closed; allowed: submit inside `with engine:`")
-            raise QueueFull(f"the engine holds {self.driver.n_open()} requests; allowed: max_requests, then try later")
-        return 0
+        return self._refuse(future)
+
+    cdef object _patience_left_s(self, Future future):
+        if future.c.request.deadline_ns == never_ns:
+            return None
+        return seconds(future.c.request.deadline_ns - self.driver.now_ns())
+
+    cdef int _refuse(self, Future future) except -1:
+        cdef AdmissionFigures figures
+        self.driver.refused(future.c.request.model)
+        if not self.accepting:
+            raise EngineClosed("the engine is being closed; allowed: submit inside `with engine:`")
+        figures = self.driver.admission_figures(future.c.request.model)
+        error = QueueFull(f"the engine holds {self.driver.n_open()} requests; allowed: max_requests, and tier_capacity of "
+                          f"tier {future.c.request.tier}, then try later")
+        error.reason, error.retry_after_s = "queue_full", figures.retry_after_s
+        raise error
 
     def _unknown(self, model, version):
         if not isinstance(model, str):

@@ -9,6 +9,7 @@ cdef class Future(Pending):
     cdef object callback, context  # the first one: a task's wake-up, mostly
     cdef list more_callbacks
     cdef object value, error
+    cdef object stale              # an answer from before, if one was at hand
     cdef object answered_by        # kept from the batch's result: a removed device's id may be another's by now
     cdef bint resolved, settled
     cdef public bint _asyncio_future_blocking

@@ -10,18 +10,20 @@ from libcpp cimport bool as cbool
 from contextvars import copy_context
 
 from infcore._cpp.base cimport seconds
-from infcore._cpp.engine cimport ActionKind, LiveState, Reason, state_of, wait_ended
+from infcore._cpp.engine cimport ActionKind, LiveState, Reason, form_of, reason_names, state_of, wait_ended
 from infcore._core.live cimport Pending
 from infcore._core.staging cimport BatchResult
 
 from infcore._core.model_spec import zeros_of
-from infcore.errors import (Cancelled, DeadlineExceeded, DeviceError, DeviceLost, EngineClosed, InvalidArgument,
-                            InvalidType, QueueFull, UnknownName)
+from infcore.errors import (Cancelled, DeadlineExceeded, DeadlineInfeasible, DeviceError, DeviceLost, EngineClosed,
+                            InvalidArgument, InvalidType, Overloaded, QueueFull, UnknownName)
 
 cdef extern from "Python.h":
     int PyContext_Enter(object) except -1
     int PyContext_Exit(object) except -1
     int PyErr_CheckSignals() except -1
+
+include "outcome_errors.pxi"
 
 cdef double slice_s = 0.1  # a waiting thread looks for Ctrl-C this often
 
@@ -95,27 +97,11 @@ cdef class Future(Pending):
             self.answered_by = payload.device
         if self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
             self.value = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
+        elif self.c.kind == ActionKind.complete and self.c.reason == Reason.stale:
+            self.value = self.stale
         else:
-            self.error = self._error(payload)
+            self.error = _error_of(self, payload)
         return 0
-
-    def _error(self, payload):
-        what = f"request to model {self.spec.name!r}"
-        waited = f"after {seconds(self.c.end_ns - self.c.request.arrival_ns):.6g} s"
-        if payload is not None:
-            error = DeviceError(f"{what}: {payload}")
-            error.__cause__ = payload.__cause__
-            return error
-        if self.c.reason == Reason.deadline:
-            allowed = seconds(self.c.request.deadline_ns - self.c.request.arrival_ns)
-            return DeadlineExceeded(f"{what}: no device can meet its deadline_s of {allowed:.6g} any more, {waited}")
-        if self.c.reason == Reason.device_lost:
-            return DeviceLost(f"{what}: device {self.device!r} stopped answering, {waited}, and it may not run again")
-        if self.c.reason == Reason.queue_full:
-            return QueueFull(f"{what}: the engine holds as many requests as max_requests allows")
-        if self.c.reason == Reason.unloaded:
-            return UnknownName(f"{what}: the model was unloaded {waited}")
-        return EngineClosed(f"{what}: the engine was closed {waited}")
 
     def _make_cancelled_error(self):
         if self.loop is None:
@@ -144,7 +130,10 @@ cdef class Future(Pending):
 
     def cancel(self, msg=None) -> bool:
         """Take the request back. True: it ends as cancelled (a run under way is finished, its result unused)."""
-        if not self.live.c_obj.get().cancel(self.c):
+        if self.parked:
+            if not self.arrivals.unpark(self):
+                return False
+        elif not self.live.c_obj.get().cancel(self.c):
             return False
         # Nobody waits for the engine to let go: callbacks run as asyncio's would, from the loop's next turn.
         callback, context, more = self.callback, self.context, self.more_callbacks
@@ -264,6 +253,24 @@ cdef class Future(Pending):
         if self.answered_by is not None:
             return self.answered_by
         return self.live.node_names.get(self.c.node.value)
+
+    @property
+    def degraded(self):
+        """In which form it was answered under load, if not as it came: "overload" (its batch did not wait), "stale",
+        "cheaper" (served_by says by whom), "off_peak" (put off); None: as it came, or not yet known."""
+        if state_of(self.c) != LiveState.done:
+            return None
+        if self.c.kind == ActionKind.complete and self.c.reason == Reason.stale:
+            return "stale"
+        form = form_of(self.c)
+        return None if form == Reason.none else reason_names[<int>form].decode()
+
+    @property
+    def served_by(self):
+        """Name of the model that answered: under load perhaps its fallback; None before, or where none did."""
+        if state_of(self.c) != LiveState.done or self.c.kind != ActionKind.complete or self.c.reason != Reason.ok:
+            return None
+        return self.spec.model.fallback if form_of(self.c) == Reason.cheaper else self.spec.name
 
     @property
     def end_s(self):

@@ -1,6 +1,6 @@
 from libcpp.memory cimport unique_ptr
 
-from infcore._cpp.engine cimport Driver, Hub, LiveRequest
+from infcore._cpp.engine cimport ActionKind, Driver, Hub, LiveRequest, Reason
 
 
 cdef class Live:
@@ -19,6 +19,11 @@ cdef class Arrivals:
     cdef Live live
     cdef object loop
     cdef bint deferring            # inside its loop's drain: the dispatcher is told once, at its end
+    cdef object parked             # futures that wait for room, a deque; None: never any
+    cdef int park(self, Pending future, object timeout_s) except -1
+    cdef int push_parked(self) except -1
+    cdef int end_parked(self, Pending future, ActionKind kind, Reason reason) except -1
+    cdef bint unpark(self, Pending future) except -1
     cdef int drain(self) except -1
     cdef int tell(self) except -1
 
@@ -27,4 +32,5 @@ cdef class Pending:
     cdef LiveRequest c
     cdef Live live
     cdef Arrivals arrivals
+    cdef bint parked               # it waits for room, in arrivals.parked
     cdef int settle(self) except -1

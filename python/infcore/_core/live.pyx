@@ -1,14 +1,16 @@
 """How completions come back: one wake-up per batch, for an event loop or for waiting threads."""
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
 from infcore._core.fleet cimport Fleet, SignalGate
 from infcore._cpp.base cimport NodeId
-from infcore._cpp.engine cimport Driver, LiveRequest
+from infcore._cpp.engine cimport ActionKind, Driver, LiveRequest, Reason
 from infcore._cpp.route cimport Signal
+
+from collections import deque
 
 
 cdef class Live:
@@ -93,6 +95,8 @@ cdef class Arrivals:
         self.deferring = True
         try:
             self.drain()
+            if self.parked:
+                self.push_parked()
         finally:
             self.deferring = False
             with nogil:
@@ -100,7 +104,56 @@ cdef class Arrivals:
 
     def leave(self):
         self.drain()
+        self.push_parked()  # they hear that the engine is closed
         self.loop.remove_reader(self.hub.fd())
+
+    # ---- futures that wait for room in a full engine
+
+    cdef int park(self, Pending future, object timeout_s) except -1:
+        """It is pushed once there is room, in the order in which they came; ends as expired after timeout_s."""
+        if self.parked is None:
+            self.parked = deque()
+        future.parked = True
+        self.parked.append(future)
+        if timeout_s is not None:
+            self.loop.call_later(timeout_s, self.expire, future)
+        return self.push_parked()
+
+    cdef int push_parked(self) except -1:
+        cdef Pending future
+        cdef Driver* driver = self.live.c_obj.get()
+        if not self.parked:
+            return 0
+        driver.want_room(self.hub[0])  # before the look: nobody who ends now is missed
+        while self.parked:
+            future = self.parked[0]
+            if driver.refuses():
+                self.end_parked(future, ActionKind.cancel, Reason.closing)
+                continue
+            Py_INCREF(future)
+            if not driver.submit(future.c, self.deferring):
+                Py_DECREF(future)
+                return 0
+            self.parked.popleft()
+            future.parked = False
+        return 0
+
+    def expire(self, Pending future):
+        if future.parked:
+            self.end_parked(future, ActionKind.shed, Reason.deadline)
+
+    cdef int end_parked(self, Pending future, ActionKind kind, Reason reason) except -1:
+        self.parked.remove(future)
+        future.parked = False
+        if self.live.c_obj.get().end_outside(future.c, kind, reason):
+            future.settle()
+        return 0
+
+    cdef bint unpark(self, Pending future) except -1:
+        """Its caller cancels it: whether he was in time."""
+        self.parked.remove(future)
+        future.parked = False
+        return self.live.c_obj.get().cancel_outside(future.c)
 
     cdef int tell(self) except -1:
         """As drain, on a thread of ours: whatever callbacks raise, it goes on."""

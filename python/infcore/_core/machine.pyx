@@ -46,7 +46,8 @@ cdef class Machine:
     cdef set models
 
     def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
-                 max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None):
+                 max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
+                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
@@ -61,6 +62,10 @@ cdef class Machine:
         config.n_tiers = <uint16_t>self.n_tiers
         config.ageing_ns = time_of("ageing_ns", ageing_ns)
         config.attempts_max = <uint8_t>whole("attempts_max", attempts_max, 1, 255)
+        config.admission = [name.encode() for name in admission]
+        config.overload_wait_ns = time_of("overload_wait_ns", overload_wait_ns)
+        config.tier_capacity = [whole("tier_capacity", each, 1, 1 << 30) for each in tier_capacity]
+        config.shed_lowest = shed_lowest
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
         if log is not None:
@@ -76,13 +81,16 @@ cdef class Machine:
 
     # ---- membership
 
-    def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True) -> int:
+    def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True,
+                  fallback=None) -> int:
         """Make a model known; returns its id."""
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(name.encode(), <uint32_t>whole("version", version, 1, 1 << 30))
         config.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
         config.batch_delay_ns_max = time_of("batch_delay_ns_max", batch_delay_ns_max)
         config.idempotent = idempotent
+        if fallback is not None:
+            config.fallback = self.model_of(fallback)
         self.c_obj.get().add_model(id, config)
         self.models.add(id.value)
         return id.value
@@ -120,12 +128,14 @@ cdef class Machine:
 
     # ---- events
 
-    def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None) -> int:
+    def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None,
+               tenant=0, defer_ns=0, bint has_stale=False) -> int:
         """One request; returns the handle that cancel() takes, 0 where the machine is full.
 
         cookie      uint64, handed back in actions
         require     {label: value} that a node must have
         arrival_ns  None: now_ns
+        tenant      whose it is; 0: nobody's in particular
         """
         cdef Request r
         cdef TimeNs now = time_of("now_ns", now_ns)
@@ -134,10 +144,12 @@ cdef class Machine:
         r.work = finite("work", work, 0.0)
         if r.work > _WORK_MAX:
             raise InvalidArgument(f"work is {work!r}; allowed: at most {_WORK_MAX:g}")
+        r.tenant = <uint32_t>whole("tenant", tenant, 0, 0xFFFFFFFF)
         r.tier = <uint16_t>whole("tier", tier, 0, self.n_tiers - 1)
         r.deadline_ns = time_of("deadline_ns", deadline_ns)
         r.arrival_ns = now if arrival_ns is None else time_of("arrival_ns", arrival_ns)
         r.require = self.fleet.require_bits(require)
+        r.defer_ns, r.has_stale = whole("defer_ns", defer_ns, 0, 1 << 62), has_stale
         return self.c_obj.get().arrive(now, r)
 
     def cancel(self, now_ns, uint64_t handle) -> bool:
@@ -189,6 +201,18 @@ cdef class Machine:
         self.c_obj.get().clear_actions()
         return out
 
+    def hints(self) -> list:
+        """Of what actions() will tell: (kind, cookie, reason, hint_s)."""
+        cdef const vector[Action]* actions = &self.c_obj.get().actions()
+        cdef size_t i
+        return [(_ACTIONS[<uint8_t>deref(actions)[i].kind], deref(actions)[i].cookie,
+                 _REASONS[<uint8_t>deref(actions)[i].reason], deref(actions)[i].hint_s) for i in range(actions.size())]
+
+    def admission(self, now_ns, model) -> dict:
+        """How the model's door stands: rung, n_open, n_put_off, wait_s, limit."""
+        f = self.c_obj.get().admission_figures(time_of("now_ns", now_ns), self.model_of(model))
+        return {"rung": f.rung, "n_open": f.n_open, "n_put_off": f.n_put_off, "wait_s": f.wait_s, "limit": f.limit}
+
     @property
     def next_timer_ns(self):
         """When tick() should be called at the latest; None: no timer."""
@@ -228,7 +252,9 @@ cdef class Machine:
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
-                "rejected": s.rejected, "retried": s.retried, "batches": s.batches}
+                "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
+                "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
+                "deferred": s.deferred}
 
     # ---- ids
 

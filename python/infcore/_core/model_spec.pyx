@@ -5,6 +5,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 
+from infcore._cpp.base cimport to_ns
 from infcore._cpp.device cimport byte, max_rank
 from infcore._cpp.engine cimport LiveRequest
 
@@ -58,6 +59,7 @@ cdef class ModelSpec:
         self.inputs = tuple(TensorLayout(spec) for spec in model.inputs)
         self.outputs = tuple(TensorLayout(spec) for spec in model.outputs)
         self.n_ragged_dims = sum(len(spec.shape) for spec in model.inputs if spec.ragged)
+        self.defer_ns = to_ns(model.defer_s)
         self.work_input = -1
         self.work_of = model.work_of
         if isinstance(model.work, str):

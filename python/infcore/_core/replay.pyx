@@ -78,7 +78,8 @@ cdef dict fields_of(EventRecord* r):
     if kind == EventKind.arrive:
         return {"request": r.request, "model": r.arrived.model.value, "arrival_ns": r.arrived.arrival_ns,
                 "deadline_ns": _time(r.arrived.deadline_ns), "work": r.arrived.work, "tier": r.arrived.tier,
-                "require": r.arrived.require}
+                "require": r.arrived.require, "tenant": r.arrived.tenant, "has_stale": r.arrived.has_stale,
+                "defer_ns": r.arrived.defer_ns}
     if kind == EventKind.claim or kind == EventKind.started:
         return {"node": r.node.value, "batch": r.batch_id}
     if kind == EventKind.complete:
@@ -164,22 +165,23 @@ cdef class Replay:
         return [(c.model, c.node, *curve_of(c.curve), c.spread, c.n_observed) for c in curves]
 
     def arrivals(self):
-        """(request, model, arrival_ns, deadline_ns or -1, work, tier, require), a structured array."""
+        """(request, model, arrival_ns, deadline_ns or -1, work, tier, require, tenant), a structured array."""
         cdef size_t i, n = self.c_obj.get().arrivals().size()
         cdef const Request* r
         out = np.empty(n, [("request", "u8"), ("model", "u4"), ("arrival_ns", "i8"), ("deadline_ns", "i8"),
-                           ("work", "f8"), ("tier", "u2"), ("require", "u8")])
+                           ("work", "f8"), ("tier", "u2"), ("require", "u8"), ("tenant", "u4")])
         cdef uint64_t[::1] request = np.empty(n, np.uint64), require = np.empty(n, np.uint64)
         cdef uint32_t[::1] model = np.empty(n, np.uint32), tier = np.empty(n, np.uint32)
+        cdef uint32_t[::1] tenant = np.empty(n, np.uint32)
         cdef int64_t[::1] arrival = np.empty(n, np.int64), deadline = np.empty(n, np.int64)
         cdef double[::1] work = np.empty(n)
         for i in range(n):
             r = &self.c_obj.get().arrivals()[i]
             request[i], model[i], arrival[i], work[i] = r.cookie, r.model.value, r.arrival_ns, r.work
             deadline[i] = -1 if r.deadline_ns == never_ns else r.deadline_ns
-            tier[i], require[i] = r.tier, r.require
+            tier[i], require[i], tenant[i] = r.tier, r.require, r.tenant
         for name, column in (("request", request), ("model", model), ("arrival_ns", arrival),
-                             ("deadline_ns", deadline), ("work", work), ("tier", tier), ("require", require)):
+                             ("deadline_ns", deadline), ("work", work), ("tier", tier), ("require", require), ("tenant", tenant)):
             out[name] = column
         return out
 
@@ -216,15 +218,21 @@ cdef tuple curve_of(const Curve& curve):
 
 
 cdef dict config_of(const RunConfig& run):
+    cdef vector[string] admission = run.engine.admission
+    cdef vector[uint32_t] tier_capacity = run.engine.tier_capacity
     return {"policy": _text(run.policy), "batching": _text(run.batching), "seed": run.seed,
             "max_requests": run.engine.max_requests, "max_nodes": run.engine.max_nodes,
             "max_models": run.engine.max_models, "n_tiers": run.engine.n_tiers,
-            "ageing_ns": _time(run.engine.ageing_ns), "attempts_max": run.engine.attempts_max}
+            "ageing_ns": _time(run.engine.ageing_ns), "attempts_max": run.engine.attempts_max,
+            "admission": [name.decode("utf-8", "replace") for name in admission],
+            "overload_wait_ns": _time(run.engine.overload_wait_ns),
+            "tier_capacity": list(tier_capacity), "shed_lowest": run.engine.shed_lowest}
 
 
 cdef dict model_config_of(const ModelConfig& config):
     return {"max_batch_size": config.max_batch_size, "batch_delay_ns_max": _time(config.batch_delay_ns_max),
-            "idempotent": config.idempotent}
+            "idempotent": config.idempotent,
+            "fallback": None if config.fallback.value == <uint32_t>0xFFFFFFFF else config.fallback.value}
 
 
 cdef dict spec_of(const NodeSpec& spec):

@@ -30,6 +30,9 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
     config.max_requests = run.max_requests
     config.ageing_s = run.ageing_s or 0.0
     config.attempts_max = run.attempts_max
+    config.admission = [name.encode() for name in run.admission]
+    config.overload_wait_s = run.overload_wait_s or 0.0
+    config.shed_lowest = run.overflow == "shed_lowest"
     config.run_limit_s = _run_limit_s(scenario)
     config.detect_s, config.probe_s = run.detect_s, run.probe_s
     config.handoff_s, config.answer_s, config.curves_known = run.handoff_s, run.answer_s, run.curves_known
@@ -37,12 +40,17 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
         run.signal_period_s, run.signal_delay_s, run.signal_loss
     models = {model.name: i for i, model in enumerate(scenario.models)}
     for model in scenario.models:
-        config.models.push_back(_model(model))
+        config.models.push_back(_model(model, models))
     _add_nodes(config, scenario, models)
     config.n_tiers = 1
+    tenants = {"": 0}
     for workload in scenario.workloads:
-        config.workloads.push_back(_workload(workload, models[workload.model], scenario))
+        tenant = tenants.setdefault(workload.tenant, len(tenants))
+        config.workloads.push_back(_workload(workload, models[workload.model], tenant, scenario))
         config.n_tiers = max(<int>config.n_tiers, workload.tier + 1)
+    if run.tier_capacity:
+        config.n_tiers = max(<int>config.n_tiers, len(run.tier_capacity))
+        config.tier_capacity = [*run.tier_capacity, *[run.max_requests] * (config.n_tiers - len(run.tier_capacity))]
     _add_disturbances(config, scenario)
     return config
 
@@ -57,12 +65,14 @@ def _run_limit_s(scenario) -> float:
     return max(1.0, 10.0 * max(goals))
 
 
-cdef ModelConfig _model(object model) except *:
+cdef ModelConfig _model(object model, dict models) except *:
     cdef ModelConfig config
     config.name = model.name.encode()
     config.engine.max_batch_size = model.max_batch_size
     config.engine.batch_delay_ns_max = to_ns(model.batch_delay_s)
     config.engine.idempotent = model.idempotent
+    if model.fallback:
+        config.engine.fallback.value = <uint32_t>models[model.fallback]
     config.slo_s, config.load_s, config.warmup_s = model.slo_s, model.load_s, model.warmup_s
     config.tokens = model.tokens
     config.slo_ttft_s, config.slo_itl_s = model.slo_ttft_s, model.slo_itl_s
@@ -158,15 +168,17 @@ cdef RateShape _rate(object workload) except *:
     return rate
 
 
-cdef WorkloadConfig _workload(object workload, uint32_t model, object scenario) except *:
+cdef WorkloadConfig _workload(object workload, uint32_t model, uint32_t tenant, object scenario) except *:
     cdef WorkloadConfig config
     config.model.value = model
     config.rate_rps = workload.rate_rps
     config.gaps = <Gaps><int>_GAPS.get(workload.arrivals, <int>Gaps.poisson)
     config.gap_cv = workload.arrival_cv
     config.rate, config.work = _rate(workload), _work(workload.work)
-    config.tier = <uint16_t>workload.tier
+    config.tier, config.tenant = <uint16_t>workload.tier, tenant
+    config.tenant_name = workload.tenant.encode()
     config.deadline_s = workload.deadline_s or 0.0
+    config.defer_s, config.stale_share = workload.defer_s, workload.stale_share
     config.start_s = workload.start_s
     config.end_s = scenario.run.seconds if workload.end_s is None else workload.end_s
     config.require = labels_of("require", workload.require)

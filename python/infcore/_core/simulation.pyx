@@ -7,6 +7,7 @@ from libcpp.vector cimport vector
 from infcore._core.sim_config cimport config_of
 from infcore._core.telemetry cimport copy_of
 from infcore._cpp.base cimport ModelId, never_ns
+from infcore._cpp.engine cimport n_reasons, reason_names
 from infcore._cpp.kv cimport ConstNames
 from infcore._cpp.sim cimport (Arrival, Arrivals, FaultEvent, Ledger, NodeUse, Part, Pause, SimConfig,
                                Simulation as CppSimulation, TokenFigures, TokenTotals, Totals)
@@ -53,7 +54,8 @@ cdef class Simulation:
 
     def feed(self, const int64_t[::1] at_ns not None, const uint32_t[::1] workload not None,
              const double[::1] work not None, const int64_t[::1] deadline_ns not None,
-             const uint16_t[::1] tier not None, const uint64_t[::1] session not None,
+             const uint16_t[::1] tier not None, const uint32_t[::1] tenant not None,
+             const uint64_t[::1] session not None,
              const uint32_t[::1] prompt not None, const uint32_t[::1] output not None,
              const uint32_t[::1] n_names not None, const uint64_t[::1] names not None) -> None:
         """More arrivals, times in order and not before those fed earlier; deadline_ns after arrival, negative: none.
@@ -65,7 +67,7 @@ cdef class Simulation:
         cdef uint64_t n_named = 0
         cdef uint32_t context
         if not n == workload.shape[0] == work.shape[0] == deadline_ns.shape[0] == tier.shape[0] == session.shape[0] == \
-                prompt.shape[0] == output.shape[0] == n_names.shape[0]:
+                prompt.shape[0] == output.shape[0] == n_names.shape[0] == tenant.shape[0]:
             raise InvalidArgument(f"columns are of {n} rows and of others; allowed: as many in each")
         arrivals.reserve(n)
         for i in range(n):
@@ -80,7 +82,7 @@ cdef class Simulation:
             arrival.at_ns = before_ns = at_ns[i]
             arrival.workload, arrival.work, arrival.tier = workload[i], work[i], tier[i]
             arrival.deadline_ns = never_ns if deadline_ns[i] < 0 else deadline_ns[i]
-            arrival.session = session[i]
+            arrival.tenant, arrival.session = tenant[i], session[i]
             self.n_fed += 1
             arrival.tokens.prompt, arrival.tokens.output = prompt[i], output[i]
             # A conversation's turns have their beginning in common; what stands alone has tokens of its own.
@@ -177,6 +179,8 @@ cdef dict _totals(const Totals& totals):
     return {"arrivals": totals.arrivals, "within_slo": totals.within_slo, "work": totals.work,
             "latency_mean_s": totals.latency_sum_s / totals.outcomes[0] if totals.outcomes[0] else None,
             "outcomes": {name: totals.outcomes[i] for i, name in enumerate(OUTCOMES)},
+            "reasons": {reason_names[i].decode(): totals.reasons[i] for i in range(n_reasons) if totals.reasons[i]},
+            "degraded": {reason_names[i].decode(): totals.forms[i] for i in range(1, n_reasons) if totals.forms[i]},
             "latency_s": copy_of(totals.latency_s), "wait_s": copy_of(totals.wait_s),
             "regret_s": copy_of(totals.regret_s), "tokens": _tokens(totals)}
 

@@ -1,3 +1,4 @@
+from libc.stdint cimport uint32_t
 from libcpp.memory cimport unique_ptr
 
 from infcore._cpp.engine cimport Driver, WorkBatch
@@ -7,6 +8,7 @@ from infcore._core.arena cimport Arena
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet
 from infcore._core.live cimport Live
+from infcore._core.model_spec cimport ModelSpec
 
 
 cdef class Workers:
@@ -21,4 +23,10 @@ cdef class Workers:
     cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
     cdef bint accepting
+    cdef object door               # infcore._door.Door
+    cdef object stale              # its callable, or None
+    cdef uint32_t stale_rung
+    cdef bint blocks               # full, submit waits for room
+    cdef ModelSpec newest_of(self, object name)
+    cdef int tell_fallback(self, str name) except -1
     cdef object _run(self, NodeId id, WorkBatch& batch, object device, Arena arena, dict stagings)

@@ -5,6 +5,7 @@ from typing import Any
 from infcore._core.fleet import Fleet
 from infcore._core.live import Live
 from infcore._core.model_spec import ModelSpec
+from infcore._door import Door
 from infcore.device import Device
 from infcore.request import Model
 
@@ -24,6 +25,7 @@ class Workers:
         n_tiers: int,
         ageing_s: float,
         clock: object,
+        door: Door,
     ) -> None: ...
     def _dispatch(self) -> None: ...
     def _work(self, node: int, device: Device, controls: deque[Any]) -> None: ...

@@ -8,7 +8,7 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
-from infcore._cpp.engine cimport (Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
+from infcore._cpp.engine cimport (AdmissionFigures, Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
                                   Wake, WorkBatch)
 from infcore._cpp.latency cimport Curve, LatencyTable
 from infcore._cpp.telemetry cimport Histogram
@@ -24,12 +24,13 @@ from infcore.errors import InvalidArgument
 
 
 include "figures.pxi"
+include "engine_config.pxi"
 
 
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
-               double ageing_s, object clock):
-        cdef EngineConfig config
+               double ageing_s, object clock, object door):
+        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door)
         cdef const ManualTime* manual = NULL
         self.fleet = fleet
         self.clock = as_clock(clock)
@@ -37,11 +38,6 @@ cdef class Workers:
             manual = &(<ManualClock>self.clock).now
         elif type(self.clock) is not Clock:
             raise InvalidArgument(f"clock is {clock!r}; allowed for a live engine: None or infcore.ManualClock")
-        config.max_requests = max_requests
-        config.max_nodes = fleet.c_obj.get().max_nodes()
-        config.max_models = fleet.c_obj.get().max_models()
-        config.n_tiers = <uint16_t>n_tiers
-        config.ageing_ns = to_ns(ageing_s) if ageing_s >= 0 else never_ns
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.live = Live()
         self.live.c_obj.reset(new Driver(config, fleet.c_obj.get()[0], self.latency.get()[0], policy.encode(),
@@ -55,6 +51,8 @@ cdef class Workers:
         self.by_id = [None] * config.max_models
         self.run_names = {}
         self.n_tiers = n_tiers
+        self.door, self.stale, self.blocks = door, door.stale, door.overflow == "block"
+        self.stale_rung = <uint32_t>door.stale_rung
 
     # ---- the dispatcher and the workers, each on a thread of its own
 
@@ -171,17 +169,14 @@ cdef class Workers:
     # ---- membership
 
     def _define(self, model):
-        cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(<string>model.name.encode(), <uint32_t>model.version)
         cdef ModelSpec spec = ModelSpec(model, id.value)
-        config.max_batch_size = model.max_batch_size
-        config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
-        config.idempotent = model.idempotent
-        spec.epoch = self.driver.add_model(id, config)
+        spec.epoch = self.driver.add_model(id, _model_config_of(model, self.newest_of(model.fallback)))
         self.by_id[id.value] = spec
         self.versions[model.name, model.version] = spec
         newest = max(v for name, v in self.versions if name == model.name)
         self.newest[model.name] = self.versions[model.name, newest]
+        self.tell_fallback(model.name)
 
     def _undefine(self, str name, version):
         """Nobody finds it any more; returns its spec, for those who still hold it."""
@@ -194,7 +189,19 @@ cdef class Workers:
             self.newest[name] = self.versions[name, max(left)]
         else:
             self.newest.pop(name)
+        self.tell_fallback(name)
         return spec
+
+    cdef ModelSpec newest_of(self, object name):
+        held = [v for known, v in self.versions if known == name]
+        return self.versions[name, max(held)] if held else None
+
+    cdef int tell_fallback(self, str name) except -1:
+        """A model came or went: who falls back to it has another one, or none."""
+        for spec in list(self.versions.values()):
+            if spec.model.fallback == name:
+                self.driver.set_fallback(_model((<ModelSpec>spec).id), _model_config_of(spec.model, self.newest_of(name)))
+        return 0
 
     def _spec(self, str name, version):
         return self.versions[name, version]
@@ -277,7 +284,7 @@ cdef class Workers:
         cdef unique_ptr[Stats] stats
         id.value = (<ModelSpec>self.versions[name, version]).id
         stats = self.driver.model_stats(id)
-        return _figures(stats.get()[0])
+        return {**_figures(stats.get()[0]), **_door_figures(self.driver.admission_figures(id), self.door.steps)}
 
     def _node_stats(self, uint32_t node):
         cdef NodeId id
@@ -285,15 +292,3 @@ cdef class Workers:
         id.value = node
         stats = self.driver.node_stats(id)
         return _figures(stats.get()[0])
-
-
-cdef Curve _curve_of(curve):
-    cdef Curve c
-    c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s = curve
-    return c
-
-
-cdef inline NodeId _node(uint32_t node):
-    cdef NodeId id
-    id.value = node
-    return id

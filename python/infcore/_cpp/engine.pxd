@@ -23,6 +23,8 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         ModelId model
         uint32_t tenant
         uint16_t tier
+        cbool has_stale
+        TimeNs defer_ns
 
 
 cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch" nogil:
@@ -71,6 +73,7 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         memory
         off_peak
         cheaper
+        stale
     const char** action_names "((const char**)infcore::engine::action_names.data())"
     size_t n_actions "infcore::engine::action_names.size()"
     const char** reason_names "((const char**)infcore::engine::reason_names.data())"
@@ -81,6 +84,7 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         uint32_t member
         ActionKind kind
         Reason reason
+        float hint_s
 
 
 cdef extern from "<infcore/engine/hub.hpp>" namespace "infcore::engine" nogil:
@@ -109,12 +113,14 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
         uint32_t member
         void* payload
         TimeNs end_ns
+        float hint_s
         uint32_t epoch
         RowSource* rows
         int64_t* room_for_dims(uint32_t) except +infcore_translate
         void room_for_rows(uint32_t) except +infcore_translate
     cbool wait_ended(LiveRequest&, double) except +infcore_translate
     LiveState state_of(const LiveRequest&) noexcept
+    Reason form_of(const LiveRequest&) noexcept
 
 
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
@@ -122,6 +128,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
         Histogram queue_s, batch_wait_s, service_s, latency_s
     cdef cppclass Stats:
         uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
+        uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
         double busy_s, work
         unique_ptr[StageHistograms] stages
 
@@ -136,11 +143,16 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         TimeNs ageing_ns
         uint8_t attempts_max
         cbool stage_histograms
+        vector[string] admission
+        TimeNs overload_wait_ns
+        vector[uint32_t] tier_capacity
+        cbool shed_lowest
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size
         TimeNs batch_delay_ns_max
         cbool idempotent
+        ModelId fallback
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns
@@ -149,6 +161,12 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         ModelId model
         BatchShape shape
         vector[uint32_t] members
+
+
+cdef extern from "<infcore/engine/admission_state.hpp>" namespace "infcore::engine" nogil:
+    cdef cppclass AdmissionFigures:
+        uint32_t rung, n_open, n_put_off
+        double wait_s, limit, retry_after_s
 
 
 cdef extern from "<infcore/engine/event_log.hpp>" namespace "infcore::engine" nogil:
@@ -189,6 +207,7 @@ cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engin
         void end_log() except +infcore_translate
         cbool has_open_batch(NodeId) noexcept
         uint32_t n_pending() noexcept
+        AdmissionFigures admission_figures(TimeNs, ModelId) except +infcore_translate
         uint32_t n_timers() noexcept
         uint32_t n_lanes() noexcept
         const Stats* model_stats(ModelId) noexcept
@@ -216,6 +235,12 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         int log_error() noexcept
         cbool signal(NodeId, const Signal&) except +infcore_translate
         cbool submit(LiveRequest&, cbool) noexcept
+        void refused(ModelId) noexcept
+        void wait_for_room(const LiveRequest&, double) except +infcore_translate
+        void want_room(Hub&) except +infcore_translate
+        cbool end_outside(LiveRequest&, ActionKind, Reason) noexcept
+        cbool cancel_outside(LiveRequest&) noexcept
+        cbool refuses() noexcept
         void flush() noexcept
         cbool cancel(LiveRequest&) noexcept
         Hub& add_hub(cbool) except +infcore_translate
@@ -250,4 +275,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         cbool restore_node(NodeId, uint32_t) except +infcore_translate
         void cancel_all() except +infcore_translate
         unique_ptr[Stats] model_stats(ModelId) except +infcore_translate
+        AdmissionFigures admission_figures(ModelId) except +infcore_translate
+        void set_fallback(ModelId, const ModelConfig&) except +infcore_translate
+        uint32_t rung(ModelId) noexcept
         unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

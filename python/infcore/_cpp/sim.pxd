@@ -43,13 +43,15 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         double share, zipf
     cdef cppclass WorkloadConfig:
         ModelId model
-        double rate_rps, gap_cv, deadline_s, start_s, end_s, turns_mean, think_s_mean
+        double rate_rps, gap_cv, deadline_s, start_s, end_s, turns_mean, think_s_mean, defer_s, stale_share
         uint32_t context_tokens_max
         WorkDist prompt_tokens, output_tokens
         PrefixConfig prefix
         Gaps gaps
         RateShape rate
         WorkDist work
+        uint32_t tenant
+        string tenant_name
         uint16_t tier
         Labels require
     cdef cppclass ModelConfig:
@@ -100,6 +102,10 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         cbool curves_known
         double signal_period_s, signal_delay_s, signal_loss
         string policy, batching
+        vector[string] admission
+        double overload_wait_s
+        vector[uint32_t] tier_capacity
+        cbool shed_lowest
         uint32_t max_requests
         uint8_t attempts_max
         uint16_t n_tiers
@@ -134,7 +140,7 @@ cdef extern from "<infcore/sim/arrivals.hpp>" namespace "infcore::sim" nogil:
         TimeNs at_ns, deadline_ns
         double work
         uint64_t session
-        uint32_t workload, n_names
+        uint32_t workload, n_names, tenant
         uint16_t tier
         TokenWork tokens
 
@@ -150,6 +156,8 @@ cdef extern from "<infcore/sim/ledger.hpp>" namespace "infcore::sim" nogil:
         uint64_t outcomes[6]
         Histogram latency_s, wait_s, regret_s
         double work, latency_sum_s
+        uint64_t reasons[18]
+        uint64_t forms[18]
     cdef cppclass NodeUse:
         double busy_s
         uint64_t requests, batches, faults

@@ -143,11 +143,15 @@ def _known(table: Table, key: str, name: str, known: Collection[str]) -> None:
 
 def _models(top: Table) -> dict[str, Model]:
     models: dict[str, Model] = {}
-    for table in _some(top, "model"):
+    tables = _some(top, "model")
+    for table in tables:
         model = model_of(table)
         if model.name in models:
             raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(model.name)} twice")
         models[model.name] = model
+    for model, table in zip(models.values(), tables, strict=True):
+        if model.fallback:
+            _known(table, "fallback", model.fallback, models.keys() - {model.name})
     return models
 
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, cast
 
+from infcore._core.admission import admission_policies
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
 from infcore.sim.scenario_schema import Latency, Model, Node, Run, TokenLatency
@@ -14,12 +15,14 @@ SECONDS_MAX = 1e8
 # What comes again and again: shorter is an event for each few nanoseconds, or none that moves the clock on at all.
 SECONDS_MIN = 1e-6
 NODES_MAX = 1 << 16
+TIERS_MAX = 64
 BYTES_MAX = 1 << 62
 TOKENS_MAX = 1 << 24  # of a request's context, and of a step
 BLOCKS_MAX = 1 << 22
 BLOCK_SIZE_MAX = 4096
 RUNNING_MAX = 4096
 BATCHINGS = ("dynamic", "greedy")
+OVERFLOWS = ("reject", "shed_lowest")
 
 
 def run_of(table: Table) -> Run:
@@ -31,6 +34,10 @@ def run_of(table: Table) -> Run:
         max_requests=table.integer("max_requests", 65536, low=1, high=1 << 24),
         ageing_s=table.optional("ageing_s", high=SECONDS_MAX),
         attempts_max=table.integer("attempts_max", 3, low=1, high=255),
+        admission=_admission(table),
+        overload_wait_s=table.optional("overload_wait_s", high=SECONDS_MAX),
+        tier_capacity=_tier_capacity(table),
+        overflow=cast(Literal["reject", "shed_lowest"], table.text("overflow", "reject", allowed=OVERFLOWS)),
         run_limit_s=table.optional("run_limit_s", high=SECONDS_MAX),
         detect_s=table.number("detect_s", 1.0, high=SECONDS_MAX),
         probe_s=table.number("probe_s", 1.0, low=SECONDS_MIN, high=SECONDS_MAX),
@@ -49,6 +56,28 @@ def run_of(table: Table) -> Run:
     if run.warmup_s >= run.seconds:
         raise InvalidArgument(f"{table.at('warmup_s')} must be < seconds = {run.seconds:g}, got {run.warmup_s:g}")
     return run
+
+
+def _admission(table: Table) -> tuple[str, ...]:
+    if "admission" not in table:
+        return Run.admission
+    known = [name for name, _ in admission_policies()]
+    names = table.names("admission")
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            raise InvalidArgument(
+                f"{table.at('admission')} must be some of {known}, each once, got {shown(list(names))}"
+            )
+    return names
+
+
+def _tier_capacity(table: Table) -> tuple[int, ...]:
+    given = table.take("tier_capacity", [])
+    whole = isinstance(given, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in given)
+    if not whole or len(given) > TIERS_MAX or any(n > 1 << 24 for n in given):
+        at = table.at("tier_capacity")
+        raise InvalidArgument(f"{at} must be at most {TIERS_MAX} whole numbers from 1 to {1 << 24}, got {shown(given)}")
+    return tuple(given)
 
 
 def _bytes(table: Table, key: str) -> int:
@@ -74,6 +103,7 @@ def model_of(table: Table) -> Model:
         output_weight=table.number("output_weight", 0.0, high=1e6),
         tokens=tokens,
         **_token_goals(table, tokens),
+        fallback=table.text("fallback", ""),
     )
     table.done()
     return model

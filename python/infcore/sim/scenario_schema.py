@@ -21,6 +21,10 @@ class Run:
     max_requests       accepted and not yet ended, at most
     ageing_s           after how long a waiting request counts one tier more urgent; None: never
     attempts_max       how often a request is run before it fails
+    admission          policies at the door, in the order in which they are asked: infcore.Engine's
+    overload_wait_s    a wait for devices that counts as overload; None: by batches and deadlines
+    tier_capacity      accepted and not yet ended, at most, by tier; empty: not bounded
+    overflow           "reject" or "shed_lowest": full, the least urgent that waits makes room for a more urgent one
     run_limit_s        a run longer than that marks its node lost; None: chosen by the simulator
     detect_s           how long until a node that cannot be reached is taken for lost
     probe_s            a lost node that is alive again is back at the next multiple of it
@@ -39,6 +43,10 @@ class Run:
     max_requests: int = 65536
     ageing_s: float | None = None
     attempts_max: int = 3
+    admission: tuple[str, ...] = ("infeasible",)
+    overload_wait_s: float | None = None
+    tier_capacity: tuple[int, ...] = ()
+    overflow: Literal["reject", "shed_lowest"] = "reject"
     run_limit_s: float | None = None
     detect_s: float = 1.0
     probe_s: float = 1.0
@@ -81,6 +89,7 @@ class Model:
     load_s         to bring its weights onto a node
     warmup_s       how much longer its first batch there takes
     batch_delay_s  how long a batch may wait for company
+    fallback       name of the model that answers in its place under load; "": none
     output_weight  of a recorded request, the work that one unit of its output (a generated token) adds
     tokens         it makes tokens: it runs where a TokenLatency says so, and its workloads have prompts and outputs
     context_tokens_max  prompt and output of a request together, at most; 0: what fits into the smallest of its nodes
@@ -100,6 +109,7 @@ class Model:
     context_tokens_max: int = 0
     slo_ttft_s: float = 0.0
     slo_itl_s: float = 0.0
+    fallback: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,10 @@ class Workload:
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
     work         of a request; a trace's own rows come first
+    tenant       whose they are: in a tier of a model's queue the tenant that was served least goes first; "": nobody's
     deadline_s   after arrival; None: none
+    defer_s      how long requests may be put off under load; 0: not at all
+    stale_share  of the requests that have an answer from before
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
     require      labels that a node must have
     session      requests of users; then sessions arrive by the process, at rate_rps / turns_mean
@@ -209,7 +222,10 @@ class Workload:
     arrivals: ArrivalKind = "poisson"
     work: WorkDist = field(default_factory=WorkDist)
     tier: int = 0
+    tenant: str = ""
     deadline_s: float | None = None
+    defer_s: float = 0.0
+    stale_share: float = 0.0
     phase_s: float = 0.0
     start_s: float = 0.0
     end_s: float | None = None

@@ -116,6 +116,8 @@ def _figures(totals: Mapping[str, Any], span_s: float) -> dict[str, Any]:
     return {
         "requests": arrivals,
         "outcomes": outcomes,
+        "reasons": totals["reasons"],
+        "degraded": totals["degraded"],
         "latency_s": {**_quantiles_s(totals["latency_s"]), "mean": totals["latency_mean_s"]},
         "wait_s": _quantiles_s(totals["wait_s"]),
         "within_slo": totals["within_slo"] / arrivals if arrivals else None,

@@ -1,0 +1,48 @@
+# What the state machine is built with, and told of a model.
+cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, double ageing_s, door) except *:
+    cdef EngineConfig config
+    config.max_requests = max_requests
+    config.max_nodes = fleet.c_obj.get().max_nodes()
+    config.max_models = fleet.c_obj.get().max_models()
+    config.n_tiers = <uint16_t>n_tiers
+    config.ageing_ns = to_ns(ageing_s) if ageing_s >= 0 else never_ns
+    config.admission = [name.encode() for name in door.admission]
+    config.overload_wait_ns = never_ns if door.overload_wait_s is None else to_ns(door.overload_wait_s)
+    config.tier_capacity = door.tier_capacity
+    config.shed_lowest = door.overflow == "shed_lowest"
+    return config
+
+
+cdef ModelConfig _model_config_of(model, fallback) except *:
+    """fallback  the ModelSpec that answers in its place under load, or None"""
+    cdef ModelConfig config
+    config.max_batch_size = model.max_batch_size
+    config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
+    config.idempotent = model.idempotent
+    if fallback is not None:
+        config.fallback.value = (<ModelSpec>fallback).id
+    return config
+
+
+cdef dict _door_figures(const AdmissionFigures& f, tuple steps):
+    """What engine.stats() says of a model's door."""
+    return {"step": steps[f.rung - 1] if f.rung else None, "limit": f.limit if f.limit < 1e18 else None,
+            "open": f.n_open, "put_off": f.n_put_off, "wait_s": f.wait_s}
+
+
+cdef Curve _curve_of(curve):
+    cdef Curve c
+    c.base_s, c.per_request_s, c.per_work_s, c.per_padded_work_s = curve
+    return c
+
+
+cdef inline ModelId _model(uint32_t model):
+    cdef ModelId id
+    id.value = model
+    return id
+
+
+cdef inline NodeId _node(uint32_t node):
+    cdef NodeId id
+    id.value = node
+    return id
