@@ -4,6 +4,7 @@ import torch
 
 torch.set_num_threads(1)  # small tensors: a second thread only waits
 
+
 def dense(layer, q, k, v):
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
     found = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)

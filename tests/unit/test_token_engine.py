@@ -24,6 +24,7 @@ from token_device_rig import (
 import infcore
 from infcore import CallableDevice, ManualClock, TokenCurve
 from infcore.sim import replay
+from infcore.token_device import token_after
 
 
 def test_one_answer():
@@ -105,6 +106,29 @@ def test_a_step_takes_what_its_curve_says():
     assert figures["devices"]["d"]["emulated"] is True
     for part in (figures["models"]["t"], figures["devices"]["d"]):
         assert 0.01 <= part["ttft_s"]["mean"] < part["latency_s"]["mean"]
+
+
+@pytest.mark.parametrize("n_before", [1, 2, 3, 4])
+def test_forks_part_where_they_write(n_before):
+    """Wherever in a block they part: each goes on from what it has itself."""
+    device = emulated()
+    device.load(token_model())
+    run = device.new_run("t")
+    places = [run.add(prompt_of(7), 12)]
+    sequences = {places[0]: prompt_of(7).tolist()}
+    while (step := run.step()) is not None:
+        tokens = device.run_step("t", step)
+        for row, place in enumerate(run.places()):
+            assert tokens[row] == token_after(np.array(sequences[place]), VOCAB)
+            tokens[row] = (tokens[row] + places.index(place)) % VOCAB  # a caller may choose another than the likeliest
+            sequences[place].append(int(tokens[row]))
+        run.advance(tokens, np.zeros(len(tokens), bool))
+        if len(sequences[places[0]]) == 7 + n_before:
+            places += [run.fork(places[0]), run.fork(places[0])]
+            sequences |= {place: list(sequences[places[0]]) for place in places[1:]}
+    assert [len(sequences[place]) for place in places] == [7 + 12] * 3
+    assert len({tuple(sequence) for sequence in sequences.values()}) == 3
+    assert run.figures()["available"] == run.figures()["blocks"]
 
 
 # ---- refusals

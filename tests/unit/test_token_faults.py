@@ -226,7 +226,7 @@ class Flaky(Watched):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_schedules(seed):
-    """Cancels, pre-emption, failing steps and a device that leaves: each ends once, with the right tokens or an error."""
+    """Cancels, pre-emption, failing steps, a device that leaves: each ends once, with the right tokens or an error."""
     draw = np.random.default_rng(seed)
     devices = [
         emulated(kind=Flaky, seed=seed, n_blocks=24, max_running=6, slots=12, token_budget=32, n_host_blocks=seed * 8),

@@ -7,7 +7,16 @@ import weakref
 import numpy as np
 import pytest
 from engine_rig import LOOP_KINDS, loop_runner, wait_until
-from token_device_rig import GatedTokens, Watched, emulated, engine_of_tokens, expected, inputs_of, prompt_of, token_model
+from token_device_rig import (
+    GatedTokens,
+    Watched,
+    emulated,
+    engine_of_tokens,
+    expected,
+    inputs_of,
+    prompt_of,
+    token_model,
+)
 
 import infcore
 

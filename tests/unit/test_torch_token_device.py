@@ -11,7 +11,7 @@ from infcore.models.decoder import small_decoder
 
 torch = pytest.importorskip("torch", reason="the extra [gpu] is not installed")
 
-from torch_decoders import greedy  # noqa: E402  # needs torch
+from torch_decoders import greedy, logits_of  # noqa: E402  # needs torch
 
 VOCAB, N_NEW = 97, 10
 
@@ -110,30 +110,29 @@ def test_logits_are_close(module, alone):
 
 
 def test_forks_part_where_they_write(module):
-    """Two sequences share a block until one writes there: the other must not see it."""
+    """Two sequences share a block until one writes there: what the other reads must stay its own."""
     device = device_of(module)
     device.load(model_of())
-    run, prompt = device.new_run("t"), prompts_of(14)[3]
-    first = run.add(prompt, N_NEW)
-    made = {first: []}
-    second, n_copied = None, 0
+    run = device.new_run("t")
+    first, second = run.add(prompts_of(14)[3], N_NEW), None
+    n_at_fork = n_copied = 0
+    sequences = {first: list(prompts_of(14)[3])}
     while (step := run.step()) is not None:
         tokens = device.run_step("t", step)
         n_copied += len(step.copies)
-        places = run.places()
-        for row, place in enumerate(places):
-            if place == second and len(made[place]) == len(made[first]) - 1 and not made[place]:
+        for row, place in enumerate(run.places()):
+            alone = logits_of(module, sequences[place])
+            torch.testing.assert_close(device.logits[-1][row], alone, atol=1e-4, rtol=1e-4)
+            if place == second and len(sequences[place]) == n_at_fork:
                 tokens[row] = (tokens[row] + 1) % VOCAB  # goes another way from here on
-            made[place].append(int(tokens[row]))
+            sequences[place].append(int(tokens[row]))
         run.advance(tokens, np.zeros(len(tokens), bool))
-        if second is None and len(made[first]) == 3:
+        if second is None and len(sequences[first]) == len(prompts_of(14)[3]) + 3:
             second = run.fork(first)
-            made[second] = []
-    kept = made[first][:3]
-    assert made[first] == greedy(module, prompt, N_NEW)[0]
-    if made[second]:
-        own = greedy(module, [*prompt, *kept, made[second][0]], len(made[second]) - 1)[0]
-        assert made[second][1:] == own
+            sequences[second] = list(sequences[first])
+            n_at_fork = len(sequences[first])
+    assert sequences[first] != sequences[second]
+    assert len(sequences[first]) == len(sequences[second])
     assert n_copied == 1
     assert run.figures()["available"] == run.figures()["blocks"]
 
