@@ -142,8 +142,9 @@ class MachineEvents(RuleBasedStateMachine):
         tier=st.integers(0, 1),
         within_ns=st.none() | st.integers(0, 40 * MS),
         require=st.sampled_from(REQUIRES),
+        tenant=st.integers(0, 2),
     )
-    def arrive(self, n, model, work, tier, within_ns, require):
+    def arrive(self, n, model, work, tier, within_ns, require, tenant):
         model, deadline_ns = self.some_model(model), None if within_ns is None else self.now_ns + within_ns
         for _ in range(n):
             cookie = len(self.handles) + 1
@@ -158,6 +159,7 @@ class MachineEvents(RuleBasedStateMachine):
                 tier=tier,
                 deadline_ns=deadline_ns,
                 require=require,
+                tenant=tenant,
             )
             self.read()
             assert (self.handles[cookie] == 0) == full

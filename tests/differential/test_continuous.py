@@ -14,7 +14,7 @@ from token_rig import PagedMemory
 import infcore
 from infcore.continuous import eviction_policies
 
-N_SCHEDULES = 500
+N_SCHEDULES = 220
 N_CALLS = 50
 
 
@@ -30,6 +30,7 @@ class Schedule:
         self.block_size = draw.choice([1, 2, 3, 4])
         n_blocks, n_host = draw.randint(3, 11), draw.choice([0, 3, 12, 12])
         swap_block_s = draw.choice([0.1, 0.1, 0.45, 9.0]) * self.block_size
+        per_token2_s = draw.choice([0.0, 0.125])
         budget, max_running = draw.choice([1, 2, 5, 64]), draw.randint(1, 5)
         ageing_s = draw.choice([None, 3.0, 20.0])
         self.kv = infcore.KVBlocks(n_blocks, self.block_size, n_host_blocks=n_host, policy=policy)
@@ -39,7 +40,9 @@ class Schedule:
             max_running=max_running,
             max_sequences=40,
             ageing_s=ageing_s,
-            curve=infcore.TokenCurve(per_prefill_token_s=1.0, swap_block_s=swap_block_s),
+            curve=infcore.TokenCurve(
+                per_prefill_token_s=1.0, per_prefill_token2_s=per_token2_s, swap_block_s=swap_block_s
+            ),
             clock=infcore.ManualClock(),
         )
         model_policy = getattr(eviction, "".join(word.capitalize() for word in policy.split("_")))()
@@ -51,8 +54,9 @@ class Schedule:
             ageing_ns=continuous.NEVER_NS if ageing_s is None else int(ageing_s * 1e9),
             chain=self.chain,
             swap_s=lambda n: 2.0 * swap_block_s * n,
-            recompute_s=float,
+            recompute_s=lambda n: n + per_token2_s * n * n,
         )
+        self.model_kv.recompute_s = self.model.recompute_s
         self.memory = PagedMemory(self.block_size)
         self.names_of_prefix: dict[int | None, list[int]] = {None: []}  # name -> the tokens that it names
         self.prefixes = [[draw.randrange(5) for _ in range(20)] for _ in range(2)]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from reference.batching import NEVER_NS, Pending, to_ns
 from reference.lanes import Batch, Lane, Request, add_ns, larger
+from reference.tenants import units
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
@@ -189,7 +190,8 @@ def fill(
         would_be_late = with_it_ns != NEVER_NS and add_ns(now_ns, to_ns(latency.upper_s(*shape))) > with_it_ns
         if would_be_late and shape[0] > max(1, n_wanted // 2):
             return  # larger, it would make its most urgent member late; half of the batch is worth that, more is not
-        engine.leave_lane(r)
+        engine.leave_lane(r, 0 if r.charged else units(r.work))  # once, however often it is run
+        r.charged = True
         engine.unreserve(r)
         r.batch, r.node = batch, c.node
         r.attempts += 1

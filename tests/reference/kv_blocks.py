@@ -3,10 +3,12 @@
 Everything that the core counts as it goes is found here by looking at all blocks.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
 class Policy(Protocol):
+    def attach(self, view: Any) -> None: ...
     def on_insert(self, id_: int) -> None: ...
     def on_hit(self, ids: list[int]) -> None: ...
     def on_release(self, ids: list[int]) -> None: ...
@@ -26,6 +28,19 @@ class KVBlocks:
         self.free_stack = list(reversed(range(n_blocks)))
         self.host_stack = list(reversed(range(n_host_blocks)))
         self.told: set[int] = set()  # what the policy knows to be evictable
+        self.recompute_s: Callable[[int], float] = lambda n_tokens: 0.0
+        policy.attach(self)
+
+    def bytes(self, block: int) -> int:
+        return 1
+
+    def cost_us(self, block: int) -> float:
+        """Of its tokens, behind those of the blocks before it."""
+        parent, first = self.parent[block], 0
+        while parent is not None:
+            parent, first = self.parent[parent], first + self.block_size
+        cost_s = self.recompute_s(first + self.block_size) - self.recompute_s(first)
+        return cost_s * 1e6 if cost_s > 0.0 else 1.0
 
     def children(self, block: int) -> list[int]:
         return [b for b, p in enumerate(self.parent) if p == block and self.name[b] is not None]

@@ -1,9 +1,11 @@
 """What the reference engine keeps: requests, the lanes they wait in, the batches they go in."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from reference.batching import NEVER_NS
+from reference.tenants import Tenants
 
 WINDOW_NS = 10_000_000
 
@@ -22,6 +24,7 @@ class Request:
     arrival_ns: int
     require: dict[str, str]
     seq: int
+    tenant: int = 0
     lane: Any = None  # where it waits
     batch: Any = None  # or what it is a member of
     node: int | None = None  # that it is bound to, or was sent to
@@ -30,6 +33,7 @@ class Request:
     attempts: int = 0
     solo: bool = False  # runs alone: its batch failed
     doomed: str = ""  # why it was cancelled, while its inputs are copied
+    charged: bool = False  # its tenant was, for its work
 
 
 @dataclass(eq=False)
@@ -62,12 +66,14 @@ class Lane:
     arrivals: list[int] = field(default_factory=list)
     work_pending: float = 0.0
     timer_ns: int = NEVER_NS
+    tenants: defaultdict[int, Tenants] = field(default_factory=lambda: defaultdict(Tenants))  # by tier
 
     def front(self, now_ns: int, ageing_ns: int) -> Request:
         oldest = min(self.requests, key=lambda r: (r.arrival_ns, r.seq))
         if now_ns - oldest.arrival_ns >= ageing_ns:
             return oldest
-        return min(self.requests, key=lambda r: (r.tier, r.deadline_ns, r.seq))
+        served = {tier: tenants.served for tier, tenants in self.tenants.items()}
+        return min(self.requests, key=lambda r: (r.tier, served[r.tier][r.tenant], r.deadline_ns, r.seq))
 
     def work_mean(self) -> float:
         return max(0.0, self.work_pending / len(self.requests))

@@ -45,7 +45,8 @@ def test_salts_and_block_sizes_share_nothing() -> None:
 def test_many_prefixes_have_as_many_names() -> None:
     same = infcore.block_hashes(np.zeros(300_000, np.int32), 1)
     counted = infcore.block_hashes(np.arange(300_000), 1)
-    assert len(np.unique(np.concatenate([same, counted]))) == 600_000 - 1  # both begin with token 0
+    names = np.sort(np.concatenate([same, counted]))
+    assert (names[1:] == names[:-1]).sum() == 1  # both begin with token 0
 
 
 def test_nothing_to_name() -> None:

@@ -121,6 +121,19 @@ def test_an_urgent_arrival_takes_the_place_of_the_last_of_the_lowest_tier() -> N
     assert batcher.cancel(later)
 
 
+def test_who_was_preempted_comes_back_by_arrival_and_not_by_deadline() -> None:
+    batcher = batcher_of(max_running=2)
+    first = batcher.add(4, 9, tier=1, arrival_s=0.0)
+    second = batcher.add(4, 9, tier=1, arrival_s=1.0, deadline_s=100.0)
+    run(batcher)
+    for n_output_tokens_max in (1, 3):
+        batcher.add(4, n_output_tokens_max, tier=0)
+    assert batcher.step().preempted.tolist() == [second, first]
+    batcher.advance()
+    assert [row[0] for row in run(batcher)[0]][1:] == [first]
+    assert batcher.n_waiting == 1
+
+
 def test_nobody_is_preempted_in_vain() -> None:
     batcher = batcher_of(n_blocks=8, max_running=4)
     low = batcher.add(4, 8, tier=1)
@@ -131,6 +144,17 @@ def test_nobody_is_preempted_in_vain() -> None:
     assert batcher.n_preempted == 0
     assert batcher.cancel(high)
     assert {row[0] for row in run(batcher)[0]} == {low, huge}
+
+
+def test_blocks_that_it_would_find_are_not_counted_twice() -> None:
+    batcher = batcher_of(n_blocks=9, max_running=4)
+    prompt = np.arange(32)
+    high, low = batcher.add(5, 3, tier=0), batcher.add(prompt[:16], 3, tier=1)
+    run(batcher, 2)
+    assert batcher.kv.n_available == 2
+    batcher.add(prompt, 1, tier=0)  # finds the four of the low one; with its fifth there are three for the other four
+    assert {row[0] for row in run(batcher)[0]} == {low, high}
+    assert batcher.n_preempted == 0
 
 
 def test_a_decode_that_lacks_a_block_takes_it_from_the_last_rank() -> None:
@@ -302,7 +326,7 @@ def test_huge_and_zero() -> None:
         (lambda _: batcher_of(curve=3), infcore.InvalidType, "curve is int; allowed: None or an infcore.TokenCurve"),
         (lambda _: infcore.KVBlocks(0, 16), infcore.InvalidArgument, "n_blocks is 0; allowed: 1 to 1073741824"),
         (lambda _: infcore.KVBlocks(1, 0), infcore.InvalidArgument, "block_size is 0; allowed: 1 to 65536"),
-        (lambda _: infcore.KVBlocks(1, 1, policy="x"), infcore.UnknownName, "policy is 'x'; known: lru"),
+        (lambda _: infcore.KVBlocks(1, 1, policy="x"), infcore.UnknownName, "policy is 'x'; known: gdsf, lru"),
         (
             lambda _: infcore.TokenCurve(base_s=-1.0),
             infcore.InvalidArgument,

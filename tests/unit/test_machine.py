@@ -1,5 +1,8 @@
 """One situation each that the state machine must decide well; times are made up, nothing sleeps."""
 
+import random
+from collections import Counter
+
 import pytest
 
 from infcore import Fleet
@@ -422,3 +425,51 @@ def test_border_refuses(error, call):
     with pytest.raises(error):
         call(rig.machine)
     assert rig.machine.n_pending == 0
+
+
+def test_a_retry_is_not_charged_to_its_tenant_again():
+    rig = Rig(FAST, model={"max_batch_size": 1})
+    rig.arrive(0, 1, tenant=1)
+    rig.run(0, 0)
+    rig.arrive(1, 2, tenant=1)
+    rig.arrive(1, 3, 4, tenant=2)
+    rig.lose(2, 0)
+    rig.machine.node_back(3, 0)
+    rig.step(3)
+    order = []
+    for now_ns in range(4, 8):
+        batch_id, cookies = rig.run(now_ns, 0)
+        order += cookies
+        rig.complete(now_ns, 0, batch_id)
+    # All were served as much when the node was lost. Request 1 comes first, costs its tenant nothing more, and so does 2.
+    assert order == [1, 2, 3, 4]
+
+
+def test_times_that_go_back_lose_nothing():
+    """A driver's clock should not, but nothing ends twice or never if it does."""
+    for seed in range(200):
+        draw = random.Random(seed)
+        rig = Rig(FAST, SLOW, slots=2, model={"max_batch_size": 3}, ageing_ns=draw.choice([None, 5 * MS]))
+        ends, running = Counter(), []
+        for cookie in range(60):
+            now_ns = draw.randrange(100 * MS)
+            seen = rig.arrive(
+                now_ns,
+                cookie,
+                deadline_ns=draw.choice([None, draw.randrange(200 * MS)]),
+                work=draw.choice([0.0, 1.0, 1e15]),
+                tier=draw.randrange(8),
+                tenant=draw.randrange(3),
+            )
+            node = draw.randrange(2)
+            if (batch := rig.machine.claim(now_ns, node)) is not None:
+                rig.machine.started(now_ns, node, batch[0])
+                running.append((node, batch[0]))
+            if running and draw.random() < 0.6:
+                rig.machine.complete(draw.randrange(100 * MS), *running.pop())
+            seen += rig.step(draw.randrange(100 * MS))
+            ends.update(cookie for kind, cookie, *_ in seen if kind in ("complete", "shed"))
+        rig.machine.cancel_all(0)
+        ends.update(cookie for kind, cookie, *_ in rig.machine.actions() if kind in ("cancel", "complete", "shed"))
+        assert ends == Counter(range(60)), seed
+        assert rig.machine.n_pending == 0

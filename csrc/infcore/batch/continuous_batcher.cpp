@@ -286,6 +286,7 @@ void ContinuousBatcher::store_full_blocks(Sequence& s) noexcept {
 
 void ContinuousBatcher::advance(std::span<const std::int64_t> tokens, std::span<const std::uint8_t> ended) noexcept {
   ended_.clear();
+  if (!step_is_out_) return;
   step_is_out_ = false;
   for (std::size_t i = 0; i < step_.rows.size(); ++i) {
     const TokenRow& row = step_.rows[i];

@@ -49,7 +49,8 @@ contracts::EvictionEntry KVBlocks::entry(contracts::EntryId id) const noexcept {
   const Block& block = blocks_[id];
   const std::uint64_t first = std::uint64_t{block.depth} * block_size_;
   const double cost_s = curve_.recompute_s(first + block_size_) - curve_.recompute_s(first);
-  return {block.name, 1, std::max(cost_s, 0.0) * 1e6, block.n_children, block.held()};
+  // A curve that says nothing: every block costs the same.
+  return {block.name, 1, cost_s > 0.0 ? cost_s * 1e6 : 1.0, block.n_children, block.held()};
 }
 
 std::uint32_t KVBlocks::tag_of(std::uint64_t name) noexcept {

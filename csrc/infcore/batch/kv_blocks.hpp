@@ -74,7 +74,7 @@ class KVBlocks final : private contracts::EvictionView {
   /// Precondition: each is from host_alloc and not freed since.
   void host_free(std::span<const BlockId> blocks) noexcept;
 
-  /// What a cached block costs to make again, for policies that ask: its tokens by this curve.
+  /// What a cached block costs to make again, for policies that ask: its tokens by this curve. Before the first keep().
   void set_curve(const contracts::TokenCurve& curve) noexcept { curve_ = curve; }
 
   [[nodiscard]] std::uint32_t n_blocks() const noexcept { return static_cast<std::uint32_t>(blocks_.size()); }

@@ -51,8 +51,8 @@ enum class EventKind : std::uint8_t {
   node_back,    ///< now; v node
   prior,        ///< v model, node; 4 f
   signal,       ///< v node; s as_of_ns; v mask of the figures given, in Signal's order; f each
-  /// now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require, v
-  /// defer_ns
+  /// now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require,
+  /// v tenant, v defer_ns
   arrive,
   cancel,      ///< now; s request; v reason
   cancel_all,  ///< now; v reason
@@ -74,6 +74,7 @@ enum ArriveFlag : std::uint8_t {
   arrive_work_real = 4,   ///< work is f
   arrive_tier = 8,        ///< not 0
   arrive_require = 16,    ///< not 0
+  arrive_tenant = 32,     ///< not 0
   arrive_stale = 64,      ///< an answer from before is at hand
   arrive_defer = 128      ///< may be put off
 };

@@ -160,6 +160,7 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if (r.work != 1.0) flags |= is_whole ? arrive_work_whole : arrive_work_real;
   if (r.tier != 0) flags |= arrive_tier;
   if (r.require != 0) flags |= arrive_require;
+  if (r.tenant != 0) flags |= arrive_tenant;
   if (r.has_stale) flags |= arrive_stale;
   if (r.defer_ns > 0) flags |= arrive_defer;
   open(EventKind::arrive);
@@ -174,6 +175,7 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((flags & arrive_work_real) != 0) real(r.work);
   if ((flags & arrive_tier) != 0) number(r.tier);
   if ((flags & arrive_require) != 0) number(r.require);
+  if ((flags & arrive_tenant) != 0) number(r.tenant);
   if ((flags & arrive_defer) != 0) number(static_cast<std::uint64_t>(r.defer_ns));
   ++n_requests_;
   if (handle == 0) return;

@@ -200,9 +200,7 @@ void EventReader::arrival(EventRecord& r) {
   request = {};
   request.model = model_id();
   const std::uint8_t flags = byte("flags");
-  constexpr std::uint8_t not_used = 32;
-  if ((flags & not_used) != 0 ||
-      (flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
+  if ((flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
     fail_here("flags", std::to_string(flags), "those of ArriveFlag, one kind of work");
   }
   // Coded as now - arrival: small and not negative as a rule.
@@ -216,6 +214,7 @@ void EventReader::arrival(EventRecord& r) {
   if ((flags & arrive_work_real) != 0) request.work = real("work", no_bound);
   if ((flags & arrive_tier) != 0) request.tier = static_cast<std::uint16_t>(number("tier", bounds_.n_tiers - 1u));
   if ((flags & arrive_require) != 0) request.require = number("require", ~std::uint64_t{0});
+  if ((flags & arrive_tenant) != 0) request.tenant = static_cast<std::uint32_t>(number("tenant", 0xFFFF'FFFFu));
   request.has_stale = (flags & arrive_stale) != 0;
   if ((flags & arrive_defer) != 0) {
     request.defer_ns = static_cast<TimeNs>(number("defer_ns", static_cast<std::uint64_t>(event_time_max), 1));

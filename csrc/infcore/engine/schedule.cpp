@@ -289,7 +289,8 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
         base::add_ns(now_ns, base::to_ns(latency.upper_s(larger))) > with_it_ns) {
       break;
     }
-    leave_lane(slot);
+    // A request is charged to its tenant once, however often it is run.
+    leave_lane(slot, std::exchange(s.charged, true) ? 0 : queue::TenantFlows::units_of(s.request.work));
     if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
     unreserve_into(credit, s);  // of a bound lane: on the same device
     s.where = Where::in_batch;

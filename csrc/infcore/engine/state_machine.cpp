@@ -59,7 +59,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& aske
   Slot& s = slots_[slot];
   s.request = request;
   s.attempts = 0;
-  s.solo = s.doomed = s.was_put_off = false;
+  s.solo = s.doomed = s.charged = s.was_put_off = false;
   s.entered_as = entrance.reason;
   ++n_pending_;
   ++door_.models[request.model.value].n_open;
@@ -69,6 +69,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& aske
   queued.arrival_ns = request.arrival_ns;
   queued.seq = next_seq_++;
   queued.tier = request.tier;
+  queued.tenant = request.tenant;
   const RequestHandle handle = handle_of(slot, s.generation);  // enqueue may end it at once
   if (entrance.until_ns == 0) {
     enqueue(now_ns, slot);
@@ -403,10 +404,10 @@ void StateMachine::unreserve(Slot& s) noexcept {
   if (credit.inflight != 0) fleet_.change_credit(s.node, credit);
 }
 
-void StateMachine::leave_lane(std::uint32_t slot) {
+void StateMachine::leave_lane(std::uint32_t slot, std::int64_t units) {
   Lane& lane = *lanes_[slots_[slot].lane];
   if (door_.sheds) waits_no_more(slot);
-  lane.queue.remove(slot);
+  lane.queue.serve(slot, units);
   lane.work_pending -= slots_[slot].request.work;
   if (lane.queue.size() == 0) lane.work_pending = 0.0;  // what rounding left of it
 }

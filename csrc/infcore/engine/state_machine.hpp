@@ -135,8 +135,9 @@ class StateMachine {
     bool holds_credit{};  ///< reserved_ns, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
-    bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
-    bool doomed{};  ///< cancelled while running
+    bool solo{};     ///< runs alone: its batch failed, and one bad member must fail alone
+    bool doomed{};   ///< cancelled while running
+    bool charged{};  ///< its tenant was, for its work
     Reason doomed_reason{};
     Reason entered_as{};  ///< why it did not enter as it came: cheaper, off_peak
     bool was_put_off{};
@@ -197,7 +198,8 @@ class StateMachine {
   static void unreserve_into(contracts::Credit&, Slot&) noexcept;
   void unreserve(Slot&) noexcept;
   static void record(StageHistograms&, const Batch&, const contracts::Request&, double service_s) noexcept;
-  void leave_lane(std::uint32_t slot);
+  /// `units` of service were given to its tenant with it, see TenantFlows; 0: it was not served.
+  void leave_lane(std::uint32_t slot, std::int64_t units = 0);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
   void occupancy_changed(NodeId);

@@ -39,7 +39,8 @@ class SlotList {
 
  private:
   void link(QueueSlots& slots, std::uint32_t slot, std::uint32_t before) noexcept {
-    const std::uint32_t after = before == no_slot ? front_ : (slots[before].*Links).after;
+    std::uint32_t after = no_slot;  // of the last one, which need not be asked
+    if (before != back_) after = before == no_slot ? front_ : (slots[before].*Links).after;
     slots[slot].*Links = {before, after};
     (before == no_slot ? front_ : (slots[before].*Links).after) = slot;
     (after == no_slot ? back_ : (slots[after].*Links).before) = slot;

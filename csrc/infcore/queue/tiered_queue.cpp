@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <infcore/base/errors.hpp>
 #include <infcore/queue/tiered_queue.hpp>
+#include <new>
 #include <string>
 
 namespace infcore::queue {
@@ -19,7 +21,7 @@ TieredQueue::TieredQueue(const TieredQueueConfig& config)
       slots_(capacity_),
       generations_(std::make_unique_for_overwrite<std::uint32_t[]>(capacity_)),
       shed_positions_(shed_lowest_ ? std::make_unique_for_overwrite<std::uint32_t[]>(capacity_) : nullptr),
-      lane_(slots_, config.n_tiers, config.ageing_ns) {
+      lane_(slots_, config.n_tiers, config.ageing_ns, false) {
   tiers_.resize(config.n_tiers);
   if (!config.tier_capacities.empty() && config.tier_capacities.size() != config.n_tiers) {
     throw InvalidArgument("tier_capacities", "of length " + std::to_string(config.tier_capacities.size()),
@@ -31,7 +33,8 @@ TieredQueue::TieredQueue(const TieredQueueConfig& config)
   }
 }
 
-Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns) noexcept {
+Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns, Share share) noexcept {
+  if (share.units != TenantFlows::units_per_work && !keep_units()) return {.slot = Placed::out_of_memory};
   if (shed_lowest_ && !tiers_[tier].lowest.make_room()) return {.slot = Placed::out_of_memory};
   std::uint32_t shed = no_slot;
   if (is_full(tier)) {
@@ -39,10 +42,13 @@ Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::Time
     shed = shed_lowest_ ? lower_than(tier, deadline_ns) : no_slot;
     if (shed == no_slot) return {};
   }
-  if (!lane_.make_room(tier, deadline_ns)) return {.slot = Placed::out_of_memory};
+  const TieredLane::Kind kind{.tier = tier, .tenant = share.tenant, .has_deadline = deadline_ns != base::never_ns};
+  if (!lane_.make_room(kind)) return {.slot = Placed::out_of_memory};
   if (shed != no_slot) {
     lane_.remove(shed);
     give_back(shed);
+    // It may have been the last one of the newcomer's tenant.
+    if (!lane_.make_room(kind)) return {.slot = Placed::out_of_memory, .shed = shed};
   }
 
   const std::uint32_t slot = take_slot();
@@ -51,6 +57,8 @@ Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::Time
   item.arrival_ns = ages_ ? now_ns : 0;  // equal: by seq, without the clock
   item.seq = next_seq_++;
   item.tier = static_cast<std::uint16_t>(tier);
+  item.tenant = share.tenant;
+  if (units_ != nullptr) units_[slot] = share.units;
   lane_.push_into_room(slot);
   ++tiers_[tier].size;
   // ~x turns the order of int64 round without overflow.
@@ -86,6 +94,15 @@ std::uint32_t TieredQueue::take_expired(base::TimeNs now_ns) noexcept {
   return slot;
 }
 
+/// Until an item counts something else than 1, nothing is kept.
+bool TieredQueue::keep_units() noexcept {
+  if (units_ != nullptr) return true;
+  units_.reset(new (std::nothrow) std::int64_t[capacity_]);
+  if (units_ == nullptr) return false;
+  std::fill_n(units_.get(), n_touched_, TenantFlows::units_per_work);
+  return true;
+}
+
 std::uint32_t TieredQueue::take_slot() noexcept {
   if (first_free_ == no_slot) {
     generations_[n_touched_] = 0;
@@ -94,15 +111,6 @@ std::uint32_t TieredQueue::take_slot() noexcept {
   const std::uint32_t slot = first_free_;
   first_free_ = slots_[slot].by_seq.after;
   return slot;
-}
-
-void TieredQueue::give_back(std::uint32_t slot) noexcept {
-  Tier& tier = tiers_[slots_[slot].tier];
-  --tier.size;
-  if (shed_lowest_) tier.lowest.remove(LowestFirst{this}, slot);
-  ++generations_[slot];
-  slots_[slot].by_seq.after = first_free_;
-  first_free_ = slot;
 }
 
 }  // namespace infcore::queue

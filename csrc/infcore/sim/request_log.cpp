@@ -29,6 +29,8 @@ std::string quoted(std::string_view raw) {
 
 RequestLog::RequestLog(const SimConfig& config, std::string_view policy) : policy_(quoted(policy)) {
   for (const ModelConfig& model : config.models) models_.push_back(quoted(model.name));
+  for (const WorkloadConfig& workload : config.workloads)
+    tenants_.push_back(workload.tenant == 0 ? "" : quoted(workload.tenant_name));
   for (const NodeConfig& node : config.nodes) nodes_.push_back(quoted(node.spec.name));
   lines_.reserve(full_bytes + 1024);
 }
@@ -55,6 +57,7 @@ void RequestLog::add(const Ended& e) {
   text(", \"policy\": ", policy_);
   text(", \"model\": ", models_[e.model.value]);
   integer(", \"tier\": ", e.tier);
+  if (!tenants_[e.workload].empty()) text(", \"tenant\": ", tenants_[e.workload]);
   number(", \"work\": ", e.work);
   number(", \"arrival_s\": ", base::seconds(e.arrival_ns));
   if (e.deadline_ns == base::never_ns) {

@@ -25,8 +25,8 @@ class RequestLog {
   void number(std::string_view key, double value);
   void integer(std::string_view key, std::uint64_t value);
 
-  std::string policy_;  ///< quoted, as are the others
-  std::vector<std::string> models_, nodes_;
+  std::string policy_;                                 ///< quoted, as are the others
+  std::vector<std::string> models_, nodes_, tenants_;  ///< tenants_ by workload, "": none
   std::string lines_;
 };
 

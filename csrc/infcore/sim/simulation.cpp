@@ -246,6 +246,8 @@ void Simulation::arrive(const Arrival& arrival) {
   request.require = require_bits_[arrival.workload];
   request.model = model_ids_[config_.workloads[arrival.workload].model.value];
   request.tier = arrival.tier;
+  // A row's own, else its workload's.
+  request.tenant = arrival.tenant != 0 ? arrival.tenant : config_.workloads[arrival.workload].tenant;
   request.defer_ns = base::to_ns(config_.workloads[arrival.workload].defer_s);
   request.has_stale = has_stale(open.number, config_.workloads[arrival.workload].stale_share);
   open.handle = machine_.arrive(now_ns_, request);

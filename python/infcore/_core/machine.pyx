@@ -129,12 +129,13 @@ cdef class Machine:
     # ---- events
 
     def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None,
-               defer_ns=0, bint has_stale=False) -> int:
+               tenant=0, defer_ns=0, bint has_stale=False) -> int:
         """One request; returns the handle that cancel() takes, 0 where the machine is full.
 
         cookie      uint64, handed back in actions
         require     {label: value} that a node must have
         arrival_ns  None: now_ns
+        tenant      whose it is; 0: nobody's in particular
         """
         cdef Request r
         cdef TimeNs now = time_of("now_ns", now_ns)
@@ -143,6 +144,7 @@ cdef class Machine:
         r.work = finite("work", work, 0.0)
         if r.work > _WORK_MAX:
             raise InvalidArgument(f"work is {work!r}; allowed: at most {_WORK_MAX:g}")
+        r.tenant = <uint32_t>whole("tenant", tenant, 0, 0xFFFFFFFF)
         r.tier = <uint16_t>whole("tier", tier, 0, self.n_tiers - 1)
         r.deadline_ns = time_of("deadline_ns", deadline_ns)
         r.arrival_ns = now if arrival_ns is None else time_of("arrival_ns", arrival_ns)

@@ -43,8 +43,10 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
         config.models.push_back(_model(model, models))
     _add_nodes(config, scenario, models)
     config.n_tiers = 1
+    tenants = {"": 0}
     for workload in scenario.workloads:
-        config.workloads.push_back(_workload(workload, models[workload.model], scenario))
+        tenant = tenants.setdefault(workload.tenant, len(tenants))
+        config.workloads.push_back(_workload(workload, models[workload.model], tenant, scenario))
         config.n_tiers = max(<int>config.n_tiers, workload.tier + 1)
     if run.tier_capacity:
         config.n_tiers = max(<int>config.n_tiers, len(run.tier_capacity))
@@ -166,14 +168,15 @@ cdef RateShape _rate(object workload) except *:
     return rate
 
 
-cdef WorkloadConfig _workload(object workload, uint32_t model, object scenario) except *:
+cdef WorkloadConfig _workload(object workload, uint32_t model, uint32_t tenant, object scenario) except *:
     cdef WorkloadConfig config
     config.model.value = model
     config.rate_rps = workload.rate_rps
     config.gaps = <Gaps><int>_GAPS.get(workload.arrivals, <int>Gaps.poisson)
     config.gap_cv = workload.arrival_cv
     config.rate, config.work = _rate(workload), _work(workload.work)
-    config.tier = <uint16_t>workload.tier
+    config.tier, config.tenant = <uint16_t>workload.tier, tenant
+    config.tenant_name = workload.tenant.encode()
     config.deadline_s = workload.deadline_s or 0.0
     config.defer_s, config.stale_share = workload.defer_s, workload.stale_share
     config.start_s = workload.start_s

@@ -16,6 +16,7 @@ class Simulation:
         work: NDArray[np.float64],
         deadline_ns: NDArray[np.int64],
         tier: NDArray[np.uint16],
+        tenant: NDArray[np.uint32],
         session: NDArray[np.uint64],
         prompt: NDArray[np.uint32],
         output: NDArray[np.uint32],

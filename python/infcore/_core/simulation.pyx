@@ -54,7 +54,8 @@ cdef class Simulation:
 
     def feed(self, const int64_t[::1] at_ns not None, const uint32_t[::1] workload not None,
              const double[::1] work not None, const int64_t[::1] deadline_ns not None,
-             const uint16_t[::1] tier not None, const uint64_t[::1] session not None,
+             const uint16_t[::1] tier not None, const uint32_t[::1] tenant not None,
+             const uint64_t[::1] session not None,
              const uint32_t[::1] prompt not None, const uint32_t[::1] output not None,
              const uint32_t[::1] n_names not None, const uint64_t[::1] names not None) -> None:
         """More arrivals, times in order and not before those fed earlier; deadline_ns after arrival, negative: none.
@@ -66,7 +67,7 @@ cdef class Simulation:
         cdef uint64_t n_named = 0
         cdef uint32_t context
         if not n == workload.shape[0] == work.shape[0] == deadline_ns.shape[0] == tier.shape[0] == session.shape[0] == \
-                prompt.shape[0] == output.shape[0] == n_names.shape[0]:
+                prompt.shape[0] == output.shape[0] == n_names.shape[0] == tenant.shape[0]:
             raise InvalidArgument(f"columns are of {n} rows and of others; allowed: as many in each")
         arrivals.reserve(n)
         for i in range(n):
@@ -81,7 +82,7 @@ cdef class Simulation:
             arrival.at_ns = before_ns = at_ns[i]
             arrival.workload, arrival.work, arrival.tier = workload[i], work[i], tier[i]
             arrival.deadline_ns = never_ns if deadline_ns[i] < 0 else deadline_ns[i]
-            arrival.session = session[i]
+            arrival.tenant, arrival.session = tenant[i], session[i]
             self.n_fed += 1
             arrival.tokens.prompt, arrival.tokens.output = prompt[i], output[i]
             # A conversation's turns have their beginning in common; what stands alone has tokens of its own.

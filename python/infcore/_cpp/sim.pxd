@@ -50,6 +50,8 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         Gaps gaps
         RateShape rate
         WorkDist work
+        uint32_t tenant
+        string tenant_name
         uint16_t tier
         Labels require
     cdef cppclass ModelConfig:
@@ -138,7 +140,7 @@ cdef extern from "<infcore/sim/arrivals.hpp>" namespace "infcore::sim" nogil:
         TimeNs at_ns, deadline_ns
         double work
         uint64_t session
-        uint32_t workload, n_names
+        uint32_t workload, n_names, tenant
         uint16_t tier
         TokenWork tokens
 

@@ -47,7 +47,7 @@ class ReplayResult(NamedTuple):
 class Recorded(NamedTuple):
     """A recorded day, for simulations of it. Times in seconds from the first arrival; places are indices into lists."""
 
-    arrivals: npt.NDArray[np.void]  # at_ns from the first one, model, work, tier, deadline_ns after it or -1, require
+    arrivals: npt.NDArray[np.void]  # at_ns from the first, model, work, tier, deadline_ns after it or -1, require, ...
     batches: npt.NDArray[
         np.void
     ]  # those that ran to their end: model, node, n, work_sum, work_max, start_ns, end_ns, ok
@@ -100,11 +100,12 @@ def recorded_arrivals(path: Path, *, partial: bool = False) -> Recorded:
     start_ns = int(raw["arrival_ns"][0]) if len(raw) else 0
     arrivals = np.empty(
         len(raw),
-        [("at_ns", "i8"), ("model", "u4"), ("work", "f8"), ("tier", "u2"), ("deadline_ns", "i8"), ("require", "u8")],
+        [("at_ns", "i8"), ("model", "u4"), ("work", "f8"), ("tier", "u2"), ("deadline_ns", "i8"), ("require", "u8")]
+        + [("tenant", "u4")],
     )
     arrivals["at_ns"] = raw["arrival_ns"] - start_ns
     arrivals["deadline_ns"] = np.where(raw["deadline_ns"] < 0, -1, raw["deadline_ns"] - raw["arrival_ns"])
-    for name in ("model", "work", "tier", "require"):
+    for name in ("model", "work", "tier", "require", "tenant"):
         arrivals[name] = raw[name]
     batches = log.batches()
     for name in ("start_ns", "end_ns"):

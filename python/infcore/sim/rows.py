@@ -21,6 +21,7 @@ _TIME_MAX_NS = 1 << 62  # a century and a half: no run lasts as long
 class Rows:
     """Arrivals as the simulator takes them; columns of one length, in order of time. deadline_ns < 0: none.
 
+    tenant          a number; 0: the workload's
     prompt, output  tokens of a token model's request; 0: the model makes none
     names           tuples: of the prompt's blocks of 512 tokens
     """
@@ -30,6 +31,7 @@ class Rows:
     work: NDArray[np.float64]
     deadline_ns: NDArray[np.int64]
     tier: NDArray[np.uint16]
+    tenant: NDArray[np.uint32]
     session: NDArray[np.uint64]
     prompt: NDArray[np.uint32]
     output: NDArray[np.uint32]
@@ -211,6 +213,7 @@ def _rows(
         tier=np.where(chunk.model < 0, own_tier, np.minimum(chunk.tier, max(w.tier for w in workloads))).astype(
             np.uint16
         ),
+        tenant=np.zeros(len(chunk), np.uint32) if chunk.tenant is None else chunk.tenant,
         session=chunk.session,
         prompt=np.zeros(len(chunk), np.uint32),
         output=np.zeros(len(chunk), np.uint32),

@@ -136,6 +136,7 @@ def workload_of(table: Table, *, folder: Path, token_models: Collection[str] = (
         arrivals=kind,
         **_demand(table, model in token_models, kind),
         tier=table.integer("tier", 0, low=0, high=TIER_MAX),
+        tenant=table.text("tenant", ""),
         deadline_s=table.optional("deadline_s", high=SECONDS_MAX),
         defer_s=table.number("defer_s", 0.0, high=SECONDS_MAX),
         stale_share=table.number("stale_share", 0.0, high=1.0),

@@ -206,6 +206,7 @@ class Workload:
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
     work         of a request; a trace's own rows come first
+    tenant       whose they are: in a tier of a model's queue the tenant that was served least goes first; "": nobody's
     deadline_s   after arrival; None: none
     defer_s      how long requests may be put off under load; 0: not at all
     stale_share  of the requests that have an answer from before
@@ -221,6 +222,7 @@ class Workload:
     arrivals: ArrivalKind = "poisson"
     work: WorkDist = field(default_factory=WorkDist)
     tier: int = 0
+    tenant: str = ""
     deadline_s: float | None = None
     defer_s: float = 0.0
     stale_share: float = 0.0

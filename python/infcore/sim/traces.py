@@ -46,6 +46,7 @@ class TraceChunk:
     deadline_s   (n,) float64, after arrival; nan: none
     session      (n,) uint64; 0: none
     names        (n,) tuples of integers: names of a prompt's blocks of 512 tokens; None: the format has none
+    tenant       (n,) uint32, a number; 0: the workload's; None: all are
     """
 
     at_s: NDArray[np.float64]
@@ -56,6 +57,7 @@ class TraceChunk:
     deadline_s: NDArray[np.float64]
     session: NDArray[np.uint64]
     names: NDArray[np.object_] | None = None
+    tenant: NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
         return len(self.at_s)

@@ -52,6 +52,7 @@ class RecordedTrace(Trace):
                 tier=rows["tier"].astype(np.int32),
                 deadline_s=np.where(rows["deadline_ns"] < 0, np.nan, rows["deadline_ns"] * 1e-9),
                 session=np.zeros(len(rows), np.uint64),
+                tenant=rows["tenant"].astype(np.uint32),
             )
 
 

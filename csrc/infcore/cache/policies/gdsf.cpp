@@ -1,0 +1,83 @@
+// Greedy dual with size and frequency: an entry is worth the floor plus hits * cost / bytes; the least worth goes, and
+// the floor rises to it. So what costs much to make again, or is asked for often, stays longer, but not for ever.
+// Source: Cherkasova, HP Labs TR-98-69R1 (1998), after Cao and Irani, greedy dual size, USENIX ITS 1997.
+// We differ: letting go lifts an entry to the present floor without counting as a hit, since what was in use until now
+// was not old; the floor rises when the owner removes what victim() named. No tunables.
+// O(log n) a hit on what is evictable, O(1) on what is held.
+#include <infcore/base/indexed_heap.hpp>
+#include <infcore/contracts/eviction.hpp>
+
+#include <compare>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace infcore::cache {
+namespace {
+
+using contracts::EntryId;
+
+class Gdsf final : public contracts::EvictionPolicy {
+  struct Worth {
+    double worth;
+    EntryId id;
+    auto operator<=>(const Worth&) const = default;
+  };
+  struct Use {
+    double n_hits;
+    double cost_per_byte;
+    double worth;
+  };
+
+  void attach(const contracts::EvictionView& view, std::uint32_t n_entries_max) override {
+    view_ = &view;
+    uses_.assign(n_entries_max, {});
+    evictable_.emplace(n_entries_max);
+  }
+
+  void on_insert(EntryId id) noexcept override {
+    const contracts::EvictionEntry entry = view_->entry(id);
+    uses_[id].n_hits = 1.0;
+    uses_[id].cost_per_byte = entry.cost_us / static_cast<double>(entry.bytes);
+    lift(id);
+  }
+  void on_hit(std::span<const EntryId> ids) noexcept override {
+    for (const EntryId id : ids) {
+      uses_[id].n_hits += 1.0;
+      lift(id);
+    }
+  }
+  void on_release(std::span<const EntryId> ids) noexcept override {
+    for (const EntryId id : ids) lift(id);
+  }
+  void on_evictable(EntryId id) noexcept override { evictable_->push(id, {uses_[id].worth, id}); }
+  void on_held(EntryId id) noexcept override { evictable_->remove(id); }
+  void on_remove(EntryId id) noexcept override {
+    if (!evictable_->contains(id)) return;
+    if (id == named_) floor_ = uses_[id].worth;
+    evictable_->remove(id);
+  }
+  EntryId victim() noexcept override {
+    named_ = evictable_->empty() ? contracts::no_entry : evictable_->top();
+    return named_;
+  }
+
+  void lift(EntryId id) noexcept {
+    uses_[id].worth = floor_ + uses_[id].n_hits * uses_[id].cost_per_byte;
+    if (!evictable_->contains(id)) return;
+    evictable_->remove(id);
+    on_evictable(id);
+  }
+
+  const contracts::EvictionView* view_{};
+  double floor_{};
+  EntryId named_{contracts::no_entry};
+  std::vector<Use> uses_;
+  std::optional<base::IndexedHeap<Worth>> evictable_;
+};
+
+}  // namespace
+
+std::unique_ptr<contracts::EvictionPolicy> make_gdsf() { return std::make_unique<Gdsf>(); }
+
+}  // namespace infcore::cache
