@@ -1,9 +1,10 @@
 // What one request costs the engine's state machine: arrive, dispatch, claim, start, complete, under a virtual clock,
 // as the simulator drives it, and what latency the decisions gave. Prints one line of JSON. Usage: machine_bench POLICY
-// N_NODES N_REQUESTS LOAD [LOG [ADMISSION ...]]. POLICY in_turn is the baseline: no machine, each request is a batch of its own on the
-// next node, completions in a heap. LOAD is a share of what the nodes can do with full batches. Unlike nodes (four
-// speeds), one model, batches of up to 16; every request must be done in 200 ms. With LOG, a path, every event and
-// action is written there, by a thread of its own as in a live engine; "-": none. ADMISSION: policies at the door.
+// N_NODES N_REQUESTS LOAD [LOG [ADMISSION ...]]. POLICY in_turn is the baseline: no machine, each request is a batch of
+// its own on the next node, completions in a heap. LOAD is a share of what the nodes can do with full batches. Unlike
+// nodes (four speeds), one model, batches of up to 16; every request must be done in 200 ms. With LOG, a path, every
+// event and action is written there, by a thread of its own as in a live engine; "-": none. ADMISSION: policies at the
+// door.
 #include <infcore/engine/logged_machine.hpp>
 #include <infcore/telemetry/histogram.hpp>
 
@@ -55,7 +56,8 @@ struct Completion {
 
 class Simulation {
  public:
-  Simulation(const char* policy, std::uint32_t n_nodes, double load, const char* log, std::vector<std::string> admission)
+  Simulation(const char* policy, std::uint32_t n_nodes, double load, const char* log,
+             std::vector<std::string> admission)
       : fleet_(n_nodes, 4),
         latency_(n_nodes, 4),
         run_{{.max_requests = 65536,

@@ -17,7 +17,13 @@ STEPS = [name for name, is_step in admission_policies() if is_step]
 NAMES = [name for name, _ in admission_policies()]
 N_TIERS = 3
 ENDS = ("complete", "reject", "shed", "cancel")
-HINTED = {("reject", "overload"), ("reject", "infeasible"), ("reject", "queue_full"), ("defer", "off_peak")}
+HINTED = {
+    ("reject", "overload"),
+    ("reject", "infeasible"),
+    ("reject", "queue_full"),
+    ("shed", "displaced"),
+    ("defer", "off_peak"),
+}
 BY = {  # a policy's own ends and forms
     "infeasible": {("reject", "infeasible")},
     "shorter_wait": {("dispatch", "overload")},
@@ -92,7 +98,7 @@ class History:
             assert limit["n_open"] < limit["limit"], "let in beyond the limit"
 
     def read(self) -> None:
-        hints = {cookie: hint for kind, cookie, _, hint in self.machine.hints() if kind in ("reject", "defer")}
+        hints = {cookie: hint for kind, cookie, _, hint in self.machine.hints() if kind in ("reject", "shed", "defer")}
         for kind, cookie, _, _, _, reason in self.machine.actions():
             assert cookie in self.open, (kind, cookie, "of one that has ended")
             self.seen[kind, reason] += 1

@@ -101,7 +101,7 @@ def test_shed_lowest_gives_up_the_last_tiers_latest_deadline():
         last = engine.submit("m", ROW, tier=2)
         urgent = engine.submit("m", ROW, tier=1)
         error = last.exception(timeout_s=30)
-        assert isinstance(error, infcore.Overloaded) and error.reason == "displaced"
+        assert isinstance(error, infcore.Overloaded) and error.reason == "displaced" and error.retry_after_s > 0.0
         assert isinstance(engine.submit("m", ROW, tier=2).exception(timeout_s=30), infcore.QueueFull)
         gate.let(2)
         assert running.result(timeout_s=30) and urgent.result(timeout_s=30)

@@ -91,8 +91,8 @@ bool StateMachine::admit(TimeNs now_ns, contracts::Request& request, Entrance& e
         entrance.until_ns = verdict.until_ns;
         return true;
       case queue::Entry::displace:
-        entrance.displaces = true;
-        break;
+        entrance.displaces = true;  // one for one: it adds to nobody's wait, and no further step is asked
+        return true;
     }
   }
   return true;
@@ -339,8 +339,8 @@ bool StateMachine::make_room(TimeNs now_ns, const contracts::Request& r, bool di
     const std::uint32_t slot = door_.lowest[from].top();
     const ModelId model = slots_[slot].request.model;
     leave_lane(slot);
-    if (door_.by_load) look(now_ns, model);
-    hint_s_ = door_.by_load ? wait_s(model) : 0.0;
+    hint_s_ = retry_after_s(now_ns, model);
+    hint_s_ = std::max(hint_s_, wait_s(model));
     end(now_ns, slot, ActionKind::shed, Reason::displaced);
     hint_s_ = 0.0;
   }

@@ -55,7 +55,7 @@ struct Answered {
 };
 
 /// Whether a request may enter, and in which form. The policies of an engine are asked in the order in which they were
-/// named, until one says something else than admit (or displace, cheaper: then the others are asked as well). One that
+/// named, until one says something else than admit (after cheaper the others are asked as well). One that
 /// is a step of the ladder is asked only while the ladder stands as high (admission_ladder.hpp).
 /// Contract: deterministic, no clock; state per model, of fixed size once models are known; O(1) a call. defer:
 /// now_ns < until_ns <= now_ns + defer_ns. cheaper only where fallback_per_s > 0. retry_after_s >= 0, finite.
