@@ -44,6 +44,7 @@ class Batch:
     running: bool = False
     start_ns: int = 0
     expected_end_ns: int = 0
+    joins_from_seq: int = 0  # whoever came before was not selected
 
 
 def larger(shape: tuple[int, float, float], work: float) -> tuple[int, float, float]:
@@ -62,12 +63,21 @@ class Lane:
     arrivals: list[int] = field(default_factory=list)
     work_pending: float = 0.0
     timer_ns: int = NEVER_NS
+    capacity: tuple[int, float] = (-NEVER_NS, 0.0)  # good until, requests a second
 
     def front(self, now_ns: int, ageing_ns: int) -> Request:
         oldest = min(self.requests, key=lambda r: (r.arrival_ns, r.seq))
         if now_ns - oldest.arrival_ns >= ageing_ns:
             return oldest
         return min(self.requests, key=lambda r: (r.tier, r.deadline_ns, r.seq))
+
+    def in_order(self, now_ns: int, ageing_ns: int) -> list[Request]:
+        """As front() would give them, one after the other."""
+        aged = [r for r in self.requests if now_ns - r.arrival_ns >= ageing_ns]
+        younger = [r for r in self.requests if now_ns - r.arrival_ns < ageing_ns]
+        aged.sort(key=lambda r: (r.arrival_ns, r.seq))
+        younger.sort(key=lambda r: (r.tier, r.deadline_ns, r.seq))
+        return aged + younger
 
     def work_mean(self) -> float:
         return max(0.0, self.work_pending / len(self.requests))

@@ -40,6 +40,11 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
+  constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
+  for (auto* scratch : {&shown_, &late_here_}) scratch->reserve(n_shown_max);
+  frontier_.reserve(6 * n_shown_max + 4);  // aged ones are visited twice
+  waiting_.reserve(n_shown_max);
+  verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
 }
 
@@ -312,6 +317,9 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
         break;
       case Reason::deadline:
         ++to->expired;
+        break;
+      case Reason::early_drop:
+        ++to->shed;
         break;
       case Reason::device_lost:
         ++to->lost;

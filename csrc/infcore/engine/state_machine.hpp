@@ -14,6 +14,7 @@
 #include <infcore/route/routing_policy.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -50,6 +51,7 @@ struct Batch {
   ModelId model{};
   bool open{}, running{};
   TimeNs opened_ns{}, start_ns{}, expected_end_ns{};
+  std::uint64_t joins_from_seq{};  ///< whoever arrived before was not selected, and does not join either
   contracts::BatchShape shape{};
   std::vector<std::uint32_t> members{};  ///< request slots
 };
@@ -136,6 +138,8 @@ class StateMachine {
     ArrivalRate rate{};
     double work_pending{};
     std::uint32_t last_share{};  ///< of a device in the joint choice
+    TimeNs capacity_until_ns{std::numeric_limits<TimeNs>::min()};  ///< how long capacity_per_s is good for
+    double capacity_per_s{};
     /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
     bool dirty{};
@@ -163,9 +167,14 @@ class StateMachine {
     std::uint32_t joined{};  ///< already in its open batch
     bool refused{};          ///< what comes first in the lane
   };
+  /// What taking requests for a device comes to: credit, and the terms of what one more takes there.
+  struct Filling {
+    double base_s, slope_s;
+    contracts::Credit credit;
+  };
   enum class Served : std::uint8_t {
     sent,    ///< the lane has changed
-    held,    ///< the batching rule would rather wait
+    held,    ///< the batching rule would rather wait, or a faster device is waited for
     refused  ///< its open batch takes none of what comes first in the lane
   };
 
@@ -206,12 +215,22 @@ class StateMachine {
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
-  Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
-  [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;
-  [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId first) const noexcept;
-  void fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
-  [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
   [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept;
+
+  // compose.cpp
+  Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
+  [[nodiscard]] Batch new_batch(TimeNs now_ns, std::uint32_t lane);
+  [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;
+  [[nodiscard]] bool in_danger(TimeNs now_ns, const Lane&, NodeId, std::uint32_t n) const noexcept;
+  [[nodiscard]] bool late_on(TimeNs now_ns, ModelId, const contracts::Request&, NodeId) const noexcept;
+  [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId& first) const noexcept;
+  void fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
+  [[nodiscard]] Filling filling_of(const Lane&, NodeId) const noexcept;
+  void take(std::uint32_t slot, NodeId, Batch&, Filling&);
+  void choose(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  void show(TimeNs now_ns, Lane&, NodeId);
+  [[nodiscard]] double capacity_per_s(TimeNs now_ns, Lane&) noexcept;
+  [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
 
   EngineConfig config_;
   route::Fleet& fleet_;
@@ -233,6 +252,10 @@ class StateMachine {
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
   std::vector<std::uint64_t> candidates_, free_candidates_, others_;
   std::vector<Taker> open_takers_;
+  // Of the batch at hand, where deadlines are in danger: who is shown to the rule, what it says, who is late here.
+  std::vector<std::uint32_t> shown_, late_here_, frontier_;
+  std::vector<batch::Waiting> waiting_;
+  std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   std::vector<Action> actions_;
