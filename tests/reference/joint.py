@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from reference.batching import to_ns
-from reference.compose import open_batch, serve
+from reference.compose import Source, open_batch, serve
 from reference.lanes import Batch, Lane, add_ns
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
+SOURCES_MAX = 8  # lanes that one batch is filled from
 LOOK_AGAIN = 0.125  # of what the first device that was passed over takes for one request
 
 
@@ -55,24 +56,46 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     candidates = gather(engine, now_ns, lane)
     for c in sorted((c for c in candidates if c.takes), key=lambda c: (c.first_s(), c.node)):
         if lane.bound is None:
-            head = lane.front(now_ns, engine.ageing_ns)
-            enough_s = min(F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9))
-            share = share_of(c, candidates, len(lane.requests), engine.models[lane.model].max_batch_size, enough_s)
+            share = share_of(engine, now_ns, lane, c, candidates)
         else:
             share = min(len(lane.requests), engine.models[lane.model].max_batch_size - c.joined)
         if share == 0:  # busy ones are sooner: look again when they should be done
             again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(c.first_s()))), 1)
             lane.timer_ns = min(lane.timer_ns, again_ns)
             return False
-        served = serve(engine, now_ns, lane, c, candidates, share)
+        sources = [Source(lane, share)]
+        if lane.bound is None and c.open is None:
+            sources += riders(engine, now_ns, lane, c)
+        served = serve(engine, now_ns, sources, c, candidates)
         if served != "refused":
             return served == "sent"
     return False
 
 
-def share_of(c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int, enough_s: Any) -> int:
+def riders(engine: Any, now_ns: int, lane: Lane, c: Candidate) -> list[Source]:
+    """What else waits for the model and may run there goes in the same batch, each lane up to its own share."""
+    others = [
+        other
+        for other in engine.lanes
+        if other is not lane and other.model == lane.model and other.bound is None and other.requests
+    ]
+    others = [other for other in others if engine.carries(c.node, other.require)]
+    shares = []
+    if len(others) > SOURCES_MAX - 1:
+        others = sorted(others, key=lambda other: engine.urgency(now_ns, other))[: SOURCES_MAX - 1]
+    for other in others:
+        its = gather(engine, now_ns, other)
+        share = share_of(engine, now_ns, other, next(d for d in its if d.node == c.node), its)
+        shares.append(Source(other, share))
+    return [source for source in shares if source.left]
+
+
+def share_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate]) -> int:
     """The most that it can have, at least what it does in the time that the first has waited already, if
     that is in time for it. Whoever can have n can have fewer, so the first that it can't have ends the search."""
+    n_requests, max_batch_size = len(lane.requests), engine.models[lane.model].max_batch_size
+    head = lane.front(now_ns, engine.ageing_ns)
+    enough_s = min(F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9))
     for share in range(1, min(n_requests, max_batch_size - c.joined) + 1):
         by_s = c.batch_s(c.joined + share) * STRICTLY
         done = sum(finished_by(by_s, other, n_requests, max_batch_size) for other in candidates if other is not c)

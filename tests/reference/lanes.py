@@ -71,16 +71,8 @@ class Lane:
             return oldest
         return min(self.requests, key=lambda r: (r.tier, r.deadline_ns, r.seq))
 
-    def in_order(self, now_ns: int, ageing_ns: int) -> list[Request]:
-        """As front() would give them, one after the other."""
-        aged = [r for r in self.requests if now_ns - r.arrival_ns >= ageing_ns]
-        younger = [r for r in self.requests if now_ns - r.arrival_ns < ageing_ns]
-        aged.sort(key=lambda r: (r.arrival_ns, r.seq))
-        younger.sort(key=lambda r: (r.tier, r.deadline_ns, r.seq))
-        return aged + younger
-
     def work_mean(self) -> float:
-        return max(0.0, self.work_pending / len(self.requests))
+        return max(0.0, self.work_pending / max(1, len(self.requests)))
 
     def next_deadline_ns(self) -> int:
         return min((r.deadline_ns for r in self.requests), default=NEVER_NS)

@@ -4,7 +4,9 @@
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <utility>
 
 namespace infcore::engine {
 namespace {
@@ -15,31 +17,35 @@ constexpr TimeNs capacity_ns = 10'000'000;
 
 }  // namespace
 
-/// Gives one device its share: joins its open batch, or opens one unless the batching rule would rather wait.
+/// Gives one device its share: joins its open batch, or opens one unless the batching rule would rather wait. Filled
+/// from sources_, the first of which is the lane whose turn it is and may have `n_share`.
 StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, NodeId id, std::uint32_t n_share) {
   Lane& lane = *lanes_[index];
   Node& node = nodes_[id.value];
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
   const std::uint32_t n_before = lane.queue.size();
-  if (Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {
+  std::vector<NodeId>& open_nodes = open_nodes_of(lane);
+  if (Batch* open = open_nodes.empty() ? nullptr : open_batch(node, index)) {
     fill(now_ns, index, id, *open, n_share);
     open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(open->shape)));
     occupancy_changed(id);
     return lane.queue.size() < n_before ? Served::sent : Served::refused;
   }
-  batch::Close close = ask_rule(now_ns, lane, id, n_share);
+  std::uint32_t n = 0;
+  for (const Source& source : sources_) n += source.left;
+  n = std::min(n, models_[lane.model.value].config.max_batch_size);
+  const Pool pool = pool_of_sources();
+  batch::Close close = ask_rule(now_ns, lane, pool, id, n);
   // The rule may wait for more to come; not where more is there already, and others do it sooner.
   const bool more_is_there = n_share < n_before && lane.bound == base::no_node;
-  if (close.n_requests == 0 && more_is_there) close.n_requests = n_share;
+  if (close.n_requests == 0 && more_is_there) close.n_requests = n;
   if (close.n_requests == 0) {
     set_lane_timer(index, close.wait_until_ns);
     return Served::held;
   }
   Batch b = new_batch(now_ns, index);
-  if (in_danger(now_ns, lane, id, close.n_requests)) {
+  if (in_danger(now_ns, lane, pool, id, close.n_requests) || !fill(now_ns, index, id, b, close.n_requests)) {
     choose(now_ns, index, id, b, close.n_requests);
-  } else {
-    fill(now_ns, index, id, b, close.n_requests);
   }
   if (b.members.empty()) {  // who was given up is gone, and the lane another one; or all of them wait for a faster one
     keep_members(b);
@@ -47,7 +53,7 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   }
   b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(b.shape)));
   node.in_flight.push_back(std::move(b));
-  lane.open_nodes.push_back(id);
+  open_nodes.push_back(id);
   occupancy_changed(id);
   return Served::sent;
 }
@@ -66,30 +72,49 @@ Batch StateMachine::new_batch(TimeNs now_ns, std::uint32_t index) {
   return b;
 }
 
+StateMachine::Pool StateMachine::pool_of_sources() const noexcept {
+  Pool pool;
+  for (const Source& source : sources_) {
+    const Lane& lane = *lanes_[source.lane];
+    pool.n_waiting += lane.queue.size();
+    pool.work_pending += lane.work_pending;
+    pool.earliest_deadline_ns = std::min(pool.earliest_deadline_ns, lane.queue.next_deadline_ns());
+    pool.oldest_arrival_ns = std::min(pool.oldest_arrival_ns, lane.queue.oldest_arrival_ns());
+  }
+  return pool;
+}
+
+double StateMachine::arrivals_per_s(TimeNs now_ns) noexcept {
+  double per_s = 0.0;
+  for (const Source& source : sources_) per_s += lanes_[source.lane]->rate.per_s(now_ns);
+  return per_s;
+}
+
 /// Whether to send so many now, fewer, or to wait for more.
-batch::Close StateMachine::ask_rule(TimeNs now_ns, Lane& lane, NodeId id, std::uint32_t n_share) noexcept {
-  const double work_mean = lane.work_mean();
+batch::Close StateMachine::ask_rule(TimeNs now_ns, const Lane& lane, const Pool& pool, NodeId id,
+                                    std::uint32_t n) noexcept {
+  const double work_mean = pool.work_mean();
   const ModelConfig& config = models_[lane.model.value].config;
   return batching_->close(now_ns,
                           {
-                              .shape = {n_share, work_mean * n_share, work_mean},
-                              .earliest_deadline_ns = lane.queue.next_deadline_ns(),
-                              .held_since_ns = std::max(nodes_[id.value].free_since_ns, lane.queue.oldest_arrival_ns()),
-                              .arrivals_per_s = lane.rate.per_s(now_ns),
+                              .shape = {n, work_mean * n, work_mean},
+                              .earliest_deadline_ns = pool.earliest_deadline_ns,
+                              .held_since_ns = std::max(nodes_[id.value].free_since_ns, pool.oldest_arrival_ns),
+                              .arrivals_per_s = arrivals_per_s(now_ns),
                               .max_batch_size = config.max_batch_size,
                               .delay_ns_max = config.batch_delay_ns_max,
                           },
                           latency_.at(lane.model, id));
 }
 
-/// Whether somebody might be late in a batch of so many sent now: by the lane's mean work and its earliest deadline,
-/// since that costs next to nothing where all is well.
-bool StateMachine::in_danger(TimeNs now_ns, const Lane& lane, NodeId id, std::uint32_t n) const noexcept {
-  const TimeNs earliest_ns = lane.queue.next_deadline_ns();
-  if (earliest_ns == base::never_ns) return false;
-  const double mean = lane.work_mean();
+/// Whether somebody might be late in a batch of so many sent now: by the mean work and the earliest deadline of what
+/// waits, since that costs next to nothing where all is well.
+bool StateMachine::in_danger(TimeNs now_ns, const Lane& lane, const Pool& pool, NodeId id,
+                             std::uint32_t n) const noexcept {
+  if (pool.earliest_deadline_ns == base::never_ns) return false;
+  const double mean = pool.work_mean();
   const contracts::BatchShape shape{n, mean * n, mean};
-  return base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, id).upper_s(shape))) > earliest_ns;
+  return base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, id).upper_s(shape))) > pool.earliest_deadline_ns;
 }
 
 /// Whether the node alone, were it free now, would finish the request after its deadline.
@@ -113,10 +138,21 @@ bool StateMachine::too_late(TimeNs now_ns, const Lane& lane, const contracts::Re
   return false;
 }
 
-/// Moves up to `n_more` requests from the lane into the batch, most urgent first. One that no device can finish in time
-/// any more is shed; one that must run alone (its batch failed before) does. It stops where one more would make
-/// somebody late who would be in time without, itself included.
-void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_more) {
+/// The lane whose head comes first of those that may still give some; nullptr: none.
+StateMachine::Source* StateMachine::first_source(TimeNs now_ns) noexcept {
+  Source* first = nullptr;
+  for (Source& source : sources_) {
+    if (source.left == 0 || source.passed || lanes_[source.lane]->queue.size() == 0) continue;
+    if (first == nullptr || before(source.lane, first->lane, now_ns)) first = &source;
+  }
+  return first;
+}
+
+/// Moves up to `n_more` requests into the batch, most urgent first. One that no device can finish in time any more is
+/// shed; one that must run alone (its batch failed before) does. It stops where one more would make somebody late who
+/// would be in time without, itself included. False: whom the batch would begin with is late on this device and not on
+/// another.
+bool StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_more) {
   Lane& lane = *lanes_[index];
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
   const auto ends_ns = [&](const contracts::BatchShape& shape) {
@@ -129,34 +165,57 @@ void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
   }
   const std::uint32_t n_wanted = b.shape.n_requests + n_more;
   Filling filling = filling_of(lane, id);
-  while (b.shape.n_requests < n_wanted && lane.queue.size() > 0) {
-    const std::uint32_t slot = lane.queue.front(now_ns);
-    const Slot& s = slots_[slot];
-    NodeId first = id;
-    if (too_late(now_ns, lane, s.request, first)) {
-      leave_lane(slot);
-      end(now_ns, slot, ActionKind::shed, Reason::deadline);
+  NodeId fastest = id;
+  for (Source& source : sources_) source.passed = false;
+  bool begins = true;
+  while (b.shape.n_requests < n_wanted) {
+    Source* const source = first_source(now_ns);
+    if (source == nullptr) break;
+    const std::uint32_t slot = lanes_[source->lane]->queue.front(now_ns);
+    const contracts::Request& r = slots_[slot].request;
+    if (late_on(now_ns, lane.model, r, id)) {
+      if (source->lane == index && too_late(now_ns, lane, r, fastest)) {
+        shed(now_ns, slot, Reason::deadline);
+        continue;
+      }
+      source->passed = true;  // it waits for a faster device, or for its own lane's turn
+      begins = begins && !b.members.empty();
       continue;
     }
-    if (!b.members.empty() && (s.solo || slots_[b.members.front()].solo || queue_slots_[slot].seq < b.joins_from_seq))
-      break;
-    const TimeNs deadline_ns = s.request.deadline_ns;
+    const TimeNs deadline_ns = r.deadline_ns;
+    if (!b.members.empty() && !may_join(slot, b)) {
+      source->passed = true;
+      continue;
+    }
     if (std::min(earliest_ns, deadline_ns) != base::never_ns) {
       contracts::BatchShape larger = b.shape, alone;
-      larger.add(s.request.work);
-      alone.add(s.request.work);
+      larger.add(r.work);
+      alone.add(r.work);
       const TimeNs with_it_ns = ends_ns(larger);
       if (with_it_ns > earliest_ns) break;
       if (with_it_ns <= deadline_ns) {
         earliest_ns = std::min(earliest_ns, deadline_ns);
       } else if (!b.members.empty() && ends_ns(alone) <= deadline_ns) {
-        break;
+        source->passed = true;
+        continue;
       }
     }
+    --source->left;
     take(slot, id, b, filling);
     if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
   }
-  fleet_.change_credit(id, filling.credit);
+  if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
+  return begins || !b.members.empty();
+}
+
+/// Not if one of the two insists on running alone, or if the rule saw it and left it out.
+bool StateMachine::may_join(std::uint32_t slot, const Batch& b) const noexcept {
+  return !slots_[slot].solo && !slots_[b.members.front()].solo && queue_slots_[slot].seq >= b.joins_from_seq;
+}
+
+void StateMachine::shed(TimeNs now_ns, std::uint32_t slot, Reason reason) {
+  leave_lane(slot);
+  end(now_ns, slot, ActionKind::shed, reason);
 }
 
 StateMachine::Filling StateMachine::filling_of(const Lane& lane, NodeId id) const noexcept {
@@ -183,7 +242,7 @@ void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& fillin
 /// it; else the rule selects. Nobody joins it then who waits now: the rule saw him, and left him out.
 void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_max) {
   Lane& lane = *lanes_[index];
-  show(now_ns, lane, id);
+  show(now_ns, index, id);
   if (shown_.empty()) return;
   const auto n_shown = static_cast<std::uint32_t>(shown_.size());
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
@@ -198,51 +257,77 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
   if (base::add_ns(now_ns, base::to_ns(latency.upper_s(shape))) <= earliest_ns) {
     std::fill_n(verdicts_.begin(), n_max, batch::Verdict::take);
   } else {
-    const batch::Traffic traffic{.n_waiting = lane.queue.size(),
+    const batch::Traffic traffic{.n_waiting = pool_of_sources().n_waiting,
                                  .max_batch_size = models_[lane.model.value].config.max_batch_size,
-                                 .arrivals_per_s = lane.rate.per_s(now_ns),
+                                 .arrivals_per_s = arrivals_per_s(now_ns),
                                  .capacity_per_s = capacity_per_s(now_ns, lane)};
     batching_->select(now_ns, waiting_, n_max, traffic, latency, verdicts_);
     b.joins_from_seq = next_seq_;
   }
   Filling filling = filling_of(lane, id);
   for (std::uint32_t i = 0; i < n_shown; ++i) {
-    if (verdicts_[i] == batch::Verdict::take && b.shape.n_requests < n_max) {
-      take(shown_[i], id, b, filling);
-    } else if (verdicts_[i] == batch::Verdict::drop) {
-      leave_lane(shown_[i]);
-      end(now_ns, shown_[i], ActionKind::shed, Reason::early_drop);
-    }
+    const std::uint32_t slot = shown_[i];
+    if (verdicts_[i] == batch::Verdict::drop) shed(now_ns, slot, Reason::early_drop);
+    if (verdicts_[i] != batch::Verdict::take || b.shape.n_requests == n_max) continue;
+    const auto its = [&](const Source& source) { return source.lane == slots_[slot].lane; };
+    Source& source = *std::find_if(sources_.begin(), sources_.end(), its);
+    if (source.left == 0) continue;
+    --source.left;
+    take(slot, id, b, filling);
   }
-  fleet_.change_credit(id, filling.credit);
+  if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
 }
 
 /// Of the first that wait, in the order of service, those that the device could still finish in time. Those that no
 /// device can are shed; those that only another one can wait for it. One that must run alone is shown alone, once it
 /// comes first.
-void StateMachine::show(TimeNs now_ns, Lane& lane, NodeId id) {
+void StateMachine::show(TimeNs now_ns, std::uint32_t index, NodeId id) {
+  Lane& lane = *lanes_[index];
+  list_first(now_ns);
   shown_.clear();
   waiting_.clear();
   late_here_.clear();
-  std::uint32_t n_seen = 0;
-  lane.queue.in_order(now_ns, frontier_, [&](std::uint32_t slot) {
+  for (const std::uint32_t slot : first_) {
     const Slot& s = slots_[slot];
     const contracts::Request& r = s.request;
     if (late_on(now_ns, lane.model, r, id)) {
-      late_here_.push_back(slot);
+      if (s.lane == index) late_here_.push_back(slot);
     } else if (!s.solo || shown_.empty()) {
       shown_.push_back(slot);
-      waiting_.push_back({r.deadline_ns, r.work, r.tier, now_ns - r.arrival_ns >= config_.ageing_ns});
-      if (s.solo) return false;
+      waiting_.push_back({r.deadline_ns, r.work, r.tier, is_aged(slot, now_ns)});
+      if (s.solo) break;
     }
-    return ++n_seen < batch::BatchingPolicy::n_waiting_shown_max;
-  });
+  }
   NodeId first = id;
   for (const std::uint32_t slot : late_here_) {
-    if (!too_late(now_ns, lane, slots_[slot].request, first)) continue;
-    leave_lane(slot);
-    end(now_ns, slot, ActionKind::shed, Reason::deadline);
+    if (too_late(now_ns, lane, slots_[slot].request, first)) shed(now_ns, slot, Reason::deadline);
   }
+}
+
+/// The first that wait in all sources, as they would stand in one lane.
+void StateMachine::list_first(TimeNs now_ns) {
+  constexpr std::uint32_t n_max = batch::BatchingPolicy::n_waiting_shown_max;
+  std::array<std::uint32_t, sources_max> at{}, end{};
+  first_.clear();
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    at[i] = static_cast<std::uint32_t>(first_.size());
+    lanes_[sources_[i].lane]->queue.in_order(now_ns, frontier_, [&](std::uint32_t slot) {
+      first_.push_back(slot);
+      return first_.size() - at[i] < n_max;
+    });
+    end[i] = static_cast<std::uint32_t>(first_.size());
+  }
+  if (sources_.size() == 1) return;
+  merged_.clear();
+  while (merged_.size() < n_max) {
+    std::size_t next = sources_.size();
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      if (at[i] < end[i] && (next == sources_.size() || goes_before(first_[at[i]], first_[at[next]], now_ns))) next = i;
+    }
+    if (next == sources_.size()) break;
+    merged_.push_back(first_[at[next]++]);
+  }
+  first_.swap(merged_);
 }
 
 /// Requests that the lane's devices could serve, each in full batches and for it alone.
@@ -271,9 +356,11 @@ double StateMachine::capacity_per_s(TimeNs now_ns, Lane& lane) noexcept {
 
 /// The batch that requests of the lane may still join; nullptr where there is none with room.
 Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
-  const std::uint32_t max_batch_size = models_[lanes_[lane]->model.value].config.max_batch_size;
+  const Lane& its = *lanes_[lane];
+  const std::uint32_t max_batch_size = models_[its.model.value].config.max_batch_size;
   for (Batch& b : node.in_flight) {
-    if (!b.open || b.lane != lane || b.shape.n_requests >= max_batch_size) continue;
+    if (!b.open || b.model != its.model || b.shape.n_requests >= max_batch_size) continue;
+    if (lanes_[b.lane]->bound != its.bound) continue;
     if (b.members.empty() || !slots_[b.members.front()].solo) return &b;
   }
   return nullptr;

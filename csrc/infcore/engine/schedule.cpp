@@ -48,25 +48,30 @@ void StateMachine::schedule(TimeNs now_ns) {
 }
 
 /// Order in which lanes that compete for devices are served: as their heads would stand in one lane.
-bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept {
+bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) const noexcept {
   const std::uint32_t a = lanes_[lane_a]->queue.front(now_ns), b = lanes_[lane_b]->queue.front(now_ns);
   if (a == queue::no_slot || b == queue::no_slot)
     return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
+  return goes_before(a, b, now_ns);
+}
+
+/// As TieredLane has it for one tenant.
+bool StateMachine::goes_before(std::uint32_t a, std::uint32_t b, TimeNs now_ns) const noexcept {
   const contracts::Request &ra = slots_[a].request, &rb = slots_[b].request;
-  const bool aged_a = now_ns - ra.arrival_ns >= config_.ageing_ns, aged_b = now_ns - rb.arrival_ns >= config_.ageing_ns;
-  if (aged_a != aged_b) return aged_a;
-  if (aged_a) return ra.arrival_ns != rb.arrival_ns ? ra.arrival_ns < rb.arrival_ns : lane_a < lane_b;
-  if (ra.tier != rb.tier) return ra.tier < rb.tier;
-  if (ra.deadline_ns != rb.deadline_ns) return ra.deadline_ns < rb.deadline_ns;
-  if (ra.arrival_ns != rb.arrival_ns) return ra.arrival_ns < rb.arrival_ns;
-  return lane_a < lane_b;
+  const bool aged = is_aged(a, now_ns);
+  if (aged != is_aged(b, now_ns)) return aged;
+  if (aged && ra.arrival_ns != rb.arrival_ns) return ra.arrival_ns < rb.arrival_ns;
+  if (!aged && ra.tier != rb.tier) return ra.tier < rb.tier;
+  if (!aged && ra.deadline_ns != rb.deadline_ns) return ra.deadline_ns < rb.deadline_ns;
+  return queue_slots_[a].seq < queue_slots_[b].seq;
 }
 
 /// Sends or joins at most one device's share. Returns whether it did, so that it is asked again.
 bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   Lane& lane = *lanes_[index];
   // Where nobody takes anything, as under load most of the time, nothing else need be looked at.
-  if (models_[lane.model.value].n_free == 0 && lane.open_nodes.empty()) return false;
+  const ModelState& model = models_[lane.model.value];
+  if (model.n_free == 0 && model.open_nodes.empty()) return false;
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
   const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
@@ -86,6 +91,8 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
       set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first.first_s)), 1));
       return false;
     }
+    sources_.assign(1, {.lane = index, .left = n_share});
+    if (model.lanes.size() > 1 && open == open_takers_.end()) add_riders(now_ns, index, first);
     const Served served = serve(now_ns, index, first.node, n_share);
     if (served != Served::refused) return served == Served::sent;
     open->refused = true;
@@ -104,8 +111,33 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
     } else if (node.in_flight.size() >= node.slots) {
       return;
     }
-    if (serve(now_ns, index, lane.bound, std::min(room, lane.queue.size())) != Served::sent) return;
+    const std::uint32_t n = std::min(room, lane.queue.size());
+    sources_.assign(1, {.lane = index, .left = n});
+    if (serve(now_ns, index, lane.bound, n) != Served::sent) return;
   }
+}
+
+/// What else waits for the model and may run there goes in the same batch, each lane up to its own share: one that
+/// another device of its own would do sooner does not ride along. The most urgent lanes, if there are many.
+void StateMachine::add_riders(TimeNs now_ns, std::uint32_t index, const Taker& taker) {
+  riders_.clear();
+  for (const std::uint32_t lane : models_[lanes_[index]->model.value].lanes) {
+    if (lane == index || lanes_[lane]->queue.size() == 0) continue;
+    if (fleet_.columns().carries(taker.node.value, lanes_[lane]->require)) riders_.push_back(lane);
+  }
+  if (riders_.empty()) return;
+  if (riders_.size() > sources_max - 1) {
+    const auto end = riders_.begin() + (sources_max - 1);
+    std::partial_sort(riders_.begin(), end, riders_.end(),
+                      [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
+    riders_.erase(end, riders_.end());
+  }
+  for (const std::uint32_t lane : riders_) {
+    const auto work_mean = static_cast<float>(lanes_[lane]->work_mean());
+    gather(lane, work_mean);
+    if (const std::uint32_t n = share_of(now_ns, lane, taker, work_mean)) sources_.push_back({.lane = lane, .left = n});
+  }
+  gather(index, static_cast<float>(lanes_[index]->work_mean()));
 }
 
 /// Who may run the lane's requests, and who of them takes some now. False where nobody does.
@@ -126,7 +158,7 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     any |= free_candidates_[word];
   }
   open_takers_.clear();
-  for (const NodeId id : lane.open_nodes) {
+  for (const NodeId id : models_[lane.model.value].open_nodes) {
     if ((others_[id.value / 64] & bit_of(id)) == 0) continue;  // no candidate, or it was here already
     const Batch* const open = open_batch(nodes_[id.value], index);
     if (open == nullptr) continue;
