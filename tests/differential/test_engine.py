@@ -78,6 +78,8 @@ class Pair:
             "max_batch_size": self.draw.choice([1, 2, 4, 16]),
             "batch_delay_ns_max": self.draw.choice([0, 2 * MS, 50 * MS, 50 * MS]),
             "idempotent": self.draw.random() < 0.8,
+            "length_buckets": self.draw.choice([[], [], [2.0, 10.0]]),
+            "preferred_batch_sizes": self.draw.choice([[], [], [1, 3], [4]]),
         }
         model = self.machine.add_model(name, **config)
         self.model.add_model(model, **config)

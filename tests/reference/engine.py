@@ -43,8 +43,8 @@ class Engine:
 
     # ---- models and nodes
 
-    def add_model(self, model: int, max_batch_size: int, batch_delay_ns_max: int, idempotent: bool) -> None:
-        self.models[model] = ModelState(max_batch_size, batch_delay_ns_max, idempotent)
+    def add_model(self, model: int, **config: Any) -> None:
+        self.models[model] = ModelState(**config)
 
     def remove_model(self, now_ns: int, model: int) -> None:
         self.models[model].known = False
@@ -164,6 +164,9 @@ class Engine:
                 self.reserve(r, self.latency.at(r.model, r.node).service_s(1, r.work, r.work))
         r.batch, r.lane = None, self.lane_for(r)
         r.lane.requests.append(r)
+        is_first = len(r.lane.requests) == 1
+        r.lane.work_least = r.work if is_first else min(r.lane.work_least, r.work)
+        r.lane.work_most = r.work if is_first else max(r.lane.work_most, r.work)
         r.lane.tenants[r.tier].enter(r.tenant)
         r.lane.work_pending += r.work
         if r.attempts == 0:
@@ -348,8 +351,10 @@ class Engine:
                 pass
 
     def urgency(self, now_ns: int, lane: Lane) -> tuple[float, ...]:
-        """As the heads of the lanes would stand in one lane."""
-        head = lane.front(now_ns, self.ageing_ns)
-        if now_ns - head.arrival_ns >= self.ageing_ns:
-            return (0, head.arrival_ns, lane.index)
-        return (1, head.tier, head.deadline_ns, head.arrival_ns, lane.index)
+        return self.urgency_of(now_ns, lane.front(now_ns, self.ageing_ns))
+
+    def urgency_of(self, now_ns: int, r: Request) -> tuple[float, ...]:
+        """As it would stand in one lane with all others."""
+        if now_ns - r.arrival_ns >= self.ageing_ns:
+            return (0, r.arrival_ns, r.seq)
+        return (1, r.tier, r.deadline_ns, r.seq)

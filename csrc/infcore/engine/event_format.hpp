@@ -37,9 +37,10 @@ enum class EventKind : std::uint8_t {
   /// v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; 8 bytes seed;
   /// v n, n x t admission; s overload_wait_ns; v n, n x v tier_capacity; v shed_lowest
   run = 1,
-  model,         ///< t name; v version. Its number is how many came before
-  label,         ///< t key, value. Its bit is how many came before
-  add_model,     ///< v model, max_batch_size; s batch_delay_ns_max; v idempotent, fallback + 1 (0: none)
+  model,  ///< t name; v version. Its number is how many came before
+  label,  ///< t key, value. Its bit is how many came before
+  /// v model, max_batch_size; s batch_delay_ns_max; v idempotent, fallback + 1 (0: none); v n length buckets; n x f; v n preferred sizes; n x v
+  add_model,
   remove_model,  ///< now; v model
   /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, n labels;
   /// n x t key, value

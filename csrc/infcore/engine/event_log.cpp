@@ -83,12 +83,17 @@ void EventLog::name_labels() {
 
 void EventLog::add_model(ModelId model, const ModelConfig& config) {
   name_models();
-  open(EventKind::add_model);
+  open(EventKind::add_model,
+       small_record_bytes + 10 * (config.length_buckets.size() + config.preferred_batch_sizes.size()));
   number(model.value);
   number(config.max_batch_size);
   signed_number(config.batch_delay_ns_max);
   number(config.idempotent ? 1 : 0);
   number(config.fallback == no_model ? 0 : std::uint64_t{config.fallback.value} + 1);
+  number(config.length_buckets.size());
+  for (const double upper_end : config.length_buckets) real(upper_end);
+  number(config.preferred_batch_sizes.size());
+  for (const std::uint32_t size : config.preferred_batch_sizes) number(size);
 }
 
 void EventLog::remove_model(TimeNs now_ns, ModelId model) {

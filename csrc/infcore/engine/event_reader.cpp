@@ -178,6 +178,19 @@ void EventReader::model_config(EventRecord& r) {
   r.model_config.idempotent = number("idempotent", 1) != 0;
   const std::uint64_t fallback = number("fallback", bounds_.max_models);
   r.model_config.fallback = fallback == 0 ? no_model : ModelId{static_cast<std::uint32_t>(fallback - 1)};
+  r.model_config.length_buckets.resize(number("n_buckets", ModelConfig::n_listed_max));
+  double above = -1.0;
+  for (double& upper_end : r.model_config.length_buckets) {
+    upper_end = real("length_buckets", no_bound);
+    if (upper_end <= above) fail_here("length_buckets", std::to_string(upper_end), "ascending");
+    above = upper_end;
+  }
+  r.model_config.preferred_batch_sizes.resize(number("n_sizes", ModelConfig::n_listed_max));
+  std::uint64_t least = 1;
+  for (std::uint32_t& size : r.model_config.preferred_batch_sizes) {
+    size = static_cast<std::uint32_t>(number("preferred_batch_sizes", r.model_config.max_batch_size, least));
+    least = std::uint64_t{size} + 1;
+  }
 }
 
 void EventReader::node(EventRecord& r) {

@@ -45,6 +45,13 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
+  constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
+  for (auto* scratch : {&shown_, &late_here_}) scratch->reserve(n_shown_max);
+  for (auto* scratch : {&first_, &merged_}) scratch->reserve(sources_max * n_shown_max);
+  sources_.reserve(sources_max);
+  waiting_.reserve(n_shown_max);
+  works_.reserve(n_shown_max);
+  verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
   set_up_door();
 }
@@ -283,6 +290,7 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
       // A batch of the former labels that is still open is no matter: a node is asked for the lane's present ones.
       lanes_[*idle]->require = request.require;
       lanes_[*idle]->rate = {};
+      lanes_[*idle]->capacity_until_ns = std::numeric_limits<TimeNs>::min();
       return *idle;
     }
   }
@@ -324,7 +332,10 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   s.lane = lane_for(r, bound);
   Lane& lane = *lanes_[s.lane];
   if (!lane.queue.push(slot)) return end(now_ns, slot, ActionKind::shed, Reason::queue_full);  // out of memory
+  const bool is_first = lane.queue.size() == 1;
   lane.work_pending += r.work;
+  lane.work_least = is_first ? r.work : std::min(lane.work_least, r.work);
+  lane.work_most = is_first ? r.work : std::max(lane.work_most, r.work);
   if (s.attempts == 0) lane.rate.add(now_ns);
   if (door_.sheds) waits(slot);
   set_lane_timer(s.lane, r.deadline_ns);
@@ -341,30 +352,8 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
                     s.node == base::no_node ? nullptr : nodes_[s.node.value].stats.get()};
   for (Stats* to : stats) {
     if (to == nullptr) continue;
-    switch (reason) {
-      case Reason::ok:
-        ++to->ok;
-        if (to->stages) to->stages->latency_s.record(latency_s);
-        break;
-      case Reason::deadline:
-        ++to->expired;
-        break;
-      case Reason::device_lost:
-        ++to->lost;
-        break;
-      case Reason::device_failed:
-        ++to->failed;
-        break;
-      case Reason::displaced:
-        ++to->displaced;
-        break;
-      case Reason::unloaded:
-        ++to->rejected;
-        break;
-      default:
-        ++to->cancelled;
-        break;
-    }
+    to->count(reason);
+    if (reason == Reason::ok && to->stages) to->stages->latency_s.record(latency_s);
   }
   s.where = Where::free;
   s.node = base::no_node;
@@ -473,9 +462,13 @@ void StateMachine::occupancy_changed(NodeId id) {
   for (const ModelId model : node.models) models_[model.value].n_free += has_free_slot ? 1u : -1u;
 }
 
+std::vector<NodeId>& StateMachine::open_nodes_of(Lane& lane) noexcept {
+  return lane.bound == base::no_node ? models_[lane.model.value].open_nodes : lane.open_nodes;
+}
+
 /// Nobody joins the batch any more.
 void StateMachine::close_door(const Batch& b, NodeId id) {
-  std::vector<NodeId>& open_nodes = lanes_[b.lane]->open_nodes;
+  std::vector<NodeId>& open_nodes = open_nodes_of(*lanes_[b.lane]);
   open_nodes.erase(std::find(open_nodes.begin(), open_nodes.end(), id));
 }
 

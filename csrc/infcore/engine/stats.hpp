@@ -1,4 +1,5 @@
 #pragma once
+#include <infcore/engine/actions.hpp>
 #include <infcore/telemetry/histogram.hpp>
 
 #include <cstdint>
@@ -12,7 +13,7 @@ struct StageHistograms {
 };
 
 struct Outcomes {
-  std::uint64_t ok{}, failed{}, lost{}, expired{}, cancelled{}, rejected{}, retried{};
+  std::uint64_t ok{}, failed{}, lost{}, expired{}, shed{}, cancelled{}, rejected{}, retried{};
   std::uint64_t batches{};
   /// Of admission. The first three are among rejected, and cancelled, too.
   std::uint64_t infeasible{}, overloaded{}, displaced{}, stale{}, cheaper{}, deferred{};
@@ -28,6 +29,36 @@ struct Stats : Outcomes {
   Stats& operator=(const Stats&) = delete;
 
   std::unique_ptr<StageHistograms> stages;  ///< nullptr: not kept
+
+  /// One request that ended so.
+  void count(Reason reason) noexcept {
+    switch (reason) {
+      case Reason::ok:
+        ++ok;
+        break;
+      case Reason::deadline:
+        ++expired;
+        break;
+      case Reason::early_drop:
+        ++shed;
+        break;
+      case Reason::device_lost:
+        ++lost;
+        break;
+      case Reason::device_failed:
+        ++failed;
+        break;
+      case Reason::displaced:
+        ++displaced;
+        break;
+      case Reason::unloaded:
+        ++rejected;
+        break;
+      default:
+        ++cancelled;
+        break;
+    }
+  }
 };
 
 }  // namespace infcore::engine

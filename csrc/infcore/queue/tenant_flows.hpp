@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <infcore/queue/order_scratch.hpp>
 #include <infcore/queue/queue_slots.hpp>
 #include <infcore/queue/slot_heap.hpp>
 #include <infcore/queue/tenant_map.hpp>
@@ -56,6 +57,38 @@ class TenantFlows {
   [[nodiscard]] std::uint32_t front() const noexcept {
     return ready_.empty() ? no_slot : flows_[ready_.top()].items.front();
   }
+  /// Hands out the first items of each tenant, the least served tenant first, then the second of each, until
+  /// `visit(slot)` returns false: at most n_items_max of them, shared out evenly. Those that `passed(slot)` do not
+  /// count.
+  template <class Passed, class Visit>
+  void in_order(QueueSlots& slots, OrderScratch& scratch, Passed passed, Visit visit) const noexcept {
+    auto& [frontier, flows, items, ends] = scratch;
+    flows.clear();
+    auto* const read_only = const_cast<std::vector<Flow>*>(&flows_);  // in_order() moves nothing
+    ready_.in_order(ByServed{read_only, &slots}, frontier, [&](std::uint32_t flow) {
+      flows.push_back(flow);
+      return flows.size() < OrderScratch::n_items_max;
+    });
+    if (flows.empty()) return;
+    const std::size_t n_each = (OrderScratch::n_items_max + flows.size() - 1) / flows.size();
+    items.clear();
+    ends.clear();
+    for (const std::uint32_t flow : flows) {
+      const std::size_t begin = items.size();
+      flows_[flow].items.in_order(slots, frontier, [&](std::uint32_t slot) {
+        if (!passed(slot)) items.push_back(slot);
+        return items.size() - begin < n_each;
+      });
+      ends.push_back(static_cast<std::uint32_t>(items.size()));
+    }
+    for (std::size_t rank = 0; rank < n_each; ++rank) {
+      for (std::size_t flow = 0; flow < ends.size(); ++flow) {
+        const std::size_t at = (flow == 0 ? 0 : ends[flow - 1]) + rank;
+        if (at < ends[flow] && !visit(items[at])) return;
+      }
+    }
+  }
+
   [[nodiscard]] std::uint32_t next_to_expire() const noexcept {
     return due_.empty() ? no_slot : flows_[due_.top()].items.deadlines.top();
   }

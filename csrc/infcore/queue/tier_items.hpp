@@ -3,6 +3,7 @@
 #include <infcore/queue/queue_slots.hpp>
 #include <infcore/queue/slot_heap.hpp>
 #include <infcore/queue/slot_list.hpp>
+#include <vector>
 
 namespace infcore::queue {
 
@@ -26,6 +27,16 @@ struct TierItems {
   }
   /// Whose deadline comes first; no_slot if none has one.
   [[nodiscard]] std::uint32_t next_to_expire() const noexcept { return deadlines.empty() ? no_slot : deadlines.top(); }
+
+  /// Hands them out in that order, without taking them, until `visit(slot)` returns false.
+  template <class Visit>
+  void in_order(QueueSlots& slots, std::vector<std::uint32_t>& frontier, Visit visit) const noexcept {
+    bool goes_on = true;
+    deadlines.in_order(BySeq{&slots}, frontier, [&](std::uint32_t slot) { return goes_on = visit(slot); });
+    for (std::uint32_t slot = no_deadline.front(); slot != no_slot && goes_on; slot = no_deadline.after(slots, slot)) {
+      goes_on = visit(slot);
+    }
+  }
 
   /// Precondition: an item without a deadline, or deadlines.make_room() was true.
   void push(QueueSlots& slots, std::uint32_t slot) noexcept {

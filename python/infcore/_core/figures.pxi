@@ -1,7 +1,7 @@
 # What engine.stats() shows of one model or device.
 cdef dict _figures(Stats& s):
     return {
-        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
+        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed, "cancelled": s.cancelled,
         "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
         "infeasible": s.infeasible, "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale,
         "cheaper": s.cheaper, "deferred": s.deferred,

@@ -82,7 +82,7 @@ cdef class Machine:
     # ---- membership
 
     def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True,
-                  fallback=None) -> int:
+                  fallback=None, length_buckets=(), preferred_batch_sizes=()) -> int:
         """Make a model known; returns its id."""
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(name.encode(), <uint32_t>whole("version", version, 1, 1 << 30))
@@ -91,6 +91,7 @@ cdef class Machine:
         config.idempotent = idempotent
         if fallback is not None:
             config.fallback = self.model_of(fallback)
+        config.length_buckets, config.preferred_batch_sizes = length_buckets, preferred_batch_sizes
         self.c_obj.get().add_model(id, config)
         self.models.add(id.value)
         return id.value
@@ -260,8 +261,8 @@ cdef class Machine:
             self.c_obj.get().model_stats(self.model_of(model))
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
-        return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
-                "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
+        return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
                 "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
                 "deferred": s.deferred}
 

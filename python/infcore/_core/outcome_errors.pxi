@@ -14,7 +14,10 @@ cdef object _error_of(Future f, object payload):
 cdef object _reasoned(Future f, str what, str waited):
     cdef Reason reason = f.c.reason
     allowed = seconds(f.c.request.deadline_ns - f.c.request.arrival_ns)
-    if reason == Reason.deadline or reason == Reason.early_drop:
+    if reason == Reason.early_drop:
+        return DeadlineExceeded(f"{what}: given up {waited}, since the devices can't meet its deadline_s of "
+                                f"{allowed:.6g} and the deadlines of others as well")
+    if reason == Reason.deadline:
         return DeadlineExceeded(f"{what}: no device can meet its deadline_s of {allowed:.6g} any more, {waited}")
     if reason == Reason.infeasible:
         error = DeadlineInfeasible(f"{what}: deadline_s is {allowed:.6g}; allowed: at least {f.c.hint_s:.6g}, the best "

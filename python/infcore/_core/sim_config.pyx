@@ -85,6 +85,7 @@ cdef ModelConfig _model(object model, dict models) except *:
     config.engine.idempotent = model.idempotent
     if model.fallback:
         config.engine.fallback.value = <uint32_t>models[model.fallback]
+    config.engine.length_buckets, config.engine.preferred_batch_sizes = model.length_buckets, model.preferred_batch_sizes
     config.slo_s, config.load_s, config.warmup_s = model.slo_s, model.load_s, model.warmup_s
     config.tokens = model.tokens
     config.slo_ttft_s, config.slo_itl_s = model.slo_ttft_s, model.slo_itl_s

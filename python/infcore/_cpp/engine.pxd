@@ -128,8 +128,8 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
         Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
     cdef cppclass Stats:
-        uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
+        uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
         double busy_s, work
         unique_ptr[StageHistograms] stages
 
@@ -154,6 +154,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         TimeNs batch_delay_ns_max
         cbool idempotent
         ModelId fallback
+        vector[double] length_buckets
+        vector[uint32_t] preferred_batch_sizes
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns

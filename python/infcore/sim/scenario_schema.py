@@ -91,6 +91,7 @@ class Model:
     warmup_s       how much longer its first batch there takes
     batch_delay_s  how long a batch may wait for company
     fallback       name of the model that answers in its place under load; "": none
+    length_buckets, preferred_batch_sizes  as infcore.Model has them
     output_weight  of a recorded request, the work that one unit of its output (a generated token) adds
     tokens         it makes tokens: it runs where a TokenLatency says so, and its workloads have prompts and outputs
     context_tokens_max  prompt and output of a request together, at most; 0: what fits into the smallest of its nodes
@@ -105,6 +106,8 @@ class Model:
     warmup_s: float = 0.0
     idempotent: bool = True
     batch_delay_s: float = 0.002
+    length_buckets: tuple[float, ...] = ()
+    preferred_batch_sizes: tuple[int, ...] = ()
     output_weight: float = 0.0
     tokens: bool = False
     context_tokens_max: int = 0
