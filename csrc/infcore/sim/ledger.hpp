@@ -23,9 +23,9 @@ struct Ended {
   ModelId model{};
   std::uint16_t tier{};
   std::uint64_t session{};
-  TokenWork tokens{};         ///< output 0: of a model that makes none
-  TimeNs first_token_ns{};    ///< when it was answered; of token requests that ended ok
-  std::uint32_t n_cached{};   ///< of its prompt's tokens, found in its node's cache
+  TokenWork tokens{};        ///< output 0: of a model that makes none
+  TimeNs first_token_ns{};   ///< when it was answered; of token requests that ended ok
+  std::uint32_t n_cached{};  ///< of its prompt's tokens, found in its node's cache
   Outcome outcome{};
   engine::Reason reason{}, form{};  ///< why it ended so; in which form it was served, where not as it came
   double hint_s{};                  ///< Action::hint_s

@@ -37,7 +37,8 @@ double share_s(const TokenService& service, const TokenWork& work, std::uint32_t
   const double per_context_s = curve.per_context_token_s + std::min(0.0, curve.per_context_token2_s) * most;
   return (n_new + contexts.n) * curve.base_s / service.token_budget +
          n_new * (curve.prefill_base_s / service.token_budget + curve.per_prefill_token_s) +
-         contexts.n * (curve.decode_base_s / running + curve.per_decode_s) + contexts.sum * std::max(0.0, per_context_s);
+         contexts.n * (curve.decode_base_s / running + curve.per_decode_s) +
+         contexts.sum * std::max(0.0, per_context_s);
 }
 
 }  // namespace
@@ -103,7 +104,8 @@ void Simulation::set_token_timer(std::uint32_t index) {
   const TokenLine& line = *token_lines_[index];
   TimeNs at_ns = line.device.next_ns();
   if (!line.incoming.empty()) at_ns = std::min(at_ns, line.incoming.front().at_ns);
-  agenda_.move(first_token_owner_ + index, nodes_[index].is(FaultKind::hang) ? base::never_ns : std::max(at_ns, now_ns_));
+  agenda_.move(first_token_owner_ + index,
+               nodes_[index].is(FaultKind::hang) ? base::never_ns : std::max(at_ns, now_ns_));
 }
 
 /// A step ends, a request comes in, or both; whatever is there then goes into the next step.

@@ -126,7 +126,8 @@ void TokenNode::delay(TimeNs by_ns) noexcept {
 
 const char* TokenNode::broken() const noexcept {
   if (*broken_ != 0 || step_is_out_) return broken_;
-  if (batcher_->n_running() + batcher_->n_waiting() != n_sequences_) return "the batcher has other sequences than the node";
+  if (batcher_->n_running() + batcher_->n_waiting() != n_sequences_)
+    return "the batcher has other sequences than the node";
   if (n_sequences_ == 0 && blocks_->n_available() != blocks_->n_blocks()) return "KV blocks leaked";
   return "";
 }

@@ -39,7 +39,8 @@ class TokenNode {
               std::uint16_t tier);
   /// It comes in. Throws InvalidArgument for what can never fit.
   void add(std::uint32_t run, TimeNs now_ns);
-  /// Begins the next step if there is anything to do; `factor`: how many times as long as by the curve, `more_s` longer.
+  /// Begins the next step if there is anything to do; `factor`: how many times as long as by the curve, `more_s`
+  /// longer.
   void begin_step(TimeNs now_ns, double factor, double more_s);
   /// When the step that is out ends; never_ns: none is out.
   [[nodiscard]] TimeNs next_ns() const noexcept { return step_end_ns_; }

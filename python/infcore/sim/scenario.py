@@ -182,7 +182,9 @@ def _latencies(
         _known(table, "model", row.model, models)
         _known(table, "node", row.node, places)
         if models[row.model].tokens != (key == "token_latency"):
-            other = "one with tokens = true" if key == "token_latency" else "one without: token models have token_latency"
+            other = (
+                "one with tokens = true" if key == "token_latency" else "one without: token models have token_latency"
+            )
             raise InvalidArgument(f"{table.at('model')} must be {other}, got {shown(row.model)}")
         if (row.model, row.node) in rows:
             raise InvalidArgument(

@@ -192,7 +192,8 @@ def _columns(rows: list[Arrival]) -> _Columns:
     values = zip(*rows, strict=True)
     # fromiter: tuples of one length are objects, too, not rows of a table.
     return {
-        name: np.fromiter(column, dtype, len(rows)) for (name, dtype), column in zip(_DTYPES.items(), values, strict=True)
+        name: np.fromiter(column, dtype, len(rows))
+        for (name, dtype), column in zip(_DTYPES.items(), values, strict=True)
     }
 
 
