@@ -33,7 +33,7 @@ struct FirstBatch {
 class BatchPlan {
  public:
   static constexpr std::uint32_t n_max = BatchingPolicy::n_waiting_shown_max;
-  static constexpr std::uint32_t n_layers = 8;
+  static constexpr std::uint32_t n_layers = 5;
 
   BatchPlan(const contracts::LatencyModel& device_curve, const PlanPrice& price) noexcept
       : curve_(device_curve), price_(price), late_factor_(1.0 + price.spreads * device_curve.spread()) {}

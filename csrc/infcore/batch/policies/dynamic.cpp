@@ -21,11 +21,11 @@ constexpr double hold_share = 0.25;
 /// All: batches are as large as may be, in bursts at the price of requests that would have gone into the lull after.
 constexpr double price_of_time = 0.5;
 /// Where as many again wait beyond those shown: they are there to use it.
-constexpr double price_of_time_crowded = 0.8;
+constexpr double price_of_time_crowded = 1.0;
 
 /// Counts as in time: above the mean by so many of the curve's spreads. It is the tightest of a batch alone who is late
 /// beyond it, and room for all of them would cost the batch more.
-constexpr double spreads_late = 1.0;
+constexpr double spreads_late = 1.5;
 
 /// What is planned: so many full batches.
 constexpr std::uint32_t n_batches_ahead = 4;
@@ -51,7 +51,7 @@ class Dynamic final : public BatchingPolicy {
 
   void select(base::TimeNs now_ns, std::span<const Waiting> waiting, std::uint32_t n_max, const Traffic& traffic,
               const contracts::LatencyModel& device_curve, std::span<Verdict> verdicts) const noexcept override {
-    BatchPlan plan(device_curve, price_of(waiting, traffic, device_curve));
+    BatchPlan plan(device_curve, price_of(now_ns, waiting, traffic, device_curve));
     contracts::BatchShape batch;
     base::TimeNs earliest_ns = base::never_ns;
     const std::uint32_t n_room = std::min(n_max, traffic.max_batch_size);
@@ -106,13 +106,15 @@ class Dynamic final : public BatchingPolicy {
     return n / device_curve.service_s({traffic.max_batch_size, n * mean, mean});
   }
 
-  static PlanPrice price_of(std::span<const Waiting> waiting, const Traffic& traffic,
+  static PlanPrice price_of(base::TimeNs now_ns, std::span<const Waiting> waiting, const Traffic& traffic,
                             const contracts::LatencyModel& device_curve) noexcept {
     const double peak = peak_per_s(waiting, traffic, device_curve);
     const double capacity = std::max(traffic.capacity_per_s, peak);
-    const auto n_shown = static_cast<double>(waiting.size());
+    base::TimeNs last_ns = now_ns;
+    for (const Waiting& w : waiting) last_ns = std::max(last_ns, w.deadline_ns);
     const double load = std::min(1.0, traffic.arrivals_per_s / capacity);
-    const double unseen = std::clamp((traffic.n_waiting - n_shown) / n_shown, 0.0, 1.0);
+    const double needs_s = traffic.n_waiting / capacity;
+    const double unseen = std::clamp(needs_s / base::seconds(last_ns - now_ns + 1) - 1.0, 0.0, 1.0);
     const double price = price_of_time * load * (1.0 - unseen) + price_of_time_crowded * unseen;
     return {price * peak, peak / capacity, spreads_late, traffic.max_batch_size};
   }
