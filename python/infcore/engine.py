@@ -453,8 +453,8 @@ class Engine(EngineCore):
         """Counts by outcome and quantiles in seconds, since the start.
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
-                 (answered), failed, lost, expired, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
-                 throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s
+                 (answered), failed, lost, expired, shed, cancelled, rejected, retried, batches, batch_mean, busy_s,
+                 work, throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s, latency_s
         """
         self._check_not_forked()
         run_s = max(time.monotonic() - self._start_s, 1e-9)

@@ -29,12 +29,38 @@ class Pending:
         return self.n_requests, self.work_sum, self.work_max
 
 
+@dataclass
+class Waiting:
+    """One that waits, as select() is shown it."""
+
+    deadline_ns: int
+    work: float
+    tier: int
+    aged: bool
+
+
+@dataclass
+class Traffic:
+    n_waiting: int
+    max_batch_size: int
+    arrivals_per_s: float
+    capacity_per_s: float
+
+
+def first_of(waiting: list[Waiting], n_max: int, traffic: Traffic) -> list[str]:
+    n = min(len(waiting), n_max, traffic.max_batch_size)
+    return ["take"] * n + ["leave"] * (len(waiting) - n)
+
+
 class Greedy:
     """Whatever waits goes at once."""
 
     def close(self, now_ns: int, pending: Pending, latency: Any) -> tuple[int, int]:
         """(how many go, else 0 and when to ask again)."""
         return pending.n_requests, now_ns
+
+    def select(self, now_ns: int, waiting: list[Waiting], n_max: int, traffic: Traffic, latency: Any) -> list[str]:
+        return first_of(waiting, n_max, traffic)
 
 
 class Dynamic:
@@ -55,6 +81,9 @@ class Dynamic:
         if pending.arrivals_per_s * ((until_ns - now_ns) * 1e-9) < 1.0:
             return go  # nobody is expected to join
         return 0, until_ns
+
+    def select(self, now_ns: int, waiting: list[Waiting], n_max: int, traffic: Traffic, latency: Any) -> list[str]:
+        return first_of(waiting, n_max, traffic)
 
     def _hold_until_ns(self, pending: Pending, latency: Any) -> int:
         """A quarter of what one batch less would save, at most the model's own bound, and in time for the deadline."""

@@ -337,8 +337,10 @@ class Engine:
                 pass
 
     def urgency(self, now_ns: int, lane: Lane) -> tuple[float, ...]:
-        """As the heads of the lanes would stand in one lane."""
-        head = lane.front(now_ns, self.ageing_ns)
-        if now_ns - head.arrival_ns >= self.ageing_ns:
-            return (0, head.arrival_ns, lane.index)
-        return (1, head.tier, head.deadline_ns, head.arrival_ns, lane.index)
+        return self.urgency_of(now_ns, lane.front(now_ns, self.ageing_ns))
+
+    def urgency_of(self, now_ns: int, r: Request) -> tuple[float, ...]:
+        """As it would stand in one lane with all others."""
+        if now_ns - r.arrival_ns >= self.ageing_ns:
+            return (0, r.arrival_ns, r.seq)
+        return (1, r.tier, r.deadline_ns, r.seq)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from reference.batching import NEVER_NS, Pending, to_ns
-from reference.lanes import Batch, Lane, Request, add_ns, larger
+from reference.batching import to_ns
+from reference.compose import Source, open_batch, serve
+from reference.lanes import Batch, Lane, add_ns
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
+SOURCES_MAX = 8  # lanes that one batch is filled from
 LOOK_AGAIN = 0.125  # of what the first device that was passed over takes for one request
 
 
@@ -41,8 +43,12 @@ class Candidate:
     def first_s(self) -> Any:
         return self.batch_s(self.joined + 1)
 
-    def alone_s(self, work: Any) -> float:
-        return float(self.base_s + self.slope_s(work) * F(1))
+    def alone_s(self, work: float) -> float:
+        return float(self.base_s + self.slope_s(F(work)) * F(1))
+
+    def full_batches_per_s(self, n: int, work_mean: float, slots: int) -> Any:
+        """Requests a second in batches of n, on all its slots."""
+        return F(slots) * F(n) / (self.base_s + self.slope_s(F(work_mean)) * F(n))
 
 
 def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
@@ -50,24 +56,46 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     candidates = gather(engine, now_ns, lane)
     for c in sorted((c for c in candidates if c.takes), key=lambda c: (c.first_s(), c.node)):
         if lane.bound is None:
-            head = lane.front(now_ns, engine.ageing_ns)
-            enough_s = min(F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9))
-            share = share_of(c, candidates, len(lane.requests), engine.models[lane.model].max_batch_size, enough_s)
+            share = share_of(engine, now_ns, lane, c, candidates)
         else:
             share = min(len(lane.requests), engine.models[lane.model].max_batch_size - c.joined)
         if share == 0:  # busy ones are sooner: look again when they should be done
             again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(c.first_s()))), 1)
             lane.timer_ns = min(lane.timer_ns, again_ns)
             return False
-        served = serve(engine, now_ns, lane, c, candidates, share)
+        sources = [Source(lane, share)]
+        if lane.bound is None and c.open is None:
+            sources += riders(engine, now_ns, lane, c)
+        served = serve(engine, now_ns, sources, c, candidates)
         if served != "refused":
             return served == "sent"
     return False
 
 
-def share_of(c: Candidate, candidates: list[Candidate], n_requests: int, max_batch_size: int, enough_s: Any) -> int:
+def riders(engine: Any, now_ns: int, lane: Lane, c: Candidate) -> list[Source]:
+    """What else waits for the model and may run there goes in the same batch, each lane up to its own share."""
+    others = [
+        other
+        for other in engine.lanes
+        if other is not lane and other.model == lane.model and other.bound is None and other.requests
+    ]
+    others = [other for other in others if engine.carries(c.node, other.require)]
+    shares = []
+    if len(others) > SOURCES_MAX - 1:
+        others = sorted(others, key=lambda other: engine.urgency(now_ns, other))[: SOURCES_MAX - 1]
+    for other in others:
+        its = gather(engine, now_ns, other)
+        share = share_of(engine, now_ns, other, next(d for d in its if d.node == c.node), its)
+        shares.append(Source(other, share))
+    return [source for source in shares if source.left]
+
+
+def share_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate]) -> int:
     """The most that it can have, at least what it does in the time that the first has waited already, if
     that is in time for it. Whoever can have n can have fewer, so the first that it can't have ends the search."""
+    n_requests, max_batch_size = len(lane.requests), engine.models[lane.model].max_batch_size
+    head = lane.front(now_ns, engine.ageing_ns)
+    enough_s = min(F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9))
     for share in range(1, min(n_requests, max_batch_size - c.joined) + 1):
         by_s = c.batch_s(c.joined + share) * STRICTLY
         done = sum(finished_by(by_s, other, n_requests, max_batch_size) for other in candidates if other is not c)
@@ -112,88 +140,3 @@ def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
         open=batch,
         takes=takes,
     )
-
-
-def open_batch(engine: Any, lane: Lane, id: int) -> Batch | None:
-    """One of this lane that has room and whose members do not insist on running alone."""
-    for batch in engine.batches[id]:
-        if batch.open and batch.lane is lane and batch.shape[0] < engine.models[lane.model].max_batch_size:
-            if not (batch.members and batch.members[0].solo):
-                return batch
-    return None
-
-
-def serve(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate], n_share: int) -> str:
-    """Joins the device's open batch, or opens one unless the batching rule would rather wait for more to come. The rule
-    is not asked where more is there already and others do it sooner."""
-    n_before = len(lane.requests)
-    latency = engine.latency.at(lane.model, c.node)
-    batch = c.open
-    if batch is None:
-        if n_share == len(lane.requests) or lane.bound is not None:
-            pending = pending_of(engine, now_ns, lane, c, n_share)
-            n_share, wait_until_ns = engine.batching.close(now_ns, pending, latency)
-            if n_share == 0:
-                lane.timer_ns = min(lane.timer_ns, wait_until_ns)
-                return "held"
-        engine.n_batches += 1
-        batch = Batch(engine.n_batches, lane, lane.model, now_ns)
-    fill(engine, now_ns, lane, c, candidates, batch, n_share)
-    if c.open is None and batch.members:
-        engine.batches[c.node].append(batch)
-    batch.expected_end_ns = add_ns(now_ns, to_ns(latency.service_s(*batch.shape)))
-    return "sent" if c.open is None or len(lane.requests) < n_before else "refused"
-
-
-def pending_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, n_share: int) -> Pending:
-    mean = lane.work_mean()
-    oldest_ns = min(r.arrival_ns for r in lane.requests)
-    return Pending(
-        n_requests=n_share,
-        work_sum=mean * n_share,
-        work_max=mean,
-        earliest_deadline_ns=lane.next_deadline_ns(),
-        held_since_ns=max(engine.free_since_ns[c.node], oldest_ns),
-        arrivals_per_s=lane.arrivals_per_s(now_ns),
-        max_batch_size=engine.models[lane.model].max_batch_size,
-        delay_ns_max=engine.models[lane.model].batch_delay_ns_max,
-    )
-
-
-def too_late(now_ns: int, r: Request, candidates: list[Candidate]) -> bool:
-    """No device could finish it in time even if it were free now."""
-    return r.deadline_ns != NEVER_NS and all(
-        add_ns(now_ns, to_ns(c.alone_s(F(r.work)))) > r.deadline_ns for c in candidates
-    )
-
-
-def fill(
-    engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: list[Candidate], batch: Batch, n_more: int
-) -> None:
-    """Moves the most urgent into the batch; those that are too late are shed on the way."""
-    latency = engine.latency.at(lane.model, c.node)
-    earliest_ns = min((r.deadline_ns for r in batch.members), default=NEVER_NS)
-    n_wanted = batch.shape[0] + n_more
-    base, per_request, per_work, per_padded_work = latency.curve
-    slope = per_request + (per_work + per_padded_work) * lane.work_mean()
-    while batch.shape[0] < n_wanted and lane.requests:
-        r = lane.front(now_ns, engine.ageing_ns)
-        if too_late(now_ns, r, candidates):
-            engine.leave_lane(r)
-            engine.end(now_ns, r, "shed", "deadline")
-            continue
-        if batch.members and (r.solo or batch.members[0].solo):
-            return
-        shape = larger(batch.shape, r.work)
-        with_it_ns = min(earliest_ns, r.deadline_ns)
-        would_be_late = with_it_ns != NEVER_NS and add_ns(now_ns, to_ns(latency.upper_s(*shape))) > with_it_ns
-        if would_be_late and shape[0] > max(1, n_wanted // 2):
-            return  # larger, it would make its most urgent member late; half of the batch is worth that, more is not
-        engine.leave_lane(r)
-        engine.unreserve(r)
-        r.batch, r.node = batch, c.node
-        r.attempts += 1
-        engine.reserve(r, slope + (0.0 if batch.members else base))
-        earliest_ns, batch.shape = with_it_ns, shape
-        batch.members.append(r)
-        engine.act(r, "dispatch", "none", batch.shape[0] - 1)

@@ -44,6 +44,7 @@ class Batch:
     running: bool = False
     start_ns: int = 0
     expected_end_ns: int = 0
+    joins_from_seq: int = 0  # whoever came before was not selected
 
 
 def larger(shape: tuple[int, float, float], work: float) -> tuple[int, float, float]:
@@ -62,6 +63,7 @@ class Lane:
     arrivals: list[int] = field(default_factory=list)
     work_pending: float = 0.0
     timer_ns: int = NEVER_NS
+    capacity: tuple[int, float] = (-NEVER_NS, 0.0)  # good until, requests a second
 
     def front(self, now_ns: int, ageing_ns: int) -> Request:
         oldest = min(self.requests, key=lambda r: (r.arrival_ns, r.seq))
@@ -70,7 +72,7 @@ class Lane:
         return min(self.requests, key=lambda r: (r.tier, r.deadline_ns, r.seq))
 
     def work_mean(self) -> float:
-        return max(0.0, self.work_pending / len(self.requests))
+        return max(0.0, self.work_pending / max(1, len(self.requests)))
 
     def next_deadline_ns(self) -> int:
         return min((r.deadline_ns for r in self.requests), default=NEVER_NS)

@@ -48,25 +48,30 @@ void StateMachine::schedule(TimeNs now_ns) {
 }
 
 /// Order in which lanes that compete for devices are served: as their heads would stand in one lane.
-bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept {
+bool StateMachine::before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) const noexcept {
   const std::uint32_t a = lanes_[lane_a]->queue.front(now_ns), b = lanes_[lane_b]->queue.front(now_ns);
   if (a == queue::no_slot || b == queue::no_slot)
     return a != queue::no_slot || (b == queue::no_slot && lane_a < lane_b);
+  return goes_before(a, b, now_ns);
+}
+
+/// As TieredLane has it for one tenant.
+bool StateMachine::goes_before(std::uint32_t a, std::uint32_t b, TimeNs now_ns) const noexcept {
   const contracts::Request &ra = slots_[a].request, &rb = slots_[b].request;
-  const bool aged_a = now_ns - ra.arrival_ns >= config_.ageing_ns, aged_b = now_ns - rb.arrival_ns >= config_.ageing_ns;
-  if (aged_a != aged_b) return aged_a;
-  if (aged_a) return ra.arrival_ns != rb.arrival_ns ? ra.arrival_ns < rb.arrival_ns : lane_a < lane_b;
-  if (ra.tier != rb.tier) return ra.tier < rb.tier;
-  if (ra.deadline_ns != rb.deadline_ns) return ra.deadline_ns < rb.deadline_ns;
-  if (ra.arrival_ns != rb.arrival_ns) return ra.arrival_ns < rb.arrival_ns;
-  return lane_a < lane_b;
+  const bool aged = is_aged(a, now_ns);
+  if (aged != is_aged(b, now_ns)) return aged;
+  if (aged && ra.arrival_ns != rb.arrival_ns) return ra.arrival_ns < rb.arrival_ns;
+  if (!aged && ra.tier != rb.tier) return ra.tier < rb.tier;
+  if (!aged && ra.deadline_ns != rb.deadline_ns) return ra.deadline_ns < rb.deadline_ns;
+  return queue_slots_[a].seq < queue_slots_[b].seq;
 }
 
 /// Sends or joins at most one device's share. Returns whether it did, so that it is asked again.
 bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   Lane& lane = *lanes_[index];
   // Where nobody takes anything, as under load most of the time, nothing else need be looked at.
-  if (models_[lane.model.value].n_free == 0 && lane.open_nodes.empty()) return false;
+  const ModelState& model = models_[lane.model.value];
+  if (model.n_free == 0 && model.open_nodes.empty()) return false;
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
   const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
@@ -86,6 +91,8 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
       set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first.first_s)), 1));
       return false;
     }
+    sources_.assign(1, {.lane = index, .left = n_share});
+    if (model.lanes.size() > 1 && open == open_takers_.end()) add_riders(now_ns, index, first);
     const Served served = serve(now_ns, index, first.node, n_share);
     if (served != Served::refused) return served == Served::sent;
     open->refused = true;
@@ -104,8 +111,33 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
     } else if (node.in_flight.size() >= node.slots) {
       return;
     }
-    if (serve(now_ns, index, lane.bound, std::min(room, lane.queue.size())) != Served::sent) return;
+    const std::uint32_t n = std::min(room, lane.queue.size());
+    sources_.assign(1, {.lane = index, .left = n});
+    if (serve(now_ns, index, lane.bound, n) != Served::sent) return;
   }
+}
+
+/// What else waits for the model and may run there goes in the same batch, each lane up to its own share: one that
+/// another device of its own would do sooner does not ride along. The most urgent lanes, if there are many.
+void StateMachine::add_riders(TimeNs now_ns, std::uint32_t index, const Taker& taker) {
+  riders_.clear();
+  for (const std::uint32_t lane : models_[lanes_[index]->model.value].lanes) {
+    if (lane == index || lanes_[lane]->queue.size() == 0) continue;
+    if (fleet_.columns().carries(taker.node.value, lanes_[lane]->require)) riders_.push_back(lane);
+  }
+  if (riders_.empty()) return;
+  if (riders_.size() > sources_max - 1) {
+    const auto end = riders_.begin() + (sources_max - 1);
+    std::partial_sort(riders_.begin(), end, riders_.end(),
+                      [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
+    riders_.erase(end, riders_.end());
+  }
+  for (const std::uint32_t lane : riders_) {
+    const auto work_mean = static_cast<float>(lanes_[lane]->work_mean());
+    gather(lane, work_mean);
+    if (const std::uint32_t n = share_of(now_ns, lane, taker, work_mean)) sources_.push_back({.lane = lane, .left = n});
+  }
+  gather(index, static_cast<float>(lanes_[index]->work_mean()));
 }
 
 /// Who may run the lane's requests, and who of them takes some now. False where nobody does.
@@ -126,7 +158,7 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     any |= free_candidates_[word];
   }
   open_takers_.clear();
-  for (const NodeId id : lane.open_nodes) {
+  for (const NodeId id : models_[lane.model.value].open_nodes) {
     if ((others_[id.value / 64] & bit_of(id)) == 0) continue;  // no candidate, or it was here already
     const Batch* const open = open_batch(nodes_[id.value], index);
     if (open == nullptr) continue;
@@ -190,128 +222,6 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   lane.last_share = least;
   word = was;
   return least;
-}
-
-/// Gives one device its share: joins its open batch, or opens one unless the batching rule would rather wait.
-StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, NodeId id, std::uint32_t n_share) {
-  Lane& lane = *lanes_[index];
-  Node& node = nodes_[id.value];
-  const contracts::LatencyModel& latency = latency_.at(lane.model, id);
-  if (Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {
-    const std::uint32_t n_before = lane.queue.size();
-    fill(now_ns, index, id, *open, n_share);
-    open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(open->shape)));
-    occupancy_changed(id);
-    return lane.queue.size() < n_before ? Served::sent : Served::refused;
-  }
-  batch::Close close{n_share, now_ns};
-  // The rule may wait for more to come; not where more is there already, and others do it sooner.
-  if (n_share == lane.queue.size() || lane.bound != base::no_node) close = ask_rule(now_ns, lane, id, n_share);
-  if (close.n_requests == 0) {
-    set_lane_timer(index, close.wait_until_ns);
-    return Served::held;
-  }
-  Batch b;
-  b.id = next_batch_id_++;
-  b.lane = index;
-  b.model = lane.model;
-  b.open = true;
-  b.opened_ns = now_ns;
-  if (!spare_members_.empty()) {
-    b.members.swap(spare_members_.back());
-    spare_members_.pop_back();
-  }
-  fill(now_ns, index, id, b, close.n_requests);
-  if (b.members.empty()) {  // all of them were too late, and are gone: the lane is another one now
-    keep_members(b);
-    return Served::sent;
-  }
-  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(b.shape)));
-  node.in_flight.push_back(std::move(b));
-  lane.open_nodes.push_back(id);
-  occupancy_changed(id);
-  return Served::sent;
-}
-
-/// Whether to send so many now, or to wait for more.
-batch::Close StateMachine::ask_rule(TimeNs now_ns, Lane& lane, NodeId id, std::uint32_t n_share) noexcept {
-  const double work_mean = lane.work_mean();
-  const ModelConfig& config = models_[lane.model.value].config;
-  return batching_->close(now_ns,
-                          {
-                              .shape = {n_share, work_mean * n_share, work_mean},
-                              .earliest_deadline_ns = lane.queue.next_deadline_ns(),
-                              .held_since_ns = std::max(nodes_[id.value].free_since_ns, lane.queue.oldest_arrival_ns()),
-                              .arrivals_per_s = lane.rate.per_s(now_ns),
-                              .max_batch_size = config.max_batch_size,
-                              .delay_ns_max = config.batch_delay_ns_max,
-                          },
-                          latency_.at(lane.model, id));
-}
-
-/// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can.
-bool StateMachine::too_late(TimeNs now_ns, const Lane& lane, const contracts::Request& r, NodeId first) const noexcept {
-  if (r.deadline_ns == base::never_ns) return false;
-  const auto work = static_cast<float>(r.work);
-  const contracts::BatchColumns curves = latency_.batch(lane.model);
-  const auto late = [&](float alone_s) { return base::add_ns(now_ns, base::to_ns(alone_s)) > r.deadline_ns; };
-  if (!late(NodeFinish::of(0.0f, curves, first.value, work).batch_s(1.0f))) return false;
-  if (lane.bound != base::no_node) return true;
-  return late(least_alone(curves, candidates_.data(), fleet_.n_nodes(), work).seconds);
-}
-
-/// Moves up to `n_more` requests from the lane into the batch, most urgent first. One that no device can finish in time
-/// any more is shed; one that must run alone (its batch failed before) does. The batch stops growing where one more
-/// would make its most urgent member late, as long as that costs no more than half of it.
-void StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_more) {
-  Lane& lane = *lanes_[index];
-  const contracts::LatencyModel& latency = latency_.at(lane.model, id);
-  const contracts::Curve& curve = latency.curve();
-  const double slope_s = curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * lane.work_mean();
-  TimeNs earliest_ns = base::never_ns;
-  for (const std::uint32_t m : b.members) earliest_ns = std::min(earliest_ns, slots_[m].request.deadline_ns);
-  const std::uint32_t n_wanted = b.shape.n_requests + n_more;
-  contracts::Credit credit{};
-  while (b.shape.n_requests < n_wanted && lane.queue.size() > 0) {
-    const std::uint32_t slot = lane.queue.front(now_ns);
-    Slot& s = slots_[slot];
-    if (too_late(now_ns, lane, s.request, id)) {
-      leave_lane(slot);
-      end(now_ns, slot, ActionKind::shed, Reason::deadline);
-      continue;
-    }
-    if (!b.members.empty() && (s.solo || slots_[b.members.front()].solo)) break;
-    contracts::BatchShape larger = b.shape;
-    larger.add(s.request.work);
-    const TimeNs with_it_ns = std::min(earliest_ns, s.request.deadline_ns);
-    if (with_it_ns != base::never_ns && larger.n_requests > std::max(1u, n_wanted / 2) &&
-        base::add_ns(now_ns, base::to_ns(latency.upper_s(larger))) > with_it_ns) {
-      break;
-    }
-    leave_lane(slot);
-    if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
-    unreserve_into(credit, s);  // of a bound lane: on the same device
-    s.where = Where::in_batch;
-    s.node = id;
-    s.batch_id = b.id;
-    ++s.attempts;
-    reserve_into(credit, s, slope_s + (b.members.empty() ? curve.base_s : 0.0));
-    earliest_ns = with_it_ns;
-    b.shape = larger;
-    b.members.push_back(slot);
-    act(slot, ActionKind::dispatch, Reason::none, id, b.id, b.shape.n_requests - 1);
-  }
-  if (credit.inflight != 0 || credit.reserved_ns != 0) fleet_.change_credit(id, credit);
-}
-
-/// The batch that requests of the lane may still join; nullptr where there is none with room.
-Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
-  const std::uint32_t max_batch_size = models_[lanes_[lane]->model.value].config.max_batch_size;
-  for (Batch& b : node.in_flight) {
-    if (!b.open || b.lane != lane || b.shape.n_requests >= max_batch_size) continue;
-    if (b.members.empty() || !slots_[b.members.front()].solo) return &b;
-  }
-  return nullptr;
 }
 
 }  // namespace infcore::engine

@@ -40,6 +40,13 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
+  constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
+  for (auto* scratch : {&shown_, &late_here_}) scratch->reserve(n_shown_max);
+  for (auto* scratch : {&first_, &merged_}) scratch->reserve(sources_max * n_shown_max);
+  sources_.reserve(sources_max);
+  frontier_.reserve(6 * n_shown_max + 4);  // aged ones are visited twice
+  waiting_.reserve(n_shown_max);
+  verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
 }
 
@@ -248,6 +255,7 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
       // A batch of the former labels that is still open is no matter: a node is asked for the lane's present ones.
       lanes_[*idle]->require = request.require;
       lanes_[*idle]->rate = {};
+      lanes_[*idle]->capacity_until_ns = std::numeric_limits<TimeNs>::min();
       return *idle;
     }
   }
@@ -312,6 +320,9 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
         break;
       case Reason::deadline:
         ++to->expired;
+        break;
+      case Reason::early_drop:
+        ++to->shed;
         break;
       case Reason::device_lost:
         ++to->lost;
@@ -430,9 +441,13 @@ void StateMachine::occupancy_changed(NodeId id) {
   for (const ModelId model : node.models) models_[model.value].n_free += has_free_slot ? 1u : -1u;
 }
 
+std::vector<NodeId>& StateMachine::open_nodes_of(Lane& lane) noexcept {
+  return lane.bound == base::no_node ? models_[lane.model.value].open_nodes : lane.open_nodes;
+}
+
 /// Nobody joins the batch any more.
 void StateMachine::close_door(const Batch& b, NodeId id) {
-  std::vector<NodeId>& open_nodes = lanes_[b.lane]->open_nodes;
+  std::vector<NodeId>& open_nodes = open_nodes_of(*lanes_[b.lane]);
   open_nodes.erase(std::find(open_nodes.begin(), open_nodes.end(), id));
 }
 

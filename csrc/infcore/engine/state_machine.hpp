@@ -14,6 +14,7 @@
 #include <infcore/route/routing_policy.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -43,13 +44,15 @@ struct NodeConfig {
   TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
 };
 
-/// A batch from the moment its node is called until it ends. While open, requests of the same lane still join.
+/// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run still
+/// join; of a lane that is bound to the node, those of that lane.
 struct Batch {
   std::uint64_t id{};
-  std::uint32_t lane{};
+  std::uint32_t lane{};  ///< whose turn it was; others of the model may be in it, too
   ModelId model{};
   bool open{}, running{};
   TimeNs opened_ns{}, start_ns{}, expected_end_ns{};
+  std::uint64_t joins_from_seq{};  ///< whoever arrived before was not selected, and does not join either
   contracts::BatchShape shape{};
   std::vector<std::uint32_t> members{};  ///< request slots
 };
@@ -132,12 +135,14 @@ class StateMachine {
     std::uint64_t require{};
     NodeId bound{base::no_node};  ///< no_node: device and batch are chosen together
     queue::TieredLane queue;
-    std::vector<NodeId> open_nodes{};  ///< of each open batch of this lane
+    std::vector<NodeId> open_nodes{};  ///< of a bound lane: of each open batch
     ArrivalRate rate{};
     double work_pending{};
     std::uint32_t last_share{};  ///< of a device in the joint choice
-    /// Of what waits; there is something. Rounding may leave a sum of nothing below zero.
-    [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / queue.size()); }
+    TimeNs capacity_until_ns{std::numeric_limits<TimeNs>::min()};  ///< how long capacity_per_s is good for
+    double capacity_per_s{};
+    /// Of what waits; 0 where nothing does. Rounding may leave a sum of nothing below zero.
+    [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / std::max(1u, queue.size())); }
     bool dirty{};
   };
   struct Node {
@@ -153,8 +158,10 @@ class StateMachine {
     ModelConfig config{};
     std::uint32_t n_free{};              ///< nodes where it is resident that have a free slot
     std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
+    std::vector<NodeId> open_nodes{};    ///< of each open batch of theirs
     std::unique_ptr<Stats> stats{};
   };
+  static constexpr std::size_t sources_max = 8;  ///< lanes that one batch is filled from
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   /// A device that takes requests of a lane: it has a free slot, or an open batch of this lane with room.
   struct Taker {
@@ -163,9 +170,26 @@ class StateMachine {
     std::uint32_t joined{};  ///< already in its open batch
     bool refused{};          ///< what comes first in the lane
   };
+  /// A lane that a batch is filled from, and how many of it the device may have.
+  struct Source {
+    std::uint32_t lane{}, left{};
+    bool passed{};  ///< its head does not go in this batch
+  };
+  /// What waits in all lanes that a batch is filled from.
+  struct Pool {
+    std::uint32_t n_waiting{};
+    double work_pending{};
+    TimeNs earliest_deadline_ns{base::never_ns}, oldest_arrival_ns{base::never_ns};
+    [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / n_waiting); }
+  };
+  /// What taking requests for a device comes to: credit, and the terms of what one more takes there.
+  struct Filling {
+    double base_s, slope_s;
+    contracts::Credit credit;
+  };
   enum class Served : std::uint8_t {
     sent,    ///< the lane has changed
-    held,    ///< the batching rule would rather wait
+    held,    ///< the batching rule would rather wait, or a faster device is waited for
     refused  ///< its open batch takes none of what comes first in the lane
   };
 
@@ -185,6 +209,7 @@ class StateMachine {
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
   void occupancy_changed(NodeId);
+  [[nodiscard]] std::vector<NodeId>& open_nodes_of(Lane&) noexcept;
   void close_door(const Batch&, NodeId);
   void keep_members(Batch&);
   void set_lane_timer(std::uint32_t lane, TimeNs at_ns) { timers_.set(config_.max_nodes + lane, at_ns); }
@@ -206,12 +231,33 @@ class StateMachine {
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
+  void add_riders(TimeNs now_ns, std::uint32_t lane, const Taker&);
+  [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) const noexcept;
+  [[nodiscard]] bool goes_before(std::uint32_t slot_a, std::uint32_t slot_b, TimeNs now_ns) const noexcept;
+  [[nodiscard]] bool is_aged(std::uint32_t slot, TimeNs now_ns) const noexcept {
+    return now_ns - slots_[slot].request.arrival_ns >= config_.ageing_ns;
+  }
+
+  // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
-  [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, NodeId, std::uint32_t n_share) noexcept;
-  [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId first) const noexcept;
-  void fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
+  [[nodiscard]] Batch new_batch(TimeNs now_ns, std::uint32_t lane);
+  [[nodiscard]] Pool pool_of_sources() const noexcept;
+  [[nodiscard]] double arrivals_per_s(TimeNs now_ns) noexcept;
+  [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, const Lane&, const Pool&, NodeId, std::uint32_t n) noexcept;
+  [[nodiscard]] bool in_danger(TimeNs now_ns, const Lane&, const Pool&, NodeId, std::uint32_t n) const noexcept;
+  [[nodiscard]] bool late_on(TimeNs now_ns, ModelId, const contracts::Request&, NodeId) const noexcept;
+  [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId& first) const noexcept;
+  [[nodiscard]] Source* first_source(TimeNs now_ns) noexcept;
+  bool fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
+  [[nodiscard]] Filling filling_of(const Lane&, NodeId) const noexcept;
+  [[nodiscard]] bool may_join(std::uint32_t slot, const Batch&) const noexcept;
+  void take(std::uint32_t slot, NodeId, Batch&, Filling&);
+  void shed(TimeNs now_ns, std::uint32_t slot, Reason);
+  void choose(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  void show(TimeNs now_ns, std::uint32_t lane, NodeId);
+  void list_first(TimeNs now_ns);
+  [[nodiscard]] double capacity_per_s(TimeNs now_ns, Lane&) noexcept;
   [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
-  [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) noexcept;
 
   EngineConfig config_;
   route::Fleet& fleet_;
@@ -233,6 +279,12 @@ class StateMachine {
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
   std::vector<std::uint64_t> candidates_, free_candidates_, others_;
   std::vector<Taker> open_takers_;
+  // Of the batch at hand: what it is filled from. Where deadlines are in danger: who comes first, who of them is shown
+  // to the rule, what it says, who is late here.
+  std::vector<Source> sources_;
+  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, frontier_;
+  std::vector<batch::Waiting> waiting_;
+  std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   std::vector<Action> actions_;

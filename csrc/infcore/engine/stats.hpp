@@ -12,7 +12,7 @@ struct StageHistograms {
 };
 
 struct Outcomes {
-  std::uint64_t ok{}, failed{}, lost{}, expired{}, cancelled{}, rejected{}, retried{};
+  std::uint64_t ok{}, failed{}, lost{}, expired{}, shed{}, cancelled{}, rejected{}, retried{};
   std::uint64_t batches{};
   double busy_s{}, work{};
 };

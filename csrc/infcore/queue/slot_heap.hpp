@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -34,6 +35,25 @@ class SlotHeap {
   void push(Index index, std::int64_t key, std::uint32_t slot) noexcept {
     nodes_.push_back({key, slot});
     rise(index, nodes_.size() - 1, {key, slot});
+  }
+
+  /// Hands out the slots in order, without taking them, until `visit(slot)` returns false. `frontier` is scratch: it
+  /// grows to three places a slot visited. O(log visited) each.
+  template <class Index, class Visit>
+  void in_order(Index index, std::vector<std::uint32_t>& frontier, Visit visit) const noexcept {
+    const auto later = [&](std::uint32_t a, std::uint32_t b) { return less(index, nodes_[b], nodes_[a]); };
+    frontier.clear();
+    if (!nodes_.empty()) frontier.push_back(0);
+    while (!frontier.empty()) {
+      std::pop_heap(frontier.begin(), frontier.end(), later);
+      const std::size_t at = frontier.back();
+      frontier.pop_back();
+      if (!visit(nodes_[at].slot)) return;
+      for (std::size_t child = 4 * at + 1; child < std::min(4 * at + 5, nodes_.size()); ++child) {
+        frontier.push_back(static_cast<std::uint32_t>(child));
+        std::push_heap(frontier.begin(), frontier.end(), later);
+      }
+    }
   }
 
   /// Precondition: `slot` is in this heap.

@@ -11,6 +11,10 @@ class SlotList {
  public:
   [[nodiscard]] std::uint32_t front() const noexcept { return front_; }
   [[nodiscard]] std::uint32_t back() const noexcept { return back_; }
+  /// The one behind it; no_slot: none.
+  [[nodiscard]] static std::uint32_t after(const QueueSlots& slots, std::uint32_t slot) noexcept {
+    return (slots[slot].*Links).after;
+  }
 
   /// `first(a, b)`: whether slot a belongs before slot b.
   template <class First>

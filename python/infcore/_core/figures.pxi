@@ -1,8 +1,8 @@
 # What engine.stats() shows of one model or device.
 cdef dict _figures(Stats& s):
     return {
-        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
-        "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
+        "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
+        "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
         "batch_mean": (s.stages.get().batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
         "busy_s": s.busy_s, "work": s.work,
         "queue_s": _quantiles(s.stages.get().queue_s), "batch_wait_s": _quantiles(s.stages.get().batch_wait_s),

@@ -109,6 +109,10 @@ cdef class Future(Pending):
         if self.c.reason == Reason.deadline:
             allowed = seconds(self.c.request.deadline_ns - self.c.request.arrival_ns)
             return DeadlineExceeded(f"{what}: no device can meet its deadline_s of {allowed:.6g} any more, {waited}")
+        if self.c.reason == Reason.early_drop:
+            allowed = seconds(self.c.request.deadline_ns - self.c.request.arrival_ns)
+            return DeadlineExceeded(f"{what}: given up {waited}, since the devices can't meet its deadline_s of "
+                                    f"{allowed:.6g} and the deadlines of others as well")
         if self.c.reason == Reason.device_lost:
             return DeviceLost(f"{what}: device {self.device!r} stopped answering, {waited}, and it may not run again")
         if self.c.reason == Reason.queue_full:

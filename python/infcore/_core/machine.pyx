@@ -227,8 +227,8 @@ cdef class Machine:
             self.c_obj.get().model_stats(self.model_of(model))
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
-        return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "cancelled": s.cancelled,
-                "rejected": s.rejected, "retried": s.retried, "batches": s.batches}
+        return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches}
 
     # ---- ids
 

@@ -121,7 +121,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
         Histogram queue_s, batch_wait_s, service_s, latency_s
     cdef cppclass Stats:
-        uint64_t ok, failed, lost, expired, cancelled, rejected, retried, batches
+        uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
         double busy_s, work
         unique_ptr[StageHistograms] stages
 

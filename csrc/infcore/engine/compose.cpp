@@ -1,0 +1,369 @@
+// What goes into a batch: who joins an open one, when a new one is opened, and who is in it. The lane's order of service
+// decides as long as everybody is in time; where deadlines are in danger, the batching rule selects among the first that
+// wait, and says who is given up so that others are in time.
+#include <infcore/engine/state_machine.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <utility>
+
+namespace infcore::engine {
+namespace {
+
+/// How long a lane's capacity is believed: as long as its rate of arrivals looks back. 10,000 nodes are not summed up
+/// for every batch.
+constexpr TimeNs capacity_ns = 10'000'000;
+
+}  // namespace
+
+/// Gives one device its share: joins its open batch, or opens one unless the batching rule would rather wait. Filled
+/// from sources_, the first of which is the lane whose turn it is and may have `n_share`.
+StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, NodeId id, std::uint32_t n_share) {
+  Lane& lane = *lanes_[index];
+  Node& node = nodes_[id.value];
+  const contracts::LatencyModel& latency = latency_.at(lane.model, id);
+  const std::uint32_t n_before = lane.queue.size();
+  std::vector<NodeId>& open_nodes = open_nodes_of(lane);
+  if (Batch* open = open_nodes.empty() ? nullptr : open_batch(node, index)) {
+    fill(now_ns, index, id, *open, n_share);
+    open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(open->shape)));
+    occupancy_changed(id);
+    return lane.queue.size() < n_before ? Served::sent : Served::refused;
+  }
+  std::uint32_t n = 0;
+  for (const Source& source : sources_) n += source.left;
+  n = std::min(n, models_[lane.model.value].config.max_batch_size);
+  const Pool pool = pool_of_sources();
+  batch::Close close = ask_rule(now_ns, lane, pool, id, n);
+  // The rule may wait for more to come; not where more is there already, and others do it sooner.
+  const bool more_is_there = n_share < n_before && lane.bound == base::no_node;
+  if (close.n_requests == 0 && more_is_there) close.n_requests = n;
+  if (close.n_requests == 0) {
+    set_lane_timer(index, close.wait_until_ns);
+    return Served::held;
+  }
+  Batch b = new_batch(now_ns, index);
+  if (in_danger(now_ns, lane, pool, id, close.n_requests) || !fill(now_ns, index, id, b, close.n_requests)) {
+    choose(now_ns, index, id, b, close.n_requests);
+  }
+  if (b.members.empty()) {  // who was given up is gone, and the lane another one; or all of them wait for a faster one
+    keep_members(b);
+    return lane.queue.size() < n_before ? Served::sent : Served::held;
+  }
+  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(b.shape)));
+  node.in_flight.push_back(std::move(b));
+  open_nodes.push_back(id);
+  occupancy_changed(id);
+  return Served::sent;
+}
+
+Batch StateMachine::new_batch(TimeNs now_ns, std::uint32_t index) {
+  Batch b;
+  b.id = next_batch_id_++;
+  b.lane = index;
+  b.model = lanes_[index]->model;
+  b.open = true;
+  b.opened_ns = now_ns;
+  if (!spare_members_.empty()) {
+    b.members.swap(spare_members_.back());
+    spare_members_.pop_back();
+  }
+  return b;
+}
+
+StateMachine::Pool StateMachine::pool_of_sources() const noexcept {
+  Pool pool;
+  for (const Source& source : sources_) {
+    const Lane& lane = *lanes_[source.lane];
+    pool.n_waiting += lane.queue.size();
+    pool.work_pending += lane.work_pending;
+    pool.earliest_deadline_ns = std::min(pool.earliest_deadline_ns, lane.queue.next_deadline_ns());
+    pool.oldest_arrival_ns = std::min(pool.oldest_arrival_ns, lane.queue.oldest_arrival_ns());
+  }
+  return pool;
+}
+
+double StateMachine::arrivals_per_s(TimeNs now_ns) noexcept {
+  double per_s = 0.0;
+  for (const Source& source : sources_) per_s += lanes_[source.lane]->rate.per_s(now_ns);
+  return per_s;
+}
+
+/// Whether to send so many now, fewer, or to wait for more.
+batch::Close StateMachine::ask_rule(TimeNs now_ns, const Lane& lane, const Pool& pool, NodeId id,
+                                    std::uint32_t n) noexcept {
+  const double work_mean = pool.work_mean();
+  const ModelConfig& config = models_[lane.model.value].config;
+  return batching_->close(now_ns,
+                          {
+                              .shape = {n, work_mean * n, work_mean},
+                              .earliest_deadline_ns = pool.earliest_deadline_ns,
+                              .held_since_ns = std::max(nodes_[id.value].free_since_ns, pool.oldest_arrival_ns),
+                              .arrivals_per_s = arrivals_per_s(now_ns),
+                              .max_batch_size = config.max_batch_size,
+                              .delay_ns_max = config.batch_delay_ns_max,
+                          },
+                          latency_.at(lane.model, id));
+}
+
+/// Whether somebody might be late in a batch of so many sent now: by the mean work and the earliest deadline of what
+/// waits, since that costs next to nothing where all is well.
+bool StateMachine::in_danger(TimeNs now_ns, const Lane& lane, const Pool& pool, NodeId id,
+                             std::uint32_t n) const noexcept {
+  if (pool.earliest_deadline_ns == base::never_ns) return false;
+  const double mean = pool.work_mean();
+  const contracts::BatchShape shape{n, mean * n, mean};
+  return base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, id).upper_s(shape))) > pool.earliest_deadline_ns;
+}
+
+/// Whether the node alone, were it free now, would finish the request after its deadline.
+bool StateMachine::late_on(TimeNs now_ns, ModelId model, const contracts::Request& r, NodeId node) const noexcept {
+  if (r.deadline_ns == base::never_ns) return false;
+  const NodeFinish finish =
+      NodeFinish::of(0.0f, latency_.batch(model), node.value, static_cast<float>(r.work));
+  return base::add_ns(now_ns, base::to_ns(finish.batch_s(1.0f))) > r.deadline_ns;
+}
+
+/// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can, and
+/// then one that does; a lane that is bound to one has no other.
+bool StateMachine::too_late(TimeNs now_ns, const Lane& lane, const contracts::Request& r,
+                            NodeId& first) const noexcept {
+  if (!late_on(now_ns, lane.model, r, first)) return false;
+  if (lane.bound != base::no_node) return true;
+  const LeastAlone least = least_alone(latency_.batch(lane.model), candidates_.data(), fleet_.n_nodes(),
+                                       static_cast<float>(r.work));
+  if (base::add_ns(now_ns, base::to_ns(least.seconds)) > r.deadline_ns) return true;
+  first = NodeId{least.node};
+  return false;
+}
+
+/// The lane whose head comes first of those that may still give some; nullptr: none.
+StateMachine::Source* StateMachine::first_source(TimeNs now_ns) noexcept {
+  Source* first = nullptr;
+  for (Source& source : sources_) {
+    if (source.left == 0 || source.passed || lanes_[source.lane]->queue.size() == 0) continue;
+    if (first == nullptr || before(source.lane, first->lane, now_ns)) first = &source;
+  }
+  return first;
+}
+
+/// Moves up to `n_more` requests into the batch, most urgent first. One that no device can finish in time any more is
+/// shed; one that must run alone (its batch failed before) does. It stops where one more would make somebody late who
+/// would be in time without, itself included. False: whom the batch would begin with is late on this device and not on
+/// another.
+bool StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_more) {
+  Lane& lane = *lanes_[index];
+  const contracts::LatencyModel& latency = latency_.at(lane.model, id);
+  const auto ends_ns = [&](const contracts::BatchShape& shape) {
+    return base::add_ns(now_ns, base::to_ns(latency.upper_s(shape)));
+  };
+  TimeNs earliest_ns = base::never_ns;  // of those in time
+  for (const TimeNs as_it_is_ns = ends_ns(b.shape); const std::uint32_t m : b.members) {
+    const TimeNs deadline_ns = slots_[m].request.deadline_ns;
+    if (deadline_ns >= as_it_is_ns) earliest_ns = std::min(earliest_ns, deadline_ns);
+  }
+  const std::uint32_t n_wanted = b.shape.n_requests + n_more;
+  Filling filling = filling_of(lane, id);
+  NodeId fastest = id;
+  for (Source& source : sources_) source.passed = false;
+  bool begins = true;
+  while (b.shape.n_requests < n_wanted) {
+    Source* const source = first_source(now_ns);
+    if (source == nullptr) break;
+    const std::uint32_t slot = lanes_[source->lane]->queue.front(now_ns);
+    const contracts::Request& r = slots_[slot].request;
+    if (late_on(now_ns, lane.model, r, id)) {
+      if (source->lane == index && too_late(now_ns, lane, r, fastest)) {
+        shed(now_ns, slot, Reason::deadline);
+        continue;
+      }
+      source->passed = true;  // it waits for a faster device, or for its own lane's turn
+      begins = begins && !b.members.empty();
+      continue;
+    }
+    const TimeNs deadline_ns = r.deadline_ns;
+    if (!b.members.empty() && !may_join(slot, b)) {
+      source->passed = true;
+      continue;
+    }
+    if (std::min(earliest_ns, deadline_ns) != base::never_ns) {
+      contracts::BatchShape larger = b.shape, alone;
+      larger.add(r.work);
+      alone.add(r.work);
+      const TimeNs with_it_ns = ends_ns(larger);
+      if (with_it_ns > earliest_ns) break;
+      if (with_it_ns <= deadline_ns) {
+        earliest_ns = std::min(earliest_ns, deadline_ns);
+      } else if (!b.members.empty() && ends_ns(alone) <= deadline_ns) {
+        source->passed = true;
+        continue;
+      }
+    }
+    --source->left;
+    take(slot, id, b, filling);
+    if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
+  }
+  if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
+  return begins || !b.members.empty();
+}
+
+/// Not if one of the two insists on running alone, or if the rule saw it and left it out.
+bool StateMachine::may_join(std::uint32_t slot, const Batch& b) const noexcept {
+  return !slots_[slot].solo && !slots_[b.members.front()].solo && queue_slots_[slot].seq >= b.joins_from_seq;
+}
+
+void StateMachine::shed(TimeNs now_ns, std::uint32_t slot, Reason reason) {
+  leave_lane(slot);
+  end(now_ns, slot, ActionKind::shed, reason);
+}
+
+StateMachine::Filling StateMachine::filling_of(const Lane& lane, NodeId id) const noexcept {
+  const contracts::Curve& curve = latency_.at(lane.model, id).curve();
+  return {curve.base_s, curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * lane.work_mean(), {}};
+}
+
+/// From its lane into the batch.
+void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& filling) {
+  Slot& s = slots_[slot];
+  leave_lane(slot);
+  unreserve_into(filling.credit, s);  // of a bound lane: on the same device
+  s.where = Where::in_batch;
+  s.node = id;
+  s.batch_id = b.id;
+  ++s.attempts;
+  reserve_into(filling.credit, s, filling.slope_s + (b.members.empty() ? filling.base_s : 0.0));
+  b.shape.add(s.request.work);
+  b.members.push_back(slot);
+  act(slot, ActionKind::dispatch, Reason::none, id, b.id, b.shape.n_requests - 1);
+}
+
+/// Opens a batch of at most `n_max` where some might be late. If those who come first are in time after all, they are
+/// it; else the rule selects. Nobody joins it then who waits now: the rule saw him, and left him out.
+void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_max) {
+  Lane& lane = *lanes_[index];
+  show(now_ns, index, id);
+  if (shown_.empty()) return;
+  const auto n_shown = static_cast<std::uint32_t>(shown_.size());
+  const contracts::LatencyModel& latency = latency_.at(lane.model, id);
+  n_max = std::min(n_max, n_shown);
+  contracts::BatchShape shape;
+  TimeNs earliest_ns = base::never_ns;
+  for (std::uint32_t i = 0; i < n_max; ++i) {
+    shape.add(waiting_[i].work);
+    earliest_ns = std::min(earliest_ns, waiting_[i].deadline_ns);
+  }
+  verdicts_.assign(n_shown, batch::Verdict::leave);
+  if (base::add_ns(now_ns, base::to_ns(latency.upper_s(shape))) <= earliest_ns) {
+    std::fill_n(verdicts_.begin(), n_max, batch::Verdict::take);
+  } else {
+    const batch::Traffic traffic{.n_waiting = pool_of_sources().n_waiting,
+                                 .max_batch_size = models_[lane.model.value].config.max_batch_size,
+                                 .arrivals_per_s = arrivals_per_s(now_ns),
+                                 .capacity_per_s = capacity_per_s(now_ns, lane)};
+    batching_->select(now_ns, waiting_, n_max, traffic, latency, verdicts_);
+    b.joins_from_seq = next_seq_;
+  }
+  Filling filling = filling_of(lane, id);
+  for (std::uint32_t i = 0; i < n_shown; ++i) {
+    const std::uint32_t slot = shown_[i];
+    if (verdicts_[i] == batch::Verdict::drop) shed(now_ns, slot, Reason::early_drop);
+    if (verdicts_[i] != batch::Verdict::take || b.shape.n_requests == n_max) continue;
+    const auto its = [&](const Source& source) { return source.lane == slots_[slot].lane; };
+    Source& source = *std::find_if(sources_.begin(), sources_.end(), its);
+    if (source.left == 0) continue;
+    --source.left;
+    take(slot, id, b, filling);
+  }
+  if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
+}
+
+/// Of the first that wait, in the order of service, those that the device could still finish in time. Those that no
+/// device can are shed; those that only another one can wait for it. One that must run alone is shown alone, once it
+/// comes first.
+void StateMachine::show(TimeNs now_ns, std::uint32_t index, NodeId id) {
+  Lane& lane = *lanes_[index];
+  list_first(now_ns);
+  shown_.clear();
+  waiting_.clear();
+  late_here_.clear();
+  for (const std::uint32_t slot : first_) {
+    const Slot& s = slots_[slot];
+    const contracts::Request& r = s.request;
+    if (late_on(now_ns, lane.model, r, id)) {
+      if (s.lane == index) late_here_.push_back(slot);
+    } else if (!s.solo || shown_.empty()) {
+      shown_.push_back(slot);
+      waiting_.push_back({r.deadline_ns, r.work, r.tier, is_aged(slot, now_ns)});
+      if (s.solo) break;
+    }
+  }
+  NodeId first = id;
+  for (const std::uint32_t slot : late_here_) {
+    if (too_late(now_ns, lane, slots_[slot].request, first)) shed(now_ns, slot, Reason::deadline);
+  }
+}
+
+/// The first that wait in all sources, as they would stand in one lane.
+void StateMachine::list_first(TimeNs now_ns) {
+  constexpr std::uint32_t n_max = batch::BatchingPolicy::n_waiting_shown_max;
+  std::array<std::uint32_t, sources_max> at{}, end{};
+  first_.clear();
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    at[i] = static_cast<std::uint32_t>(first_.size());
+    lanes_[sources_[i].lane]->queue.in_order(now_ns, frontier_, [&](std::uint32_t slot) {
+      first_.push_back(slot);
+      return first_.size() - at[i] < n_max;
+    });
+    end[i] = static_cast<std::uint32_t>(first_.size());
+  }
+  if (sources_.size() == 1) return;
+  merged_.clear();
+  while (merged_.size() < n_max) {
+    std::size_t next = sources_.size();
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      if (at[i] < end[i] && (next == sources_.size() || goes_before(first_[at[i]], first_[at[next]], now_ns))) next = i;
+    }
+    if (next == sources_.size()) break;
+    merged_.push_back(first_[at[next]++]);
+  }
+  first_.swap(merged_);
+}
+
+/// Requests that the lane's devices could serve, each in full batches and for it alone.
+double StateMachine::capacity_per_s(TimeNs now_ns, Lane& lane) noexcept {
+  if (now_ns < lane.capacity_until_ns) return lane.capacity_per_s;
+  const contracts::BatchColumns curves = latency_.batch(lane.model);
+  const auto work = static_cast<float>(lane.work_mean());
+  const auto n = static_cast<float>(models_[lane.model.value].config.max_batch_size);
+  double per_s = 0.0;
+  const auto add = [&](std::size_t node) {
+    per_s += static_cast<double>(static_cast<float>(nodes_[node].slots) * n /
+                                 NodeFinish::of(0.0f, curves, node, work).batch_s(n));
+  };
+  if (lane.bound != base::no_node) {
+    add(lane.bound.value);
+  } else {
+    for (std::size_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+      for (std::uint64_t left = candidates_[word]; left != 0; left &= left - 1) {
+        add(word * 64 + static_cast<std::size_t>(std::countr_zero(left)));
+      }
+    }
+  }
+  lane.capacity_until_ns = base::add_ns(now_ns, capacity_ns);
+  return lane.capacity_per_s = per_s;
+}
+
+/// The batch that requests of the lane may still join; nullptr where there is none with room.
+Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
+  const Lane& its = *lanes_[lane];
+  const std::uint32_t max_batch_size = models_[its.model.value].config.max_batch_size;
+  for (Batch& b : node.in_flight) {
+    if (!b.open || b.model != its.model || b.shape.n_requests >= max_batch_size) continue;
+    if (lanes_[b.lane]->bound != its.bound) continue;
+    if (b.members.empty() || !slots_[b.members.front()].solo) return &b;
+  }
+  return nullptr;
+}
+
+}  // namespace infcore::engine
