@@ -5,65 +5,69 @@
 
 namespace infcore::batch {
 
-FirstBatch BatchPlan::first(base::TimeNs now_ns, std::span<const Waiting> waiting,
-                            const contracts::BatchShape& started, double limit_s, std::uint32_t room) noexcept {
+FirstBatch BatchPlan::first(base::TimeNs now_ns, std::span<const Waiting> waiting, const StartedBatch& started,
+                            double price_per_s) noexcept {
   load(now_ns, waiting);
-  for (auto& layer : labels_) std::fill_n(layer.begin(), n_ + 1, Label{none, 0.0, {0, 0}});
-  labels_[0][0].value = 0.0;
-  Label best{none, 0.0, {0, 0}};
-  for (std::uint32_t layer = 0; layer < n_layers; ++layer) {
-    if (!extend(layer, started, limit_s, room)) break;
-    auto& reached = labels_[(layer + 1) % 2];
-    for (std::uint32_t i = 0; i <= n_; ++i) {
-      if (reached[i].value > best.value) best = reached[i];
-    }
-    std::fill_n(labels_[layer % 2].begin(), n_ + 1, Label{none, 0.0, {0, 0}});
-  }
-  return best.first;
+  const Label safe = best(started, price_per_s, late_factor_);
+  return safe.value != none ? with_lucky(started, safe.first) : best(started, price_per_s, 1.0).first;
 }
 
-/// One batch more from every place reached. False where none was possible.
-bool BatchPlan::extend(std::uint32_t layer, const contracts::BatchShape& started, double limit_s,
-                       std::uint32_t room) noexcept {
-  auto& labels = labels_[layer % 2];
-  auto& next = labels_[(layer + 1) % 2];
-  const bool is_first = layer == 0;
-  const std::uint32_t most = is_first ? room : price_.n_cap;
-  const std::uint32_t n_started = is_first ? started.n_requests : 0;
+/// With those before it whom the mean lets be in time, as far as they endanger nobody.
+FirstBatch BatchPlan::with_lucky(const StartedBatch& started, const FirstBatch& safe) const noexcept {
+  std::uint32_t from = safe.n_skipped;
+  const std::uint32_t end = from + safe.n_taken;
+  const double limit_s = safe.n_taken > 0 ? std::min(started.limit_s, earliest_s(from, end)) : started.limit_s;
+  for (; from > 0 && end - from < started.room; --from) {
+    const double larger_s = curve_.service_s(joined(started, from - 1, end));
+    if (larger_s * late_factor_ > limit_s || larger_s > deadline_s_[0][from - 1]) break;
+  }
+  return {from, end - from};
+}
+
+BatchPlan::Label BatchPlan::best(const StartedBatch& started, double price_per_s, double late_factor) noexcept {
+  constexpr Label nowhere{none, 0.0, {0, 0}};
+  std::fill_n(labels_.begin(), n_ + 1, nowhere);
+  labels_[0].value = 0.0;
+  Label best = nowhere;
+  for (std::uint32_t layer = 0; layer < n_layers; ++layer) {
+    std::fill_n(next_labels_.begin(), n_ + 1, nowhere);
+    if (!extend(layer == 0 ? &started : nullptr, price_per_s, late_factor)) break;
+    std::copy_n(next_labels_.begin(), n_ + 1, labels_.begin());
+    for (std::uint32_t i = 0; i <= n_; ++i) {
+      if (labels_[i].value > best.value) best = labels_[i];
+    }
+  }
+  return best;
+}
+
+/// One batch more from every place reached; `started`: the first. False where none was possible.
+bool BatchPlan::extend(const StartedBatch* started, double price_per_s, double late_factor) noexcept {
+  const StartedBatch empty{.room = terms_.n_cap};
+  const StartedBatch& begun = started != nullptr ? *started : empty;
   bool any = false;
   std::uint32_t guess = 1;
   for (std::uint32_t i = 0; i <= n_; ++i) {
-    const Label label = labels[i];
+    const Label label = labels_[i];
     if (label.value == none) continue;
-    if (i < n_ && label.value > labels[i + 1].value) labels[i + 1] = label;  // this one is left out
-    const auto batch = [&](std::uint32_t end) {
-      contracts::BatchShape s = shape(i, end);
-      if (is_first) {
-        s.n_requests += started.n_requests;
-        s.work_sum += started.work_sum;
-        s.work_max = std::max(s.work_max, started.work_max);
-      }
-      return s;
-    };
+    if (i < n_ && label.value > labels_[i + 1].value) labels_[i + 1] = label;  // this one is left out
     std::uint32_t end = i;
     if (i < n_) {
-      end = last_in_time(i, std::max(guess, i + 1), std::min(n_, i + most), [&](std::uint32_t last) {
-        const double by_s = is_first ? std::min(limit_s, earliest_s(i, last)) : earliest_s(i, last);
-        return label.start_s + late_s(batch(last)) <= by_s;
+      end = last_in_time(i, std::max(guess, i + 1), std::min(n_, i + begun.room), [&](std::uint32_t last) {
+        return label.start_s + curve_.service_s(joined(begun, i, last)) * late_factor <=
+               std::min(begun.limit_s, earliest_s(i, last));
       });
       guess = end;
     }
-    if (end == i && n_started == 0) continue;
-    const contracts::BatchShape sent = batch(end);
+    const contracts::BatchShape sent = joined(begun, i, end);
+    if (sent.n_requests == 0) continue;
     // A request that is heavier than others costs no more: else the heavy ones would be served last of all.
     const double n = sent.n_requests;
-    const double value =
-        label.value + (end - i) - price_.per_s * curve_.service_s({sent.n_requests, n * work_mean_, work_mean_});
-    Label& to = next[end];
+    const double cost = price_per_s * curve_.service_s({sent.n_requests, n * work_mean_, work_mean_});
+    const double value = label.value + (end - i) - cost;
+    Label& to = next_labels_[end];
     if (value > to.value) {
-      to.value = value;
-      to.start_s = label.start_s + curve_.service_s(sent) * price_.next_start;
-      to.first = is_first ? FirstBatch{i, end - i} : label.first;
+      to = {value, label.start_s + curve_.service_s(sent) * terms_.next_start,
+            started != nullptr ? FirstBatch{i, end - i} : label.first};
       any = true;
     }
   }
@@ -124,9 +128,11 @@ double BatchPlan::work_max(std::uint32_t from, std::uint32_t end) const noexcept
   return std::max(work_[level][from], work_[level][end - (1u << level)]);
 }
 
-contracts::BatchShape BatchPlan::shape(std::uint32_t from, std::uint32_t end) const noexcept {
-  if (from == end) return {};
-  return {end - from, work_before_[end] - work_before_[from], work_max(from, end)};
+contracts::BatchShape BatchPlan::joined(const StartedBatch& started, std::uint32_t from,
+                                        std::uint32_t end) const noexcept {
+  if (from == end) return started.shape;
+  return {started.shape.n_requests + (end - from), started.shape.work_sum + (work_before_[end] - work_before_[from]),
+          std::max(started.shape.work_max, work_max(from, end))};
 }
 
 }  // namespace infcore::batch
