@@ -134,7 +134,7 @@ def bound(scenario: Scenario, due: dict[int, tuple[float, float]]) -> float:
 
 
 def targets() -> list[Cell]:
-    uniform, mixed = load("overload"), load("overload-mixed")
+    uniform, mixed = load("overload-uniform"), load("overload-mixed")
     return [
         Cell("20 ms", uniform, 1.2, 0.95 / 1.2),
         Cell("20 ms", uniform, 1.5, 0.95 / 1.5),
@@ -192,7 +192,7 @@ def made(
     curve: dict[str, float] | None = None,
     second: dict[str, float] | None = None,
 ) -> Scenario:
-    base = load("overload")
+    base = load("overload-uniform")
     device, latency = base.nodes[0], dataclasses.replace(base.latencies[0], **(curve or {}))
     nodes = [dataclasses.replace(device, name=f"device-{i}") for i in range(n_devices)]
     latencies = [latency]

@@ -12,7 +12,15 @@ from infcore import sim
 from infcore._toml_lines import lines_of
 from infcore.errors import InvalidArgument, UnknownName
 
-SHIPPED = ["antagonists", "azure-llm", "edge-cloud", "flash-sale", "mixed-heterogeneous", "overload", "overload-mixed"]
+SHIPPED = [
+    "antagonists",
+    "azure-llm",
+    "edge-cloud",
+    "flash-sale",
+    "mixed-heterogeneous",
+    "overload-mixed",
+    "overload-uniform",
+]
 GOOD = """
 [run]
 seconds = 600.0

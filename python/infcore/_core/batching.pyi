@@ -20,7 +20,6 @@ def close_batch(
     max_batch_size: int = 64,
     delay_ns_max: int = 0,
 ) -> tuple[int, int]: ...
-
 def select_batch(
     policy: str,
     now_ns: int,
