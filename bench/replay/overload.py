@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from infcore._core.batching import batching_policies
 from infcore.profiling.tables import percent, render
 from infcore.sim import load, simulate
-from infcore.sim.scenario_schema import Scenario, Workload
+from infcore.sim.scenario_schema import Scenario, WorkDist, Workload
 
 # Shares may differ by so much before one counts as below the other: the learned curve's first batches.
 NOISE = 0.001
@@ -115,8 +115,8 @@ def share_in_time(requests: Sequence[dict[str, Any]], due: dict[int, tuple[float
 
 
 def bound(scenario: Scenario, due: dict[int, tuple[float, float]]) -> float:
-    """Unit tasks in deadline order, those that cannot be done any more dropped: no schedule does more of them. Works
-    all alike."""
+    """Unit tasks in deadline order, those that cannot be done any more dropped: no schedule does more of them. Where
+    works differ it is none: who serves the light ones alone does more."""
     rps = capacity_rps(scenario)
     tasks = sorted(due.values())
     waiting: list[float] = []
@@ -157,6 +157,7 @@ def traffics() -> dict[str, Scenario]:
     """Other bursts, SLOs and fleets, each at load 1 for what its full batches serve."""
     bursts = onoff(0.05, 0.05, 9.0)
     slow = {"base_s": 0.003, "per_request_s": 0.0003}
+    by_work = {"per_request_s": 0.0, "per_work_s": 0.0001}
     steep = {"base_s": 0.005, "per_request_s": 0.00002}
     return {
         "20 ms": made([20]),
@@ -181,6 +182,8 @@ def traffics() -> dict[str, Scenario]:
         "10+60 ms, bursts, and a slower device": made([10, 60], bursts, second=slow),
         "10+60 ms, bursts, 5 ms a batch": made([10, 60], bursts, curve=steep),
         "20 ms, 5 ms a batch": made([20], curve=steep),
+        "20 ms, works cv 2": made([20], curve=by_work, work_cv=2.0),
+        "10+60 ms, bursts, works cv 2": made([10, 60], bursts, curve=by_work, work_cv=2.0),
     }
 
 
@@ -191,6 +194,7 @@ def made(
     n_devices: int = 1,
     curve: dict[str, float] | None = None,
     second: dict[str, float] | None = None,
+    work_cv: float = 0.0,
 ) -> Scenario:
     base = load("overload-uniform")
     device, latency = base.nodes[0], dataclasses.replace(base.latencies[0], **(curve or {}))
@@ -201,8 +205,9 @@ def made(
         latencies.append(dataclasses.replace(latency, node="second", **second))
     fleet = dataclasses.replace(base, nodes=tuple(nodes), latencies=tuple(latencies))
     rate_rps = capacity_rps(fleet) / len(slos_ms)
+    work = WorkDist("lognormal", 1.0, work_cv) if work_cv else WorkDist()
     workloads = [
-        Workload(model="model", rate_rps=rate_rps, deadline_s=slo * 1e-3, **(arrivals or {}))  # type: ignore[arg-type]
+        Workload("model", rate_rps, work=work, deadline_s=slo * 1e-3, **(arrivals or {}))  # type: ignore[arg-type]
         for slo in slos_ms
     ]
     return dataclasses.replace(fleet, workloads=tuple(workloads))
@@ -212,7 +217,7 @@ def capacity_rps(scenario: Scenario) -> float:
     """In full batches of works of 1."""
     n_max = scenario.models[0].max_batch_size
     curves = [scenario.latency("model", node) for node in scenario.nodes]
-    return sum(n_max / (c.base_s + n_max * c.per_request_s) for c in curves if c is not None)
+    return sum(n_max / (c.base_s + n_max * (c.per_request_s + c.per_work_s)) for c in curves if c is not None)
 
 
 if __name__ == "__main__":
