@@ -7,6 +7,8 @@ from typing import Any
 
 from infcore.errors import InvalidArgument, InvalidType
 
+_LISTED_MAX = 64  # as ModelConfig::n_listed_max
+
 
 def text(field: str, value: object) -> str:
     """A non-empty str."""
@@ -63,6 +65,27 @@ def finite(field: str, value: object, at_least: float = 0.0, above: bool = False
 def optional_finite(field: str, value: object, at_least: float = 0.0, above: bool = False) -> float | None:
     """None, or a finite number."""
     return None if value is None else finite(field, value, at_least, above)
+
+
+def ascending(field: str, value: object, low: float = 0.0, high: float = math.inf) -> tuple[float, ...]:
+    """At most 64 finite numbers from low to high, each above the one before."""
+    allowed = f"at most {_LISTED_MAX} ascending numbers, {low:g} to {high:g}"
+    if not isinstance(value, (tuple, list)):
+        raise InvalidType(f"{field} is {type(value).__name__}; allowed: {allowed}")
+    if len(value) > _LISTED_MAX:
+        raise InvalidArgument(f"{field} has {len(value)}; allowed: {allowed}")
+    numbers = tuple(finite(field, number) for number in value)
+    for number, before in zip(numbers, (-math.inf, *numbers), strict=False):
+        if not low <= number <= high or number <= before:
+            raise InvalidArgument(f"{field} has {number:g}; allowed: {allowed}")
+    return numbers
+
+
+def whole(field: str, value: float) -> int:
+    """A number without a fraction, as an int."""
+    if value != int(value):
+        raise InvalidArgument(f"{field} has {value:g}; allowed: whole numbers")
+    return int(value)
 
 
 def flag(field: str, value: object) -> bool:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
+from infcore import _checks
 from infcore._toml_lines import Path, lines_of
-from infcore.errors import InvalidArgument
+from infcore.errors import InvalidArgument, InvalidType
 
 # Far above any hand-written or generated file; bounds what a wrong path (a trace, a device) can make us read.
 FILE_BYTES_MAX = 64 << 20
@@ -145,6 +146,14 @@ class Table:
         if len(set(value)) < len(value):
             raise InvalidArgument(f"{self.at(key)} must have each name once, got {shown(value)}")
         return tuple(value)
+
+    def ascending(self, key: str, *, low: float = 0.0, high: float = math.inf) -> tuple[float, ...]:
+        """Numbers in ascending order; none where there is no such key."""
+        value = self.take(key, [])
+        try:
+            return _checks.ascending(self.at(key), value, low, high)
+        except InvalidType as error:
+            raise InvalidArgument(str(error)) from None
 
     def mapping(self, key: str) -> dict[str, str]:
         """A table of texts, empty without the key."""

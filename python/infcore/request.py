@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -56,6 +56,10 @@ class Model:
     max_batch_size     most requests in one run
     max_batch_delay_s  the longest that a free device may be held back for more requests to join a batch; 0: never. The
                        dynamic rule holds it less: at most a quarter of a batch's fixed cost, and only where it pays
+    length_buckets     ascending upper ends of work: a batch holds requests of one of the ranges, the last without end.
+                       Where the measured curve says what padding costs, that decides instead
+    preferred_batch_sizes  ascending: a batch is cut down to the largest of them that it reaches, unless a deadline
+                       presses or somebody has waited long
     work               what the latency model counts. None: every request is 1.0; the name of an input: its number of
                        elements; a callable: it is given the inputs of one request, and returns a number >= 0
     idempotent         whether a request may run a second time after its device was lost
@@ -68,10 +72,12 @@ class Model:
     __slots__ = (
         "idempotent",
         "inputs",
+        "length_buckets",
         "max_batch_delay_s",
         "max_batch_size",
         "name",
         "outputs",
+        "preferred_batch_sizes",
         "slo_s",
         "version",
         "work",
@@ -82,6 +88,8 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     max_batch_delay_s: float
+    length_buckets: tuple[float, ...]
+    preferred_batch_sizes: tuple[int, ...]
     work: Work
     idempotent: bool
     version: int
@@ -95,6 +103,8 @@ class Model:
         *,
         max_batch_size: int = 64,
         max_batch_delay_s: float = 0.002,
+        length_buckets: Sequence[float] = (),
+        preferred_batch_sizes: Sequence[int] = (),
         work: Work = None,
         idempotent: bool = True,
         version: int = 1,
@@ -111,6 +121,9 @@ class Model:
                 raise UnknownName(f"pad_value names {key!r}; allowed: the inputs {[spec.name for spec in self.inputs]}")
         put(self, "max_batch_size", _checks.integer("max_batch_size", max_batch_size, 1))
         put(self, "max_batch_delay_s", _checks.finite("max_batch_delay_s", max_batch_delay_s))
+        put(self, "length_buckets", _checks.ascending("length_buckets", length_buckets))
+        sizes = _checks.ascending("preferred_batch_sizes", preferred_batch_sizes, 1, self.max_batch_size)
+        put(self, "preferred_batch_sizes", tuple(_checks.whole("preferred_batch_sizes", n) for n in sizes))
         put(self, "work", self._work(work))
         put(self, "idempotent", _checks.flag("idempotent", idempotent))
         put(self, "version", _checks.integer("version", version, 1))

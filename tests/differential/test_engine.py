@@ -56,6 +56,7 @@ class Pair:
             LatencyTable(MAX_NODES, 64), policy, batching, max_requests, ageing_ns, attempts_max=2, seed=seed
         )
         self.now_ns = 0
+        self.tenants = self.draw.choice([[0], [0, 1], [1, 2, 3, 70_000]])
         self.handles = {}
         self.claimed = []  # (node, batch id, whether it was started)
         self.slow = self.draw.choice([1, 20])  # models that take long against the arrivals: queues
@@ -77,6 +78,8 @@ class Pair:
             "max_batch_size": self.draw.choice([1, 2, 4, 16]),
             "batch_delay_ns_max": self.draw.choice([0, 2 * MS, 50 * MS, 50 * MS]),
             "idempotent": self.draw.random() < 0.8,
+            "length_buckets": self.draw.choice([[], [], [2.0, 10.0]]),
+            "preferred_batch_sizes": self.draw.choice([[], [], [1, 3], [4]]),
         }
         model = self.machine.add_model(name, **config)
         self.model.add_model(model, **config)
@@ -123,7 +126,7 @@ class Pair:
             deadline_ns = max(0, deadline_ns)
             model = self.draw.choice(self.models)
             work, tier = self.draw.choice([1.0, self.draw.uniform(0.0, 20.0)]), self.draw.randrange(3)
-            require = self.draw.choice(REQUIRES)
+            require, tenant = self.draw.choice(REQUIRES), self.draw.choice(self.tenants)
             self.handles[cookie] = self.machine.arrive(
                 self.now_ns,
                 cookie,
@@ -132,8 +135,9 @@ class Pair:
                 tier=tier,
                 deadline_ns=None if deadline_ns == NEVER_NS else deadline_ns,
                 require=require,
+                tenant=tenant,
             )
-            self.model.arrive(self.now_ns, cookie, model, work, tier, deadline_ns, require)
+            self.model.arrive(self.now_ns, cookie, model, work, tier, deadline_ns, require, tenant)
 
     def cancel(self):
         for cookie in self.draw.sample(sorted(self.handles), min(2, len(self.handles))):

@@ -22,6 +22,7 @@ class Pair:
         bounds = rng.choice([None, [max(1, capacity // 2)] * self.tiers])
         self.clock = infcore.ManualClock()
         self.now = 0.0
+        self.tenants = rng.choice([[""], ["", "a"], ["a", "b", "c", "d"]])
         self.dropped: list[tuple[int, str]] = []
         self.model = queueing.TieredQueue(capacity, self.tiers, overflow, bounds, ageing * UNIT_S)
         self.queue = infcore.Queue(
@@ -38,9 +39,11 @@ class Pair:
     def put(self, value: int) -> None:
         tier = self.rng.randrange(self.tiers)
         wait = self.rng.choice([None, self.rng.randrange(40) * UNIT_S])
-        taken = self.model.put(value, tier, math.inf if wait is None else self.now + wait, self.now)
+        tenant, work = self.rng.choice(self.tenants), self.rng.choice([1.0, 1.0, 0.0, 0.3, 7.5, 1e300])
+        deadline = math.inf if wait is None else self.now + wait
+        taken = self.model.put(value, tier, deadline, self.now, tenant, work)
         try:
-            ticket = self.queue.put(value, tier=tier, deadline_s=wait)
+            ticket = self.queue.put(value, tier=tier, deadline_s=wait, tenant=tenant, work=work)
         except infcore.QueueFull:
             assert taken is None
         else:

@@ -194,8 +194,8 @@ TEST(Sleeper, TimesOutAndReturnsAtOnceWhenReady) {
 }
 
 TEST(WaitGate, PassesEveryPermit) {
-  SpinLock lock;
-  WaitGate gate;
+  SpinLock<> lock;
+  WaitGate<> gate;
   int n_permits = 0;
   std::vector<std::thread> takers;
   for (int t = 0; t < 3; ++t) {
@@ -271,6 +271,7 @@ TEST(TieredLane, AgreesWithSortedMapsOverASharedArena) {
       slots[slot].arrival_ns = now_ns;
       slots[slot].seq = seq++;
       slots[slot].tier = static_cast<std::uint16_t>(random() % 4);
+      slots[slot].tenant = 0;
       slots[slot].deadline_ns = random() % 3 == 0 ? never_ns : now_ns + static_cast<TimeNs>(random() % 50);
       push(slot, lane);
     } else if (!by_rank[lane].empty()) {
@@ -323,16 +324,16 @@ TEST(TieredQueue, TicketsOutliveTheirSlot) {
   TieredQueue queue({.capacity = 1});
   std::vector<std::uint64_t> tickets;
   for (int i = 0; i < 5; ++i) {
-    const Placed placed = queue.put(0, never_ns, 0);
+    const Placed placed = queue.put(0, never_ns, 0, {});
     ASSERT_EQ(placed.slot, 0u);
     tickets.push_back(queue.ticket(0));
-    EXPECT_EQ(queue.put(0, never_ns, 0).slot, Placed::full);
+    EXPECT_EQ(queue.put(0, never_ns, 0, {}).slot, Placed::full);
     EXPECT_EQ(queue.pop(0), 0u);
   }
-  ASSERT_EQ(queue.put(0, 10, 0).slot, 0u);
+  ASSERT_EQ(queue.put(0, 10, 0, {}).slot, 0u);
   for (const std::uint64_t ticket : tickets) EXPECT_EQ(queue.cancel(ticket), no_slot);
   EXPECT_EQ(queue.cancel(std::uint64_t{5} << 32 | 1), no_slot);
-  EXPECT_EQ(queue.put(0, never_ns, 10).slot, Placed::full_of_expired);
+  EXPECT_EQ(queue.put(0, never_ns, 10, {}).slot, Placed::full_of_expired);
   EXPECT_EQ(queue.take_expired(9), no_slot);
   EXPECT_EQ(queue.take_expired(10), 0u);
   EXPECT_EQ(queue.size(), 0u);

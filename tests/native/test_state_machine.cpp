@@ -23,8 +23,7 @@ class Rig {
                std::unique_ptr<batch::BatchingPolicy> batching = batch::make_batching_policy("dynamic"))
       : fleet_(16, 8),
         latency_(16, 8),
-        machine_(bounded(config), fleet_, latency_, route::make_routing_policy(policy, 1),
-                 std::move(batching)),
+        machine_(bounded(config), fleet_, latency_, route::make_routing_policy(policy, 1), std::move(batching)),
         model_(fleet_.model_id("m", 1)) {
     machine_.add_model(model_, {.max_batch_size = 4});
     for (std::uint32_t i = 0; i < n_nodes; ++i) add_node("n" + std::to_string(i), slots, 1e-3 * (i + 1));

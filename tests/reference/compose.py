@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reference.batching import NEVER_NS, Pending, Traffic, Waiting, to_ns
-from reference.lanes import Batch, Lane, Request, add_ns, larger
+from reference.lanes import N_SHOWN_MAX, Batch, Lane, Request, add_ns, larger
+from reference.like_work import is_like, like_work, matters_who_joins, preferred
+from reference.tenants import units
 
-N_SHOWN_MAX = 256
 CAPACITY_NS = 10_000_000  # how long a lane's capacity is believed
 
 
@@ -39,7 +40,10 @@ def serve(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: l
     n_before = len(lane.requests)
     latency = engine.latency.at(lane.model, c.node)
     if c.open is not None:
-        fill(engine, now_ns, sources, c, candidates, c.open, n_share)
+        n = preferred(engine, now_ns, sources, latency, c.joined + n_share)
+        if n <= c.joined:
+            return "refused"
+        fill(engine, now_ns, sources, c, candidates, c.open, n - c.joined)
         c.open.expected_end_ns = add_ns(now_ns, to_ns(latency.service_s(*c.open.shape)))
         return "sent" if len(lane.requests) < n_before else "refused"
     n_all = min(sum(source.left for source in sources), engine.models[lane.model].max_batch_size)
@@ -55,7 +59,11 @@ def serve(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: l
     in_danger = pending.earliest_deadline_ns != NEVER_NS and pending.earliest_deadline_ns < ends_ns(
         now_ns, latency, (n, pending.work_max * n, pending.work_max)
     )  # somebody might be late, going by the mean work and the earliest deadline of all that wait
-    if in_danger or not fill(engine, now_ns, sources, c, candidates, batch, n):
+    picks = in_danger
+    if not picks:
+        n = preferred(engine, now_ns, sources, latency, n)
+    picks = picks or matters_who_joins(engine, sources, latency)
+    if picks or not fill(engine, now_ns, sources, c, candidates, batch, n):
         choose(engine, now_ns, sources, c, candidates, batch, n)
     if batch.members:
         engine.batches[c.node].append(batch)
@@ -123,7 +131,8 @@ def fill(
                 asked.remove(source)
                 begins = begins and bool(batch.members)
             continue
-        if batch.members and (r.solo or batch.members[0].solo or r.seq < batch.joins_from_seq):
+        refuses = batch.members and (r.solo or batch.members[0].solo or r.seq < batch.joins_from_seq)
+        if refuses or (batch.members and not is_like(engine, batch, r.work, latency)):
             asked.remove(source)
             continue
         with_it_ns = ends_ns(now_ns, latency, larger(batch.shape, r.work))
@@ -150,7 +159,8 @@ def slope_of(latency: Any, lane: Lane) -> float:
 
 
 def take(engine: Any, r: Request, c: Any, batch: Batch, latency: Any, slope_s: float) -> None:
-    engine.leave_lane(r)
+    engine.leave_lane(r, 0 if r.charged else units(r.work))  # once, however often it is run
+    r.charged = True
     engine.unreserve(r)
     r.batch, r.node = batch, c.node
     r.attempts += 1
@@ -170,12 +180,14 @@ def choose(
     latency = engine.latency.at(lane.model, c.node)
     if not shown:
         return
+    if matters_who_joins(engine, sources, latency):
+        shown = like_work(shown, latency, engine.models[lane.model].length_buckets, n_max)
     first = shown[: min(n_max, len(shown))]
     shape = (0, 0.0, 0.0)
     for r in first:
         shape = larger(shape, r.work)
     if ends_ns(now_ns, latency, shape) <= min(r.deadline_ns for r in first):
-        verdicts = ["take"] * len(first)
+        verdicts = ["take"] * preferred(engine, now_ns, sources, latency, len(first))
     else:
         waiting = [Waiting(r.deadline_ns, r.work, r.tier, now_ns - r.arrival_ns >= engine.ageing_ns) for r in shown]
         arrivals_per_s = 0.0
@@ -200,11 +212,13 @@ def choose(
 
 
 def show(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: list[Any]) -> list[Request]:
-    waiting = [r for source in sources for r in source.lane.requests]
-    waiting.sort(key=lambda r: engine.urgency_of(now_ns, r))
+    queues = [source.lane.in_order(now_ns, engine.ageing_ns)[:N_SHOWN_MAX] for source in sources]
+    waiting: list[Request] = []
+    while any(queues) and len(waiting) < N_SHOWN_MAX:
+        waiting.append(min((q for q in queues if q), key=lambda q: engine.urgency_of(now_ns, q[0])).pop(0))
     shown: list[Request] = []
     late_here = []
-    for r in waiting[:N_SHOWN_MAX]:
+    for r in waiting:
         if late_on(now_ns, r, c):
             late_here.append(r)
         elif not r.solo:

@@ -43,8 +43,8 @@ class Engine:
 
     # ---- models and nodes
 
-    def add_model(self, model: int, max_batch_size: int, batch_delay_ns_max: int, idempotent: bool) -> None:
-        self.models[model] = ModelState(max_batch_size, batch_delay_ns_max, idempotent)
+    def add_model(self, model: int, **config: Any) -> None:
+        self.models[model] = ModelState(**config)
 
     def remove_model(self, now_ns: int, model: int) -> None:
         self.models[model].known = False
@@ -133,12 +133,20 @@ class Engine:
     # ---- requests
 
     def arrive(
-        self, now_ns: int, cookie: int, model: int, work: float, tier: int, deadline_ns: int, require: Any
+        self,
+        now_ns: int,
+        cookie: int,
+        model: int,
+        work: float,
+        tier: int,
+        deadline_ns: int,
+        require: Any,
+        tenant: int = 0,
     ) -> None:
         if len(self.pending) == self.max_requests:
             self.actions.append(("reject", cookie, None, 0, 0, "queue_full"))
             return
-        request = Request(cookie, model, work, tier, deadline_ns, now_ns, require, self.n_arrived)
+        request = Request(cookie, model, work, tier, deadline_ns, now_ns, require, self.n_arrived, tenant)
         self.n_arrived += 1
         self.pending[cookie] = request
         self.enqueue(now_ns, request)
@@ -156,6 +164,10 @@ class Engine:
                 self.reserve(r, self.latency.at(r.model, r.node).service_s(1, r.work, r.work))
         r.batch, r.lane = None, self.lane_for(r)
         r.lane.requests.append(r)
+        is_first = len(r.lane.requests) == 1
+        r.lane.work_least = r.work if is_first else min(r.lane.work_least, r.work)
+        r.lane.work_most = r.work if is_first else max(r.lane.work_most, r.work)
+        r.lane.tenants[r.tier].enter(r.tenant)
         r.lane.work_pending += r.work
         if r.attempts == 0:
             r.lane.arrivals.append(now_ns)
@@ -170,8 +182,10 @@ class Engine:
         self.lanes.append(Lane(len(self.lanes), r.model, require, r.node))
         return self.lanes[-1]
 
-    def leave_lane(self, r: Request) -> None:
+    def leave_lane(self, r: Request, n_units: int = 0) -> None:
+        """n_units: of service that its tenant is charged for with it."""
         r.lane.requests.remove(r)
+        r.lane.tenants[r.tier].leave(r.tenant, n_units)
         r.lane.work_pending = r.lane.work_pending - r.work if r.lane.requests else 0.0
 
     def cancel(self, now_ns: int, cookie: int, reason: str) -> bool:

@@ -1,11 +1,14 @@
 """What the reference engine keeps: requests, the lanes they wait in, the batches they go in."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from reference.batching import NEVER_NS
+from reference.tenants import Tenants
 
 WINDOW_NS = 10_000_000
+N_SHOWN_MAX = 256  # requests that a batching rule is shown
 
 
 def add_ns(a: int, b: int) -> int:
@@ -22,6 +25,7 @@ class Request:
     arrival_ns: int
     require: dict[str, str]
     seq: int
+    tenant: int = 0
     lane: Any = None  # where it waits
     batch: Any = None  # or what it is a member of
     node: int | None = None  # that it is bound to, or was sent to
@@ -30,6 +34,7 @@ class Request:
     attempts: int = 0
     solo: bool = False  # runs alone: its batch failed
     doomed: str = ""  # why it was cancelled, while its inputs are copied
+    charged: bool = False  # its tenant was, for its work
 
 
 @dataclass(eq=False)
@@ -62,14 +67,35 @@ class Lane:
     requests: list[Request] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)
     work_pending: float = 0.0
+    work_least: float = 0.0  # of all since it was empty
+    work_most: float = 0.0
     timer_ns: int = NEVER_NS
     capacity: tuple[int, float] = (-NEVER_NS, 0.0)  # good until, requests a second
+    tenants: defaultdict[int, Tenants] = field(default_factory=lambda: defaultdict(Tenants))  # by tier
 
     def front(self, now_ns: int, ageing_ns: int) -> Request:
         oldest = min(self.requests, key=lambda r: (r.arrival_ns, r.seq))
         if now_ns - oldest.arrival_ns >= ageing_ns:
             return oldest
-        return min(self.requests, key=lambda r: (r.tier, r.deadline_ns, r.seq))
+        served = {tier: tenants.served for tier, tenants in self.tenants.items()}
+        return min(self.requests, key=lambda r: (r.tier, served[r.tier][r.tenant], r.deadline_ns, r.seq))
+
+    def in_order(self, now_ns: int, ageing_ns: int) -> list[Request]:
+        """As they are shown: the aged, then by tier the first of each tenant, then the second of each."""
+        aged = [r for r in self.requests if now_ns - r.arrival_ns >= ageing_ns]
+        listed = sorted(aged, key=lambda r: (r.arrival_ns, r.seq))
+        for tier in sorted({r.tier for r in self.requests}):
+            by_tenant: dict[int, list[Request]] = {}
+            for r in sorted(self.requests, key=lambda r: (r.deadline_ns, r.seq)):
+                if r.tier == tier:
+                    by_tenant.setdefault(r.tenant, []).append(r)
+            served = self.tenants[tier].served
+            flows = sorted(by_tenant, key=lambda t: (served[t], by_tenant[t][0].deadline_ns, by_tenant[t][0].seq))
+            flows = flows[:N_SHOWN_MAX]
+            n_each = -(-N_SHOWN_MAX // len(flows))
+            younger = [[r for r in by_tenant[tenant] if r not in aged][:n_each] for tenant in flows]
+            listed += [items[rank] for rank in range(n_each) for items in younger if rank < len(items)]
+        return listed
 
     def work_mean(self) -> float:
         return max(0.0, self.work_pending / max(1, len(self.requests)))
@@ -90,4 +116,6 @@ class ModelState:
     max_batch_size: int
     batch_delay_ns_max: int
     idempotent: bool
+    length_buckets: list[float] = field(default_factory=list)
+    preferred_batch_sizes: list[int] = field(default_factory=list)
     known: bool = True

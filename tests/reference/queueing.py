@@ -4,8 +4,11 @@ Times are plain numbers on one clock. `Item` ranks are tuples, so that the order
 """
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
+
+from reference.tenants import Tenants, units
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,16 @@ class Item:
     deadline: float  # math.inf: none
     arrival: float
     seq: int
+    tenant: str = ""
+    work: float = 1.0
 
     def rank(self) -> tuple[int, float, int]:
-        """Least is served first; greatest is shed first."""
+        """Greatest is shed first; of one tenant's, least is served first."""
         return (self.tier, self.deadline, self.seq)
 
 
 class TieredQueue:
-    """Tier, then deadline, then arrival; ageing, bounds in all and per tier, expiry, reject or shed_lowest."""
+    """Tier, least served tenant, deadline, arrival; ageing, bounds in all and per tier, expiry, reject or shed_lowest."""
 
     def __init__(
         self,
@@ -39,10 +44,13 @@ class TieredQueue:
         self.items: list[Item] = []
         self.dropped: list[tuple[Any, str]] = []
         self.n_put = 0
+        self.tenants: defaultdict[int, Tenants] = defaultdict(Tenants)  # by tier
 
-    def put(self, value: Any, tier: int, deadline: float, now: float) -> Item | None:
+    def put(
+        self, value: Any, tier: int, deadline: float, now: float, tenant: str = "", work: float = 1.0
+    ) -> Item | None:
         """The item as taken, or None: full."""
-        new = Item(value, tier, deadline, now, self.n_put)
+        new = Item(value, tier, deadline, now, self.n_put, tenant, work)
         if self._is_full(tier):
             self._expire(now)
         if self._is_full(tier):
@@ -52,6 +60,7 @@ class TieredQueue:
             self._drop(lowest, "shed")
         self.n_put += 1
         self.items.append(new)
+        self.tenants[tier].enter(tenant)
         return new
 
     def get(self, now: float) -> Item | None:
@@ -59,8 +68,8 @@ class TieredQueue:
         if not self.items:
             return None
         oldest = min(self.items, key=lambda item: (item.arrival, item.seq))
-        first = oldest if now - oldest.arrival >= self.ageing else min(self.items, key=Item.rank)
-        self.items.remove(first)
+        first = oldest if now - oldest.arrival >= self.ageing else min(self.items, key=self._place)
+        self._leave(first, units(first.work))
         return first
 
     def drain(self, max_items: int, now: float) -> list[Item]:
@@ -70,8 +79,16 @@ class TieredQueue:
     def cancel(self, item: Item) -> bool:
         if item not in self.items:
             return False
-        self.items.remove(item)
+        self._leave(item, 0)
         return True
+
+    def _place(self, item: Item) -> tuple[int, int, float, int]:
+        """Least is served first."""
+        return (item.tier, self.tenants[item.tier].served[item.tenant], item.deadline, item.seq)
+
+    def _leave(self, item: Item, n_units: int) -> None:
+        self.items.remove(item)
+        self.tenants[item.tier].leave(item.tenant, n_units)
 
     def _tier_size(self, tier: int) -> int:
         return sum(item.tier == tier for item in self.items)
@@ -90,5 +107,5 @@ class TieredQueue:
                 self._drop(item, "expired")
 
     def _drop(self, item: Item, reason: str) -> None:
-        self.items.remove(item)
+        self._leave(item, 0)
         self.dropped.append((item.value, reason))

@@ -246,7 +246,9 @@ def test_versions_of_another_format_or_action_list_are_named(tmp_path):
     data = path.read_bytes()
     for at, name in ((8, "format version"), (12, "action_list_version")):
         path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
-        with pytest.raises(InvalidArgument, match=rf"day\.log, byte {at}, record 0: {name} is 255; allowed: {data[at]}"):
+        with pytest.raises(
+            InvalidArgument, match=rf"day\.log, byte {at}, record 0: {name} is 255; allowed: {data[at]}"
+        ):
             sim.replay(path)
 
 

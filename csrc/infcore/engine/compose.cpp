@@ -1,6 +1,6 @@
-// What goes into a batch: who joins an open one, when a new one is opened, and who is in it. The lane's order of service
-// decides as long as everybody is in time; where deadlines are in danger, the batching rule selects among the first that
-// wait, and says who is given up so that others are in time.
+// What goes into a batch: who joins an open one, when a new one is opened, and who is in it. The lane's order of
+// service decides as long as everybody is in time; where deadlines are in danger, the batching rule selects among the
+// first that wait, and says who is given up so that others are in time.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
@@ -26,7 +26,10 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   const std::uint32_t n_before = lane.queue.size();
   std::vector<NodeId>& open_nodes = open_nodes_of(lane);
   if (Batch* open = open_nodes.empty() ? nullptr : open_batch(node, index)) {
-    fill(now_ns, index, id, *open, n_share);
+    const std::uint32_t joined = open->shape.n_requests;
+    const std::uint32_t n = preferred(now_ns, lane, pool_of_sources(), id, joined + n_share);
+    if (n <= joined) return Served::refused;
+    fill(now_ns, index, id, *open, n - joined);
     open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(open->shape)));
     occupancy_changed(id);
     return lane.queue.size() < n_before ? Served::sent : Served::refused;
@@ -44,7 +47,10 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
     return Served::held;
   }
   Batch b = new_batch(now_ns, index);
-  if (in_danger(now_ns, lane, pool, id, close.n_requests) || !fill(now_ns, index, id, b, close.n_requests)) {
+  bool picks = in_danger(now_ns, lane, pool, id, close.n_requests);
+  if (!picks) close.n_requests = preferred(now_ns, lane, pool, id, close.n_requests);
+  picks = picks || matters_who_joins(lane, pool, id);
+  if (picks || !fill(now_ns, index, id, b, close.n_requests)) {
     choose(now_ns, index, id, b, close.n_requests);
   }
   if (b.members.empty()) {  // who was given up is gone, and the lane another one; or all of them wait for a faster one
@@ -76,6 +82,9 @@ StateMachine::Pool StateMachine::pool_of_sources() const noexcept {
   Pool pool;
   for (const Source& source : sources_) {
     const Lane& lane = *lanes_[source.lane];
+    const bool is_first = &source == sources_.data();
+    pool.work_least = is_first ? lane.work_least : std::min(pool.work_least, lane.work_least);
+    pool.work_most = is_first ? lane.work_most : std::max(pool.work_most, lane.work_most);
     pool.n_waiting += lane.queue.size();
     pool.work_pending += lane.work_pending;
     pool.earliest_deadline_ns = std::min(pool.earliest_deadline_ns, lane.queue.next_deadline_ns());
@@ -120,8 +129,7 @@ bool StateMachine::in_danger(TimeNs now_ns, const Lane& lane, const Pool& pool, 
 /// Whether the node alone, were it free now, would finish the request after its deadline.
 bool StateMachine::late_on(TimeNs now_ns, ModelId model, const contracts::Request& r, NodeId node) const noexcept {
   if (r.deadline_ns == base::never_ns) return false;
-  const NodeFinish finish =
-      NodeFinish::of(0.0f, latency_.batch(model), node.value, static_cast<float>(r.work));
+  const NodeFinish finish = NodeFinish::of(0.0f, latency_.batch(model), node.value, static_cast<float>(r.work));
   return base::add_ns(now_ns, base::to_ns(finish.batch_s(1.0f))) > r.deadline_ns;
 }
 
@@ -131,8 +139,8 @@ bool StateMachine::too_late(TimeNs now_ns, const Lane& lane, const contracts::Re
                             NodeId& first) const noexcept {
   if (!late_on(now_ns, lane.model, r, first)) return false;
   if (lane.bound != base::no_node) return true;
-  const LeastAlone least = least_alone(latency_.batch(lane.model), candidates_.data(), fleet_.n_nodes(),
-                                       static_cast<float>(r.work));
+  const LeastAlone least =
+      least_alone(latency_.batch(lane.model), candidates_.data(), fleet_.n_nodes(), static_cast<float>(r.work));
   if (base::add_ns(now_ns, base::to_ns(least.seconds)) > r.deadline_ns) return true;
   first = NodeId{least.node};
   return false;
@@ -183,7 +191,7 @@ bool StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
       continue;
     }
     const TimeNs deadline_ns = r.deadline_ns;
-    if (!b.members.empty() && !may_join(slot, b)) {
+    if (!b.members.empty() && (!may_join(slot, b) || !is_like(b, r.work, id))) {
       source->passed = true;
       continue;
     }
@@ -226,7 +234,8 @@ StateMachine::Filling StateMachine::filling_of(const Lane& lane, NodeId id) cons
 /// From its lane into the batch.
 void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& filling) {
   Slot& s = slots_[slot];
-  leave_lane(slot);
+  // A request is charged to its tenant once, however often it is run.
+  leave_lane(slot, std::exchange(s.charged, true) ? 0 : queue::TenantFlows::units_of(s.request.work));
   unreserve_into(filling.credit, s);  // of a bound lane: on the same device
   s.where = Where::in_batch;
   s.node = id;
@@ -238,12 +247,15 @@ void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& fillin
   act(slot, ActionKind::dispatch, Reason::none, id, b.id, b.shape.n_requests - 1);
 }
 
-/// Opens a batch of at most `n_max` where some might be late. If those who come first are in time after all, they are
-/// it; else the rule selects. Nobody joins it then who waits now: the rule saw him, and left him out.
+/// Opens a batch of at most `n_max` where some might be late, or where it matters who goes with whom. If those who come
+/// first of like work are in time, they are it; else the rule selects. Nobody joins it then who waits now: the rule saw
+/// him, and left him out.
 void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b, std::uint32_t n_max) {
   Lane& lane = *lanes_[index];
   show(now_ns, index, id);
   if (shown_.empty()) return;
+  const Pool pool = pool_of_sources();
+  if (matters_who_joins(lane, pool, id)) keep_like(lane, id, n_max);
   const auto n_shown = static_cast<std::uint32_t>(shown_.size());
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
   n_max = std::min(n_max, n_shown);
@@ -255,9 +267,9 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
   }
   verdicts_.assign(n_shown, batch::Verdict::leave);
   if (base::add_ns(now_ns, base::to_ns(latency.upper_s(shape))) <= earliest_ns) {
-    std::fill_n(verdicts_.begin(), n_max, batch::Verdict::take);
+    std::fill_n(verdicts_.begin(), preferred(now_ns, lane, pool, id, n_max), batch::Verdict::take);
   } else {
-    const batch::Traffic traffic{.n_waiting = pool_of_sources().n_waiting,
+    const batch::Traffic traffic{.n_waiting = pool.n_waiting,
                                  .max_batch_size = models_[lane.model.value].config.max_batch_size,
                                  .arrivals_per_s = arrivals_per_s(now_ns),
                                  .capacity_per_s = capacity_per_s(now_ns, lane)};
@@ -311,7 +323,7 @@ void StateMachine::list_first(TimeNs now_ns) {
   first_.clear();
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     at[i] = static_cast<std::uint32_t>(first_.size());
-    lanes_[sources_[i].lane]->queue.in_order(now_ns, frontier_, [&](std::uint32_t slot) {
+    lanes_[sources_[i].lane]->queue.in_order(now_ns, order_scratch_, [&](std::uint32_t slot) {
       first_.push_back(slot);
       return first_.size() - at[i] < n_max;
     });

@@ -20,7 +20,7 @@ namespace infcore::engine {
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
 /// labels are the fleet's numbers; `model` and `label` records name them in order, before their first use.
 inline constexpr std::array<char, 8> event_log_magic{'i', 'n', 'f', 'c', 'l', 'o', 'g', '\n'};
-inline constexpr std::uint32_t event_format_version = 1;
+inline constexpr std::uint32_t event_format_version = 2;
 inline constexpr std::size_t event_file_header_bytes = 16, event_block_header_bytes = 12;
 /// Bounds that a reader may rely on: what a log says does not make it take unbounded memory.
 inline constexpr std::uint32_t event_block_bytes_max = 1u << 24;
@@ -35,9 +35,10 @@ inline constexpr TimeNs event_time_max = (TimeNs{1} << 62) - 1;
 enum class EventKind : std::uint8_t {
   /// v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; 8 bytes seed
   run = 1,
-  model,         ///< t name; v version. Its number is how many came before
-  label,         ///< t key, value. Its bit is how many came before
-  add_model,     ///< v model, max_batch_size; s batch_delay_ns_max; v idempotent
+  model,  ///< t name; v version. Its number is how many came before
+  label,  ///< t key, value. Its bit is how many came before
+  /// v model, max_batch_size; s batch_delay_ns_max; v idempotent; v n length buckets; n x f; v n preferred sizes; n x v
+  add_model,
   remove_model,  ///< now; v model
   /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, n labels;
   /// n x t key, value
@@ -49,8 +50,10 @@ enum class EventKind : std::uint8_t {
   node_back,    ///< now; v node
   prior,        ///< v model, node; 4 f
   signal,       ///< v node; s as_of_ns; v mask of the figures given, in Signal's order; f each
-  arrive,  ///< now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require
-  cancel,  ///< now; s request; v reason
+  /// now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require,
+  /// v tenant
+  arrive,
+  cancel,      ///< now; s request; v reason
   cancel_all,  ///< now; v reason
   claim,       ///< now; v node; s batch, against the last; batch 0: nothing was left of it
   started,     ///< now; v node; s batch
@@ -69,7 +72,8 @@ enum ArriveFlag : std::uint8_t {
   arrive_work_whole = 2,  ///< work is v; neither flag: 1
   arrive_work_real = 4,   ///< work is f
   arrive_tier = 8,        ///< not 0
-  arrive_require = 16     ///< not 0
+  arrive_require = 16,    ///< not 0
+  arrive_tenant = 32      ///< not 0
 };
 
 /// In the order of their bits in a signal record's mask.

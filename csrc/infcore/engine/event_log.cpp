@@ -75,11 +75,16 @@ void EventLog::name_labels() {
 
 void EventLog::add_model(ModelId model, const ModelConfig& config) {
   name_models();
-  open(EventKind::add_model);
+  open(EventKind::add_model,
+       small_record_bytes + 10 * (config.length_buckets.size() + config.preferred_batch_sizes.size()));
   number(model.value);
   number(config.max_batch_size);
   signed_number(config.batch_delay_ns_max);
   number(config.idempotent ? 1 : 0);
+  number(config.length_buckets.size());
+  for (const double upper_end : config.length_buckets) real(upper_end);
+  number(config.preferred_batch_sizes.size());
+  for (const std::uint32_t size : config.preferred_batch_sizes) number(size);
 }
 
 void EventLog::remove_model(TimeNs now_ns, ModelId model) {
@@ -151,6 +156,7 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if (r.work != 1.0) flags |= is_whole ? arrive_work_whole : arrive_work_real;
   if (r.tier != 0) flags |= arrive_tier;
   if (r.require != 0) flags |= arrive_require;
+  if (r.tenant != 0) flags |= arrive_tenant;
   open(EventKind::arrive);
   time(now_ns);
   number(r.model.value);
@@ -163,6 +169,7 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((flags & arrive_work_real) != 0) real(r.work);
   if ((flags & arrive_tier) != 0) number(r.tier);
   if ((flags & arrive_require) != 0) number(r.require);
+  if ((flags & arrive_tenant) != 0) number(r.tenant);
   ++n_requests_;
   if (handle != 0) number_of_slot_[static_cast<std::uint32_t>(handle)] = n_requests_;
 }

@@ -162,6 +162,19 @@ void EventReader::model_config(EventRecord& r) {
   r.model_config.max_batch_size = static_cast<std::uint32_t>(number("max_batch_size", 0xFFFF'FFFFu, 1));
   r.model_config.batch_delay_ns_max = time("batch_delay_ns_max", 0, true);
   r.model_config.idempotent = number("idempotent", 1) != 0;
+  r.model_config.length_buckets.resize(number("n_buckets", ModelConfig::n_listed_max));
+  double above = -1.0;
+  for (double& upper_end : r.model_config.length_buckets) {
+    upper_end = real("length_buckets", no_bound);
+    if (upper_end <= above) fail_here("length_buckets", std::to_string(upper_end), "ascending");
+    above = upper_end;
+  }
+  r.model_config.preferred_batch_sizes.resize(number("n_sizes", ModelConfig::n_listed_max));
+  std::uint64_t least = 1;
+  for (std::uint32_t& size : r.model_config.preferred_batch_sizes) {
+    size = static_cast<std::uint32_t>(number("preferred_batch_sizes", r.model_config.max_batch_size, least));
+    least = std::uint64_t{size} + 1;
+  }
 }
 
 void EventReader::node(EventRecord& r) {
@@ -190,7 +203,7 @@ void EventReader::arrival(EventRecord& r) {
   request = {};
   request.model = model_id();
   const std::uint8_t flags = byte("flags");
-  if (flags >= 2 * arrive_require ||
+  if (flags >= 2 * arrive_tenant ||
       (flags & (arrive_work_whole | arrive_work_real)) == (arrive_work_whole | arrive_work_real)) {
     fail_here("flags", std::to_string(flags), "those of ArriveFlag, one kind of work");
   }
@@ -205,6 +218,7 @@ void EventReader::arrival(EventRecord& r) {
   if ((flags & arrive_work_real) != 0) request.work = real("work", no_bound);
   if ((flags & arrive_tier) != 0) request.tier = static_cast<std::uint16_t>(number("tier", bounds_.n_tiers - 1u));
   if ((flags & arrive_require) != 0) request.require = number("require", ~std::uint64_t{0});
+  if ((flags & arrive_tenant) != 0) request.tenant = static_cast<std::uint32_t>(number("tenant", 0xFFFF'FFFFu));
   r.request = request.cookie = ++n_requests_;
 }
 

@@ -44,8 +44,8 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   for (auto* scratch : {&shown_, &late_here_}) scratch->reserve(n_shown_max);
   for (auto* scratch : {&first_, &merged_}) scratch->reserve(sources_max * n_shown_max);
   sources_.reserve(sources_max);
-  frontier_.reserve(6 * n_shown_max + 4);  // aged ones are visited twice
   waiting_.reserve(n_shown_max);
+  works_.reserve(n_shown_max);
   verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
 }
@@ -67,13 +67,14 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& requ
   Slot& s = slots_[slot];
   s.request = request;
   s.attempts = 0;
-  s.solo = s.doomed = false;
+  s.solo = s.doomed = s.charged = false;
   ++n_pending_;
   queue::QueueSlot& queued = queue_slots_[slot];
   queued.deadline_ns = request.deadline_ns;
   queued.arrival_ns = request.arrival_ns;
   queued.seq = next_seq_++;
   queued.tier = request.tier;
+  queued.tenant = request.tenant;
   const RequestHandle handle = handle_of(slot, s.generation);  // enqueue may end it at once
   enqueue(now_ns, slot);
   return handle;
@@ -297,7 +298,10 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
   s.lane = lane_for(r, bound);
   Lane& lane = *lanes_[s.lane];
   if (!lane.queue.push(slot)) return end(now_ns, slot, ActionKind::shed, Reason::queue_full);  // out of memory
+  const bool is_first = lane.queue.size() == 1;
   lane.work_pending += r.work;
+  lane.work_least = is_first ? r.work : std::min(lane.work_least, r.work);
+  lane.work_most = is_first ? r.work : std::max(lane.work_most, r.work);
   if (s.attempts == 0) lane.rate.add(now_ns);
   set_lane_timer(s.lane, r.deadline_ns);
   mark(s.lane);
@@ -396,9 +400,9 @@ void StateMachine::unreserve(Slot& s) noexcept {
   if (credit.inflight != 0) fleet_.change_credit(s.node, credit);
 }
 
-void StateMachine::leave_lane(std::uint32_t slot) {
+void StateMachine::leave_lane(std::uint32_t slot, std::int64_t units) {
   Lane& lane = *lanes_[slots_[slot].lane];
-  lane.queue.remove(slot);
+  lane.queue.serve(slot, units);
   lane.work_pending -= slots_[slot].request.work;
   if (lane.queue.size() == 0) lane.work_pending = 0.0;  // what rounding left of it
 }

@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/base/ids.hpp>
 #include <infcore/batch/batching_policy.hpp>
+#include <infcore/batch/length_groups.hpp>
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
@@ -38,14 +39,20 @@ struct ModelConfig {
   std::uint32_t max_batch_size{64};
   TimeNs batch_delay_ns_max{2'000'000};
   bool idempotent{true};  ///< may be run again after a device failed or was lost
+  /// Ascending upper ends of work: where the curve does not say what padding costs, a batch keeps to one of the ranges.
+  std::vector<double> length_buckets{};
+  /// Ascending: a batch that is not pressed for time is cut down to the largest of them.
+  std::vector<std::uint32_t> preferred_batch_sizes{};
+
+  static constexpr std::size_t n_listed_max = 64;  ///< of either
 };
 
 struct NodeConfig {
   TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
 };
 
-/// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run still
-/// join; of a lane that is bound to the node, those of that lane.
+/// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run
+/// still join; of a lane that is bound to the node, those of that lane.
 struct Batch {
   std::uint64_t id{};
   std::uint32_t lane{};  ///< whose turn it was; others of the model may be in it, too
@@ -126,8 +133,9 @@ class StateMachine {
     bool holds_credit{};  ///< reserved_ns, on `node`
     Where where{Where::free};
     std::uint8_t attempts{};
-    bool solo{};    ///< runs alone: its batch failed, and one bad member must fail alone
-    bool doomed{};  ///< cancelled while running
+    bool solo{};     ///< runs alone: its batch failed, and one bad member must fail alone
+    bool doomed{};   ///< cancelled while running
+    bool charged{};  ///< its tenant was, for its work
     Reason doomed_reason{};
   };
   struct Lane {
@@ -138,7 +146,8 @@ class StateMachine {
     std::vector<NodeId> open_nodes{};  ///< of a bound lane: of each open batch
     ArrivalRate rate{};
     double work_pending{};
-    std::uint32_t last_share{};  ///< of a device in the joint choice
+    double work_least{}, work_most{};                              ///< of all since it was empty
+    std::uint32_t last_share{};                                    ///< of a device in the joint choice
     TimeNs capacity_until_ns{std::numeric_limits<TimeNs>::min()};  ///< how long capacity_per_s is good for
     double capacity_per_s{};
     /// Of what waits; 0 where nothing does. Rounding may leave a sum of nothing below zero.
@@ -161,7 +170,7 @@ class StateMachine {
     std::vector<NodeId> open_nodes{};    ///< of each open batch of theirs
     std::unique_ptr<Stats> stats{};
   };
-  static constexpr std::size_t sources_max = 8;  ///< lanes that one batch is filled from
+  static constexpr std::size_t sources_max = 8;           ///< lanes that one batch is filled from
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   /// A device that takes requests of a lane: it has a free slot, or an open batch of this lane with room.
   struct Taker {
@@ -178,7 +187,7 @@ class StateMachine {
   /// What waits in all lanes that a batch is filled from.
   struct Pool {
     std::uint32_t n_waiting{};
-    double work_pending{};
+    double work_pending{}, work_least{}, work_most{};
     TimeNs earliest_deadline_ns{base::never_ns}, oldest_arrival_ns{base::never_ns};
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / n_waiting); }
   };
@@ -205,7 +214,8 @@ class StateMachine {
   static void unreserve_into(contracts::Credit&, Slot&) noexcept;
   void unreserve(Slot&) noexcept;
   static void record(StageHistograms&, const Batch&, const contracts::Request&, double service_s) noexcept;
-  void leave_lane(std::uint32_t slot);
+  /// `units` of service were given to its tenant with it, see TenantFlows; 0: it was not served.
+  void leave_lane(std::uint32_t slot, std::int64_t units = 0);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
   void occupancy_changed(NodeId);
@@ -257,6 +267,12 @@ class StateMachine {
   void show(TimeNs now_ns, std::uint32_t lane, NodeId);
   void list_first(TimeNs now_ns);
   [[nodiscard]] double capacity_per_s(TimeNs now_ns, Lane&) noexcept;
+
+  // like_work.cpp
+  [[nodiscard]] bool matters_who_joins(const Lane&, const Pool&, NodeId) const noexcept;
+  [[nodiscard]] bool is_like(const Batch&, double work, NodeId) const noexcept;
+  void keep_like(const Lane&, NodeId, std::uint32_t n_max);
+  [[nodiscard]] std::uint32_t preferred(TimeNs now_ns, const Lane&, const Pool&, NodeId, std::uint32_t n) noexcept;
   [[nodiscard]] Batch* open_batch(Node&, std::uint32_t lane) noexcept;
 
   EngineConfig config_;
@@ -282,7 +298,10 @@ class StateMachine {
   // Of the batch at hand: what it is filled from. Where deadlines are in danger: who comes first, who of them is shown
   // to the rule, what it says, who is late here.
   std::vector<Source> sources_;
-  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, frontier_;
+  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_;
+  queue::OrderScratch order_scratch_;
+  batch::LengthGroups length_groups_{batch::BatchingPolicy::n_waiting_shown_max};
+  std::vector<double> works_;
   std::vector<batch::Waiting> waiting_;
   std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <ctime>
 #include <infcore/base/clock.hpp>
+#include <thread>
 
 namespace infcore::queue {
 
@@ -18,8 +19,8 @@ enum class WaitOutcome : std::uint8_t {
   interrupted,  ///< a signal handler ran on this thread
 };
 
-/// The kernel's wait on a 32-bit word, private to the process. A waiting primitive of Sleeper and WaitGate is any type
-/// with these three members, so that a model checker can bring its own.
+/// The kernel's wait on a 32-bit word, private to the process. A waiting primitive of Sleeper, SpinLock and WaitGate is
+/// any type with these members, so that a model checker can bring its own.
 struct FutexWait {
   /// Blocks while `word` is `expected`, until wake() or until_ns on CLOCK_MONOTONIC (never_ns: no time-out).
   [[nodiscard]] static WaitOutcome wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected,
@@ -40,6 +41,10 @@ struct FutexWait {
     const auto n = static_cast<int>(std::min<std::uint32_t>(n_waiters, 0x7FFF'FFFFu));
     static_cast<void>(syscall(SYS_futex, &word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, n, nullptr, nullptr, 0));
   }
+
+  /// How often to look at a held lock before yielding: about the length of a critical section; not tuned.
+  static constexpr int n_looks = 64;
+  static void yield() noexcept { std::this_thread::yield(); }
 
   /// Orders a store before it against a load after it. Model: tests/concurrency/sleeper.cpp. GCC's thread sanitizer
   /// does not see fences; nothing here leans on this one for happens-before, only for store-load order.

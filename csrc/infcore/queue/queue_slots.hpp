@@ -15,7 +15,8 @@ struct SlotLinks {
   std::uint32_t after;
 };
 
-/// One queued item. The owner fills the first four fields before TieredLane::push; the rest is the lane's.
+/// One queued item. The owner fills the first three fields, tier and tenant before TieredLane::push; the rest is the
+/// lane's.
 struct QueueSlot {
   base::TimeNs deadline_ns;  ///< never_ns: none
   base::TimeNs arrival_ns;   ///< for ageing and for how long the oldest has waited
@@ -23,6 +24,8 @@ struct QueueSlot {
   SlotLinks by_arrival;      ///< all items of a lane
   SlotLinks by_seq;          ///< the items of one tier without a deadline
   std::uint16_t tier;
+  std::uint16_t flow;    ///< of its tenant in its tier
+  std::uint32_t tenant;  ///< a number of the owner's
 };
 
 /// Arena of slots of fixed capacity, shared by any number of lanes; a slot is in one lane at most. Who owns which slot

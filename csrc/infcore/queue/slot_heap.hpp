@@ -30,7 +30,17 @@ class SlotHeap {
     return true;
   }
 
-  /// Precondition: make_room() was true.
+  /// May throw std::bad_alloc.
+  void reserve(std::size_t n) { nodes_.reserve(n); }
+  [[nodiscard]] std::size_t capacity() const noexcept { return nodes_.capacity(); }
+  void clear() noexcept { nodes_.clear(); }
+
+  /// Every key becomes less by so much; the order stays.
+  void lower_keys(std::int64_t by) noexcept {
+    for (Node& node : nodes_) node.key -= by;
+  }
+
+  /// Precondition: make_room() was true, or there is room by reserve().
   template <class Index>
   void push(Index index, std::int64_t key, std::uint32_t slot) noexcept {
     nodes_.push_back({key, slot});

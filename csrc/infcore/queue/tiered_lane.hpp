@@ -3,10 +3,13 @@
 #include <cstdint>
 #include <infcore/base/clock.hpp>
 #include <infcore/base/errors.hpp>
+#include <infcore/queue/order_scratch.hpp>
 #include <infcore/queue/queue_slots.hpp>
-#include <infcore/queue/slot_heap.hpp>
 #include <infcore/queue/slot_list.hpp>
+#include <infcore/queue/tenant_flows.hpp>
+#include <infcore/queue/tier_items.hpp>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,13 +19,11 @@ namespace infcore::queue {
 /// by itself (an expired item stays until removed).
 ///
 /// Order      an item that has waited >= ageing_ns goes before everything younger, oldest first; then by tier (0
-/// first);
-///            then by deadline, where none comes after all; then by seq.
+///            first); then by tenant, see TenantFlows; then by deadline, where none comes after all; then by seq.
 /// Threads    one at a time.
-/// Cost       push, pop, remove O(log n), O(1) without a deadline; front, next_deadline_ns O(1) (next_deadline_ns:
-///            per tier that holds deadlines). An idle lane takes 32 bytes a tier and no allocation of its own beyond
-///            that.
-/// Items without a deadline are a plain FIFO and never enter a heap.
+/// Cost       push, pop, serve, remove O(log n), O(1) without a deadline; front O(1); next_deadline_ns O(1) per tier
+///            that holds deadlines. An idle lane takes 48 bytes a tier and no allocation of its own beyond that.
+/// Nothing is counted in a tier as long as all that wait there are one tenant's.
 class TieredLane {
  public:
   static constexpr std::uint32_t n_tiers_max = 64;  // one mask word says which tiers hold something
@@ -41,30 +42,45 @@ class TieredLane {
   [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
   [[nodiscard]] std::uint32_t n_tiers() const noexcept { return static_cast<std::uint32_t>(tiers_.size()); }
 
-  /// Queues a slot whose deadline_ns, arrival_ns, seq and tier (< n_tiers) are set and which is in no lane. False: out
-  /// of memory, nothing changed.
+  /// Queues a slot whose deadline_ns, arrival_ns, seq, tier (< n_tiers) and tenant are set and which is in no lane.
+  /// False: out of memory, nothing changed.
   [[nodiscard]] bool push(std::uint32_t slot) noexcept {
-    if (!make_room((*slots_)[slot].tier, (*slots_)[slot].deadline_ns)) return false;
+    const QueueSlot& item = (*slots_)[slot];
+    if (!make_room({.tier = item.tier, .tenant = item.tenant, .has_deadline = item.deadline_ns != base::never_ns})) {
+      return false;
+    }
     push_into_room(slot);
     return true;
   }
 
-  /// Whether one more item of that kind has its memory; always so without a deadline. Grows geometrically.
-  [[nodiscard]] bool make_room(std::uint32_t tier, base::TimeNs deadline_ns) noexcept {
-    return deadline_ns == base::never_ns || tiers_[tier].deadlines.make_room();
+  struct Kind {
+    std::uint32_t tier;
+    std::uint32_t tenant;
+    bool has_deadline;
+  };
+
+  /// Whether one more item of that kind has its memory; always so without a deadline and for one tenant.
+  [[nodiscard]] bool make_room(const Kind& kind) noexcept {
+    Tier& tier = tiers_[kind.tier];
+    if (!tier.is_several && (tier.tenant == kind.tenant || tier.items.empty())) {
+      return !kind.has_deadline || tier.items.deadlines.make_room();
+    }
+    return make_room_for_several(tier, kind);
   }
 
   /// push() for who has asked make_room() first.
   void push_into_room(std::uint32_t slot) noexcept {
-    const QueueSlot& item = (*slots_)[slot];
+    QueueSlot& item = (*slots_)[slot];
     Tier& tier = tiers_[item.tier];
     const std::uint64_t bit = std::uint64_t{1} << item.tier;
-    if (item.deadline_ns == base::never_ns) {
-      tier.no_deadline.insert(*slots_, slot, BySeq{slots_});
+    if (!tier.is_several) {
+      tier.tenant = item.tenant;
+      item.flow = tier.flow;
+      tier.items.push(*slots_, slot);
     } else {
-      tier.deadlines.push(BySeq{slots_}, item.deadline_ns, slot);
-      with_deadline_ |= bit;
+      tier.flows->push(*slots_, slot);
     }
+    if (item.deadline_ns != base::never_ns) with_deadline_ |= bit;
     with_items_ |= bit;
     by_arrival_.insert(*slots_, slot, ByArrival{slots_});
     ++size_;
@@ -78,13 +94,14 @@ class TieredLane {
       if (waited_ns((*slots_)[oldest].arrival_ns, now_ns) >= ageing_ns_) return oldest;
     }
     const Tier& tier = tiers_[std::countr_zero(with_items_)];
-    return tier.deadlines.empty() ? tier.no_deadline.front() : tier.deadlines.top();
+    return tier.is_several ? tier.flows->front() : tier.items.front();
   }
 
-  /// Hands out the items in the order of service, without taking them, until `visit(slot)` returns false. `frontier` is
-  /// scratch: three places for each item visited. O(log visited) each, aged ones twice.
+  /// Hands out the first items in the order of service, without taking them, until `visit(slot)` returns false, at most
+  /// OrderScratch::n_items_max of a tier. Where several tenants wait in a tier: the first of each, then the second of
+  /// each, as if all were of the same work. O(log visited) each, aged ones twice.
   template <class Visit>
-  void in_order(base::TimeNs now_ns, std::vector<std::uint32_t>& frontier, Visit visit) const noexcept {
+  void in_order(base::TimeNs now_ns, OrderScratch& scratch, Visit visit) const noexcept {
     const auto aged = [&](std::uint32_t slot) {
       return ageing_ns_ != base::never_ns && waited_ns((*slots_)[slot].arrival_ns, now_ns) >= ageing_ns_;
     };
@@ -96,34 +113,40 @@ class TieredLane {
     const auto visit_younger = [&](std::uint32_t slot) { return aged(slot) || (goes_on = visit(slot)); };
     for (std::uint64_t left = with_items_; left != 0 && goes_on; left &= left - 1) {
       const Tier& tier = tiers_[std::countr_zero(left)];
-      tier.deadlines.in_order(BySeq{slots_}, frontier, visit_younger);
-      for (std::uint32_t slot = tier.no_deadline.front(); slot != no_slot && goes_on;
-           slot = tier.no_deadline.after(*slots_, slot)) {
-        visit_younger(slot);
+      if (tier.is_several) {
+        tier.flows->in_order(*slots_, scratch, aged, visit_younger);
+      } else {
+        tier.items.in_order(*slots_, scratch.frontier, visit_younger);
       }
     }
   }
 
-  /// Takes the next item out; no_slot if there is none.
+  /// Takes the next item out, see serve(); no_slot if there is none.
   [[nodiscard]] std::uint32_t pop(base::TimeNs now_ns) noexcept {
     const std::uint32_t slot = front(now_ns);
-    if (slot != no_slot) remove(slot);
+    if (slot != no_slot) serve(slot, TenantFlows::units_per_work);
     return slot;
   }
 
-  /// Takes any item out. Precondition: `slot` is in this lane and its fields are as they were at push.
-  void remove(std::uint32_t slot) noexcept {
+  /// Takes any item out unserved. Precondition: `slot` is in this lane and its fields are as they were at push.
+  void remove(std::uint32_t slot) noexcept { serve(slot, 0); }
+
+  /// Takes any item out; its tenant got so much of its tier's service with it, see TenantFlows::units_of. Precondition:
+  /// as for remove.
+  void serve(std::uint32_t slot, std::int64_t units) noexcept {
     const QueueSlot& item = (*slots_)[slot];
     Tier& tier = tiers_[item.tier];
     const std::uint64_t bit = std::uint64_t{1} << item.tier;
-    if (item.deadline_ns == base::never_ns) {
-      tier.no_deadline.remove(*slots_, slot);
+    if (!tier.is_several) {
+      tier.items.remove(*slots_, slot);
+      if (tier.items.deadlines.empty()) {
+        with_deadline_ &= ~bit;
+        if (tier.items.no_deadline.front() == no_slot) with_items_ &= ~bit;
+      }
     } else {
-      tier.deadlines.remove(BySeq{slots_}, slot);
-    }
-    if (tier.deadlines.empty()) {
-      with_deadline_ &= ~bit;
-      if (tier.no_deadline.front() == no_slot) with_items_ &= ~bit;
+      take_of_several(tier, slot, units);
+      if (tier.next_to_expire() == no_slot) with_deadline_ &= ~bit;
+      if (tier.empty()) with_items_ &= ~bit;
     }
     by_arrival_.remove(*slots_, slot);
     --size_;
@@ -140,10 +163,11 @@ class TieredLane {
     std::uint32_t next = no_slot;
     base::TimeNs next_ns = base::never_ns;
     for (std::uint64_t left = with_deadline_; left != 0; left &= left - 1) {
-      const SlotHeap& heap = tiers_[std::countr_zero(left)].deadlines;
-      if (heap.top_key() >= next_ns) continue;
-      next_ns = heap.top_key();
-      next = heap.top();
+      const std::uint32_t slot = tiers_[std::countr_zero(left)].next_to_expire();
+      const base::TimeNs deadline_ns = (*slots_)[slot].deadline_ns;
+      if (deadline_ns >= next_ns) continue;
+      next_ns = deadline_ns;
+      next = slot;
     }
     return next;
   }
@@ -159,13 +183,6 @@ class TieredLane {
   }
 
  private:
-  struct BySeq {
-    QueueSlots* slots;
-    std::uint32_t& position(std::uint32_t slot) const noexcept { return slots->position(slot); }
-    bool first(std::uint32_t a, std::uint32_t b) const noexcept { return (*slots)[a].seq < (*slots)[b].seq; }
-    bool operator()(std::uint32_t a, std::uint32_t b) const noexcept { return first(a, b); }
-  };
-
   struct ByArrival {
     QueueSlots* slots;
     bool operator()(std::uint32_t a, std::uint32_t b) const noexcept {
@@ -176,9 +193,21 @@ class TieredLane {
   };
 
   struct Tier {
-    SlotHeap deadlines;
-    SlotList<&QueueSlot::by_seq> no_deadline;
+    TierItems items{};                     ///< all of them, unless is_several
+    std::unique_ptr<TenantFlows> flows{};  ///< made for the first second tenant
+    std::uint32_t tenant{};                ///< whose `items` are
+    std::uint16_t flow{};                  ///< what stands in their slots
+    bool is_several{};                     ///< `flows` has them
+
+    [[nodiscard]] bool empty() const noexcept { return is_several ? flows->empty() : items.empty(); }
+    [[nodiscard]] std::uint32_t next_to_expire() const noexcept {
+      return is_several ? flows->next_to_expire() : items.next_to_expire();
+    }
   };
+
+  // tiered_lane.cpp
+  [[nodiscard]] bool make_room_for_several(Tier&, const Kind&) noexcept;
+  void take_of_several(Tier&, std::uint32_t slot, std::int64_t units) noexcept;
 
   /// now - arrival, at most never_ns: a driver's clock may start anywhere in int64.
   static base::TimeNs waited_ns(base::TimeNs arrival_ns, base::TimeNs now_ns) noexcept {

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <infcore/base/errors.hpp>
 #include <infcore/queue/tiered_queue.hpp>
+#include <new>
 #include <string>
 
 namespace infcore::queue {
@@ -31,7 +33,8 @@ TieredQueue::TieredQueue(const TieredQueueConfig& config)
   }
 }
 
-Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns) noexcept {
+Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns, Share share) noexcept {
+  if (share.units != TenantFlows::units_per_work && !keep_units()) return {.slot = Placed::out_of_memory};
   if (shed_lowest_ && !tiers_[tier].lowest.make_room()) return {.slot = Placed::out_of_memory};
   std::uint32_t shed = no_slot;
   if (is_full(tier)) {
@@ -39,10 +42,13 @@ Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::Time
     shed = shed_lowest_ ? lower_than(tier, deadline_ns) : no_slot;
     if (shed == no_slot) return {};
   }
-  if (!lane_.make_room(tier, deadline_ns)) return {.slot = Placed::out_of_memory};
+  const TieredLane::Kind kind{.tier = tier, .tenant = share.tenant, .has_deadline = deadline_ns != base::never_ns};
+  if (!lane_.make_room(kind)) return {.slot = Placed::out_of_memory};
   if (shed != no_slot) {
     lane_.remove(shed);
     give_back(shed);
+    // It may have been the last one of the newcomer's tenant.
+    if (!lane_.make_room(kind)) return {.slot = Placed::out_of_memory, .shed = shed};
   }
 
   const std::uint32_t slot = take_slot();
@@ -51,6 +57,8 @@ Placed TieredQueue::put(std::uint32_t tier, base::TimeNs deadline_ns, base::Time
   item.arrival_ns = ages_ ? now_ns : 0;  // equal: by seq, without the clock
   item.seq = next_seq_++;
   item.tier = static_cast<std::uint16_t>(tier);
+  item.tenant = share.tenant;
+  if (units_ != nullptr) units_[slot] = share.units;
   lane_.push_into_room(slot);
   ++tiers_[tier].size;
   // ~x turns the order of int64 round without overflow.
@@ -84,6 +92,15 @@ std::uint32_t TieredQueue::take_expired(base::TimeNs now_ns) noexcept {
   lane_.remove(slot);
   give_back(slot);
   return slot;
+}
+
+/// Until an item counts something else than 1, nothing is kept.
+bool TieredQueue::keep_units() noexcept {
+  if (units_ != nullptr) return true;
+  units_.reset(new (std::nothrow) std::int64_t[capacity_]);
+  if (units_ == nullptr) return false;
+  std::fill_n(units_.get(), n_touched_, TenantFlows::units_per_work);
+  return true;
 }
 
 std::uint32_t TieredQueue::take_slot() noexcept {

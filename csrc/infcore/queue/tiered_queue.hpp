@@ -33,7 +33,8 @@ struct TieredQueueConfig {
 ///
 /// Threads    one at a time; the owner locks.
 /// Full       put reports `full`, or sheds: the lowest is the last tier's, there the latest deadline (none is latest),
-///            there the newest. A newcomer that is itself the lowest is not taken. Ageing does not raise an item here.
+///            there the newest. A newcomer that is itself the lowest is not taken. Neither ageing nor what its tenant
+///            was served counts here.
 /// Expired    an item whose deadline is now or past; the owner calls take_expired before it pops.
 /// Cost       as TieredLane; shed_lowest adds a second O(log n) to each put, pop and cancel.
 class TieredQueue {
@@ -42,13 +43,21 @@ class TieredQueue {
   TieredQueue(const TieredQueue&) = delete;  // the lane points to the slots
   TieredQueue& operator=(const TieredQueue&) = delete;
 
+  /// Whose an item is, and what its service counts there. See TenantFlows.
+  struct Share {
+    std::uint32_t tenant{};
+    std::int64_t units{TenantFlows::units_per_work};
+  };
+
   /// Precondition: tier < n_tiers. An item may be put with its deadline past.
-  [[nodiscard]] Placed put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns) noexcept;
+  [[nodiscard]] Placed put(std::uint32_t tier, base::TimeNs deadline_ns, base::TimeNs now_ns, Share share) noexcept;
 
   /// The next item in order; no_slot if there is none.
   [[nodiscard]] std::uint32_t pop(base::TimeNs now_ns) noexcept {
-    const std::uint32_t slot = lane_.pop(now_ns);
-    if (slot != no_slot) give_back(slot);
+    const std::uint32_t slot = lane_.front(now_ns);
+    if (slot == no_slot) return slot;
+    lane_.serve(slot, units_ == nullptr ? TenantFlows::units_per_work : units_[slot]);
+    give_back(slot);
     return slot;
   }
 
@@ -92,6 +101,7 @@ class TieredQueue {
     return lane_.size() >= capacity_ || tiers_[tier].size >= tiers_[tier].capacity;
   }
   [[nodiscard]] std::uint32_t lower_than(std::uint32_t tier, base::TimeNs deadline_ns) const noexcept;
+  [[nodiscard]] bool keep_units() noexcept;
   [[nodiscard]] std::uint32_t take_slot() noexcept;
   void give_back(std::uint32_t slot) noexcept;
 
@@ -101,6 +111,7 @@ class TieredQueue {
   QueueSlots slots_;
   std::unique_ptr<std::uint32_t[]> generations_;     // how often the slot was given back
   std::unique_ptr<std::uint32_t[]> shed_positions_;  // null without shed_lowest
+  std::unique_ptr<std::int64_t[]> units_;            // of each item; null as long as all count 1
   TieredLane lane_;
   std::vector<Tier> tiers_;
   std::uint64_t next_seq_{};

@@ -3,20 +3,20 @@
 #include <cstdint>
 #include <infcore/base/clock.hpp>
 #include <infcore/queue/futex.hpp>
-#include <thread>
 
 namespace infcore::queue {
 
 /// Guards a few hundred instructions at a time, never a system call, an allocation that may fail loudly, or code of the
 /// caller's language. Half the price of std::mutex where nobody contends, and it yields where somebody does.
-/// Threads: any. Progress: a stalled holder blocks all. Order: unfair.
+/// Threads: any. Progress: a stalled holder blocks all. Order: unfair. Model: tests/concurrency/wait_gate.cpp.
+template <template <class> class Atom = std::atomic, class Wait = FutexWait>
 class SpinLock {
  public:
   void lock() noexcept {
     // [L1] acquire: sees what the last holder wrote; pairs with the release [L1] in unlock().
     while (held_.exchange(true, std::memory_order_acquire)) {
       for (int i = 0; held_.load(std::memory_order_relaxed); ++i) {
-        if (i >= n_looks) std::this_thread::yield();
+        if (i >= n_looks) Wait::yield();
       }
     }
   }
@@ -26,9 +26,9 @@ class SpinLock {
   }
 
  private:
-  static constexpr int n_looks = 64;  // about the length of a critical section; not tuned
+  static constexpr int n_looks = Wait::n_looks;
 
-  std::atomic<bool> held_{false};
+  Atom<bool> held_{false};
 };
 
 /// Where threads wait for a condition that a lock of the caller's guards: enter() under that lock, wait() without it,
@@ -36,6 +36,8 @@ class SpinLock {
 ///
 /// Threads    any. Progress: enter, leave, open wait-free; wait blocks.
 /// Promise    a thread that entered before an open() does not sleep through its wake(); it may wake for nothing.
+///            Model: tests/concurrency/wait_gate.cpp.
+template <template <class> class Atom = std::atomic, class Wait = FutexWait>
 class WaitGate {
  public:
   /// The token for wait().
@@ -45,7 +47,7 @@ class WaitGate {
   }
 
   [[nodiscard]] WaitOutcome wait(std::uint32_t token, base::TimeNs until_ns) noexcept {
-    return FutexWait::wait(epoch_, token, until_ns);
+    return Wait::wait(epoch_, token, until_ns);
   }
 
   void leave() noexcept { n_waiting_.fetch_sub(1, std::memory_order_relaxed); }
@@ -57,11 +59,11 @@ class WaitGate {
     return true;
   }
 
-  void wake(std::uint32_t n_waiters) noexcept { FutexWait::wake(epoch_, n_waiters); }
+  void wake(std::uint32_t n_waiters) noexcept { Wait::wake(epoch_, n_waiters); }
 
  private:
-  std::atomic<std::uint32_t> epoch_{0};
-  std::atomic<std::uint32_t> n_waiting_{0};
+  Atom<std::uint32_t> epoch_{0};
+  Atom<std::uint32_t> n_waiting_{0};
 };
 
 }  // namespace infcore::queue

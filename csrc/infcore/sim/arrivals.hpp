@@ -16,6 +16,7 @@ struct Arrival {
   std::uint64_t session{};  ///< 0: none
   TimeNs deadline_ns{};     ///< relative; never_ns: none
   std::uint32_t workload{};
+  std::uint32_t tenant{};  ///< 0: the workload's
   std::uint16_t tier{};
 };
 

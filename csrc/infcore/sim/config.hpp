@@ -42,7 +42,8 @@ struct WorkloadConfig {
   RateShape rate{};
   WorkDist work{};
   std::uint16_t tier{};
-  double deadline_s{};  ///< 0: none
+  std::uint32_t tenant{};  ///< 0: nobody's in particular
+  double deadline_s{};     ///< 0: none
   double start_s{}, end_s{};
   route::Labels require{};
   double turns_mean{}, think_s_mean{};  ///< sessions; 0: none

@@ -219,6 +219,8 @@ void Simulation::arrive(const Arrival& arrival) {
   request.require = require_bits_[arrival.workload];
   request.model = model_ids_[config_.workloads[arrival.workload].model.value];
   request.tier = arrival.tier;
+  // A row's own, else its workload's.
+  request.tenant = arrival.tenant != 0 ? arrival.tenant : config_.workloads[arrival.workload].tenant;
   machine_.arrive(now_ns_, request);
 }
 

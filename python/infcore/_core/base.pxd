@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from infcore._cpp.base cimport ManualTime
 
@@ -9,6 +9,11 @@ cdef class Clock:
 
 cdef class ManualClock(Clock):
     cdef ManualTime now  # atomic: engines read it on threads of their own
+
+
+cdef class TenantNames:
+    cdef dict numbers
+    cdef uint32_t number(self, object tenant) except? 0xFFFFFFFF
 
 
 cdef Clock as_clock(object clock)

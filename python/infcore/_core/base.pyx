@@ -1,6 +1,6 @@
 """Clocks and the checks of numbers that every border shares."""
 from libc.math cimport INFINITY, isfinite, isnan
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from infcore._cpp.base cimport Isa, add_ns, isa, monotonic_ns, never_ns, seconds, to_ns
 
@@ -48,6 +48,32 @@ cdef class _ForeignClock(Clock):
 
     cdef int64_t now_ns(self) except? -1:
         return to_ns(finite("clock.now_s()", self._now_s(), -9e9))
+
+
+cdef enum:
+    tenant_names_max = 1 << 16  # known by number; what comes later shares numbers with others
+    tenant_chars_max = 256
+
+
+cdef class TenantNames:
+    """Tenants' numbers, in the order in which their names came first, from 1; "" is 0. Bounded memory: names beyond
+    the first 65,536 go by their hash, and may meet others there."""
+
+    def __cinit__(self):
+        self.numbers = {"": 0}
+
+    cdef uint32_t number(self, object tenant) except? 0xFFFFFFFF:
+        if type(tenant) is not str:
+            raise InvalidType(f"tenant is {type(tenant).__name__}; allowed: str")
+        known = self.numbers.get(tenant)
+        if known is not None:
+            return known
+        if len(tenant) > tenant_chars_max:
+            raise InvalidArgument(f"tenant is {len(tenant)} characters long; allowed: at most {tenant_chars_max}")
+        if len(self.numbers) <= tenant_names_max:
+            return self.numbers.setdefault(tenant, len(self.numbers))
+        from zlib import crc32
+        return tenant_names_max + 1 + crc32(tenant.encode("utf-8", "surrogatepass")) % (1 << 31)
 
 
 cdef Clock _monotonic = Clock()

@@ -4,7 +4,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t
 
 from infcore._cpp.route cimport no_such_label
-from infcore._core.base cimport finite, until_ns
+from infcore._core.base cimport TenantNames, finite, until_ns
 from infcore._core.future cimport Future
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.workers cimport Workers
@@ -19,6 +19,9 @@ cdef object get_running_loop = None  # asyncio's, imported at the first asubmit:
 cdef class EngineCore(Workers):
     """Submitting; infcore.Engine adds what is done once in a while."""
 
+    def __cinit__(self):
+        self.tenants = TenantNames()
+
     def submit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
                blocks=None, key=None, require=None) -> Future:
         """Queue one request; any thread.
@@ -28,6 +31,8 @@ cdef class EngineCore(Workers):
                     until the future ends
         work        >= 0, in the unit of the model's latency curve; None: as the model says
         version     of the model; None: as its alias says, else the newest
+        tenant      whose it is, a name of at most 256 characters; in a tier of a model's queue the tenant that was served
+                    the least work goes first. Beyond 65,536 names some share a place
         tier        0 (most urgent) to n_tiers - 1
         deadline_s  seconds from now, > 0; a request that can't be answered by then ends with DeadlineExceeded
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
@@ -96,8 +101,10 @@ cdef class EngineCore(Workers):
             future.c.request.require = self.fleet.require_bits(require)
             if future.c.request.require & no_such_label:
                 raise NoNodeAvailable(f"require is {require!r}; allowed: labels that some device of the engine carries")
-        if session is not None or blocks is not None or key is not None or tenant is not NO_TENANT:
-            self._not_yet(session=session, blocks=blocks, key=key, tenant=None if type(tenant) is str and not tenant else tenant)
+        if tenant is not NO_TENANT:
+            future.c.request.tenant = self.tenants.number(tenant)
+        if session is not None or blocks is not None or key is not None:
+            self._not_yet(session=session, blocks=blocks, key=key)
         return future
 
     cdef int _push(self, Future future, bint defer) except -1:

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from infcore._core.fleet import Fleet
 
@@ -29,6 +29,8 @@ class Machine:
         max_batch_size: int = 64,
         batch_delay_ns_max: int = 2_000_000,
         idempotent: bool = True,
+        length_buckets: Sequence[float] = (),
+        preferred_batch_sizes: Sequence[int] = (),
     ) -> int: ...
     def remove_model(self, now_ns: int, model: int) -> None: ...
     def add_node(self, node: int | str, *, run_limit_ns: int | None = None) -> None: ...
@@ -49,6 +51,7 @@ class Machine:
         deadline_ns: int | None = None,
         require: Mapping[str, str] | None = None,
         arrival_ns: int | None = None,
+        tenant: int = 0,
     ) -> int: ...
     def cancel(self, now_ns: int, handle: int) -> bool: ...
     def cancel_all(self, now_ns: int) -> None: ...

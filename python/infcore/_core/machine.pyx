@@ -76,13 +76,15 @@ cdef class Machine:
 
     # ---- membership
 
-    def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True) -> int:
+    def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True,
+                  length_buckets=(), preferred_batch_sizes=()) -> int:
         """Make a model known; returns its id."""
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(name.encode(), <uint32_t>whole("version", version, 1, 1 << 30))
         config.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
         config.batch_delay_ns_max = time_of("batch_delay_ns_max", batch_delay_ns_max)
         config.idempotent = idempotent
+        config.length_buckets, config.preferred_batch_sizes = length_buckets, preferred_batch_sizes
         self.c_obj.get().add_model(id, config)
         self.models.add(id.value)
         return id.value
@@ -120,12 +122,14 @@ cdef class Machine:
 
     # ---- events
 
-    def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None) -> int:
+    def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None,
+               tenant=0) -> int:
         """One request; returns the handle that cancel() takes, 0 where the machine is full.
 
         cookie      uint64, handed back in actions
         require     {label: value} that a node must have
         arrival_ns  None: now_ns
+        tenant      whose it is; 0: nobody's in particular
         """
         cdef Request r
         cdef TimeNs now = time_of("now_ns", now_ns)
@@ -134,6 +138,7 @@ cdef class Machine:
         r.work = finite("work", work, 0.0)
         if r.work > _WORK_MAX:
             raise InvalidArgument(f"work is {work!r}; allowed: at most {_WORK_MAX:g}")
+        r.tenant = <uint32_t>whole("tenant", tenant, 0, 0xFFFFFFFF)
         r.tier = <uint16_t>whole("tier", tier, 0, self.n_tiers - 1)
         r.deadline_ns = time_of("deadline_ns", deadline_ns)
         r.arrival_ns = now if arrival_ns is None else time_of("arrival_ns", arrival_ns)

@@ -10,35 +10,17 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
-from infcore._core.base cimport Clock, ManualClock, as_clock, until_ns
+from infcore._core.base cimport Clock, ManualClock, TenantNames, as_clock, finite, until_ns
 from infcore._cpp.base cimport add_ns, check_not_forked, fork_generation, monotonic_ns, never_ns
-from infcore._cpp.queue cimport Placed, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, n_slots_max, no_slot, placed_full, placed_full_of_expired, placed_out_of_memory
+from infcore._cpp.queue cimport (Placed, Share, TieredQueue, TieredQueueConfig, WaitGate, WaitOutcome, n_slots_max, no_slot,
+                                 placed_full, placed_full_of_expired, placed_out_of_memory, units_of)
 
 from infcore.errors import InvalidArgument, InvalidType, QueueClosed, QueueEmpty, QueueFull
 
+include "queue_async.pxi"
 include "queue_store.pxi"
 
 cdef uint64_t n_queues = 0
-
-
-cdef inline int64_t whole(str field, object value, int64_t low, int64_t high) except? -1:
-    cdef int overflow = 0
-    cdef int64_t number
-    if PyLong_CheckExact(value):
-        number = PyLong_AsLongLongAndOverflow(value, &overflow)
-        if overflow == 0 and low <= number <= high:
-            return number
-    return whole_or_raise(field, value, low, high)
-
-
-cdef int64_t whole_or_raise(str field, object value, int64_t low, int64_t high) except? -1:
-    try:
-        number = index(value)
-    except TypeError:
-        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a whole number") from None
-    if not low <= number <= high:
-        raise InvalidArgument(f"{field} is {value!r}; allowed: a whole number from {low} to {high}")
-    return number
 
 
 @cython.final
@@ -62,7 +44,7 @@ cdef class Ticket:
 @cython.final
 @cython.no_gc_clear  # methods lean on the members to the very end; a cycle breaks at the list of items instead
 cdef class Queue(QueueStore):
-    """Bounded queue for threads and asyncio: by tier, then earliest deadline, then arrival.
+    """Bounded queue for threads and asyncio: by tier, then least served tenant, then earliest deadline, then arrival.
 
     capacity       items at once, 1 to 4294967293
     tiers          1 to 64; tier 0 is the most urgent
@@ -74,9 +56,12 @@ cdef class Queue(QueueStore):
                    that found it; what it raises goes to sys.unraisablehook
     clock          for deadlines and ageing, None: monotonic time; time-outs are in real time always
     Expiry         an item whose deadline is now or past is not returned. The calls that take items notice it, and put
-                   where there is no room; until then it counts in len()
+                   where there is no room; until then it counts in len(). watch() on a thread of yours notices it at once
+    Tenants        in each tier the one that was served the least work goes first. Who comes back is lifted to the least
+                   of those that wait, so nobody saves up by being away. Bounded memory: of more than 16,384 that wait in
+                   a tier, and beyond 65,536 names, some share a place. shed_lowest looks at tier and deadline alone
     Raises         InvalidArgument, InvalidType; every method: ForkedProcess in a child of the process that made it
-    Complexity     O(log n) an item, O(1) without deadlines
+    Complexity     O(log n) an item, O(1) without deadlines and with one tenant
     """
 
     def __init__(self, capacity, *, tiers=1, overflow="reject", tier_capacity=None, ageing_s=None, on_drop=None,
@@ -103,6 +88,9 @@ cdef class Queue(QueueStore):
         self._clock_is_ours = type(self._clock) is Clock or type(self._clock) is ManualClock
         self._items = []
         self._async_waiters = []
+        self._wakes = []
+        self._tenants = TenantNames()
+        self._watched_ns = INT64_MIN
         self._on_drop = on_drop
         self._blocks = overflow == "block"
         self._always_now = config.shed_lowest or ageing_s is not None
@@ -125,57 +113,49 @@ cdef class Queue(QueueStore):
         self._lock.unlock()
         return size
 
-    def put(self, item, *, tier=0, deadline_s=None, tenant=""):
+    def put(self, item, *, tier=0, deadline_s=None, tenant="", work=1.0):
         """Queue one item.
 
         tier        0 (most urgent) to tiers - 1
         deadline_s  seconds from now, >= 0; None: none
-        tenant      a name; not used yet: fairness between tenants comes with a later version
+        tenant      whose it is, a name of at most 256 characters
+        work        what serving it counts for its tenant, >= 0
         Returns     a Ticket for cancel()
         Raises      QueueFull, QueueClosed, InvalidArgument, InvalidType
         """
-        cdef int64_t now_ns = not_read, deadline_ns = never_ns
+        cdef Wanted wanted
         cdef uint32_t token = 0
         cdef Ticket ticket
         self._check()
-        if type(tenant) is not str:
-            raise InvalidType(f"tenant is {type(tenant).__name__}; allowed: str")
-        cdef uint32_t c_tier = <uint32_t>whole("tier", tier, 0, self._n_tiers - 1)
-        if deadline_s is not None or self._always_now:
-            now_ns = self._clock.now_ns()
-            deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
+        self._want(&wanted, tier, deadline_s, tenant, work)
         ticket = Ticket.__new__(Ticket)
         ticket._queue_id = self._queue_id
-        if not (self._try_put(item, c_tier, deadline_ns, now_ns, &ticket._id, &token)
-                or self._put_again(item, c_tier, deadline_ns, now_ns, &ticket._id, token)):
+        if not (self._try_put(item, &wanted, &ticket._id, &token)
+                or self._put_again(item, &wanted, &ticket._id, token)):
             raise QueueFull(f"the queue has no room in tier {tier}; allowed: {self._capacity} items in all, "
                             "tier_capacity in each tier")
         return ticket
 
-    def put_many(self, items, *, tier=0, deadline_s=None):
+    def put_many(self, items, *, tier=0, deadline_s=None, tenant="", work=1.0):
         """Queue items in order until one does not fit; returns how many were taken.
 
-        items              an iterable
-        tier, deadline_s   as in put, the same for all
-        Raises             QueueClosed, InvalidArgument, InvalidType
+        items    an iterable; the rest as in put, the same for all
+        Raises   QueueClosed, InvalidArgument, InvalidType
         """
-        cdef int64_t now_ns = not_read, deadline_ns = never_ns
+        cdef Wanted wanted
         cdef uint64_t ticket
         cdef uint32_t token = 0
         cdef Py_ssize_t n_taken = 0
         self._check()
-        cdef uint32_t c_tier = <uint32_t>whole("tier", tier, 0, self._n_tiers - 1)
         try:
             held = tuple(items)
         except TypeError:
             raise InvalidType(f"items is {type(items).__name__}; allowed: an iterable") from None
-        if deadline_s is not None or self._always_now:
-            now_ns = self._clock.now_ns()
-            deadline_ns = until_ns("deadline_s", deadline_s, now_ns)
+        self._want(&wanted, tier, deadline_s, tenant, work)
         for item in held:
             try:
-                if not (self._try_put(item, c_tier, deadline_ns, now_ns, &ticket, &token)
-                        or self._put_again(item, c_tier, deadline_ns, now_ns, &ticket, token)):
+                if not (self._try_put(item, &wanted, &ticket, &token)
+                        or self._put_again(item, &wanted, &ticket, token)):
                     break
             except QueueClosed:
                 if n_taken == 0:
@@ -213,7 +193,7 @@ cdef class Queue(QueueStore):
             if item is not nothing:
                 return item
             loop = get_running_loop()
-            waiter = (loop, loop.create_future())
+            waiter = (self._wake_of(loop), loop.create_future())
             self._async_waiters.append(waiter)
             try:
                 item = self._next(0)  # once more: a put before the append has told nobody
@@ -280,6 +260,15 @@ cdef class Queue(QueueStore):
         release(item)
         return True
 
+    def watch(self):
+        """Give up items as they expire, within a millisecond; returns once the queue is closed and none has a deadline.
+
+        For a thread of yours, which calls on_drop: without one, expiry waits for the next call that takes items. A clock
+        other than the machine's is asked 20 times a second.
+        """
+        self._check()
+        self._watch()
+
     def close(self):
         """Take no more items: put raises QueueClosed, and so do getters once what is left has been taken. May be repeated."""
         self._check()
@@ -287,7 +276,9 @@ cdef class Queue(QueueStore):
         self._closed = True
         self._arrivals.open()
         self._departures.open()
+        self._deadlines.open()
         self._lock.unlock()
         self._arrivals.wake(0x7FFFFFFF)
         self._departures.wake(0x7FFFFFFF)
+        self._deadlines.wake(0x7FFFFFFF)
         self._wake_async(len(self._async_waiters))

@@ -17,17 +17,34 @@ cdef enum:
     n_expired_at_once = 64
 
 cdef int64_t not_read = INT64_MIN   # the clock has not been asked yet
+cdef int64_t one_units = units_of(1.0)
 # How often a blocked put asks a clock that is not the machine's own: between idle wake-ups and noticing expiry late.
 cdef int64_t poll_ns = 50_000_000
 cdef object nothing = object()
 
 
-def _resolve(QueueStore queue not None, future):
-    # On the waiter's loop. A waiter that has gone meanwhile hands its turn on.
-    if future.done():
-        queue._wake_async(1)
-    else:
-        future.set_result(None)
+cdef object one = 1.0   # the default work, as one object
+cdef object zero = 0    # small integers are one object each
+
+
+cdef inline int64_t whole(str field, object value, int64_t low, int64_t high) except? -1:
+    cdef int overflow = 0
+    cdef int64_t number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow == 0 and low <= number <= high:
+            return number
+    return whole_or_raise(field, value, low, high)
+
+
+cdef int64_t whole_or_raise(str field, object value, int64_t low, int64_t high) except? -1:
+    try:
+        number = index(value)
+    except TypeError:
+        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a whole number") from None
+    if not low <= number <= high:
+        raise InvalidArgument(f"{field} is {value!r}; allowed: a whole number from {low} to {high}")
+    return number
 
 
 @cython.no_gc_clear  # methods lean on the members to the very end; a cycle breaks at the list of items instead
@@ -56,8 +73,18 @@ cdef class QueueStore:
         PyList_SET_ITEM(<PyObject*>self._items, slot, item)
         return True
 
-    cdef bint _put_again(self, object item, uint32_t tier, int64_t deadline_ns, int64_t now_ns, uint64_t* ticket,
-                         uint32_t token) except -1:
+    cdef int _want(self, Wanted* wanted, object tier, object deadline_s, object tenant, object work) except -1:
+        """The arguments that put and put_many share. Reads the clock if the time matters."""
+        wanted.tier = 0 if tier is zero else <uint32_t>whole("tier", tier, 0, self._n_tiers - 1)
+        wanted.tenant = self._tenants.number(tenant)
+        wanted.units = one_units if work is one else units_of(finite("work", work, 0.0))
+        wanted.now_ns, wanted.deadline_ns = not_read, never_ns
+        if deadline_s is not None or self._always_now:
+            wanted.now_ns = self._clock.now_ns()
+            wanted.deadline_ns = until_ns("deadline_s", deadline_s, wanted.now_ns)
+        return 0
+
+    cdef bint _put_again(self, object item, const Wanted* wanted, uint64_t* ticket, uint32_t token) except -1:
         """After a _try_put that found no room: makes or awaits some. False: there is none, and the queue does not block."""
         cdef uint32_t n_expired
         while True:
@@ -66,37 +93,39 @@ cdef class QueueStore:
                 if n_expired == 0 and not self._blocks:
                     return False
                 if n_expired == 0:
-                    self._wait(&self._departures, token, self._room_until_ns())
+                    self._wait(&self._departures, token, self._next_expiry_ns())
             finally:
                 if self._blocks:
                     self._departures.leave()
-            if self._try_put(item, tier, deadline_ns, now_ns, ticket, &token):
+            if self._try_put(item, wanted, ticket, &token):
                 return True
 
-    cdef bint _try_put(self, object item, uint32_t tier, int64_t deadline_ns, int64_t now_ns, uint64_t* ticket,
-                       uint32_t* token) except -1:
+    cdef bint _try_put(self, object item, const Wanted* wanted, uint64_t* ticket, uint32_t* token) except -1:
         """One attempt. False: no room; a queue that blocks has then entered its gate with `token`."""
         cdef PyObject* shed = NULL
-        cdef cbool wake = False, closed
+        cdef cbool wake = False, watch = False, closed
         cdef Placed placed
+        cdef Share share
+        share.tenant, share.units = wanted.tenant, wanted.units
         self._lock.lock()
         closed = self._closed
         if not closed:
-            placed = self.c_queue.get().put(tier, deadline_ns, now_ns)
+            placed = self.c_queue.get().put(wanted.tier, wanted.deadline_ns, wanted.now_ns, share)
         while placed.slot == placed_full_of_expired:
             self._lock.unlock()
-            self._expire(now_ns)
+            self._expire(wanted.now_ns)
             self._lock.lock()
             placed.slot = placed_full
             closed = self._closed
             if not closed:
-                placed = self.c_queue.get().put(tier, deadline_ns, now_ns)
+                placed = self.c_queue.get().put(wanted.tier, wanted.deadline_ns, wanted.now_ns, share)
+        if not closed and placed.shed != no_slot:
+            shed = self._lift(placed.shed)
         if placed.slot < placed_out_of_memory:
             ticket[0] = self.c_queue.get().ticket(placed.slot)
-            if placed.shed != no_slot:
-                shed = self._lift(placed.shed)
             if self._hold(placed.slot, <PyObject*>item):
                 wake = self._arrivals.open()
+                watch = wanted.deadline_ns < self._watched_ns and self._deadlines.open()
             else:
                 self.c_queue.get().cancel(ticket[0])
                 placed.slot = placed_out_of_memory
@@ -107,6 +136,8 @@ cdef class QueueStore:
             raise QueueClosed("the queue is closed; allowed: put before close()")
         if wake:
             self._arrivals.wake(1)
+        if watch:
+            self._deadlines.wake(0x7FFFFFFF)
         if PyList_GET_SIZE(<PyObject*>self._async_waiters) != 0:
             self._wake_async(1)
         if shed != NULL:
@@ -172,8 +203,8 @@ cdef class QueueStore:
                 raise
         return outcome != WaitOutcome.timed_out
 
-    cdef int64_t _room_until_ns(self) except -1:
-        """When expiry will make room, on the machine's monotonic clock."""
+    cdef int64_t _next_expiry_ns(self) except -1:
+        """When the next item expires, on the machine's monotonic clock; another clock is asked every so often."""
         cdef int64_t next_ns, wait_ns
         self._lock.lock()
         next_ns = self.c_queue.get().next_deadline_ns()
@@ -184,6 +215,32 @@ cdef class QueueStore:
         if type(self._clock) is not Clock:
             wait_ns = min(wait_ns, poll_ns)
         return add_ns(monotonic_ns(), wait_ns)
+
+    cdef int _watch(self) except -1:
+        """Gives up what expires, when it does, until the queue is closed and nothing in it has a deadline."""
+        cdef uint32_t token
+        cdef int64_t next_ns = 0
+        cdef cbool closed = False
+        self._n_watching += 1
+        try:
+            while not closed or next_ns != never_ns:
+                if self._expire(not_read) != 0:
+                    continue
+                self._lock.lock()
+                closed = self._closed
+                next_ns = self._watched_ns = self.c_queue.get().next_deadline_ns()
+                token = self._deadlines.enter()
+                self._lock.unlock()
+                try:
+                    if not closed or next_ns != never_ns:
+                        self._wait(&self._deadlines, token, self._next_expiry_ns())
+                finally:
+                    self._deadlines.leave()
+        finally:
+            self._n_watching -= 1
+            if self._n_watching == 0:
+                self._watched_ns = INT64_MIN
+        return 0
 
     cdef uint32_t _expire(self, int64_t now_ns) except? 0xFFFFFFFF:
         """Gives up every expired item; returns how many. Reads the clock if now_ns is not_read and it matters."""
@@ -237,16 +294,27 @@ cdef class QueueStore:
 
     cdef int _wake_async(self, Py_ssize_t n) except -1:
         """Tells up to n awaiting getters, from whatever thread this is."""
+        cdef LoopWake wake
         while n > 0 and self._async_waiters:
-            try:
-                loop, future = self._async_waiters.pop(0)
-                loop.call_soon_threadsafe(_resolve, self, future)
-            except (IndexError, RuntimeError):  # another thread took the last one; its loop is closed
-                continue
+            wake, future = self._async_waiters.pop(0)
             n -= 1
+            try:
+                wake.tell(self, future)
+            except RuntimeError:  # its loop is closed: whoever was due there does not hear of it
+                n += wake.take_back()
         return 0
 
-    def _forget(self, waiter):
+    cdef LoopWake _wake_of(self, object loop):
+        cdef LoopWake wake
+        for wake in self._wakes:
+            if wake.loop is loop:
+                return wake
+        self._wakes = [wake for wake in self._wakes if not wake.loop.is_closed()]
+        wake = LoopWake.__new__(LoopWake, loop)
+        self._wakes.append(wake)
+        return wake
+
+    cdef bint _forget(self, object waiter) except -1:
         """Whether `waiter` had not been told yet."""
         try:
             self._async_waiters.remove(waiter)

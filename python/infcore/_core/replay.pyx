@@ -78,7 +78,7 @@ cdef dict fields_of(EventRecord* r):
     if kind == EventKind.arrive:
         return {"request": r.request, "model": r.arrived.model.value, "arrival_ns": r.arrived.arrival_ns,
                 "deadline_ns": _time(r.arrived.deadline_ns), "work": r.arrived.work, "tier": r.arrived.tier,
-                "require": r.arrived.require}
+                "require": r.arrived.require, "tenant": r.arrived.tenant}
     if kind == EventKind.claim or kind == EventKind.started:
         return {"node": r.node.value, "batch": r.batch_id}
     if kind == EventKind.complete:
@@ -164,22 +164,23 @@ cdef class Replay:
         return [(c.model, c.node, *curve_of(c.curve), c.spread, c.n_observed) for c in curves]
 
     def arrivals(self):
-        """(request, model, arrival_ns, deadline_ns or -1, work, tier, require), a structured array."""
+        """(request, model, arrival_ns, deadline_ns or -1, work, tier, require, tenant), a structured array."""
         cdef size_t i, n = self.c_obj.get().arrivals().size()
         cdef const Request* r
         out = np.empty(n, [("request", "u8"), ("model", "u4"), ("arrival_ns", "i8"), ("deadline_ns", "i8"),
-                           ("work", "f8"), ("tier", "u2"), ("require", "u8")])
+                           ("work", "f8"), ("tier", "u2"), ("require", "u8"), ("tenant", "u4")])
         cdef uint64_t[::1] request = np.empty(n, np.uint64), require = np.empty(n, np.uint64)
         cdef uint32_t[::1] model = np.empty(n, np.uint32), tier = np.empty(n, np.uint32)
+        cdef uint32_t[::1] tenant = np.empty(n, np.uint32)
         cdef int64_t[::1] arrival = np.empty(n, np.int64), deadline = np.empty(n, np.int64)
         cdef double[::1] work = np.empty(n)
         for i in range(n):
             r = &self.c_obj.get().arrivals()[i]
             request[i], model[i], arrival[i], work[i] = r.cookie, r.model.value, r.arrival_ns, r.work
             deadline[i] = -1 if r.deadline_ns == never_ns else r.deadline_ns
-            tier[i], require[i] = r.tier, r.require
+            tier[i], require[i], tenant[i] = r.tier, r.require, r.tenant
         for name, column in (("request", request), ("model", model), ("arrival_ns", arrival),
-                             ("deadline_ns", deadline), ("work", work), ("tier", tier), ("require", require)):
+                             ("deadline_ns", deadline), ("work", work), ("tier", tier), ("require", require), ("tenant", tenant)):
             out[name] = column
         return out
 
@@ -224,7 +225,8 @@ cdef dict config_of(const RunConfig& run):
 
 cdef dict model_config_of(const ModelConfig& config):
     return {"max_batch_size": config.max_batch_size, "batch_delay_ns_max": _time(config.batch_delay_ns_max),
-            "idempotent": config.idempotent}
+            "idempotent": config.idempotent, "length_buckets": list(config.length_buckets),
+            "preferred_batch_sizes": list(config.preferred_batch_sizes)}
 
 
 cdef dict spec_of(const NodeSpec& spec):

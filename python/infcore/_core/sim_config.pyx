@@ -39,8 +39,10 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
         config.models.push_back(_model(model))
     _add_nodes(config, scenario, models)
     config.n_tiers = 1
+    tenants = {"": 0}
     for workload in scenario.workloads:
-        config.workloads.push_back(_workload(workload, models[workload.model], run))
+        tenant = tenants.setdefault(workload.tenant, len(tenants))
+        config.workloads.push_back(_workload(workload, models[workload.model], tenant, run))
         config.n_tiers = max(<int>config.n_tiers, workload.tier + 1)
     _add_disturbances(config, scenario)
     return config
@@ -62,6 +64,7 @@ cdef ModelConfig _model(object model) except *:
     config.engine.max_batch_size = model.max_batch_size
     config.engine.batch_delay_ns_max = to_ns(model.batch_delay_s)
     config.engine.idempotent = model.idempotent
+    config.engine.length_buckets, config.engine.preferred_batch_sizes = model.length_buckets, model.preferred_batch_sizes
     config.slo_s, config.load_s, config.warmup_s = model.slo_s, model.load_s, model.warmup_s
     return config
 
@@ -130,14 +133,14 @@ cdef RateShape _rate(object workload) except *:
     return rate
 
 
-cdef WorkloadConfig _workload(object workload, uint32_t model, object run) except *:
+cdef WorkloadConfig _workload(object workload, uint32_t model, uint32_t tenant, object run) except *:
     cdef WorkloadConfig config
     config.model.value = model
     config.rate_rps = workload.rate_rps
     config.gaps = <Gaps><int>_GAPS.get(workload.arrivals, <int>Gaps.poisson)
     config.gap_cv = workload.arrival_cv
     config.rate, config.work = _rate(workload), _work(workload.work)
-    config.tier = <uint16_t>workload.tier
+    config.tier, config.tenant = <uint16_t>workload.tier, tenant
     config.deadline_s = workload.deadline_s or 0.0
     config.start_s = workload.start_s
     config.end_s = run.seconds if workload.end_s is None else workload.end_s

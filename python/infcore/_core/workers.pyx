@@ -174,9 +174,9 @@ cdef class Workers:
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(<string>model.name.encode(), <uint32_t>model.version)
         cdef ModelSpec spec = ModelSpec(model, id.value)
-        config.max_batch_size = model.max_batch_size
+        config.max_batch_size, config.idempotent = model.max_batch_size, model.idempotent
         config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
-        config.idempotent = model.idempotent
+        config.length_buckets, config.preferred_batch_sizes = model.length_buckets, model.preferred_batch_sizes
         spec.epoch = self.driver.add_model(id, config)
         self.by_id[id.value] = spec
         self.versions[model.name, model.version] = spec

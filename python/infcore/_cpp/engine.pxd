@@ -166,6 +166,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         uint32_t max_batch_size
         TimeNs batch_delay_ns_max
         cbool idempotent
+        vector[double] length_buckets
+        vector[uint32_t] preferred_batch_sizes
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns

@@ -27,9 +27,13 @@ cdef extern from "<infcore/queue/tiered_queue.hpp>" namespace "infcore::queue" n
     const uint32_t placed_out_of_memory "infcore::queue::Placed::out_of_memory"
     const uint32_t n_slots_max "infcore::queue::Placed::n_slots_max"
 
+    cdef cppclass Share "infcore::queue::TieredQueue::Share":
+        uint32_t tenant
+        int64_t units
+
     cdef cppclass TieredQueue:
         TieredQueue(const TieredQueueConfig&) except +infcore_translate
-        Placed put(uint32_t, TimeNs, TimeNs) noexcept
+        Placed put(uint32_t, TimeNs, TimeNs, Share) noexcept
         uint32_t pop(TimeNs) noexcept
         uint32_t cancel(uint64_t) noexcept
         uint32_t take_expired(TimeNs) noexcept
@@ -41,6 +45,17 @@ cdef extern from "<infcore/queue/tiered_queue.hpp>" namespace "infcore::queue" n
         TimeNs next_deadline_ns() noexcept
 
 
+cdef extern from "<infcore/queue/tenant_flows.hpp>" namespace "infcore::queue" nogil:
+    int64_t units_of "infcore::queue::TenantFlows::units_of"(double) noexcept
+
+
+cdef extern from "<infcore/queue/wake_once.hpp>" namespace "infcore::queue" nogil:
+    cdef cppclass WakeOnce "infcore::queue::WakeOnce<>":
+        WakeOnce() noexcept
+        cbool arm() noexcept
+        void disarm() noexcept
+
+
 cdef extern from "<infcore/queue/futex.hpp>" namespace "infcore::queue" nogil:
     cdef enum class WaitOutcome(uint8_t):
         look_again
@@ -49,12 +64,12 @@ cdef extern from "<infcore/queue/futex.hpp>" namespace "infcore::queue" nogil:
 
 
 cdef extern from "<infcore/queue/wait_gate.hpp>" namespace "infcore::queue" nogil:
-    cdef cppclass SpinLock:
+    cdef cppclass SpinLock "infcore::queue::SpinLock<>":
         SpinLock() noexcept
         void lock() noexcept
         void unlock() noexcept
 
-    cdef cppclass WaitGate:
+    cdef cppclass WaitGate "infcore::queue::WaitGate<>":
         WaitGate() noexcept
         uint32_t enter() noexcept
         WaitOutcome wait(uint32_t, TimeNs) noexcept

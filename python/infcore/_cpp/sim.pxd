@@ -42,6 +42,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         Gaps gaps
         RateShape rate
         WorkDist work
+        uint32_t tenant
         uint16_t tier
         Labels require
     cdef cppclass ModelConfig:
@@ -113,6 +114,7 @@ cdef extern from "<infcore/sim/arrivals.hpp>" namespace "infcore::sim" nogil:
         double work
         uint64_t session
         uint32_t workload
+        uint32_t tenant
         uint16_t tier
 
 

@@ -99,6 +99,8 @@ def _model(fleet: OpenFleet, name: str, slo_s: float) -> Model:
         max_batch_size=model.max_batch_size,
         idempotent=model.idempotent,
         batch_delay_s=model.max_batch_delay_s,
+        length_buckets=model.length_buckets,
+        preferred_batch_sizes=model.preferred_batch_sizes,
     )
 
 

@@ -51,7 +51,7 @@ class Recorded(NamedTuple):
     batches: npt.NDArray[
         np.void
     ]  # those that ran to their end: model, node, n, work_sum, work_max, start_ns, end_ns, ok
-    models: list[dict[str, Any]]  # name, version, max_batch_size, batch_delay_ns_max, idempotent
+    models: list[dict[str, Any]]  # as infcore.Model has it, batch_delay_ns_max for its delay
     nodes: list[dict[str, Any]]  # id, added_ns, removed_ns or None, run_limit_ns, and Fleet.add's arguments
     labels: list[tuple[str, str]]  # of each bit of `require`
     curves: dict[

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from infcore import _checks
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
 from infcore.sim.scenario_schema import Latency, Model, Node, Run
@@ -56,10 +57,14 @@ def _bytes(table: Table, key: str) -> int:
 
 def model_of(table: Table) -> Model:
     """One [[model]]."""
+    max_batch_size = table.integer("max_batch_size", 64, low=1, high=4096)
+    sizes = table.ascending("preferred_batch_sizes", low=1, high=max_batch_size)
     model = Model(
         name=table.text("name"),
         slo_s=table.number("slo_s", 0.0, high=SECONDS_MAX),
-        max_batch_size=table.integer("max_batch_size", 64, low=1, high=4096),
+        max_batch_size=max_batch_size,
+        length_buckets=table.ascending("length_buckets"),
+        preferred_batch_sizes=tuple(_checks.whole(table.at("preferred_batch_sizes"), n) for n in sizes),
         weights_bytes=_bytes(table, "weights_bytes"),
         load_s=table.number("load_s", 0.0, high=SECONDS_MAX),
         warmup_s=table.number("warmup_s", 0.0, high=SECONDS_MAX),

@@ -101,6 +101,7 @@ def workload_of(table: Table, *, folder: Path) -> Workload:
         arrivals=kind,
         work=_work(table),
         tier=table.integer("tier", 0, low=0, high=TIER_MAX),
+        tenant=table.text("tenant", ""),
         deadline_s=table.optional("deadline_s", high=SECONDS_MAX),
         phase_s=table.number("phase_s", 0.0, low=-SECONDS_MAX, high=SECONDS_MAX),
         start_s=table.number("start_s", 0.0, high=SECONDS_MAX),

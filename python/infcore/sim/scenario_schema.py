@@ -81,6 +81,7 @@ class Model:
     load_s         to bring its weights onto a node
     warmup_s       how much longer its first batch there takes
     batch_delay_s  how long a batch may wait for company
+    length_buckets, preferred_batch_sizes  as infcore.Model has them
     output_weight  of a recorded request, the work that one unit of its output (a generated token) adds
     """
 
@@ -92,6 +93,8 @@ class Model:
     warmup_s: float = 0.0
     idempotent: bool = True
     batch_delay_s: float = 0.002
+    length_buckets: tuple[float, ...] = ()
+    preferred_batch_sizes: tuple[int, ...] = ()
     output_weight: float = 0.0
 
 
@@ -144,6 +147,7 @@ class Workload:
                  "flash_sale": from at_s the rate rises for ramp_s to peak_factor times, stays for_s, falls for ramp_s
                  "trace": the rows of `file` (a path), rate_factor times as fast
     work         of a request; a trace's own rows come first
+    tenant       whose they are; "": nobody's in particular
     deadline_s   after arrival; None: none
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
     require      labels that a node must have
@@ -155,6 +159,7 @@ class Workload:
     arrivals: ArrivalKind = "poisson"
     work: WorkDist = field(default_factory=WorkDist)
     tier: int = 0
+    tenant: str = ""
     deadline_s: float | None = None
     phase_s: float = 0.0
     start_s: float = 0.0

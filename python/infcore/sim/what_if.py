@@ -87,6 +87,8 @@ def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None
             max_batch_size=model["max_batch_size"],
             idempotent=model["idempotent"],
             batch_delay_s=model["batch_delay_ns_max"] * 1e-9,
+            length_buckets=tuple(model["length_buckets"]),
+            preferred_batch_sizes=tuple(model["preferred_batch_sizes"]),
         )
         for model in recorded.models
     }
