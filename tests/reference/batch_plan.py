@@ -11,6 +11,7 @@ PRICE_OF_TIME = 0.5
 SPREADS_LATE = 1.5
 BATCHES_AHEAD = 4
 LAYERS = 5
+N_LEARNED = 4
 CAPACITY_ALONE = 1.01
 TIME_UNIT_S = 1e-9
 FOREVER_S = 1.7976931348623157e308
@@ -67,6 +68,9 @@ def seconds(ns: int) -> float:
 def select_by_plan(now_ns: int, waiting: list[Waiting], n_max: int, traffic: Traffic, latency: Any) -> list[str]:
     """Class after class of urgency; a less urgent one fills what is left of the batch."""
     verdicts = ["leave"] * len(waiting)
+    if not latency.has_prior and latency.n_observed < N_LEARNED:  # learn first
+        n = min(len(waiting), n_max, traffic.max_batch_size)
+        return ["take"] * n + verdicts[n:]
     peak = _peak_per_s(waiting, traffic, latency)
     batch = Started(room=min(n_max, traffic.max_batch_size))
     next_start = peak / max(traffic.capacity_per_s, peak)
