@@ -3,13 +3,15 @@
 import random
 
 import pytest
+from reference.batch_plan import Traffic, Waiting
 from reference.batching import NEVER_NS, Pending, rule
 
-from infcore._core.batching import batching_policies, close_batch
+from infcore._core.batching import batching_policies, close_batch, select_batch
 from infcore._core.latency import LatencyModel
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 
 N_DECISIONS = 4000
+N_SELECTIONS = 250
 MS = 1_000_000
 
 
@@ -75,6 +77,132 @@ def test_same_decisions(policy, seed):
     assert outcomes == ({False} if policy == "greedy" else {False, True})  # the draw reaches both
 
 
+def random_waiting(draw, now_ns):
+    """In the order of service: aged ones as they came, then tier by tier, by deadline."""
+    n = draw.choice([1, 2, draw.randint(1, 40), draw.randint(1, 40), 120 if draw.random() < 0.1 else 12])
+    slack_ms_max = draw.choice([3, 20, 60, 500])
+    n_tiers = draw.choice([1, 1, 2, 3])
+    works = draw.choice([[1.0], [0.0], [1.0, 40.0], [0.1, 0.2, 5.0, 1000.0]])
+    aged_share = draw.choice([0.0, 0.0, 0.2, 1.0])
+    rows = []
+    for _ in range(n):
+        deadline_ns = max(0, now_ns + int(draw.uniform(-0.05, 1.0) * slack_ms_max * MS))
+        if draw.random() < 0.05:
+            deadline_ns = NEVER_NS
+        rows.append(Waiting(deadline_ns, draw.choice(works), draw.randrange(n_tiers), draw.random() < aged_share))
+    aged = [w for w in rows if w.aged]
+    return aged + sorted((w for w in rows if not w.aged), key=lambda w: (w.tier, w.deadline_ns))
+
+
+def random_traffic(draw, waiting):
+    return Traffic(
+        n_waiting=len(waiting) + draw.choice([0, draw.randint(0, 1000)]),
+        max_batch_size=draw.choice([1, 4, 16, 64]),
+        arrivals_per_s=draw.choice([0.0, 10 ** draw.uniform(1, 5)]),
+        capacity_per_s=draw.choice([0.0, 10 ** draw.uniform(1, 5)]),
+    )
+
+
+def selected(policy, now_ns, waiting, n_max, traffic, latency):
+    return select_batch(
+        policy,
+        now_ns,
+        [(w.deadline_ns, w.work, w.tier, w.aged) for w in waiting],
+        latency,
+        n_max=n_max,
+        n_waiting=traffic.n_waiting,
+        max_batch_size=traffic.max_batch_size,
+        arrivals_per_s=traffic.arrivals_per_s,
+        capacity_per_s=traffic.capacity_per_s,
+    )
+
+
+@pytest.mark.parametrize("policy", batching_policies())
+@pytest.mark.parametrize("seed", range(3))
+def test_same_selections(policy, seed):
+    draw = random.Random(seed)
+    seen = set()
+    for _ in range(N_SELECTIONS):
+        latency = random_latency(draw)
+        now_ns = draw.choice([0, draw.randint(0, 10**12)])
+        waiting = random_waiting(draw, now_ns)
+        traffic = random_traffic(draw, waiting)
+        n_max = draw.randint(1, 64)
+        verdicts = selected(policy, now_ns, waiting, n_max, traffic, latency)
+        assert verdicts == rule(policy).select(now_ns, waiting, n_max, traffic, latency), (policy, seed, now_ns)
+        assert 1 <= verdicts.count("take") <= min(n_max, traffic.max_batch_size)
+        seen |= set(verdicts)
+        if "drop" in verdicts:  # a whole batch for them would be late: nobody else is served in their stead
+            assert all(w.deadline_ns < NEVER_NS for w, v in zip(waiting, verdicts, strict=True) if v == "drop")
+    assert seen == ({"take", "leave"} if policy == "greedy" else {"take", "leave", "drop"})
+
+
+def settled(curve):
+    """Told the curve, and never seen anything else."""
+    latency = LatencyModel(curve)
+    for i in range(300):
+        shape = (1 + i % 64, 1.0 + i % 64, 1.0)
+        latency.observe(*shape, latency.service_s(*shape))
+    return latency
+
+
+MODEL = settled((1e-3, 1e-4, 0.0, 0.0))  # 64 take 7.4 ms
+
+
+def by_dynamic(slacks_ms, *, tiers=None, works=None, arrivals_per_s=0.0, now_ns=5 * MS):
+    tiers, works = tiers or [0] * len(slacks_ms), works or [1.0] * len(slacks_ms)
+    waiting = [Waiting(now_ns + int(ms * MS), w, t, False) for ms, t, w in zip(slacks_ms, tiers, works, strict=True)]
+    traffic = Traffic(len(waiting), 64, arrivals_per_s, 8649.0)
+    return selected("dynamic", now_ns, waiting, 64, traffic, MODEL)
+
+
+def test_in_overload_the_batch_stays_large():
+    slacks_ms = [2.0 + 0.1 * i for i in range(180)]  # arrivals at 1.2 times what the device serves
+    verdicts = by_dynamic(slacks_ms, arrivals_per_s=10_400.0)
+    taken = [i for i, v in enumerate(verdicts) if v == "take"]
+    assert len(taken) >= 50
+    assert set(verdicts[: taken[0]]) == {"drop"}
+
+
+def test_tight_ones_go_first_where_the_others_can_wait():
+    slacks_ms = [4.5] * 20 + [55.0] * 100
+    verdicts = by_dynamic(slacks_ms, arrivals_per_s=14_000.0)
+    assert verdicts[:20] == ["take"] * 20
+    assert "drop" not in verdicts
+
+
+def test_a_less_urgent_tier_costs_a_more_urgent_one_nobody():
+    tight = [1.8] * 4 + [9.0] * 10
+    verdicts = by_dynamic(tight + [50.0] * 200, tiers=[0] * 14 + [1] * 200, arrivals_per_s=50_000.0)
+    alone = by_dynamic(tight, tiers=[0] * 14, arrivals_per_s=50_000.0 * 14 / 214)
+    assert verdicts[:4] == ["take"] * 4 == alone[:4]
+    assert "drop" not in verdicts[:14]
+
+
+def test_less_urgent_ones_fill_the_batch():
+    verdicts = by_dynamic([6.0] * 5 + [50.0] * 100, tiers=[0] * 5 + [1] * 100)
+    assert verdicts[:5] == ["take"] * 5
+    assert 30 <= verdicts.count("take") <= 50  # no more than the tight ones leave time for
+
+
+def test_heavy_ones_are_not_passed_over_for_their_weight():
+    latency = settled((1e-3, 0.0, 1e-4, 0.0))
+    heavy = [i % 10 == 0 for i in range(100)]
+    waiting = [Waiting((10 + i) * MS, 20.0 if h else 1.0, 0, False) for i, h in enumerate(heavy)]
+    traffic = Traffic(100, 64, 10_000.0, 3000.0)
+    verdicts = selected("dynamic", 0, waiting, 64, traffic, latency)
+    share = sum(v == "take" for v, h in zip(verdicts, heavy, strict=True) if h) / max(1, verdicts.count("take"))
+    assert 0.05 <= share <= 0.2
+
+
+def test_what_another_device_may_serve_is_not_given_up():
+    waiting = [Waiting(int((2.0 + 0.1 * i) * MS), 1.0, 0, False) for i in range(180)]
+    alone = selected("dynamic", 0, waiting, 64, Traffic(180, 64, 10_400.0, 8649.0), MODEL)
+    shared = selected("dynamic", 0, waiting, 64, Traffic(180, 64, 20_800.0, 2 * 8649.0), MODEL)
+    assert "drop" in alone
+    assert "drop" not in shared
+
+
 @pytest.mark.parametrize("policy", batching_policies())
 def test_a_full_batch_never_waits(policy):
     pending = Pending(8, 8.0, 1.0, NEVER_NS, 0, 1e6, 8, 50 * MS)
@@ -93,6 +221,22 @@ def test_a_full_batch_never_waits(policy):
 def test_border_refuses(error, changed):
     with pytest.raises(error, match=next(iter(changed))):
         close_batch("greedy", 0, LatencyModel(), **{"n_requests": 1, **changed})
+
+
+@pytest.mark.parametrize(
+    ("error", "waiting", "changed"),
+    [
+        (InvalidArgument, [], {}),
+        (InvalidArgument, [(None, 1.0, 0, False)] * 257, {}),
+        (InvalidArgument, [(None, float("nan"), 0, False)], {}),
+        (InvalidArgument, [(None, 1.0, -1, False)], {}),
+        (InvalidArgument, [(None, 1.0, 0, False)], {"n_max": 0}),
+        (InvalidArgument, [(None, 1.0, 0, False)], {"capacity_per_s": -1.0}),
+    ],
+)
+def test_border_of_selection_refuses(error, waiting, changed):
+    with pytest.raises(error):
+        select_batch("dynamic", 0, waiting, LatencyModel(), **changed)
 
 
 def test_unknown_rule_is_named():

@@ -6,6 +6,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from reference.batch_plan import Traffic, Waiting, select_by_plan
+
 NEVER_NS = 2**63 - 1
 
 
@@ -29,29 +31,6 @@ class Pending:
         return self.n_requests, self.work_sum, self.work_max
 
 
-@dataclass
-class Waiting:
-    """One that waits, as select() is shown it."""
-
-    deadline_ns: int
-    work: float
-    tier: int
-    aged: bool
-
-
-@dataclass
-class Traffic:
-    n_waiting: int
-    max_batch_size: int
-    arrivals_per_s: float
-    capacity_per_s: float
-
-
-def first_of(waiting: list[Waiting], n_max: int, traffic: Traffic) -> list[str]:
-    n = min(len(waiting), n_max, traffic.max_batch_size)
-    return ["take"] * n + ["leave"] * (len(waiting) - n)
-
-
 class Greedy:
     """Whatever waits goes at once."""
 
@@ -60,7 +39,9 @@ class Greedy:
         return pending.n_requests, now_ns
 
     def select(self, now_ns: int, waiting: list[Waiting], n_max: int, traffic: Traffic, latency: Any) -> list[str]:
-        return first_of(waiting, n_max, traffic)
+        """What becomes of each: "take", "leave" or "drop"."""
+        n = min(len(waiting), n_max, traffic.max_batch_size)
+        return ["take"] * n + ["leave"] * (len(waiting) - n)
 
 
 class Dynamic:
@@ -83,7 +64,7 @@ class Dynamic:
         return 0, until_ns
 
     def select(self, now_ns: int, waiting: list[Waiting], n_max: int, traffic: Traffic, latency: Any) -> list[str]:
-        return first_of(waiting, n_max, traffic)
+        return select_by_plan(now_ns, waiting, n_max, traffic, latency)
 
     def _hold_until_ns(self, pending: Pending, latency: Any) -> int:
         """A quarter of what one batch less would save, at most the model's own bound, and in time for the deadline."""

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,18 @@ def close_batch(
     max_batch_size: int = 64,
     delay_ns_max: int = 0,
 ) -> tuple[int, int]: ...
+def select_batch(
+    policy: str,
+    now_ns: int,
+    waiting: Iterable[tuple[int | None, float, int, bool]],
+    latency: LatencyModel,
+    *,
+    n_max: int = 64,
+    n_waiting: int | None = None,
+    max_batch_size: int = 64,
+    arrivals_per_s: float = 0.0,
+    capacity_per_s: float = 0.0,
+) -> list[str]: ...
 
 class LengthGroups:
     def __init__(self, n_rows_max: int = 1024) -> None: ...

@@ -4,18 +4,21 @@ Times of the rules are int nanoseconds.
 """
 from cython.operator cimport dereference as deref
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from libcpp.memory cimport unique_ptr
+from libcpp.vector cimport vector
 
 from infcore._core.base cimport finite
 from infcore._core.fleet cimport whole
 from infcore._core.latency cimport LatencyModel, shape_of
 from infcore._cpp.base cimport never_ns
 from infcore._cpp.batch cimport LengthGroups as CppLengthGroups, Works
-from infcore._cpp.engine cimport (BatchingPolicy, Close, Pending, batching_policies as cpp_batching_policies,
-                                  make_batching_policy)
+from infcore._cpp.engine cimport (BatchingPolicy, Close, Pending, Traffic, Verdict, VerdictSpan, Waiting, WaitingSpan,
+                                  batching_policies as cpp_batching_policies, make_batching_policy)
 
 from infcore.errors import InvalidArgument
+
+cdef int n_waiting_shown_max = 256  # of batch::BatchingPolicy
 
 
 def batching_policies() -> list:
@@ -38,6 +41,40 @@ def close_batch(str policy, now_ns, LatencyModel latency not None, *, n_requests
     pending.delay_ns_max = time_of("delay_ns_max", delay_ns_max)
     close = deref(rule).close(time_of("now_ns", now_ns), pending, latency.c_obj)
     return close.n_requests, close.wait_until_ns
+
+
+def select_batch(str policy, now_ns, waiting, LatencyModel latency not None, *, n_max=64, n_waiting=None,
+                 max_batch_size=64, arrivals_per_s=0.0, capacity_per_s=0.0) -> list:
+    """One decision of a batching rule on who is in a batch: "take", "leave" or "drop" for each that waits.
+
+    waiting         (deadline_ns or None, work, tier, aged) of each, in the order of service, at most 256
+    n_max           of the batch
+    n_waiting       in the lane; None: those shown
+    arrivals_per_s  and capacity_per_s as in batch::Traffic
+    Raises          InvalidArgument, InvalidType, UnknownName
+    """
+    cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(policy.encode())
+    cdef vector[Waiting] shown
+    cdef vector[Verdict] verdicts
+    cdef Waiting one
+    cdef Traffic traffic
+    for deadline_ns, work, tier, aged in waiting:
+        one.deadline_ns = time_of("deadline_ns", deadline_ns)
+        one.work = finite("work", work, 0.0)
+        one.tier = <uint16_t>whole("tier", tier, 0, 65535)
+        one.aged = bool(aged)
+        shown.push_back(one)
+    if not 1 <= shown.size() <= n_waiting_shown_max:
+        raise InvalidArgument(f"waiting has {shown.size()} requests; allowed: 1 to {n_waiting_shown_max}")
+    traffic.n_waiting = <uint32_t>whole("n_waiting", shown.size() if n_waiting is None else n_waiting, 1, 1 << 30)
+    traffic.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
+    traffic.arrivals_per_s = finite("arrivals_per_s", arrivals_per_s, 0.0)
+    traffic.capacity_per_s = finite("capacity_per_s", capacity_per_s, 0.0)
+    verdicts.assign(shown.size(), Verdict.leave)
+    deref(rule).select(time_of("now_ns", now_ns), WaitingSpan(shown.data(), shown.size()),
+                       <uint32_t>whole("n_max", n_max, 1, 1 << 20), traffic, latency.c_obj,
+                       VerdictSpan(verdicts.data(), verdicts.size()))
+    return [("leave", "take", "drop")[<int>verdict] for verdict in verdicts]
 
 
 cdef class LengthGroups:

@@ -27,7 +27,31 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         TimeNs defer_ns
 
 
+cdef extern from * nogil:
+    """
+    #include <infcore/batch/batching_policy.hpp>
+    typedef std::span<const infcore::batch::Waiting> InfcoreWaiting;
+    typedef std::span<infcore::batch::Verdict> InfcoreVerdicts;
+    """
+    cdef cppclass WaitingSpan "InfcoreWaiting":
+        WaitingSpan(const Waiting*, size_t) noexcept
+    cdef cppclass VerdictSpan "InfcoreVerdicts":
+        VerdictSpan(Verdict*, size_t) noexcept
+
+
 cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch" nogil:
+    cdef cppclass Waiting:
+        TimeNs deadline_ns
+        double work
+        uint16_t tier
+        cbool aged
+    cdef enum class Verdict(uint8_t):
+        leave
+        take
+        drop
+    cdef cppclass Traffic:
+        uint32_t n_waiting, max_batch_size
+        double arrivals_per_s, capacity_per_s
     cdef cppclass Pending:
         BatchShape shape
         TimeNs earliest_deadline_ns, held_since_ns, delay_ns_max
@@ -38,6 +62,7 @@ cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch
         TimeNs wait_until_ns
     cdef cppclass BatchingPolicy:
         Close close(TimeNs, const Pending&, const LatencyModel&) noexcept
+        void select(TimeNs, WaitingSpan, uint32_t, const Traffic&, const LatencyModel&, VerdictSpan) noexcept
     unique_ptr[BatchingPolicy] make_batching_policy(const string&) except +infcore_translate
     vector[string] batching_policies() except +infcore_translate
 
