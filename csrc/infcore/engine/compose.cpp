@@ -28,7 +28,10 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   std::vector<NodeId>& open_nodes = open_nodes_of(lane);
   if (Batch* open = open_nodes.empty() ? nullptr : open_batch(node, index)) {
     const std::uint32_t joined = open->shape.n_requests;
-    const std::uint32_t n = preferred(now_ns, lane, pool_of_sources(), id, joined + n_share);
+    std::uint32_t n = joined + n_share;
+    if (!models_[lane.model.value].config.preferred_batch_sizes.empty()) {
+      n = preferred(now_ns, lane, pool_of_sources(), id, n);
+    }
     if (n <= joined) return Served::refused;
     fill(now_ns, index, id, *open, n - joined);
     open->expected_end_ns = base::add_ns(now_ns, base::to_ns(latency.service_s(open->shape)));
