@@ -1,5 +1,6 @@
 """What holds for infcore.Queue on any sequence of calls."""
 
+import random
 from collections import Counter
 
 import hypothesis.strategies as st
@@ -107,3 +108,27 @@ class QueueMachine(RuleBasedStateMachine):
 
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestQueue = QueueMachine.TestCase
+
+
+def test_no_tier_starves_with_ageing() -> None:
+    """Under a flood of urgent items: what has waited ageing_s is served before everything younger, oldest first."""
+    for seed in range(40):
+        draw = random.Random(seed)
+        clock = infcore.ManualClock()
+        queue: infcore.Queue[tuple[int, int]] = infcore.Queue(10_000, tiers=4, ageing_s=5.0, clock=clock)
+        waiting: dict[tuple[int, int], int] = {}
+        n_aged = 0
+        for now in range(150):
+            for n in range(draw.randrange(4)):
+                tier = draw.choice([0, 0, 0, 0, 0, 3])
+                waiting[now, n] = now
+                queue.put((now, n), tier=tier, tenant=draw.choice("ab"), deadline_s=draw.choice([None, 1000.0]))
+            for _ in range(min(len(waiting), 1 + now % 2)):
+                oldest = min(waiting.values())
+                item = queue.get_nowait()
+                if now - oldest >= 5:
+                    assert waiting[item] == oldest, seed
+                    n_aged += 1
+                del waiting[item]
+            clock.advance(1.0)
+        assert n_aged > 0
