@@ -66,7 +66,8 @@ class Model:
     slo_s              the goal for the time from submit to result; None: no goal
     fallback           name of a model with the same inputs and outputs that answers in its place under load, where the
                        engine's admission has "cheaper"; None: there is none
-    defer_s            how long its requests may be put off under load, where that has "off_peak"; 0: not at all
+    defer_s            how long its requests may be put off under load, where that has "off_peak"; 0: not at all.
+                       Engine.close() waits for those, too, unless told not to
     pad_value          {input name: value} for ragged inputs; 0 where none is given
 
     Raises InvalidType or InvalidArgument naming the argument, the value and what is allowed.
