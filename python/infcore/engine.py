@@ -465,10 +465,10 @@ class Engine(EngineCore):
         """Counts by outcome and quantiles in seconds, since the start.
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
-                 (answered), failed, lost, expired, shed, cancelled, rejected, retried, batches, batch_mean, busy_s, work,
-                 infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99, p999,
-                 mean} of queue_s, batch_wait_s, service_s, latency_s; a model's door: step (of the ladder, or None),
-                 limit, open, put_off, wait_s
+                 (answered), failed, lost, expired, shed, cancelled, rejected, retried, batches, batch_mean, busy_s,
+                 work, infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99,
+                 p999, mean} of queue_s, batch_wait_s, service_s, latency_s, ttft_s (of token models); a model's door:
+                 step (of the ladder, or None), limit, open, put_off, wait_s
         """
         self._check_not_forked()
         return figures(self)

@@ -234,8 +234,10 @@ void StateMachine::shed(TimeNs now_ns, std::uint32_t slot, Reason reason) {
 
 StateMachine::Filling StateMachine::filling_of(const Lane& lane, NodeId id) const noexcept {
   const contracts::Curve& curve = latency_.at(lane.model, id).curve();
-  return {curve.base_s, curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * lane.work_mean(),
-          lane.unheld, {}};
+  return {curve.base_s,
+          curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * lane.work_mean(),
+          lane.unheld,
+          {}};
 }
 
 /// From its lane into the batch.

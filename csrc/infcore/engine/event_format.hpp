@@ -39,7 +39,8 @@ enum class EventKind : std::uint8_t {
   run = 1,
   model,  ///< t name; v version. Its number is how many came before
   label,  ///< t key, value. Its bit is how many came before
-  /// v model, max_batch_size; s batch_delay_ns_max; v idempotent, fallback + 1 (0: none); v n length buckets; n x f; v n preferred sizes; n x v
+  /// v model, max_batch_size; s batch_delay_ns_max; v idempotent, fallback + 1 (0: none); v n length buckets; n x f; v
+  /// n preferred sizes; n x v
   add_model,
   remove_model,  ///< now; v model
   /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, n labels;
@@ -55,17 +56,17 @@ enum class EventKind : std::uint8_t {
   /// now; v model; u8 ArriveFlag; s now - arrival; if flagged: s deadline - arrival, work, v tier, v require,
   /// v tenant, v defer_ns
   arrive,
-  cancel,      ///< now; s request; v reason
-  cancel_all,  ///< now; v reason
-  claim,       ///< now; v node; s batch, against the last; batch 0: nothing was left of it
-  started,     ///< now; v node; s batch
-  complete,    ///< now; v node; s batch; v ok
-  tick,        ///< now
-  schedule,    ///< now
+  cancel,       ///< now; s request; v reason
+  cancel_all,   ///< now; v reason
+  claim,        ///< now; v node; s batch, against the last; batch 0: nothing was left of it
+  started,      ///< now; v node; s batch
+  complete,     ///< now; v node; s batch; v ok
+  tick,         ///< now
+  schedule,     ///< now
   first_token,  ///< now; v node; s batch
   progress,     ///< now; v node
   node_failed,  ///< now; v node
-  end          ///< v requests, actions, records before this one. Nothing follows
+  end           ///< v requests, actions, records before this one. Nothing follows
 };
 inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::end);
 
