@@ -1,0 +1,61 @@
+"""What once went wrong at the engine's door; times are made up, nothing sleeps."""
+
+from test_machine import FAST, MS, Rig, S, dispatched, ended
+
+from infcore import sim
+
+
+def test_device_that_comes_is_asked_though_none_was_in_time_just_before():
+    rig = Rig((10.0, 0.0, 0.0, 0.0), admission=("infeasible",))
+    assert ended(rig.arrive(0, 1, deadline_ns=S)) == {1: ("reject", "infeasible")}
+    node = rig.fleet.add("late")
+    rig.machine.add_node(node)
+    rig.machine.set_resident(1 * MS, rig.model, node, prior=FAST)
+    assert dispatched(rig.arrive(11 * MS, 2, deadline_ns=S)) == {2: node}
+
+
+def test_device_that_fails_early_is_asked_though_it_was_to_be_busy_for_long():
+    rig = Rig((60.0, 0.0, 1.0, 0.0), admission=("infeasible",), model={"max_batch_size": 1})
+    rig.arrive(0, 1, work=3000.0)
+    batch_id, _ = rig.run(0, 0)
+    assert ended(rig.arrive(S, 2, work=1.0, deadline_ns=70 * S)) == {2: ("reject", "infeasible")}
+    rig.complete(2 * S, 0, batch_id, ok=False)
+    assert dispatched(rig.arrive(3 * S, 3, work=1.0, deadline_ns=70 * S)) == {3: 0}
+
+
+def test_nobody_is_given_up_for_what_comes_too_late():
+    rig = Rig(FAST, model={"max_batch_size": 1}, max_requests=2, shed_lowest=True)
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2, tier=1)
+    assert ended(rig.arrive(10 * MS, 3, deadline_ns=5 * MS)) == {3: ("reject", "queue_full")}
+    unloaded = rig.machine.add_model("gone")
+    rig.machine.remove_model(10 * MS, unloaded)
+    assert ended(rig.arrive(10 * MS, 4, model=unloaded)) == {4: ("reject", "queue_full")}
+    assert ended(rig.arrive(10 * MS, 5)) == {2: ("shed", "displaced")}
+
+
+def test_asking_for_figures_changes_no_decision(tmp_path):
+    """Half of the devices are lost between the question and the next arrival, which must look for itself."""
+    path = tmp_path / "door.log"
+    curve = (10e-3, 0.0, 0.0, 0.0)
+    rig = Rig(curve, curve, model={"max_batch_size": 1}, admission=("refuse",), overload_wait_ns=15 * MS, log=str(path))
+    rig.arrive(0, 1, 2)
+    for node in (0, 1):
+        rig.run(0, node)
+    for at_ms in range(1, 400):
+        now_ns = at_ms * MS
+        rig.machine.admission(now_ns, rig.model)
+        if at_ms % 50 == 7:
+            rig.lose(now_ns, 1)
+        if at_ms % 50 == 30:
+            rig.machine.node_back(now_ns, 1)
+        rig.arrive(now_ns, 10 + at_ms, deadline_ns=now_ns + 100 * MS)
+        for node in (0, 1):
+            if at_ms % 10 == 0 and rig.machine.has_open_batch(node):
+                batch_id, _ = rig.run(now_ns, node)
+                rig.complete(now_ns, node, batch_id)
+    rig.machine.end_log()
+    assert rig.machine.counts(model=rig.model)["overloaded"] > 10
+    result = sim.replay(path)
+    assert result.equal, result.first_difference
