@@ -78,10 +78,10 @@ def test_same_decisions(policy, seed):
 
 
 def random_waiting(draw, now_ns):
-    """In the order of service: aged ones as they came, then tier by tier, by deadline."""
+    """In the order of service: aged ones as they came, then tier by tier, tenant by tenant, by deadline."""
     n = draw.choice([1, 2, draw.randint(1, 40), draw.randint(1, 40), 120 if draw.random() < 0.1 else 12])
     slack_ms_max = draw.choice([3, 20, 60, 500])
-    n_tiers = draw.choice([1, 1, 2, 3])
+    n_tiers, n_tenants = draw.choice([1, 1, 2, 3]), draw.choice([1, 1, 3])
     works = draw.choice([[1.0], [0.0], [1.0, 40.0], [0.1, 0.2, 5.0, 1000.0]])
     aged_share = draw.choice([0.0, 0.0, 0.2, 1.0])
     rows = []
@@ -89,9 +89,10 @@ def random_waiting(draw, now_ns):
         deadline_ns = max(0, now_ns + int(draw.uniform(-0.05, 1.0) * slack_ms_max * MS))
         if draw.random() < 0.05:
             deadline_ns = NEVER_NS
-        rows.append(Waiting(deadline_ns, draw.choice(works), draw.randrange(n_tiers), draw.random() < aged_share))
+        aged = draw.random() < aged_share
+        rows.append(Waiting(deadline_ns, draw.choice(works), draw.randrange(n_tiers), aged, draw.randrange(n_tenants)))
     aged = [w for w in rows if w.aged]
-    return aged + sorted((w for w in rows if not w.aged), key=lambda w: (w.tier, w.deadline_ns))
+    return aged + sorted((w for w in rows if not w.aged), key=lambda w: (w.tier, w.tenant, w.deadline_ns))
 
 
 def random_traffic(draw, waiting):
@@ -107,7 +108,7 @@ def selected(policy, now_ns, waiting, n_max, traffic, latency):
     return select_batch(
         policy,
         now_ns,
-        [(w.deadline_ns, w.work, w.tier, w.aged) for w in waiting],
+        [(w.deadline_ns, w.work, w.tier, w.aged, w.tenant) for w in waiting],
         latency,
         n_max=n_max,
         n_waiting=traffic.n_waiting,
@@ -227,11 +228,11 @@ def test_border_refuses(error, changed):
     ("error", "waiting", "changed"),
     [
         (InvalidArgument, [], {}),
-        (InvalidArgument, [(None, 1.0, 0, False)] * 257, {}),
-        (InvalidArgument, [(None, float("nan"), 0, False)], {}),
-        (InvalidArgument, [(None, 1.0, -1, False)], {}),
-        (InvalidArgument, [(None, 1.0, 0, False)], {"n_max": 0}),
-        (InvalidArgument, [(None, 1.0, 0, False)], {"capacity_per_s": -1.0}),
+        (InvalidArgument, [(None, 1.0, 0, False, 0)] * 257, {}),
+        (InvalidArgument, [(None, float("nan"), 0, False, 0)], {}),
+        (InvalidArgument, [(None, 1.0, -1, False, 0)], {}),
+        (InvalidArgument, [(None, 1.0, 0, False, 0)], {"n_max": 0}),
+        (InvalidArgument, [(None, 1.0, 0, False, 0)], {"capacity_per_s": -1.0}),
     ],
 )
 def test_border_of_selection_refuses(error, waiting, changed):

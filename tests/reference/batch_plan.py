@@ -27,6 +27,7 @@ class Waiting:
     work: float
     tier: int
     aged: bool
+    tenant: int = 0
 
 
 @dataclass
@@ -98,8 +99,8 @@ def select_by_plan(now_ns: int, waiting: list[Waiting], n_max: int, traffic: Tra
 
 
 def _classes(waiting: list[Waiting]) -> list[tuple[int, int]]:
-    """Aged ones, then tier by tier, as they stand: [begin, end)."""
-    keys = [(w.aged, None if w.aged else w.tier) for w in waiting]
+    """Aged ones, then tier by tier, and in a tier tenant by tenant, as they stand: [begin, end)."""
+    keys = [(w.aged, None if w.aged else (w.tier, w.tenant)) for w in waiting]
     starts = [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
     return list(zip(starts, [*starts[1:], len(keys)], strict=True))
 

@@ -189,7 +189,8 @@ def choose(
     if ends_ns(now_ns, latency, shape) <= min(r.deadline_ns for r in first):
         verdicts = ["take"] * preferred(engine, now_ns, sources, latency, len(first))
     else:
-        waiting = [Waiting(r.deadline_ns, r.work, r.tier, now_ns - r.arrival_ns >= engine.ageing_ns) for r in shown]
+        shown = by_tenant(engine, now_ns, shown)
+        waiting = [Waiting(r.deadline_ns, r.work, r.tier, is_aged(engine, now_ns, r), r.tenant) for r in shown]
         arrivals_per_s = 0.0
         for source in sources:
             arrivals_per_s += source.lane.arrivals_per_s(now_ns)
@@ -209,6 +210,16 @@ def choose(
             take(engine, r, c, batch, latency, slope_s)
         elif verdict == "drop" and r.lane is lane:  # another lane may have devices that the rule was not told of
             shed(engine, now_ns, r, "early_drop")
+
+
+def is_aged(engine: Any, now_ns: int, r: Request) -> bool:
+    return bool(now_ns - r.arrival_ns >= engine.ageing_ns)
+
+
+def by_tenant(engine: Any, now_ns: int, shown: list[Request]) -> list[Request]:
+    """In a tier each tenant's together, in the order in which their first ones stand."""
+    classes = [(True, 0, 0) if is_aged(engine, now_ns, r) else (False, r.tier, r.tenant) for r in shown]
+    return [r for _, r in sorted(zip(classes, shown, strict=True), key=lambda pair: classes.index(pair[0]))]
 
 
 def show(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: list[Any]) -> list[Request]:

@@ -127,7 +127,7 @@ def test_the_trace_has_the_plans_arrivals(fleet, tmp_path):
     trace = open_trace(path)
     scenario = replaying(scenario_of(fleet, name="smoke", seconds=2.0), trace, 1.0)
     parts = list(rows_of(scenario, [Source(trace, range(2), 1.0)], 0))
-    at_ns, workload, work, deadline_ns, tier, _ = (
+    at_ns, workload, work, deadline_ns, tier, *_ = (
         np.concatenate(column) for column in zip(*(part.columns() for part in parts), strict=True)
     )
     assert np.abs(at_ns - (plan.times_s - plan.times_s[0]) * 1e9).max() <= 1.0

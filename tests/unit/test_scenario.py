@@ -15,7 +15,6 @@ from infcore.errors import InvalidArgument, UnknownName
 SHIPPED = [
     "antagonists",
     "azure-llm",
-    "dynamo-mocker",
     "edge-cloud",
     "flash-sale",
     "llm-prefix",

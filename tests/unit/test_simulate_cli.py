@@ -140,7 +140,9 @@ def test_expired_requests_are_those_beyond_their_deadline(tmp_path: Path) -> Non
         assert len(expired) > 0.4 * len(lines), policy
         for line in expired:
             assert 0.29 - 1e-6 < line["end_s"] - line["arrival_s"] < 0.3 + 1e-6, policy
-        assert {line["outcome"] for line in lines} == {"ok", "expired"}
+        shed = [line for line in lines if line["outcome"] == "shed"]  # so that others are in time
+        assert all(line["end_s"] - line["arrival_s"] < 0.3 + 1e-6 for line in shed), policy
+        assert {line["outcome"] for line in lines} <= {"ok", "expired", "shed"}
 
 
 def test_cost_is_the_price_of_busy_time(tmp_path: Path, plain: str) -> None:

@@ -34,6 +34,9 @@ struct Waiting {
   double work;
   std::uint16_t tier;  ///< 0 is the most urgent
   bool aged;           ///< it has waited so long that it goes before everything younger
+  /// Those of one tier and tenant stand together, who was served the least work before the others: like a tier of its
+  /// own, so that a tenant that floods the queue is what is given up, and not who is beside it.
+  std::uint32_t tenant{};
 };
 
 /// What becomes of it.

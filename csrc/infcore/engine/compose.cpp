@@ -279,6 +279,7 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
   if (base::add_ns(now_ns, base::to_ns(latency.upper_s(shape))) <= earliest_ns) {
     std::fill_n(verdicts_.begin(), preferred(now_ns, lane, pool, id, n_max), batch::Verdict::take);
   } else {
+    group_by_tenant(now_ns);
     const batch::Traffic traffic{.n_waiting = pool.n_waiting,
                                  .max_batch_size = models_[lane.model.value].config.max_batch_size,
                                  .arrivals_per_s = arrivals_per_s(now_ns),
@@ -317,7 +318,7 @@ void StateMachine::show(TimeNs now_ns, std::uint32_t index, NodeId id) {
       if (s.lane == index) late_here_.push_back(slot);
     } else if (!s.solo || shown_.empty()) {
       shown_.push_back(slot);
-      waiting_.push_back({r.deadline_ns, r.work, r.tier, is_aged(slot, now_ns)});
+      waiting_.push_back(waiting_of(slot, now_ns));
       if (s.solo) break;
     }
   }
@@ -325,6 +326,33 @@ void StateMachine::show(TimeNs now_ns, std::uint32_t index, NodeId id) {
   for (const std::uint32_t slot : late_here_) {
     if (too_late(now_ns, lane, slots_[slot].request, first)) shed(now_ns, slot, Reason::deadline);
   }
+}
+
+batch::Waiting StateMachine::waiting_of(std::uint32_t slot, TimeNs now_ns) const noexcept {
+  const contracts::Request& r = slots_[slot].request;
+  return {r.deadline_ns, r.work, r.tier, is_aged(slot, now_ns), r.tenant};
+}
+
+/// In a tier each tenant's requests together, in the order in which their first ones stand.
+void StateMachine::group_by_tenant(TimeNs now_ns) {
+  const auto is_alike = [](const batch::Waiting& a, const batch::Waiting& b) {
+    return a.aged == b.aged && (a.aged || (a.tier == b.tier && a.tenant == b.tenant));
+  };
+  const std::uint32_t tenant = waiting_[0].tenant;
+  if (std::all_of(waiting_.begin(), waiting_.end(), [&](const auto& w) { return w.tenant == tenant; })) return;
+  firsts_.clear();
+  grouped_.clear();
+  for (std::uint32_t i = 0; i < shown_.size(); ++i) {
+    std::uint32_t group = 0;
+    while (group < firsts_.size() && !is_alike(waiting_[firsts_[group]], waiting_[i])) ++group;
+    if (group == firsts_.size()) firsts_.push_back(i);
+    grouped_.push_back(std::uint64_t{group} << 32 | i);
+  }
+  std::sort(grouped_.begin(), grouped_.end());
+  merged_.clear();
+  for (const std::uint64_t one : grouped_) merged_.push_back(shown_[static_cast<std::uint32_t>(one)]);
+  shown_.swap(merged_);
+  for (std::size_t i = 0; i < shown_.size(); ++i) waiting_[i] = waiting_of(shown_[i], now_ns);
 }
 
 /// The first that wait in all sources, as they would stand in one lane.

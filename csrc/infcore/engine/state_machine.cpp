@@ -46,7 +46,8 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
   constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
-  for (auto* scratch : {&shown_, &late_here_}) scratch->reserve(n_shown_max);
+  for (auto* scratch : {&shown_, &late_here_, &firsts_}) scratch->reserve(n_shown_max);
+  grouped_.reserve(n_shown_max);
   for (auto* scratch : {&first_, &merged_}) scratch->reserve(sources_max * n_shown_max);
   sources_.reserve(sources_max);
   waiting_.reserve(n_shown_max);

@@ -315,6 +315,8 @@ class StateMachine {
   void choose(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
   void show(TimeNs now_ns, std::uint32_t lane, NodeId);
   void list_first(TimeNs now_ns);
+  void group_by_tenant(TimeNs now_ns);
+  [[nodiscard]] batch::Waiting waiting_of(std::uint32_t slot, TimeNs now_ns) const noexcept;
   [[nodiscard]] double capacity_per_s(TimeNs now_ns, Lane&) noexcept;
 
   // like_work.cpp
@@ -347,7 +349,8 @@ class StateMachine {
   // Of the batch at hand: what it is filled from. Where deadlines are in danger: who comes first, who of them is shown
   // to the rule, what it says, who is late here.
   std::vector<Source> sources_;
-  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_;
+  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, firsts_;
+  std::vector<std::uint64_t> grouped_;  ///< group and place of each that is shown
   queue::OrderScratch order_scratch_;
   batch::LengthGroups length_groups_{batch::BatchingPolicy::n_waiting_shown_max};
   std::vector<double> works_;

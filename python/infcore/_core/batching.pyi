@@ -23,7 +23,7 @@ def close_batch(
 def select_batch(
     policy: str,
     now_ns: int,
-    waiting: Iterable[tuple[int | None, float, int, bool]],
+    waiting: Iterable[tuple[int | None, float, int, bool, int]],
     latency: LatencyModel,
     *,
     n_max: int = 64,

@@ -47,7 +47,7 @@ def select_batch(str policy, now_ns, waiting, LatencyModel latency not None, *, 
                  max_batch_size=64, arrivals_per_s=0.0, capacity_per_s=0.0) -> list:
     """One decision of a batching rule on who is in a batch: "take", "leave" or "drop" for each that waits.
 
-    waiting         (deadline_ns or None, work, tier, aged) of each, in the order of service, at most 256
+    waiting         (deadline_ns or None, work, tier, aged, tenant) of each, in the order of service, at most 256
     n_max           of the batch
     n_waiting       in the lane; None: those shown
     arrivals_per_s  and capacity_per_s as in batch::Traffic
@@ -58,11 +58,12 @@ def select_batch(str policy, now_ns, waiting, LatencyModel latency not None, *, 
     cdef vector[Verdict] verdicts
     cdef Waiting one
     cdef Traffic traffic
-    for deadline_ns, work, tier, aged in waiting:
+    for deadline_ns, work, tier, aged, tenant in waiting:
         one.deadline_ns = time_of("deadline_ns", deadline_ns)
         one.work = finite("work", work, 0.0)
         one.tier = <uint16_t>whole("tier", tier, 0, 65535)
         one.aged = bool(aged)
+        one.tenant = <uint32_t>whole("tenant", tenant, 0, 0xFFFFFFFF)
         shown.push_back(one)
     if not 1 <= shown.size() <= n_waiting_shown_max:
         raise InvalidArgument(f"waiting has {shown.size()} requests; allowed: 1 to {n_waiting_shown_max}")

@@ -45,6 +45,7 @@ cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch
         double work
         uint16_t tier
         cbool aged
+        uint32_t tenant
     cdef enum class Verdict(uint8_t):
         leave
         take

@@ -102,13 +102,14 @@ class Dynamic final : public BatchingPolicy {
     }
   }
 
-  /// Aged ones are the most urgent class, then tier by tier.
+  /// Aged ones are the most urgent class, then tier by tier, and in a tier tenant by tenant.
   static std::size_t end_of_class(std::span<const Waiting> waiting, std::size_t begin) noexcept {
     const Waiting& first = waiting[begin];
     std::size_t end = begin + 1;
-    while (end < waiting.size() && waiting[end].aged == first.aged && (first.aged || waiting[end].tier == first.tier)) {
-      ++end;
-    }
+    const auto is_like_first = [&](const Waiting& w) {
+      return w.aged == first.aged && (first.aged || (w.tier == first.tier && w.tenant == first.tenant));
+    };
+    while (end < waiting.size() && is_like_first(waiting[end])) ++end;
     return end;
   }
 
