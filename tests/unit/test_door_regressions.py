@@ -1,8 +1,12 @@
 """What once went wrong at the engine's door; times are made up, nothing sleeps."""
 
-from test_machine import FAST, MS, Rig, S, dispatched, ended
+import asyncio
+import sys
 
-from infcore import sim
+from engine_rig import Gated, engine_of, model, x_of
+from machine_rig import FAST, MS, Rig, S, dispatched, ended
+
+from infcore import CallableDevice, sim
 
 
 def test_device_that_comes_is_asked_though_none_was_in_time_just_before():
@@ -59,3 +63,38 @@ def test_asking_for_figures_changes_no_decision(tmp_path):
     assert rig.machine.counts(model=rig.model)["overloaded"] > 10
     result = sim.replay(path)
     assert result.equal, result.first_difference
+
+
+def test_full_tier_keeps_no_other_one_waiting_on_a_loop():
+    gate = Gated()
+
+    async def main(engine):
+        low = [engine.asubmit("m", x_of(i), tier=1) for i in range(3)]  # one has room
+        urgent = engine.asubmit("m", x_of(9))
+        assert engine.n_open == 2
+        gate.open()
+        for future in [urgent, *low]:
+            await future
+
+    with engine_of(
+        CallableDevice("d", gate), models=[model(max_batch_size=1)], n_tiers=2, tier_capacity=[4, 1], overflow="block"
+    ) as engine:
+        asyncio.run(main(engine))
+    assert gate.batches == [[0], [9], [1], [2]]
+
+
+def test_answer_of_one_that_waited_for_room_is_not_kept_until_its_deadline():
+    gate = Gated()
+
+    async def main(engine):
+        futures = [engine.asubmit("m", x_of(i), deadline_s=1e5) for i in range(2)]
+        gate.open()
+        for future in futures:
+            await future
+        del future
+        await asyncio.sleep(0)
+        return [sys.getrefcount(future) for future in futures]
+
+    with engine_of(CallableDevice("d", gate), models=[model(max_batch_size=1)], max_requests=1, overflow="block") as e:
+        never_waited, waited = asyncio.run(main(e))
+    assert waited == never_waited
