@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+import pytest
 from engine_rig import Gated, engine_of, model, x_of
 from machine_rig import FAST, MS, Rig, S, dispatched, ended
 
@@ -65,11 +66,36 @@ def test_asking_for_figures_changes_no_decision(tmp_path):
     assert result.equal, result.first_difference
 
 
+def test_what_is_put_off_is_no_load_until_it_is_let_in():
+    """And once the load has gone, no more is let in at once than half of the device's time takes."""
+    ms10 = (10e-3, 0.0, 0.0, 0.0)
+    rig = Rig(ms10, model={"max_batch_size": 1}, admission=("off_peak",), overload_wait_ns=100 * MS)
+    rig.arrive(0, *range(20))
+    rig.arrive(60 * MS, 20)
+    rig.arrive(110 * MS, 21)  # a whole period was one of overload
+    assert rig.machine.admission(110 * MS, rig.model)["n_open"] == 22
+    assert set(ended(rig.arrive(111 * MS, *range(30, 50), defer_ns=3600 * S)).values()) == {("defer", "off_peak")}
+    door = rig.machine.admission(111 * MS, rig.model)
+    assert (door["n_open"], door["n_put_off"]) == (22, 20) and door["wait_s"] == pytest.approx(0.22)
+    rig.machine.cancel(111 * MS, rig.handles[30])
+    assert rig.machine.admission(111 * MS, rig.model)["n_open"] == 22
+    for cookie in range(22):
+        rig.machine.cancel(112 * MS, rig.handles[cookie])
+    now_ns, let_in = 112 * MS, 0
+    while let_in == 0:
+        now_ns = rig.machine.next_timer_ns
+        rig.step(now_ns)
+        let_in = int(rig.machine.admission(now_ns, rig.model)["n_open"])
+    assert now_ns < S and let_in == 3  # one, and what half of a look's 50 ms takes
+
+
 def test_full_tier_keeps_no_other_one_waiting_on_a_loop():
     gate = Gated()
 
     async def main(engine):
-        low = [engine.asubmit("m", x_of(i), tier=1) for i in range(3)]  # one has room
+        low = [engine.asubmit("m", x_of(0), tier=1)]
+        await asyncio.to_thread(gate.wait_entered)
+        low += [engine.asubmit("m", x_of(i), tier=1) for i in (1, 2)]  # the tier is full
         urgent = engine.asubmit("m", x_of(9))
         assert engine.n_open == 2
         gate.open()
