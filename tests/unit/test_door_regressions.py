@@ -89,6 +89,40 @@ def test_what_is_put_off_is_no_load_until_it_is_let_in():
     assert now_ns < S and let_in == 3  # one, and what half of a look's 50 ms takes
 
 
+def test_of_a_tier_the_latest_deadline_is_given_up_and_only_for_an_earlier_one():
+    rig = Rig(FAST, model={"max_batch_size": 1}, max_requests=3, shed_lowest=True)
+    rig.arrive(0, 1)
+    rig.run(0, 0)
+    rig.arrive(0, 2, deadline_ns=S)
+    rig.arrive(0, 3, deadline_ns=2 * S)
+    assert ended(rig.arrive(0, 4, deadline_ns=2 * S)) == {4: ("reject", "queue_full")}
+    assert ended(rig.arrive(0, 5)) == {5: ("reject", "queue_full")}
+    assert ended(rig.arrive(0, 6, deadline_ns=2 * S - 1)) == {3: ("shed", "displaced")}
+    assert ended(rig.arrive(0, 7, deadline_ns=S // 2)) == {6: ("shed", "displaced")}
+
+
+def test_model_that_comes_to_a_device_counts_in_the_wait_for_it():
+    curve = (10e-3, 0.0, 0.0, 0.0)
+    rig = Rig(curve, curve, model={"max_batch_size": 1}, admission=("refuse",), overload_wait_ns=S)
+    other = rig.machine.add_model("other", max_batch_size=1)
+    rig.machine.set_resident(0, rig.model, 1, False)
+    rig.machine.set_resident(0, other, 1, prior=curve)
+    rig.arrive(0, 1)
+    rig.arrive(0, *range(10, 20), model=other)
+    assert rig.machine.admission(0, rig.model)["wait_s"] == pytest.approx(0.01)
+    rig.machine.set_resident(0, other, 0, prior=curve)
+    rig.arrive(0, 2)
+    rig.arrive(11 * MS, 20, model=other)  # who looks at what both devices can do
+    assert rig.machine.admission(11 * MS, rig.model)["wait_s"] == pytest.approx(0.02 + 0.055)
+
+
+def test_device_that_nobody_knows_yet_may_be_in_time():
+    rig = Rig((10.0, 0.0, 0.0, 0.0), None, admission=("infeasible",))
+    assert dispatched(rig.arrive(0, 1, deadline_ns=S)) == {1: 1}
+    rig.run(0, 1)
+    assert ended(rig.arrive(0, 2, deadline_ns=S)) == {}
+
+
 def test_full_tier_keeps_no_other_one_waiting_on_a_loop():
     gate = Gated()
 
