@@ -37,9 +37,9 @@ struct AdmissionState {
 
   struct Model : Look {
     queue::AdmissionLadder ladder{};
-    std::uint32_t n_open{};   ///< accepted, not yet ended and not put off
-    double work_mean{};       ///< of those that came lately; 0: none came
-    double slack_s{};         ///< their time until the deadline; 0: they have none
+    std::uint32_t n_open{};                                       ///< accepted, not yet ended and not put off
+    double work_mean{};                                           ///< of those that came lately; 0: none came
+    double slack_s{};                                             ///< their time until the deadline; 0: they have none
     std::uint32_t witness{};                                      ///< a node that was in time the last time
     base::TimeNs refusing_until_ns{never_looked}, best_end_ns{};  ///< the last look at every node: none is in time
     double refusing_work{};                                       ///< for as much work, or more

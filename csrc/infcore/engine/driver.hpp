@@ -213,7 +213,7 @@ class Driver {
   const RunConfig run_;
   const std::uint32_t built_under_;
   queue::Places<> places_;  ///< of requests that are open
-  Hub room_{false};  ///< for threads
+  Hub room_{false};         ///< for threads
   std::mutex want_room_mutex_;
   std::vector<Hub*> want_room_;
   const std::atomic<TimeNs>* const manual_clock_;

@@ -66,8 +66,8 @@ class Places {
     return n_taken_.load(std::memory_order_seq_cst) < n_max_;  // [R2]
   }
 
-  void close() noexcept { closed_.store(true, std::memory_order_seq_cst); }  // [Q1]
-  [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_seq_cst); }  // [Q1]
+  void close() noexcept { closed_.store(true, std::memory_order_seq_cst); }                                  // [Q1]
+  [[nodiscard]] bool is_closed() const noexcept { return closed_.load(std::memory_order_seq_cst); }          // [Q1]
   [[nodiscard]] std::uint32_t n_taken() const noexcept { return n_taken_.load(std::memory_order_seq_cst); }  // [Q1]
 
  private:
