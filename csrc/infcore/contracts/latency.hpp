@@ -60,6 +60,9 @@ class LatencyModel {
   /// Standard deviation of the relative residual, from its mean absolute value.
   [[nodiscard]] double spread() const noexcept { return deviation_ * sd_per_deviation; }
   [[nodiscard]] bool has_prior() const noexcept { return has_prior_; }
+  /// Whether anybody may be refused or given up by what the curve says: it was given, or has seen as many batches as it
+  /// has features. After one batch of one request, 28 that waited were predicted to take so long that all were given up.
+  [[nodiscard]] bool is_trusted() const noexcept { return has_prior_ || n_observed_ >= n_features; }
 
   static constexpr double service_s_min = 1e-9;
   static constexpr double spread_at_start = 0.1;

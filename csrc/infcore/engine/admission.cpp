@@ -254,7 +254,7 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
       const std::uint32_t n = word * 64 + static_cast<std::uint32_t>(std::countr_zero(left));
       const double least_s = at_least_s(n);
       const contracts::LatencyModel& latency = latency_.at(r.model, NodeId{n});
-      if (least_s <= left_s || (latency.n_observed() == 0 && !latency.has_prior())) {
+      if (least_s <= left_s || !latency.is_trusted()) {
         door.witness = n;
         return -1.0;
       }

@@ -35,10 +35,6 @@ constexpr double spreads_late = 1.5;
 /// So many full batches are planned; with three, 16 busy milliseconds in a queue of 20 are beyond the plan.
 constexpr std::uint32_t n_batches_ahead = 4;
 
-/// Fewer batches say nothing of larger ones: the first, of one request, would have all others given up. A curve has so
-/// many terms.
-constexpr std::uint32_t n_learned = 4;
-
 /// Up to so many times this device's own, the lane's capacity is this device.
 constexpr double capacity_alone = 1.01;
 
@@ -64,7 +60,7 @@ class Dynamic final : public BatchingPolicy {
   /// The plan of the most urgent ones first: less urgent ones fill what it leaves of the batch, and cost it nobody.
   void select(base::TimeNs now_ns, std::span<const Waiting> waiting, std::uint32_t n_max, const Traffic& traffic,
               const contracts::LatencyModel& device_curve, std::span<Verdict> verdicts) const noexcept override {
-    if (!device_curve.has_prior() && device_curve.n_observed() < n_learned) {
+    if (!device_curve.is_trusted()) {
       std::fill_n(verdicts.begin(), std::min<std::size_t>({waiting.size(), n_max, traffic.max_batch_size}),
                   Verdict::take);
       return;
