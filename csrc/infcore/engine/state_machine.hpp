@@ -268,6 +268,7 @@ class StateMachine {
   [[nodiscard]] double goal_s(const AdmissionState::Model&) const noexcept;
   [[nodiscard]] double wait_s(ModelId) const noexcept;
   void look(TimeNs now_ns, ModelId);
+  [[nodiscard]] TimeNs look_every_ns() const noexcept;
   void answered(const Slot&, const Batch&, TimeNs now_ns, double service_s) noexcept;
   [[nodiscard]] batch::Close shorter_close(TimeNs now_ns, Lane&, NodeId, batch::Pending, batch::Close held) noexcept;
   void waits(std::uint32_t slot);
