@@ -24,6 +24,9 @@ class TokenRun {
   /// Throws InvalidArgument.
   explicit TokenRun(const TokenRunConfig&);
 
+  /// Who has waited this long goes before everything younger. Before the first add().
+  void set_ageing(base::TimeNs ageing_ns) noexcept { batcher_.set_ageing(ageing_ns); }
+
   struct Request {
     base::TimeNs arrival_ns{}, deadline_ns{base::never_ns};
     std::uint32_t n_new_max{1}, tenant{};
