@@ -234,7 +234,9 @@ def test_who_must_begin_first_does_on_the_device():
     with engine_of_tokens(device, clock=ManualClock()) as engine:
         futures = [engine.submit("t", inputs_of([1]))]
         device.wait_entered()
-        futures += [engine.submit("t", inputs_of([token]), deadline_s=within) for token, within in ((2, 90.0), (3, 60.0))]
+        futures += [
+            engine.submit("t", inputs_of([token]), deadline_s=within) for token, within in ((2, 90.0), (3, 60.0))
+        ]
         wait_until(lambda: engine.fleet.nodes()["inflight"][0] == 3, "their arrival at the device")
         device.open()
         assert [answer_of(future) for future in futures] == [expected([token], 8) for token in (1, 2, 3)]
