@@ -127,7 +127,7 @@ class TokenDevice(Device):
         """Run one step, on a thread of the device's own; may release the GIL.
 
         step     valid only until this returns; not to be changed
-        Returns  (n,) integers: a new token for each row that emits, in order
+        Returns  (n,) integers: a new token of the model's vocabulary for each row that emits, in order
         Raises   whatever went wrong: see the class. A step may be run again, unless it moves blocks: what it writes
                  must not depend on what was at its slots before
         """

@@ -195,6 +195,23 @@ def test_swaps_where_that_is_cheaper(swap_block_s: float, n_host_blocks: int, sw
     assert batcher.kv.n_host_free == n_host_blocks
 
 
+def test_what_comes_back_from_the_host_writes_into_no_block_of_others() -> None:
+    """Somebody has computed and kept, meanwhile, what it still has to compute."""
+    curve = infcore.TokenCurve(per_prefill_token_s=1.0, swap_block_s=0.01)
+    batcher = batcher_of(12, 2, n_host_blocks=12, max_running=1, token_budget=4, curve=curve)
+    prompt = np.arange(10)
+    low = batcher.add(prompt, 1, tier=1)
+    run(batcher)  # four tokens of it computed
+    batcher.add(prompt, 1)
+    run(batcher, 2)
+    assert (batcher.n_swapped_out, batcher.kv.n_cached) == (1, 5)
+    step = batcher.step()
+    assert tuple(step.rows[0])[:4] == (low, 0, 4, 4)
+    assert [batcher.kv.n_uses(block) for block in step.block_tables[0]] == [1] * 5
+    assert batcher.kv.n_free == 12 - 5 - 3  # what it writes are blocks of its own, not those that were kept
+    batcher.advance()
+
+
 def test_who_waits_past_the_deadline_is_told_once() -> None:
     clock = infcore.ManualClock()
     batcher = batcher_of(max_running=1, clock=clock)

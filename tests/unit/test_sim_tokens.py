@@ -245,6 +245,17 @@ def test_faults(fault: dict[str, Any]) -> None:
         assert itl_s[True] > 2.0 * itl_s[False]
 
 
+def test_moving_blocks_takes_time() -> None:
+    """Steps are the same, as swapping is by far the cheaper way in both; they end later where a block takes longer."""
+    ends = []
+    for swap_block_s in (1e-9, 2e-4):
+        row = {"n_blocks": 24, "host_blocks": 400, "swap_block_s": swap_block_s, "per_prefill_token_s": 0.002}
+        figures, lines = run(world(prompt_tokens=60, output_tokens=60, row=row, run={"seconds": 1.0}))
+        assert figures["tokens"]["preempted"] > 0
+        ends.append(max(line["end_s"] for line in lines))
+    assert ends[1] > ends[0]
+
+
 def test_a_hang_stops_the_step_and_lets_it_go_on() -> None:
     """Nobody gives up so soon: the one request ends a second later than without, its first token came in time."""
     tables = world(rate_rps=0.4, arrivals="regular", prompt_tokens=600, output_tokens=10, run={"run_limit_s": 5.0})

@@ -83,12 +83,23 @@ def test_a_stop_token_ends_the_answer_and_stands_in_it():
         assert answer_of(engine.submit("t", inputs_of(prompt))) == expected(prompt, 8, [stop])
 
 
+def test_block_tables_of_rows_of_unequal_length():
+    device = emulated()
+    device.load(token_model())
+    run = device.new_run("t")
+    for length in (9, 1, 4):
+        run.add(prompt_of(length), 1)
+    tables = run.step().block_tables
+    assert tables.tolist() == [[0, 1, 2], [3, 0, 0], [4, 0, 0]]
+
+
 def test_requests_join_between_steps():
     device = emulated(kind=GatedTokens)
     with engine_of_tokens(device) as engine:
         first = engine.submit("t", inputs_of([1, 2]))
         device.wait_entered()
         second = engine.submit("t", inputs_of([3]))
+        wait_until(lambda: engine.fleet.nodes()["inflight"][0] == 2, "its arrival at the device")
         device.let()
         device.wait_entered()
         device.open()
@@ -151,9 +162,16 @@ def test_a_run_that_is_misused():
         run.cancel(nobodys)
     for _ in range(2):
         run.cancel(place)
+    prompt = prompt_of(6, 1)
+    assert run.add(prompt, 4) == place  # free, though what was there is still in the step
     run.advance(made, goes_on)
-    assert len({run.add(prompt_of(5), 4) for _ in range(3)}) == 3
-    assert run.figures()["sequences"] == 3
+    step = run.step()
+    assert step.tokens.tolist() == prompt.tolist()
+    made = device.run_step("t", step)
+    run.advance(made, goes_on)
+    assert run.step().tokens.tolist() == made.tolist()
+    assert len({run.add(prompt_of(5), 4) for _ in range(3)} | {place}) == 4
+    assert run.figures()["sequences"] == 4
 
 
 # ---- refusals
@@ -194,6 +212,37 @@ def test_what_can_never_fit_fails_alone():
     assert device.is_clean()
 
 
+@pytest.mark.parametrize(("ageing_s", "order"), [(None, [1, 3, 1, 2]), (10.0, [1, 2, 3])])
+def test_tiers_and_ageing_hold_on_the_device(ageing_s, order):
+    """An urgent one makes way for itself there; the engine's bound on how long others wait holds there too."""
+    clock = ManualClock()
+    device = emulated(kind=GatedTokens, max_running=1, slots=3)
+    with engine_of_tokens(device, clock=clock, ageing_s=ageing_s) as engine:
+        futures = [engine.submit("t", inputs_of([1]), tier=1)]
+        device.wait_entered()
+        futures.append(engine.submit("t", inputs_of([2]), tier=2))
+        clock.advance(20.0)
+        futures.append(engine.submit("t", inputs_of([3]), tier=0))
+        wait_until(lambda: engine.fleet.nodes()["inflight"][0] == 3, "their arrival at the device")
+        device.open()
+        assert [answer_of(future) for future in futures] == [expected([token], 8) for token in (1, 2, 3)]
+    assert [int(token) for step in device.steps for token in step.tokens[step.positions == 0]] == order
+
+
+def test_who_must_begin_first_does_on_the_device():
+    device = emulated(kind=GatedTokens, max_running=1, slots=3)
+    with engine_of_tokens(device, clock=ManualClock()) as engine:
+        futures = [engine.submit("t", inputs_of([1]))]
+        device.wait_entered()
+        futures += [
+            engine.submit("t", inputs_of([token]), deadline_s=within) for token, within in ((2, 90.0), (3, 60.0))
+        ]
+        wait_until(lambda: engine.fleet.nodes()["inflight"][0] == 3, "their arrival at the device")
+        device.open()
+        assert [answer_of(future) for future in futures] == [expected([token], 8) for token in (1, 2, 3)]
+    assert [int(token) for step in device.steps for token in step.tokens[step.positions == 0]] == [1, 3, 2]
+
+
 # ---- cancels and deadlines
 
 
@@ -226,6 +275,7 @@ def test_cancel_on_its_device(where):
         elif where in ("claimed", "waiting for blocks"):
             doomed = engine.submit("t", inputs_of(prompt_of(16, 3)))  # 6 blocks more
         if where == "waiting for blocks":
+            wait_until(lambda: engine.fleet.nodes()["inflight"][0] == 3, "their arrival at the device")
             device.let(2)
             device.wait_entered()
             device.wait_entered()

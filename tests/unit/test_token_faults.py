@@ -51,6 +51,7 @@ def test_a_bad_row_fails_alone():
         first = engine.submit("t", inputs_of([1]))
         wait_until(lambda: device.runs, "the first step")
         futures = [engine.submit("t", inputs_of([token])) for token in (2, BAD, 4)]
+        wait_until(lambda: engine.fleet.nodes()["inflight"][0] == 4, "their arrival at the device")
         gate.set()
         error = futures[1].exception(timeout_s=WAIT_S)
         assert isinstance(error, infcore.DeviceError)
@@ -77,6 +78,28 @@ def test_a_device_that_breaks_hands_over_what_it_ran():
     assert other.steps[0].n_prefill_tokens == 3 + 4
     assert len(other.steps) == 4
     assert other.is_clean()
+
+
+def test_a_step_that_moves_blocks_is_not_run_again():
+    """What its rows would read may be overwritten already: all that runs goes elsewhere."""
+    device, moved = emulated(kind=Watched, n_blocks=16, n_host_blocks=64, max_running=4), []
+    device.moving_curve = infcore.TokenCurve(per_prefill_token_s=1e-3, swap_block_s=1e-6)
+    device.step_s = lambda step: 0.0
+    plain = device.run_step
+
+    def run_step(name, step):
+        if len(step.swap_outs) and not moved:
+            moved.append(len(device.steps))
+            raise OSError("planned")
+        return plain(name, step)
+
+    device.run_step = run_step
+    prompts = [prompt_of(12, i) for i in range(4)]
+    with engine_of_tokens(device, models=[token_model(max_new_tokens=40)]) as engine:
+        futures = [engine.submit("t", inputs_of(prompt)) for prompt in prompts]
+        assert [answer_of(future) for future in futures] == [expected(prompt, 40) for prompt in prompts]
+    assert len(device.runs) == 2
+    assert device.steps[moved[0]].positions[0] == 0  # what came next began anew
 
 
 def test_a_lone_device_that_stays_broken_fails_its_requests():
@@ -181,6 +204,38 @@ def test_a_device_that_a_monitor_loses():
         again = engine.submit("t", inputs_of([2]))
         assert answer_of(again) == expected([2], 8)
         assert again.device == "d"
+
+
+def test_what_a_lost_device_says_later_is_nobodys():
+    """Its step ends while another device is at the request: that goes on."""
+    device, other = emulated(kind=GatedTokens), emulated("e", kind=GatedTokens)
+    with engine_of_tokens(device) as engine:
+        future = engine.submit("t", inputs_of([1]))
+        device.wait_entered()
+        engine.add_device(other)
+        assert engine.lose_device("d")
+        other.wait_entered()
+        device.open()
+        wait_until(device.is_clean, "its blocks")
+        other.open()
+        assert answer_of(future) == expected([1], 8)
+        assert future.device == "e"
+        assert engine.stats()["models"]["t"]["cancelled"] == 0
+
+
+def test_a_device_that_is_lost_in_the_last_step():
+    """All tokens are there: who takes the request over has nothing to compute."""
+    device, other = emulated(kind=GatedTokens), emulated("e", kind=Watched)
+    with engine_of_tokens(device) as engine:
+        future = engine.submit("t", inputs_of([1], max_new_tokens=1))
+        device.wait_entered()
+        assert engine.lose_device("d")
+        device.open()
+        wait_until(device.is_clean, "its blocks")
+        engine.add_device(other)
+        assert answer_of(future) == expected([1], 1)
+        assert future.device == "e"
+    assert other.steps == []
 
 
 def test_a_stream_goes_on_where_its_device_was_lost():

@@ -86,6 +86,8 @@ class ContinuousBatcher {
   ContinuousBatcher(const ContinuousBatcher&) = delete;
   ContinuousBatcher& operator=(const ContinuousBatcher&) = delete;
 
+  /// Instead of the configuration's, for sequences that begin to wait from now on.
+  void set_ageing(base::TimeNs ageing_ns) noexcept { config_.ageing_ns = ageing_ns; }
   /// Takes a sequence in; it waits. Throws InvalidArgument for what can never fit, QueueFull at max_sequences.
   SequenceId add(const SequenceSpec& spec);
   /// Ends a sequence wherever it is; false: it has ended already.

@@ -24,6 +24,9 @@ class TokenRun {
   /// Throws InvalidArgument.
   explicit TokenRun(const TokenRunConfig&);
 
+  /// Who has waited this long goes before everything younger. Before the first add().
+  void set_ageing(base::TimeNs ageing_ns) noexcept { batcher_.set_ageing(ageing_ns); }
+
   struct Request {
     base::TimeNs arrival_ns{}, deadline_ns{base::never_ns};
     std::uint32_t n_new_max{1}, tenant{};
@@ -31,7 +34,8 @@ class TokenRun {
   };
   /// Takes a sequence in; its tokens are copied. Throws InvalidArgument for what can never fit, QueueFull.
   Place add(std::span<const std::int64_t> tokens, const Request&);
-  /// Ends a sequence wherever it is: its place is free, and so are its blocks once no step is out. A free place: nothing.
+  /// Ends a sequence wherever it is: its place is free, and so are its blocks once no step is out. A free place:
+  /// nothing.
   void cancel(Place) noexcept;
   /// A second sequence that goes on from where the first is. Not while a step is out. Throws as add().
   Place fork(Place);

@@ -140,10 +140,10 @@ cdef class TokenWorker:
         cdef ModelRun of = self.runs.get(spec.id)
         if of is None or of.spec is not spec:
             of = ModelRun.__new__(ModelRun)
-            of.spec = spec
+            of.spec, of.running = spec, {}
             of.run_name = self.owner.run_names[self.node.value, spec.id]
             of.run = self.device.new_run(of.run_name)
-            of.running = {}
+            (<TokenRun?>of.run).c_obj.get().set_ageing(self.owner.ageing_ns)
             self.runs[spec.id] = of
         return of
 

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libcpp.memory cimport unique_ptr
 
 from infcore._cpp.engine cimport Driver, WorkBatch
@@ -22,6 +22,7 @@ cdef class Workers:
     cdef list by_id                # model id -> ModelSpec, or None
     cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
+    cdef int64_t ageing_ns         # token devices order what waits there as the engine does
     cdef bint accepting
     cdef object door               # infcore._door.Door
     cdef object stale              # its callable, or None

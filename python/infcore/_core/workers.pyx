@@ -52,6 +52,7 @@ cdef class Workers:
         self.by_id = [None] * config.max_models
         self.run_names = {}
         self.n_tiers = n_tiers
+        self.ageing_ns = config.ageing_ns
         self.door, self.stale, self.blocks = door, door.stale, door.overflow == "block"
         self.stale_rung = <uint32_t>door.stale_rung
 

@@ -27,6 +27,7 @@ cdef extern from "<infcore/engine/token_run.hpp>" namespace "infcore::engine" no
         uint8_t* emits
     cdef cppclass TokenRun:
         TokenRun(const TokenRunConfig&) except +infcore_translate
+        void set_ageing(TimeNs) noexcept
         uint32_t add(Tokens, const SequenceRequest&) except +infcore_translate
         void cancel(uint32_t) noexcept
         uint32_t fork(uint32_t) except +infcore_translate
