@@ -81,6 +81,8 @@ class Pair:
             "length_buckets": self.draw.choice([[], [], [2.0, 10.0]]),
             "preferred_batch_sizes": self.draw.choice([[], [], [1, 3], [4]]),
         }
+        if self.draw.random() < 0.2:
+            config |= {"max_batch_size": 1, "runs_share": True, "preferred_batch_sizes": []}
         model = self.machine.add_model(name, **config)
         self.model.add_model(model, **config)
         return model

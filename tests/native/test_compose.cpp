@@ -101,7 +101,8 @@ class Rig {
   }
 
   /// `work` is its name, too: no curve here looks at it unless said.
-  RequestHandle arrive(std::uint64_t cookie, TimeNs left_ns = base::never_ns, std::uint16_t tier = 0) {
+  RequestHandle arrive(std::uint64_t cookie, TimeNs left_ns = base::never_ns, std::uint16_t tier = 0,
+                       std::uint64_t require = 0) {
     contracts::Request r;
     r.cookie = cookie;
     r.work = static_cast<double>(cookie);
@@ -109,6 +110,7 @@ class Rig {
     r.deadline_ns = base::add_ns(now_ns_, left_ns);
     r.tier = tier;
     r.model = model_;
+    r.require = require;
     return machine_.arrive(now_ns_, r);
   }
 
@@ -180,6 +182,19 @@ TEST(Compose, VerdictsAreCarriedOutInTheOrderOfService) {
   EXPECT_EQ(rig.machine_.model_stats(rig.model_)->expired, 0u);
   EXPECT_EQ(rig.machine_.n_pending(), 4u);
   EXPECT_EQ(rig.fleet_.inflight(node), 2u);
+}
+
+TEST(Compose, RuleGivesUpNobodyOfALaneThatItWasNotToldOf) {
+  Rig rig;
+  rig.add_node();
+  rig.table_.verdict = [](double work) { return work == 1.0 ? Verdict::take : Verdict::drop; };
+  const std::uint64_t its_kind = rig.fleet_.label_bits({{"kind", "n0"}}, true);
+  rig.arrive(1, 11 * ms, 0, its_kind);
+  rig.arrive(2, 12 * ms, 0, its_kind);
+  rig.arrive(3, 12 * ms);
+  EXPECT_EQ(rig.decide(), (Said{"dispatch 1", "shed 2 early_drop"}));
+  ASSERT_EQ(rig.table_.asked.size(), 1u);
+  EXPECT_EQ(rig.table_.asked[0].works, (std::vector<double>{1, 2, 3}));
 }
 
 TEST(Compose, NobodyWhoWasLeftJoinsThatBatchAndNewcomersDo) {

@@ -208,7 +208,7 @@ def choose(
         if verdict == "take" and batch.shape[0] < len(first) and source.left > 0:
             source.left -= 1
             take(engine, r, c, batch, latency, slope_s)
-        elif verdict == "drop":
+        elif verdict == "drop" and r.lane is lane:  # another lane may have devices that the rule was not told of
             shed(engine, now_ns, r, "early_drop")
 
 

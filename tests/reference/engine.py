@@ -278,12 +278,25 @@ class Engine:
             self.batches[id].remove(batch)
             return self.give_up(now_ns, batch, "device_lost")
         batch.running, batch.start_ns = True, now_ns
-        batch.expected_end_ns = add_ns(now_ns, to_ns(self.latency.at(batch.model, id).service_s(*batch.shape)))
+        batch.beside = self.occupied(id)
+        shape = self.learned_shape(batch)
+        batch.expected_end_ns = add_ns(now_ns, to_ns(self.latency.at(batch.model, id).service_s(*shape)))
         self.node_timer_ns[id] = min(self.node_timer_ns[id], add_ns(now_ns, self.run_limit_ns[id]))
         for i, r in enumerate(batch.members):
             if r is not None and r.doomed:
                 batch.members[i] = None
                 self.end(now_ns, r, "cancel", r.doomed)
+
+    def occupied(self, id: int) -> tuple[int, float, float]:
+        """All that the node has in flight, as if it were one batch."""
+        shape = (0, 0.0, 0.0)
+        for batch in self.batches[id]:
+            n, work_sum, work_max = batch.shape
+            shape = (shape[0] + n, shape[1] + work_sum, max(shape[2], work_max))
+        return shape
+
+    def learned_shape(self, batch: Batch) -> tuple[int, float, float]:
+        return batch.beside if self.models[batch.model].runs_share else batch.shape
 
     def complete(self, now_ns: int, id: int, batch_id: int, ok: bool) -> bool:
         batch = next((b for b in self.batches[id] if b.id == batch_id), None)
@@ -292,7 +305,7 @@ class Engine:
         self.batches[id].remove(batch)
         self.free_since_ns[id] = now_ns
         if ok:
-            self.latency.observe(batch.model, id, *batch.shape, (now_ns - batch.start_ns) * 1e-9)
+            self.latency.observe(batch.model, id, *self.learned_shape(batch), (now_ns - batch.start_ns) * 1e-9)
         for i, r in enumerate(batch.members):
             if r is None:
                 continue

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from reference.batching import to_ns
 from reference.compose import Source, open_batch, serve
-from reference.lanes import Batch, Lane, add_ns
+from reference.lanes import Batch, Lane, add_ns, larger
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
@@ -54,6 +54,8 @@ class Candidate:
 def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     """Sends or joins one device's share at most; whether it did, so that it is asked again."""
     candidates = gather(engine, now_ns, lane)
+    if lane.bound is None and engine.models[lane.model].runs_share:
+        return dispatch_shared(engine, now_ns, lane, candidates)
     for c in sorted((c for c in candidates if c.takes), key=lambda c: (c.first_s(), c.node)):
         if lane.bound is None:
             share = share_of(engine, now_ns, lane, c, candidates)
@@ -70,6 +72,22 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
         if served != "refused":
             return served == "sent"
     return False
+
+
+def dispatch_shared(engine: Any, now_ns: int, lane: Lane, candidates: list[Candidate]) -> bool:
+    """To where it would be done first beside all that runs there; a few each to those whose curve nobody knows."""
+    head = lane.front(now_ns, engine.ageing_ns)
+
+    def cost(c: Candidate) -> tuple[int, float, int]:
+        latency, there = engine.latency.at(lane.model, c.node), engine.occupied(c.node)
+        if not latency.has_prior and latency.n_observed < 4:
+            return 0 if there[0] < 4 else 2, there[0], c.node
+        return 1, latency.service_s(*larger(there, head.work)), c.node
+
+    takers = [c for c in candidates if c.takes and c.open is None]  # one whose member was cancelled is over soon
+    if not takers:
+        return False
+    return serve(engine, now_ns, [Source(lane, 1)], min(takers, key=cost), candidates) == "sent"
 
 
 def riders(engine: Any, now_ns: int, lane: Lane, c: Candidate) -> list[Source]:

@@ -48,6 +48,7 @@ class Batch:
     open: bool = True
     running: bool = False
     start_ns: int = 0
+    beside: tuple[int, float, float] = (0, 0.0, 0.0)  # all that its node had when it started
     expected_end_ns: int = 0
     joins_from_seq: int = 0  # whoever came before was not selected
 
@@ -116,6 +117,7 @@ class ModelState:
     max_batch_size: int
     batch_delay_ns_max: int
     idempotent: bool
+    runs_share: bool = False  # a node's slots share it, and its latency model is about all that runs there
     length_buckets: list[float] = field(default_factory=list)
     preferred_batch_sizes: list[int] = field(default_factory=list)
     known: bool = True

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,3 +332,15 @@ def test_a_disk_slower_than_the_engine_slows_it_down_and_loses_nothing(tmp_path)
     path.write_bytes(data)
     found = sim.replay(path)
     assert found.equal and found.n_requests == 30_000
+
+
+@pytest.mark.parametrize("name", ["fastest_finish", "round_robin"])
+def test_fuzzers_corpus_is_of_this_format(name, tmp_path):
+    """Else every seed ends at its header, or at its first record, and the fuzzer begins with nothing."""
+    corpus = Path(__file__).parents[1] / "fuzz" / "corpus" / "event_log"
+    log = tmp_path / "seed.log"
+    log.write_bytes((corpus / f"{name}_file").read_bytes()[1:])
+    kinds = {event.kind for event in sim.events(log)}
+    assert kinds >= {"run", "add_node", "arrive", "reject", "node_failed", "first_token", "progress", "end"}
+    assert sim.replay(log).equal
+    assert blocks_of(log) == [(corpus / f"{name}_body").read_bytes()[1:]]

@@ -131,6 +131,31 @@ def test_forks_part_where_they_write(n_before):
     assert run.figures()["available"] == run.figures()["blocks"]
 
 
+def test_a_run_that_is_misused():
+    device = emulated()
+    device.load(token_model())
+    run = device.new_run("t")
+    with pytest.raises(infcore.InvalidArgument, match="one axis"):
+        run.add(np.zeros((2, 3), np.int64), 4)
+    place = run.add(prompt_of(5), 4)
+    step = run.step()
+    with pytest.raises(infcore.InvalidArgument, match="advance"):
+        run.step()
+    made, goes_on = device.run_step("t", step), np.zeros(1, bool)
+    run.advance(made, goes_on)
+    run.advance(made, goes_on)  # no step is out: nothing happens
+    assert run.step().tokens.tolist() == made.tolist()
+    for nobodys in (place + 1, 2**32 - 1):
+        with pytest.raises(infcore.InvalidArgument, match="place"):
+            run.fork(nobodys)
+        run.cancel(nobodys)
+    for _ in range(2):
+        run.cancel(place)
+    run.advance(made, goes_on)
+    assert len({run.add(prompt_of(5), 4) for _ in range(3)}) == 3
+    assert run.figures()["sequences"] == 3
+
+
 # ---- refusals
 
 
@@ -215,6 +240,24 @@ def test_cancel_on_its_device(where):
         assert engine.stats()["models"]["t"]["cancelled"] == 1
 
 
+@pytest.mark.parametrize("others_come", ["in that step", "after it"])
+def test_cancel_in_the_step_that_makes_its_last_token(others_come):
+    """Its place is not given back twice, nor taken over by who comes next."""
+    device = emulated(kind=GatedTokens)
+    with engine_of_tokens(device) as engine:
+        doomed = engine.submit("t", inputs_of([1], max_new_tokens=1))
+        device.wait_entered()
+        assert doomed.cancel()
+        if others_come == "after it":
+            device.let()
+            wait_until(lambda: engine.stats()["devices"]["d"]["batches"] == 1, "its end")
+        futures = [engine.submit("t", inputs_of([token])) for token in (2, 3, 4)]
+        device.open()
+        assert [answer_of(future) for future in futures] == [expected([token], 8) for token in (2, 3, 4)]
+        wait_until(lambda: engine.stats()["devices"]["d"]["batches"] == 4, "its end on the device")
+    assert device.is_clean()
+
+
 @pytest.mark.parametrize("where", ["running", "waiting for blocks"])
 def test_a_deadline_that_passes_on_the_device(where):
     clock = ManualClock()
@@ -268,6 +311,20 @@ def test_a_model_leaves_once_what_runs_of_it_is_answered():
         assert answer_of(second) == expected([2], 8)
         engine.load_model(token_model("a", max_new_tokens=3))
         assert answer_of(engine.submit("a", inputs_of([1]))) == expected([1], 3)
+
+
+def test_a_model_leaves_though_nothing_comes_after_it():
+    """The call that waits for its last run is made once that has ended, not when the device is needed next."""
+    device = emulated(kind=GatedTokens)
+    with engine_of_tokens(device) as engine, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        doomed = engine.submit("t", inputs_of([1]))
+        device.wait_entered()
+        assert doomed.cancel()
+        leaving = pool.submit(engine.unload_model, "t")
+        wait_until(lambda: engine._slots["d"].controls, "the call")
+        device.let()
+        leaving.result(WAIT_S)
+    assert device.is_clean()
 
 
 def test_two_models_take_turns():

@@ -104,6 +104,9 @@ def test_what_may_not_run_twice_fails_with_its_step():
         (lambda n: np.zeros(n), "float64"),
         (lambda n: np.zeros(n + 1, np.int64), "shape (2,)"),
         (lambda n: np.zeros((n, 1), np.int64), "shape (1, 1)"),
+        (lambda n: np.full(n, -1), "-1 for row 0; allowed: tokens of 0 to 999"),
+        (lambda n: np.full(n, 1000, np.int32), "1000 for row 0"),
+        (lambda n: np.full(n, 2**64 - 1, np.uint64), "18446744073709551615 for row 0"),
     ],
 )
 def test_wrong_answers_of_a_step(made, words):

@@ -64,12 +64,12 @@ class LatencyModel {
   /// has features. After one batch of one request, 28 that waited were predicted to take so long that all were given up.
   [[nodiscard]] bool is_trusted() const noexcept { return has_prior_ || n_observed_ >= n_features; }
 
+  static constexpr std::uint32_t n_features = 4;
   static constexpr double service_s_min = 1e-9;
   static constexpr double spread_at_start = 0.1;
   static constexpr double upper_spreads = 2.33;  // the normal distribution's 99 % point
 
  private:
-  static constexpr int n_features = 4;
   static constexpr double sd_per_deviation = 1.2533141373155003;  // sqrt(pi / 2)
   using Row = std::array<double, n_features>;
   using Matrix = std::array<Row, n_features>;

@@ -17,7 +17,8 @@ constexpr TimeNs look_ns = 10'000'000, look_ns_per_node = 20'000;
 constexpr double newest_share = 1.0 / 32.0;
 /// A wait is overload from so many full batches on, or half of what requests have until their deadlines.
 constexpr double batches_of_wait = 4.0, share_of_slack = 0.5;
-/// That no node is in time is believed for this share of the best time.
+/// That no node is in time is believed for this share of the best time, and no longer than a capacity: devices come
+/// back, and runs end early.
 constexpr double believed_share = 1.0 / 16.0;
 /// A time is certain less as much of it as the spread says, at most half.
 constexpr float tail_most = 0.5f;
@@ -172,6 +173,8 @@ double StateMachine::wait_s(ModelId id) const noexcept {
   return sum;
 }
 
+TimeNs StateMachine::look_every_ns() const noexcept { return std::max(look_ns, look_ns_per_node * fleet_.n_nodes()); }
+
 /// Brings a model's capacity up to date: of its devices that are up and whose curves somebody knows, in full batches.
 void StateMachine::look(TimeNs now_ns, ModelId id) {
   AdmissionState::Model& model = door_.models[id.value];
@@ -190,8 +193,7 @@ void StateMachine::look(TimeNs now_ns, ModelId id) {
       if (other != id && shared != 0) model.sharers.push_back(other);
     }
   }
-  const TimeNs every_ns = std::max(look_ns, look_ns_per_node * n_nodes);
-  if (!moved && model.looked_ns != AdmissionState::never_looked && now_ns - model.looked_ns < every_ns) return;
+  if (!moved && model.looked_ns != AdmissionState::never_looked && now_ns - model.looked_ns < look_every_ns()) return;
   model.looked_ns = now_ns;
   const double n_full = models_[id.value].config.max_batch_size;
   double per_s = 0.0, fastest_s = std::numeric_limits<double>::infinity();
@@ -261,7 +263,7 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
   }
   if (best == std::numeric_limits<double>::infinity()) return -1.0;
   door.best_end_ns = base::add_ns(now_ns, base::to_ns(best));
-  door.refusing_until_ns = base::add_ns(now_ns, base::to_ns(believed_share * best));
+  door.refusing_until_ns = base::add_ns(now_ns, std::min(base::to_ns(believed_share * best), look_every_ns()));
   door.refusing_work = r.work;
   door.refusing_require = r.require;
   return best;
@@ -325,6 +327,8 @@ bool StateMachine::make_room(TimeNs now_ns, const contracts::Request& r, bool di
   const bool tier_full = !config_.tier_capacity.empty() && door_.n_in_tier[r.tier] >= config_.tier_capacity[r.tier];
   const bool full = tier_full || free_slots_.empty();
   if (!full && !displaces) return true;
+  // enqueue() ends it at once: nobody is given up for that.
+  if (r.deadline_ns <= now_ns || !models_[r.model.value].known) return !full;
   std::uint32_t from = r.tier;
   if (!tier_full) {
     from = static_cast<std::uint32_t>(door_.lowest.size());
@@ -413,6 +417,7 @@ void StateMachine::reject_put_off(TimeNs now_ns, ModelId id) {
 
 AdmissionFigures StateMachine::admission_figures(TimeNs now_ns, ModelId id) {
   AdmissionState::Model& model = door_.models[id.value];
+  const AdmissionState::Look as_it_was = model;
   AdmissionFigures figures;
   queue::AdmissionLadder as_of_now = model.ladder;
   figures.rung = as_of_now.settle(now_ns, door_.n_rungs);
@@ -420,6 +425,7 @@ AdmissionFigures StateMachine::admission_figures(TimeNs now_ns, ModelId id) {
   figures.n_put_off = model.deferred.size();
   figures.retry_after_s = retry_after_s(now_ns, id);
   figures.wait_s = wait_s(id);
+  static_cast<AdmissionState::Look&>(model) = as_it_was;  // being asked is in no log: no decision may come of it
   figures.limit = std::numeric_limits<double>::infinity();
   for (const auto& policy : door_.policies) figures.limit = std::min(figures.limit, policy->limit(id.value));
   return figures;

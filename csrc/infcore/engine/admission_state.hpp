@@ -26,16 +26,20 @@ struct Entrance {
 struct AdmissionState {
   static constexpr base::TimeNs never_looked = std::numeric_limits<base::TimeNs>::min();
 
-  struct Model {
-    queue::AdmissionLadder ladder{};
-    std::uint32_t n_open{};   ///< accepted, not yet ended and not put off
-    double work_mean{};       ///< of those that came lately; 0: none came
-    double slack_s{};         ///< their time until the deadline; 0: they have none
+  /// What the devices of a model can do, as somebody last looked.
+  struct Look {
     double capacity_per_s{};  ///< as of looked_ns
     double full_batch_s{};    ///< of the fastest device, likewise
     base::TimeNs looked_ns{never_looked};
-    std::uint64_t membership{};                                   ///< as of which `sharers` are
-    std::vector<base::ModelId> sharers{};                         ///< models on its devices, itself first
+    std::uint64_t membership{};            ///< as of which `sharers` are
+    std::vector<base::ModelId> sharers{};  ///< models on its devices, itself first
+  };
+
+  struct Model : Look {
+    queue::AdmissionLadder ladder{};
+    std::uint32_t n_open{};                                       ///< accepted, not yet ended and not put off
+    double work_mean{};                                           ///< of those that came lately; 0: none came
+    double slack_s{};                                             ///< their time until the deadline; 0: they have none
     std::uint32_t witness{};                                      ///< a node that was in time the last time
     base::TimeNs refusing_until_ns{never_looked}, best_end_ns{};  ///< the last look at every node: none is in time
     double refusing_work{};                                       ///< for as much work, or more

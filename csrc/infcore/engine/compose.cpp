@@ -290,7 +290,8 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
   Filling filling = filling_of(lane, id);
   for (std::uint32_t i = 0; i < n_shown; ++i) {
     const std::uint32_t slot = shown_[i];
-    if (verdicts_[i] == batch::Verdict::drop) shed(now_ns, slot, Reason::early_drop);
+    // Another lane's may have devices that the rule was not told of: its own turn says who of them is given up.
+    if (verdicts_[i] == batch::Verdict::drop && slots_[slot].lane == index) shed(now_ns, slot, Reason::early_drop);
     if (verdicts_[i] != batch::Verdict::take || b.shape.n_requests == n_max) continue;
     const auto its = [&](const Source& source) { return source.lane == slots_[slot].lane; };
     Source& source = *std::find_if(sources_.begin(), sources_.end(), its);

@@ -35,9 +35,9 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
       n_refused_(config.max_models),
       rungs_(config.max_models),
       run_{config, policy, batching, seed},
-      n_open_max_(open_max(config)),
       built_under_(base::fork_generation()),
-      n_open_in_tier_(config.shed_lowest ? 0 : config.tier_capacity.size()),
+      // Where the machine makes room, it is the one that bounds tiers.
+      places_(open_max(config), config.shed_lowest ? std::span<const std::uint32_t>() : run_.engine.tier_capacity),
       manual_clock_(manual_clock) {
   for (auto& mailbox : mailboxes_) mailbox = std::make_unique<Mailbox>();
 }
@@ -45,63 +45,42 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
 // ---- callers
 
 bool Driver::submit(LiveRequest& request, bool defer) noexcept {
-  if (!take_place(request)) return false;
+  const std::uint16_t tier = request.request.tier;
+  using Took = queue::Places<>::Took;
+  if (const Took took = places_.take(tier); took != Took::place) {
+    if (took == Took::none_after_all && places_.is_wanted()) wake_for_room();
+    return false;
+  }
   request.request.arrival_ns = request.request.arrival_ns == 0 ? now_ns() : request.request.arrival_ns;
   request.request.cookie = reinterpret_cast<std::uintptr_t>(&request);
   const bool pushed = ingress_.try_push(reinterpret_cast<std::uintptr_t>(&request));
   if (!pushed) {
-    give_place(request.request.tier);
+    places_.give(tier);
+    if (places_.is_wanted()) wake_for_room();
   } else if (!defer) {
     dispatcher_.notify();
   }
   return pushed;
 }
 
-bool Driver::take_place(const LiveRequest& request) noexcept {
-  // [Q1] seq_cst: either this sees `closed_`, or whoever set it sees the request in n_open_ and waits for it.
-  const bool full = n_open_.fetch_add(1, std::memory_order_seq_cst) >= n_open_max_;
-  if (full || closed_.load(std::memory_order_seq_cst)) {
-    n_open_.fetch_sub(1, std::memory_order_acq_rel);
-    return false;
-  }
-  if (n_open_in_tier_.empty()) return true;
-  const std::uint16_t tier = request.request.tier;
-  if (n_open_in_tier_[tier].fetch_add(1, std::memory_order_seq_cst) < run_.engine.tier_capacity[tier]) return true;
-  give_place(tier);
-  return false;
-}
-
-void Driver::give_place(std::uint16_t tier) noexcept {
-  // [R2] seq_cst: either whoever waits for room sees the place, or whoever asks afterwards sees that somebody waits.
-  if (!n_open_in_tier_.empty()) n_open_in_tier_[tier].fetch_sub(1, std::memory_order_seq_cst);
-  n_open_.fetch_sub(1, std::memory_order_seq_cst);
-}
-
 void Driver::wait_for_room(const LiveRequest& request, double timeout_s) {
-  n_want_room_.fetch_add(1, std::memory_order_seq_cst);  // [R2]
-  const std::uint16_t tier = request.request.tier;
-  static_cast<void>(room_.wait(
-      [&] {
-        const bool tier_full = !n_open_in_tier_.empty() &&
-                               n_open_in_tier_[tier].load(std::memory_order_seq_cst) >= run_.engine.tier_capacity[tier];
-        return (!tier_full && n_open_.load(std::memory_order_seq_cst) < n_open_max_) || refuses();
-      },
-      timeout_s));
-  n_want_room_.fetch_sub(1, std::memory_order_acq_rel);
+  places_.want();
+  static_cast<void>(room_.wait([&] { return places_.has_room(request.request.tier) || refuses(); }, timeout_s));
+  places_.want_no_more();
 }
 
 void Driver::want_room(Hub& hub) {
   const std::scoped_lock lock(want_room_mutex_);
   if (std::find(want_room_.begin(), want_room_.end(), &hub) != want_room_.end()) return;
   want_room_.push_back(&hub);
-  n_want_room_.fetch_add(1, std::memory_order_seq_cst);  // [R2]
+  places_.want();
 }
 
 void Driver::wake_for_room() noexcept {
   room_.wake();
   const std::scoped_lock lock(want_room_mutex_);
   for (Hub* hub : want_room_) hub->wake();
-  n_want_room_.fetch_sub(static_cast<std::uint32_t>(want_room_.size()), std::memory_order_acq_rel);
+  places_.want_no_more(static_cast<std::uint32_t>(want_room_.size()));
   want_room_.clear();
 }
 
@@ -227,8 +206,8 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.payload = nullptr;  // its caller cancelled it: the result is nobody's
     if (request.cancel_seen) release(outbox, request);
   }
-  give_place(request.request.tier);
-  outbox.room = outbox.room || n_want_room_.load(std::memory_order_seq_cst) > 0;  // [R2]
+  places_.give(request.request.tier);
+  outbox.room = outbox.room || places_.is_wanted();
 }
 
 /// Not as it came: what its future says of that.

@@ -4,6 +4,7 @@
 #include <infcore/engine/live_request.hpp>
 #include <infcore/engine/logged_machine.hpp>
 #include <infcore/queue/mpmc_ring.hpp>
+#include <infcore/queue/places.hpp>
 #include <infcore/queue/sleeper.hpp>
 
 #include <atomic>
@@ -60,10 +61,10 @@ class Driver {
   /// Of a request that was never taken: how it ended. false: its caller has cancelled it.
   bool end_outside(LiveRequest&, ActionKind, Reason) noexcept;
   [[nodiscard]] bool cancel_outside(LiveRequest&) noexcept;
-  [[nodiscard]] bool refuses() const noexcept { return closed_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool refuses() const noexcept { return places_.is_closed(); }
   /// From here on nothing is taken; what n_open() counts was taken before.
   void refuse() noexcept {
-    closed_.store(true, std::memory_order_seq_cst);
+    places_.close();
     wake_for_room();
   }
   /// What submit deferred goes on: carried out here where nobody else is at it, since waking the dispatcher costs as
@@ -149,7 +150,7 @@ class Driver {
   [[nodiscard]] TimeNs now_ns() const noexcept {
     return manual_clock_ == nullptr ? base::monotonic_ns() : manual_clock_->load(std::memory_order_acquire);
   }
-  [[nodiscard]] std::uint32_t n_open() const noexcept { return n_open_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::uint32_t n_open() const noexcept { return places_.n_taken(); }
   void check_not_forked() const { base::check_not_forked(built_under_, "this Engine"); }
 
  private:
@@ -191,14 +192,12 @@ class Driver {
   void deliver(Outbox&) noexcept;
   void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
   static void note_form(const Action&) noexcept;
-  [[nodiscard]] bool take_place(const LiveRequest&) noexcept;
-  void give_place(std::uint16_t tier) noexcept;
   void wake_for_room() noexcept;
   void release(Outbox&, LiveRequest&) noexcept;
   [[nodiscard]] bool wants_drain(Hub& threads) const noexcept;
 
-  std::atomic<bool> stopping_{false}, closed_{false};
-  std::atomic<std::uint32_t> n_open_{0}, n_undrained_{0};
+  std::atomic<bool> stopping_{false};
+  std::atomic<std::uint32_t> n_undrained_{0};
   std::atomic<int> n_prompt_{0};
   queue::MpmcRing<std::uintptr_t> ingress_;
   queue::Sleeper<> dispatcher_;
@@ -212,10 +211,9 @@ class Driver {
   std::vector<std::atomic<std::uint64_t>> n_refused_;  ///< by model: at the door, for want of room
   std::vector<std::atomic<std::uint8_t>> rungs_;       ///< by model
   const RunConfig run_;
-  const std::uint32_t n_open_max_, built_under_;
-  std::vector<std::atomic<std::uint32_t>> n_open_in_tier_;  ///< empty: tiers are not bounded, or the machine makes room
-  std::atomic<std::uint32_t> n_want_room_{0};
-  Hub room_{false};  ///< for threads
+  const std::uint32_t built_under_;
+  queue::Places<> places_;  ///< of requests that are open
+  Hub room_{false};         ///< for threads
   std::mutex want_room_mutex_;
   std::vector<Hub*> want_room_;
   const std::atomic<TimeNs>* const manual_clock_;

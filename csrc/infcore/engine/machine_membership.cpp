@@ -13,6 +13,9 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
   if (model.value >= models_.size()) {
     throw InvalidArgument("models", std::to_string(model.value + 1), "at most " + std::to_string(models_.size()));
   }
+  if (config.runs_share && config.max_batch_size != 1) {
+    throw InvalidArgument("max_batch_size", std::to_string(config.max_batch_size), "1 where runs share a node");
+  }
   ModelState& state = models_[model.value];
   if (!state.stats) state.stats = std::make_unique<Stats>(config_.stage_histograms);
   state.known = true;

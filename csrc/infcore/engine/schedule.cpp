@@ -74,6 +74,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   if (model.n_free == 0 && model.open_nodes.empty()) return false;
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
+  if (model.config.runs_share) return dispatch_shared(now_ns, index);
   const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
   for (;;) {
     Taker first{.node = free.seconds < std::numeric_limits<float>::infinity() ? NodeId{free.node} : base::no_node,
@@ -97,6 +98,36 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     if (served != Served::refused) return served == Served::sent;
     open->refused = true;
   }
+}
+
+/// Sends the first request to the node where it would be done first beside all that runs there, of those with a free
+/// slot. A node whose curve is not to be trusted yet comes before all others while it has fewer requests than it takes
+/// to learn it, and after them then: who is slow is found out at the cost of a few.
+bool StateMachine::dispatch_shared(TimeNs now_ns, std::uint32_t index) {
+  Lane& lane = *lanes_[index];
+  const double work = slots_[lane.queue.front(now_ns)].request.work;
+  NodeId best = base::no_node;
+  int best_rank = 0;
+  double best_cost = 0.0;
+  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+    for (std::uint64_t left = free_candidates_[word]; left != 0; left &= left - 1) {
+      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      const contracts::LatencyModel& latency = latency_.at(lane.model, id);
+      contracts::BatchShape with_it = nodes_[id.value].occupied;
+      const bool is_known = latency.is_trusted();
+      const int rank = is_known ? 1 : with_it.n_requests < contracts::LatencyModel::n_features ? 0 : 2;
+      const double n_there = with_it.n_requests;
+      with_it.add(work);
+      const double cost = is_known ? latency.service_s(with_it) : n_there;
+      if (best != base::no_node && (rank > best_rank || (rank == best_rank && cost >= best_cost))) continue;
+      best = id;
+      best_rank = rank;
+      best_cost = cost;
+    }
+  }
+  if (best == base::no_node) return false;
+  sources_.assign(1, {.lane = index, .left = 1});
+  return serve(now_ns, index, best, 1) == Served::sent;
 }
 
 /// A lane that waits for one device sends it what it can take, batch after batch.

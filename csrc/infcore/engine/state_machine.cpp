@@ -113,6 +113,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
       b.members.erase(member);
       b.shape = {};
       for (const std::uint32_t m : b.members) b.shape.add(slots_[m].request.work);
+      occupancy_changed(s.node);
     } else if (b.running) {
       *member = vacated;
     } else {  // its inputs are being copied: it ends when that is over, see started()
@@ -167,7 +168,8 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   Batch& b = *it;
   b.running = true;
   b.start_ns = now_ns;
-  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
+  b.beside = node.occupied;
+  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(learned_shape(b))));
   occupancy_changed(id);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
@@ -189,7 +191,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   ModelState& model = models_[b.model.value];
   for (const std::uint32_t slot : b.members)
     if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
-  if (ok) latency_.observe(b.model, id, b.shape, service_s);
+  if (ok) latency_.observe(b.model, id, learned_shape(b), service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {
     ++stats->batches;
@@ -449,12 +451,23 @@ std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t 
   return std::find_if(node.in_flight.begin(), node.in_flight.end(), [=](const Batch& b) { return b.id == id; });
 }
 
+/// What the latency model is told of a batch: where runs share a node, all that ran there when it started.
+const contracts::BatchShape& StateMachine::learned_shape(const Batch& b) const noexcept {
+  return models_[b.model.value].config.runs_share ? b.beside : b.shape;
+}
+
 /// After any change of the node's batches: when its next slot is free, as the joint choice reads it.
 void StateMachine::occupancy_changed(NodeId id) {
-  const Node& node = nodes_[id.value];
+  Node& node = nodes_[id.value];
   const bool has_free_slot = node.in_flight.size() < node.slots;
   TimeNs free_ns = base::never_ns;
-  for (const Batch& b : node.in_flight) free_ns = std::min(free_ns, b.expected_end_ns);
+  node.occupied = {};
+  for (const Batch& b : node.in_flight) {
+    free_ns = std::min(free_ns, b.expected_end_ns);
+    node.occupied.n_requests += b.shape.n_requests;
+    node.occupied.work_sum += b.shape.work_sum;
+    node.occupied.work_max = std::max(node.occupied.work_max, b.shape.work_max);
+  }
   free_at_s_[id.value] = has_free_slot ? free_now : base::seconds(free_ns);
   std::uint64_t& word = has_free_slot_[id.value / 64];
   const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);

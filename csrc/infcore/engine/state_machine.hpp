@@ -48,6 +48,9 @@ struct ModelConfig {
   std::uint32_t max_batch_size{64};
   TimeNs batch_delay_ns_max{2'000'000};
   bool idempotent{true};       ///< may be run again after a device failed or was lost
+  /// A node's slots share it: what runs beside a request makes it slower, as in continuous batching. Its latency model
+  /// is about all that runs there; max_batch_size is 1.
+  bool runs_share{};
   ModelId fallback{no_model};  ///< who answers in its place under load; takes the same inputs
   /// Ascending upper ends of work: where the curve does not say what padding costs, a batch keeps to one of the ranges.
   std::vector<double> length_buckets{};
@@ -71,6 +74,7 @@ struct Batch {
   TimeNs opened_ns{}, start_ns{}, expected_end_ns{};
   std::uint64_t joins_from_seq{};  ///< whoever arrived before was not selected, and does not join either
   contracts::BatchShape shape{};
+  contracts::BatchShape beside{};  ///< all that its node had when it started, this one included
   std::vector<std::uint32_t> members{};  ///< request slots
 };
 
@@ -182,6 +186,7 @@ class StateMachine {
     TimeNs progress_ns{};  ///< see progress()
     std::uint32_t slots{};
     std::vector<Batch> in_flight{};
+    contracts::BatchShape occupied{};  ///< all that is in flight, as if it were one batch
     std::vector<ModelId> models{};  ///< resident there
     std::vector<std::uint32_t> bound_lanes{};
     std::unique_ptr<Stats> stats{};
@@ -263,6 +268,7 @@ class StateMachine {
   [[nodiscard]] double goal_s(const AdmissionState::Model&) const noexcept;
   [[nodiscard]] double wait_s(ModelId) const noexcept;
   void look(TimeNs now_ns, ModelId);
+  [[nodiscard]] TimeNs look_every_ns() const noexcept;
   void answered(const Slot&, const Batch&, TimeNs now_ns, double service_s) noexcept;
   [[nodiscard]] batch::Close shorter_close(TimeNs now_ns, Lane&, NodeId, batch::Pending, batch::Close held) noexcept;
   void waits(std::uint32_t slot);
@@ -286,6 +292,8 @@ class StateMachine {
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
+  bool dispatch_shared(TimeNs now_ns, std::uint32_t lane);
+  [[nodiscard]] const contracts::BatchShape& learned_shape(const Batch&) const noexcept;
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;

@@ -1,8 +1,10 @@
+#include <infcore/base/errors.hpp>
 #include <infcore/cache/eviction_policy.hpp>
 #include <infcore/contracts/block_hash.hpp>
 #include <infcore/engine/token_run.hpp>
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 namespace infcore::engine {
@@ -44,6 +46,7 @@ TokenRun::Place TokenRun::add(std::span<const std::int64_t> tokens, const Reques
 }
 
 TokenRun::Place TokenRun::fork(Place from) {
+  if (!is_taken(from)) throw InvalidArgument("place", std::to_string(from), "one that a sequence has");
   const Place place = take_place();
   sequences_[place].tokens = sequences_[from].tokens;
   sequences_[place].id = batcher_.fork(sequences_[from].id, place);
@@ -53,6 +56,7 @@ TokenRun::Place TokenRun::fork(Place from) {
 }
 
 void TokenRun::cancel(Place place) noexcept {
+  if (!is_taken(place)) return;
   batcher_.cancel(sequences_[place].id);
   forget(place);
 }
@@ -64,6 +68,7 @@ void TokenRun::forget(Place place) noexcept {
 }
 
 bool TokenRun::step(base::TimeNs now_ns) {
+  if (batcher_.step_is_out()) throw InvalidArgument("step", "out", "advance() first");
   const batch::TokenStep& step = batcher_.step(now_ns);
   for (const batch::EndedSequence& expired : step.expired) forget(static_cast<Place>(expired.cookie));
   n_tokens_ = table_width_ = 0;
@@ -110,6 +115,7 @@ void TokenRun::write_moves(std::span<const batch::BlockMove> moves, std::int32_t
 }
 
 void TokenRun::advance(std::span<const std::int64_t> made, std::span<const std::uint8_t> ended) {
+  if (!batcher_.step_is_out()) return;
   const std::vector<batch::TokenRow>& rows = current().rows;
   row_tokens_.assign(rows.size(), 0);
   row_ended_.assign(rows.size(), 0);

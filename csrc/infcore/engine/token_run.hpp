@@ -31,7 +31,7 @@ class TokenRun {
   };
   /// Takes a sequence in; its tokens are copied. Throws InvalidArgument for what can never fit, QueueFull.
   Place add(std::span<const std::int64_t> tokens, const Request&);
-  /// Ends a sequence wherever it is; its place is free from the next step() on, and its blocks with it.
+  /// Ends a sequence wherever it is: its place is free, and so are its blocks once no step is out. A free place: nothing.
   void cancel(Place) noexcept;
   /// A second sequence that goes on from where the first is. Not while a step is out. Throws as add().
   Place fork(Place);
@@ -70,6 +70,9 @@ class TokenRun {
     batch::SequenceId id{};  ///< 0: the place is free
     std::vector<std::int64_t> tokens{};
   };
+  [[nodiscard]] bool is_taken(Place place) const noexcept {
+    return place < sequences_.size() && sequences_[place].id != 0;
+  }
   Place take_place();
   void forget(Place) noexcept;
 

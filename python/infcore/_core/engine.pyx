@@ -125,7 +125,7 @@ cdef class EngineCore(TokenWorkers):
 
     cdef int _push(self, Future future, bint defer) except -1:
         future.c.hub = future.arrivals.hub
-        if future.arrivals.parked:  # others wait for room: after them
+        if future.arrivals.parked and future.arrivals.is_behind(future.c.request.tier):
             return future.arrivals.park(future, self._patience_left_s(future))
         Py_INCREF(future)  # the engine's; Arrivals.drain gives it back
         if self.driver.submit(future.c, defer):

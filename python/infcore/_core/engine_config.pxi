@@ -18,7 +18,7 @@ cdef ModelConfig _model_config_of(model, fallback) except *:
     cdef ModelConfig config
     config.max_batch_size = model.max_batch_size
     config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
-    config.idempotent = model.idempotent
+    config.idempotent, config.runs_share = model.idempotent, model.by_token
     config.length_buckets, config.preferred_batch_sizes = model.length_buckets, model.preferred_batch_sizes
     if fallback is not None:
         config.fallback.value = (<ModelSpec>fallback).id

@@ -1,3 +1,4 @@
+from libc.stdint cimport uint16_t
 from libcpp.memory cimport unique_ptr
 
 from infcore._cpp.engine cimport ActionKind, Driver, Hub, LiveRequest, Reason
@@ -21,10 +22,12 @@ cdef class Arrivals:
     cdef bint deferring            # inside its loop's drain: the dispatcher is told once, at its end
     cdef object parts              # a deque: what has more for its reader on this loop; drained with the rest
     cdef int tell_parts(self) except -1
-    cdef object parked             # futures that wait for room, a deque; None: never any
+    cdef dict parked               # tier -> futures that wait for room, in order, and their timers; None: never any
+    cdef bint is_behind(self, uint16_t tier) except -1
     cdef int park(self, Pending future, object timeout_s) except -1
     cdef int push_parked(self) except -1
     cdef int end_parked(self, Pending future, ActionKind kind, Reason reason) except -1
+    cdef int leave_park(self, Pending future) except -1
     cdef bint unpark(self, Pending future) except -1
     cdef int drain(self) except -1
     cdef int tell(self) except -1

@@ -3,9 +3,9 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from infcore._core.fleet cimport Fleet, SignalGate
 from infcore._cpp.base cimport NodeId
@@ -117,14 +117,21 @@ cdef class Arrivals:
 
     # ---- futures that wait for room in a full engine
 
+    cdef bint is_behind(self, uint16_t tier) except -1:
+        """Whether others of its tier or a more urgent one wait for room: then it waits after them."""
+        return bool(self.parked) and min(self.parked) <= tier
+
     cdef int park(self, Pending future, object timeout_s) except -1:
-        """It is pushed once there is room, in the order in which they came; ends as expired after timeout_s."""
+        """It is pushed once there is room, the most urgent first, then in the order in which they came; ends as expired
+        after timeout_s."""
+        tier = future.c.request.tier
         if self.parked is None:
-            self.parked = deque()
+            self.parked = {}
+        if tier not in self.parked:
+            self.parked[tier] = OrderedDict()
+        timer = None if timeout_s is None else self.loop.call_later(timeout_s, self.expire, future)
+        self.parked[tier][future] = timer
         future.parked = True
-        self.parked.append(future)
-        if timeout_s is not None:
-            self.loop.call_later(timeout_s, self.expire, future)
         return self.push_parked()
 
     cdef int push_parked(self) except -1:
@@ -133,17 +140,28 @@ cdef class Arrivals:
         if not self.parked:
             return 0
         driver.want_room(self.hub[0])  # before the look: nobody who ends now is missed
-        while self.parked:
-            future = self.parked[0]
-            if driver.refuses():
-                self.end_parked(future, ActionKind.cancel, Reason.closing)
-                continue
-            Py_INCREF(future)
-            if not driver.submit(future.c, self.deferring):
-                Py_DECREF(future)
-                return 0
-            self.parked.popleft()
-            future.parked = False
+        for tier in sorted(self.parked):  # one that is full keeps no other one waiting
+            while tier in self.parked:
+                future = next(iter(self.parked[tier]))
+                if driver.refuses():
+                    self.end_parked(future, ActionKind.cancel, Reason.closing)
+                    continue
+                Py_INCREF(future)
+                if not driver.submit(future.c, self.deferring):
+                    Py_DECREF(future)
+                    break
+                self.leave_park(future)
+        return 0
+
+    cdef int leave_park(self, Pending future) except -1:
+        tier = future.c.request.tier
+        waiting = self.parked[tier]
+        timer = waiting.pop(future)
+        if not waiting:
+            del self.parked[tier]
+        future.parked = False
+        if timer is not None:  # else its answer would be kept until then
+            timer.cancel()
         return 0
 
     def expire(self, Pending future):
@@ -151,16 +169,14 @@ cdef class Arrivals:
             self.end_parked(future, ActionKind.shed, Reason.deadline)
 
     cdef int end_parked(self, Pending future, ActionKind kind, Reason reason) except -1:
-        self.parked.remove(future)
-        future.parked = False
+        self.leave_park(future)
         if self.live.c_obj.get().end_outside(future.c, kind, reason):
             future.settle()
         return 0
 
     cdef bint unpark(self, Pending future) except -1:
         """Its caller cancels it: whether he was in time."""
-        self.parked.remove(future)
-        future.parked = False
+        self.leave_park(future)
         return self.live.c_obj.get().cancel_outside(future.c)
 
     cdef int tell(self) except -1:

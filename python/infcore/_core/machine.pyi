@@ -33,6 +33,7 @@ class Machine:
         max_batch_size: int = 64,
         batch_delay_ns_max: int = 2_000_000,
         idempotent: bool = True,
+        runs_share: bool = False,
         fallback: int | None = None,
         length_buckets: Sequence[float] = (),
         preferred_batch_sizes: Sequence[int] = (),

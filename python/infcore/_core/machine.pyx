@@ -82,13 +82,13 @@ cdef class Machine:
     # ---- membership
 
     def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True,
-                  fallback=None, length_buckets=(), preferred_batch_sizes=()) -> int:
+                  bint runs_share=False, fallback=None, length_buckets=(), preferred_batch_sizes=()) -> int:
         """Make a model known; returns its id."""
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(name.encode(), <uint32_t>whole("version", version, 1, 1 << 30))
         config.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
         config.batch_delay_ns_max = time_of("batch_delay_ns_max", batch_delay_ns_max)
-        config.idempotent = idempotent
+        config.idempotent, config.runs_share = idempotent, runs_share
         if fallback is not None:
             config.fallback = self.model_of(fallback)
         config.length_buckets, config.preferred_batch_sizes = length_buckets, preferred_batch_sizes

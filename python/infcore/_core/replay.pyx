@@ -232,7 +232,7 @@ cdef dict config_of(const RunConfig& run):
 
 cdef dict model_config_of(const ModelConfig& config):
     return {"max_batch_size": config.max_batch_size, "batch_delay_ns_max": _time(config.batch_delay_ns_max),
-            "idempotent": config.idempotent,
+            "idempotent": config.idempotent, "runs_share": config.runs_share,
             "fallback": None if config.fallback.value == <uint32_t>0xFFFFFFFF else config.fallback.value,
             "length_buckets": list(config.length_buckets),
             "preferred_batch_sizes": list(config.preferred_batch_sizes)}

@@ -82,7 +82,7 @@ cdef ModelConfig _model(object model, dict models) except *:
     config.name = model.name.encode()
     config.engine.max_batch_size = model.max_batch_size
     config.engine.batch_delay_ns_max = to_ns(model.batch_delay_s)
-    config.engine.idempotent = model.idempotent
+    config.engine.idempotent, config.engine.runs_share = model.idempotent, model.tokens
     if model.fallback:
         config.engine.fallback.value = <uint32_t>models[model.fallback]
     config.engine.length_buckets, config.engine.preferred_batch_sizes = model.length_buckets, model.preferred_batch_sizes

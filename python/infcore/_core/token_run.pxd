@@ -2,6 +2,7 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t
 from libcpp.memory cimport unique_ptr
 
+from infcore._core.token_sequence cimport TokenSpec
 from infcore._cpp.token_run cimport SequenceRequest, TokenRun as Core
 
 
@@ -14,4 +15,4 @@ cdef class TokenRun:
     cdef object _arrays(self)
 
 
-cdef cnp.ndarray checked_tokens(str device, str model, object made, Py_ssize_t n)
+cdef cnp.ndarray checked_tokens(str device, TokenSpec spec, object made, Py_ssize_t n)

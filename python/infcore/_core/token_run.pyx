@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libcpp.vector cimport vector
 
 from infcore._core.continuous cimport TokenCurve
+from infcore._core.token_sequence cimport TokenSpec
 from infcore._cpp.continuous cimport BlockMove, Flags, Tokens, TokenStep
 from infcore._cpp.kv cimport StepWork
 from infcore._cpp.token_run cimport SequenceRequest, StepArrays, TokenRun as Core, TokenRunConfig
@@ -42,7 +43,10 @@ cdef class TokenRun:
         request.n_new_max = n_new_max
         request.tier = tier
         request.arrival_ns = self.clock_ns
-        return self.add_tokens(np.ascontiguousarray(tokens, np.int64), request)
+        given = np.ascontiguousarray(tokens, np.int64)
+        if given.ndim != 1:
+            raise InvalidArgument(f"tokens has shape {given.shape}; allowed: one axis")
+        return self.add_tokens(given, request)
 
     cdef int add_tokens(self, cnp.ndarray tokens, const SequenceRequest& request) except -1:
         return self.c_obj.get().add(
@@ -139,15 +143,21 @@ cdef cnp.ndarray _pairs(const vector[BlockMove]& moves):
     return pairs
 
 
-cdef cnp.ndarray checked_tokens(str device, str model, object made, Py_ssize_t n):
+cdef cnp.ndarray checked_tokens(str device, TokenSpec spec, object made, Py_ssize_t n):
     """What a device's run_step returned, as (n,) int64. Raises DeviceError naming device, model and what is allowed."""
-    who = f"device {device!r}, model {model!r}: run_step returned"
+    who = f"device {device!r}, model {spec.name!r}: run_step returned"
     if not isinstance(made, np.ndarray) or made.dtype.kind not in "iu":
         kind = made.dtype if isinstance(made, np.ndarray) else type(made).__name__
         raise DeviceError(f"{who} {kind}; allowed: an integer array")
     if made.shape != (n,):
         raise DeviceError(f"{who} shape {made.shape}; allowed: ({n},), a token for each row that emits")
-    return made.astype(np.int64)
+    tokens = made.astype(np.int64)
+    cdef const int64_t[::1] told = tokens
+    cdef Py_ssize_t i
+    for i in range(n):
+        if not 0 <= told[i] < spec.token_end:
+            raise DeviceError(f"{who} {made[i]} for row {i}; allowed: tokens of 0 to {spec.token_end - 1}")
+    return tokens
 
 
 def step_s(TokenCurve curve not None, step) -> float:

@@ -11,7 +11,7 @@ cdef class TokenSpec(ModelSpec):
     """A TokenModel as the hot path wants it."""
     cdef uint32_t n_new_max
     cdef bint work_given
-    cdef int64_t vocab_size        # <= 0: not known
+    cdef int64_t token_end         # its tokens are below that
     cdef vector[int64_t] stop_tokens
     cdef int _check(self, object tokens) except -1
     cdef bint stops(self, int64_t token) noexcept

@@ -25,7 +25,7 @@ cdef class TokenSpec(ModelSpec):
     def __init__(self, model, uint32_t model_id):
         ModelSpec.__init__(self, model, model_id)
         self.n_new_max = model.max_new_tokens
-        self.vocab_size = model.vocab_size or 0
+        self.token_end = model.vocab_size or <int64_t>1 << 31
         self.stop_tokens = model.stop_tokens
         self.work_given = model.work is not None
 
@@ -52,7 +52,7 @@ cdef class TokenSpec(ModelSpec):
     cdef int _check(self, object tokens) except -1:
         cdef const int64_t[::1] held = tokens
         cdef Py_ssize_t i
-        cdef int64_t end = self.vocab_size if self.vocab_size > 0 else <int64_t>1 << 31
+        cdef int64_t end = self.token_end
         if held.shape[0] == 0:
             raise InvalidArgument(f"inputs['tokens'] of model {self.name!r} has length 0; allowed: at least one token")
         for i in range(held.shape[0]):

@@ -1,3 +1,4 @@
+cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
@@ -39,7 +40,7 @@ cdef class TokenWorker:
     cdef object device, controls
     cdef dict runs                 # model id -> ModelRun
     cdef uint32_t n_running
-    cdef int64_t paused_until_ns, pause_ns, progress_every_ns, progress_ns
+    cdef int64_t now_ns, paused_until_ns, pause_ns, progress_every_ns, progress_ns
     cdef vector[uint64_t] first_tokens
     cdef object touched            # loops whose readers must be woken
     cdef bint abandoned(self)
@@ -49,8 +50,9 @@ cdef class TokenWorker:
     cdef int take(self, WorkBatch& batch) except -1
     cdef ModelRun run_of(self, TokenSpec spec)
     cdef int step(self) except -1
-    cdef int sift(self, ModelRun of, int64_t now_ns) except -1
-    cdef int step_model(self, ModelRun of, int64_t now_ns) except -1
+    cdef bint goes_on(self, ModelRun of, Running running) except -1
+    cdef int step_model(self, ModelRun of) except -1
+    cdef cnp.ndarray made_by(self, ModelRun of, object step, Py_ssize_t n)
     cdef int row_by_row(self, ModelRun of, object step, object error) except -1
     cdef int carry_on(self, ModelRun of, list places, object made) except -1
     cdef int finish(self, Running running, bint ok, object payload) except -1

@@ -54,7 +54,7 @@ cdef class TokenWorker:
         cdef Wake wake
         Driver.want_punctual_sleeps()
         while True:
-            if self.n_running > 0:
+            if self.n_running > 0 or len(self.controls) > 0:  # calls may be due whose wake-up a wait elsewhere took
                 wake = self.driver.wait_batch_until(self.node, 0)
             else:
                 with nogil:
@@ -150,10 +150,10 @@ cdef class TokenWorker:
     # ---- steps
 
     cdef int step(self) except -1:
-        cdef int64_t now_ns = self.driver.now_ns()
+        self.now_ns = self.driver.now_ns()
         for of in list(self.runs.values()):
             if self.n_running > 0:
-                self.step_model(<ModelRun>of, now_ns)
+                self.step_model(<ModelRun>of)
             if self.abandoned():
                 return 0
         if self.n_running > 0 and self.driver.is_out(self.node):
@@ -161,34 +161,32 @@ cdef class TokenWorker:
             self.driver.resume(self.node)
         return 0
 
-    cdef int sift(self, ModelRun of, int64_t now_ns) except -1:
-        """Those that have ended meanwhile, or must now, make room."""
-        cdef Running running
-        for each in list(of.running.values()):
-            running = <Running>each
-            late = running.future.c.request.deadline_ns <= now_ns
-            if running.is_wanted() and not late:
-                continue
-            if running.sequence.attempt == running.attempt:
-                self.driver.take_back(running.future.c, Reason.deadline if late else Reason.caller)
-            self.leave(of, running, None)
-        return 0
+    cdef bint goes_on(self, ModelRun of, Running running) except -1:
+        """Whether it does; one that has ended meanwhile, or must now, makes room."""
+        cdef bint late = running.future.c.request.deadline_ns <= self.now_ns
+        if running.is_wanted() and not late:
+            return True
+        if running.sequence.attempt == running.attempt:
+            self.driver.take_back(running.future.c, Reason.deadline if late else Reason.caller)
+        self.leave(of, running, None)
+        return False
 
-    cdef int step_model(self, ModelRun of, int64_t now_ns) except -1:
-        self.sift(of, now_ns)
+    cdef int step_model(self, ModelRun of) except -1:
+        for running in list(of.running.values()):
+            self.goes_on(of, <Running>running)
         if not of.running:
             return 0
-        step = of.run.step_at(now_ns)
+        step = of.run.step_at(self.now_ns)
         if step is None:
             with nogil:
                 self.driver.wait_batch_until(self.node, monotonic_ns() + idle_ns)
             return 0
-        if now_ns - self.progress_ns >= self.progress_every_ns:
-            self.progress_ns = now_ns
+        if self.now_ns - self.progress_ns >= self.progress_every_ns:
+            self.progress_ns = self.now_ns
             self.driver.progress(self.node)
         places = of.run.places()
         try:
-            made = checked_tokens(self.device.name, of.spec.name, self.device.run_step(of.run_name, step), len(places))
+            made = self.made_by(of, step, len(places))
         except BaseException as e:  # whatever it is, the worker lives on
             if not self.abandoned():
                 self.row_by_row(of, step, e)
@@ -196,6 +194,9 @@ cdef class TokenWorker:
         if not self.abandoned():
             self.carry_on(of, places, made)
         return 0
+
+    cdef cnp.ndarray made_by(self, ModelRun of, object step, Py_ssize_t n):
+        return checked_tokens(self.device.name, of.spec, self.device.run_step(of.run_name, step), n)
 
     cdef int carry_on(self, ModelRun of, list places, object made) except -1:
         """The step's tokens go to their requests; what ends is finished."""
@@ -209,7 +210,8 @@ cdef class TokenWorker:
         self.first_tokens.clear()
         for i in range(len(places)):
             running = <Running>of.running.get(places[i])
-            if running is None or not running.is_wanted():
+            # Before advance(): if this was its last token, its place is another's from there on.
+            if running is None or not self.goes_on(of, running):
                 continue
             sequence = running.sequence
             if sequence.made.empty():
@@ -268,8 +270,7 @@ cdef class TokenWorker:
         for r in range(len(row_places)):
             emits = bool(step.emits[r])
             try:
-                made[at:at + emits] = checked_tokens(self.device.name, of.spec.name,
-                                                     self.device.run_step(of.run_name, of.run.row_of(step, r)), emits)
+                made[at:at + emits] = self.made_by(of, of.run.row_of(step, r), emits)
             except BaseException as e:
                 bad.append((row_places[r], e))
             if self.abandoned():

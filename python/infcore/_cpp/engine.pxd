@@ -178,7 +178,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         ModelConfig() noexcept
         uint32_t max_batch_size
         TimeNs batch_delay_ns_max
-        cbool idempotent
+        cbool idempotent, runs_share
         ModelId fallback
         vector[double] length_buckets
         vector[uint32_t] preferred_batch_sizes
