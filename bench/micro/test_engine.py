@@ -31,7 +31,7 @@ def _row(benchmark, way, run, callers, each, rounds, seconds_of):
 
 @pytest.mark.benchmark(group="engine: CPU per request, 64 asyncio callers, no-op device", timer=timer.read_s)
 @pytest.mark.parametrize("way", WAYS)
-def test_cpu_per_request(benchmark, way):
+def test_batcher_cpu_per_request(benchmark, way):
     _row(benchmark, way, double, 64, 500, 7, lambda f: 1e-6 * f["cpu_us_per_request"])
 
 

@@ -162,7 +162,7 @@ def busy(n_waiting, max_running=256, **options):
 
 
 @pytest.mark.parametrize("n_waiting", [0, 1000])
-def test_kv_step(benchmark, n_waiting):
+def test_kv_batcher_step(benchmark, n_waiting):
     benchmark.group = "a step with 256 running"
     batcher = busy(n_waiting)
     emitted = np.arange(256)
@@ -178,7 +178,7 @@ def test_kv_step(benchmark, n_waiting):
     told(benchmark, "ns a step", 1)
 
 
-def test_kv_step_and_advance(benchmark):
+def test_kv_batcher_step_and_advance(benchmark):
     benchmark.group = "a step with 256 running"
     batcher = busy(1000)
     emitted = np.arange(256)
@@ -192,7 +192,7 @@ def test_kv_step_and_advance(benchmark):
     told(benchmark, "ns a step", 1)
 
 
-def test_kv_step_with_tables(benchmark):
+def test_kv_batcher_step_with_tables(benchmark):
     benchmark.group = "a step with 256 running"
     batcher = busy(1000)
 
@@ -205,7 +205,7 @@ def test_kv_step_with_tables(benchmark):
     told(benchmark, "ns a step", 1)
 
 
-def test_kv_step_that_turns_over(benchmark):
+def test_kv_batcher_step_that_turns_over(benchmark):
     """Sixteen sequences end at each step and sixteen come in, whose prompts share a cached prefix."""
     benchmark.group = "a step with 256 running"
     batcher = busy(0)

@@ -68,6 +68,8 @@ def door(
             raise InvalidArgument(f"admission has {name!r} twice; allowed: each policy once")
     if overflow not in OVERFLOWS:
         raise InvalidArgument(f"overflow is {overflow!r}; allowed: one of {list(OVERFLOWS)}")
+    if tier_capacity is not None and not isinstance(tier_capacity, Iterable):
+        raise InvalidType(f"tier_capacity is {type(tier_capacity).__name__}; allowed: None, or a number for each tier")
     capacities = () if tier_capacity is None else tuple(tier_capacity)
     if capacities and len(capacities) != n_tiers:
         raise InvalidArgument(f"tier_capacity has {len(capacities)} numbers; allowed: one for each of {n_tiers} tiers")

@@ -13,6 +13,8 @@ from infcore._core.token_worker cimport TokenWorkers
 
 from infcore.errors import DeadlineExceeded, EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
 
+cdef double _WORK_MAX = 1e15  # as everywhere in the machine and its log
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
@@ -94,6 +96,8 @@ cdef class EngineCore(TokenWorkers):
             future.c.request.work = spec.work(inputs, &future.c)
         else:
             future.c.request.work = finite("work", work, 0.0)
+        if future.c.request.work > _WORK_MAX:  # curves add up squares of it: nothing would be chosen any more
+            raise InvalidArgument(f"work is {future.c.request.work!r}; allowed: at most {_WORK_MAX:g}")
         future.c.request.model.value = spec.id
         future.c.epoch = spec.epoch
         now_ns = self.driver.now_ns()

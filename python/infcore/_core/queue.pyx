@@ -140,7 +140,7 @@ cdef class Queue:
     def put_many(self, items, *, tier=0, deadline_s=None, tenant="", work=1.0):
         """Queue items in order until one does not fit; returns how many were taken.
 
-        items    an iterable; the rest as in put, the same for all
+        items    an iterable; what it raises is passed on, and what came before stays. The rest as in put, the same for all
         Raises   QueueClosed, InvalidArgument, InvalidType
         """
         cdef Wanted wanted
@@ -149,7 +149,7 @@ cdef class Queue:
         cdef Py_ssize_t n_taken = 0
         check(self)
         try:
-            held = tuple(items)
+            held = iter(items)  # not all at once: it may have no end
         except TypeError:
             raise InvalidType(f"items is {type(items).__name__}; allowed: an iterable") from None
         want(self, &wanted, tier, deadline_s, tenant, work)
