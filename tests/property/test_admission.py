@@ -36,7 +36,8 @@ BY = {  # a policy's own ends and forms
 }
 ALWAYS = {
     ("dispatch", "none"), ("complete", "ok"), ("complete", "device_failed"), ("retry", "device_failed"),
-    ("shed", "deadline"), ("shed", "early_drop"), ("reject", "queue_full"), ("cancel", "caller"), ("cancel", "closing"), ("reject", "unloaded"),
+    ("shed", "deadline"), ("shed", "early_drop"), ("reject", "queue_full"), ("cancel", "caller"), ("cancel", "closing"),
+    ("reject", "unloaded"),
 }  # fmt: skip
 
 

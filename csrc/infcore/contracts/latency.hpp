@@ -61,7 +61,8 @@ class LatencyModel {
   [[nodiscard]] double spread() const noexcept { return deviation_ * sd_per_deviation; }
   [[nodiscard]] bool has_prior() const noexcept { return has_prior_; }
   /// Whether anybody may be refused or given up by what the curve says: it was given, or has seen as many batches as it
-  /// has features. After one batch of one request, 28 that waited were predicted to take so long that all were given up.
+  /// has features. After one batch of one request, 28 that waited were predicted to take so long that all were given
+  /// up.
   [[nodiscard]] bool is_trusted() const noexcept { return has_prior_ || n_observed_ >= n_features; }
 
   static constexpr std::uint32_t n_features = 4;

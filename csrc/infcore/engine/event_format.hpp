@@ -39,7 +39,8 @@ enum class EventKind : std::uint8_t {
   run = 1,
   model,  ///< t name; v version. Its number is how many came before
   label,  ///< t key, value. Its bit is how many came before
-  /// v model, max_batch_size; s batch_delay_ns_max; v idempotent, runs_share, fallback + 1 (0: none); v n length buckets; n x f; v
+  /// v model, max_batch_size; s batch_delay_ns_max; v idempotent | runs_share * 2, fallback + 1 (0: none); v n length
+  /// buckets; n x f; v
   /// n preferred sizes; n x v
   add_model,
   remove_model,  ///< now; v model

@@ -88,8 +88,7 @@ void EventLog::add_model(ModelId model, const ModelConfig& config) {
   number(model.value);
   number(config.max_batch_size);
   signed_number(config.batch_delay_ns_max);
-  number(config.idempotent ? 1 : 0);
-  number(config.runs_share ? 1 : 0);
+  number((config.idempotent ? 1u : 0u) | (config.runs_share ? 2u : 0u));
   number(config.fallback == no_model ? 0 : std::uint64_t{config.fallback.value} + 1);
   number(config.length_buckets.size());
   for (const double upper_end : config.length_buckets) real(upper_end);

@@ -175,8 +175,9 @@ void EventReader::model_config(EventRecord& r) {
   r.model = model_id();
   r.model_config.max_batch_size = static_cast<std::uint32_t>(number("max_batch_size", 0xFFFF'FFFFu, 1));
   r.model_config.batch_delay_ns_max = time("batch_delay_ns_max", 0, true);
-  r.model_config.idempotent = number("idempotent", 1) != 0;
-  r.model_config.runs_share = number("runs_share", r.model_config.max_batch_size == 1 ? 1 : 0) != 0;
+  const std::uint64_t how = number("idempotent", r.model_config.max_batch_size == 1 ? 3 : 1);
+  r.model_config.idempotent = (how & 1) != 0;
+  r.model_config.runs_share = (how & 2) != 0;
   const std::uint64_t fallback = number("fallback", bounds_.max_models);
   r.model_config.fallback = fallback == 0 ? no_model : ModelId{static_cast<std::uint32_t>(fallback - 1)};
   r.model_config.length_buckets.resize(number("n_buckets", ModelConfig::n_listed_max));

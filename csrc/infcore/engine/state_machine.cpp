@@ -451,31 +451,6 @@ std::vector<Batch>::iterator StateMachine::find_batch(Node& node, std::uint64_t 
   return std::find_if(node.in_flight.begin(), node.in_flight.end(), [=](const Batch& b) { return b.id == id; });
 }
 
-/// What the latency model is told of a batch: where runs share a node, all that ran there when it started.
-const contracts::BatchShape& StateMachine::learned_shape(const Batch& b) const noexcept {
-  return models_[b.model.value].config.runs_share ? b.beside : b.shape;
-}
-
-/// After any change of the node's batches: when its next slot is free, as the joint choice reads it.
-void StateMachine::occupancy_changed(NodeId id) {
-  Node& node = nodes_[id.value];
-  const bool has_free_slot = node.in_flight.size() < node.slots;
-  TimeNs free_ns = base::never_ns;
-  node.occupied = {};
-  for (const Batch& b : node.in_flight) {
-    free_ns = std::min(free_ns, b.expected_end_ns);
-    node.occupied.n_requests += b.shape.n_requests;
-    node.occupied.work_sum += b.shape.work_sum;
-    node.occupied.work_max = std::max(node.occupied.work_max, b.shape.work_max);
-  }
-  free_at_s_[id.value] = has_free_slot ? free_now : base::seconds(free_ns);
-  std::uint64_t& word = has_free_slot_[id.value / 64];
-  const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);
-  if (((word & bit) != 0) == has_free_slot) return;
-  word ^= bit;
-  for (const ModelId model : node.models) models_[model.value].n_free += has_free_slot ? 1u : -1u;
-}
-
 std::vector<NodeId>& StateMachine::open_nodes_of(Lane& lane) noexcept {
   return lane.bound == base::no_node ? models_[lane.model.value].open_nodes : lane.open_nodes;
 }

@@ -47,7 +47,7 @@ struct EngineConfig {
 struct ModelConfig {
   std::uint32_t max_batch_size{64};
   TimeNs batch_delay_ns_max{2'000'000};
-  bool idempotent{true};       ///< may be run again after a device failed or was lost
+  bool idempotent{true};  ///< may be run again after a device failed or was lost
   /// A node's slots share it: what runs beside a request makes it slower, as in continuous batching. Its latency model
   /// is about all that runs there; max_batch_size is 1.
   bool runs_share{};
@@ -74,7 +74,7 @@ struct Batch {
   TimeNs opened_ns{}, start_ns{}, expected_end_ns{};
   std::uint64_t joins_from_seq{};  ///< whoever arrived before was not selected, and does not join either
   contracts::BatchShape shape{};
-  contracts::BatchShape beside{};  ///< all that its node had when it started, this one included
+  contracts::BatchShape beside{};        ///< all that its node had when it started, this one included
   std::vector<std::uint32_t> members{};  ///< request slots
 };
 
@@ -187,7 +187,7 @@ class StateMachine {
     std::uint32_t slots{};
     std::vector<Batch> in_flight{};
     contracts::BatchShape occupied{};  ///< all that is in flight, as if it were one batch
-    std::vector<ModelId> models{};  ///< resident there
+    std::vector<ModelId> models{};     ///< resident there
     std::vector<std::uint32_t> bound_lanes{};
     std::unique_ptr<Stats> stats{};
   };
@@ -248,7 +248,6 @@ class StateMachine {
   void leave_lane(std::uint32_t slot, std::int64_t units = 0);
   [[nodiscard]] static std::vector<Batch>::iterator find_batch(Node&, std::uint64_t id) noexcept;
   void mark(std::uint32_t lane);
-  void occupancy_changed(NodeId);
   [[nodiscard]] std::vector<NodeId>& open_nodes_of(Lane&) noexcept;
   void close_door(const Batch&, NodeId);
   void keep_members(Batch&);
@@ -294,6 +293,7 @@ class StateMachine {
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
   bool dispatch_shared(TimeNs now_ns, std::uint32_t lane);
   [[nodiscard]] const contracts::BatchShape& learned_shape(const Batch&) const noexcept;
+  void occupancy_changed(NodeId);
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
