@@ -101,6 +101,7 @@ def random_traffic(draw, waiting):
         max_batch_size=draw.choice([1, 4, 16, 64]),
         arrivals_per_s=draw.choice([0.0, 10 ** draw.uniform(1, 5)]),
         capacity_per_s=draw.choice([0.0, 10 ** draw.uniform(1, 5)]),
+        share=draw.choice([1.0, 1.0, draw.uniform(0.01, 1.0)]),
     )
 
 
@@ -115,6 +116,7 @@ def selected(policy, now_ns, waiting, n_max, traffic, latency):
         max_batch_size=traffic.max_batch_size,
         arrivals_per_s=traffic.arrivals_per_s,
         capacity_per_s=traffic.capacity_per_s,
+        share=traffic.share,
     )
 
 

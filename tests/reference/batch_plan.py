@@ -36,6 +36,7 @@ class Traffic:
     max_batch_size: int
     arrivals_per_s: float
     capacity_per_s: float
+    share: float = 1.0  # of the device's time, for this lane
 
 
 @dataclass
@@ -74,7 +75,7 @@ def select_by_plan(now_ns: int, waiting: list[Waiting], n_max: int, traffic: Tra
         return ["take"] * n + verdicts[n:]
     peak = _peak_per_s(waiting, traffic, latency)
     batch = Started(room=min(n_max, traffic.max_batch_size))
-    next_start = peak / max(traffic.capacity_per_s, peak)
+    next_start = peak / (max(traffic.capacity_per_s, peak) * traffic.share)
     for begin, end in _classes(waiting):
         if batch.room == 0:
             break
@@ -118,7 +119,7 @@ def _price_of_second(now_ns: int, waiting: list[Waiting], begin: int, end: int, 
     """Half of what full batches would serve, less what the load leaves idle; all of it where the queue needs twice the
     time that is left. For a class and those more urgent: as if they were alone here."""
     last_ns = max([now_ns, *(w.deadline_ns for w in waiting[begin:end])])
-    per_s = (end / len(waiting)) / max(traffic.capacity_per_s, peak)
+    per_s = (end / len(waiting)) / (max(traffic.capacity_per_s, peak) * traffic.share)
     load = min(1.0, traffic.arrivals_per_s * per_s)
     left_s = seconds(last_ns - now_ns) + TIME_UNIT_S
     crowded = min(max(traffic.n_waiting * per_s / left_s - 1.0, 0.0), 1.0)

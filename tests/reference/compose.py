@@ -98,7 +98,14 @@ def ends_ns(now_ns: int, latency: Any, shape: tuple[int, float, float]) -> int:
 
 
 def late_on(now_ns: int, r: Request, c: Any) -> bool:
-    return r.deadline_ns != NEVER_NS and add_ns(now_ns, to_ns(c.alone_s(r.work))) > r.deadline_ns
+    """One that was idle for as long as it is believed to take may be tried, unless its curve was given; so may one that
+    has seen fewer batches than its curve has terms."""
+    alone_ns = to_ns(c.alone_s(r.work))
+    if r.deadline_ns == NEVER_NS or add_ns(now_ns, alone_ns) <= r.deadline_ns:
+        return False
+    if not c.trusted:
+        return False
+    return c.tried_since_ns is None or add_ns(c.tried_since_ns, alone_ns) > now_ns
 
 
 def too_late(now_ns: int, r: Request, candidates: list[Any]) -> bool:
@@ -199,6 +206,7 @@ def choose(
             max_batch_size=engine.models[lane.model].max_batch_size,
             arrivals_per_s=arrivals_per_s,
             capacity_per_s=capacity_per_s(engine, now_ns, lane, candidates),
+            share=share_of_device(engine, [source.lane for source in sources], c.node),
         )
         verdicts = engine.batching.select(now_ns, waiting, len(first), traffic, latency)
         batch.joins_from_seq = engine.n_arrived
@@ -241,6 +249,27 @@ def show(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: li
         if r.lane is sources[0].lane and too_late(now_ns, r, candidates):
             shed(engine, now_ns, r, "deadline")
     return shown
+
+
+def pending_s(engine: Any, lane: Lane, id: int) -> float:
+    """Seconds that the device would take for all that waits in a lane, in batches as full as may be."""
+    base, per_request, per_work, per_padded_work = engine.latency.at(lane.model, id).curve
+    n, n_full = float(len(lane.requests)), float(engine.models[lane.model].max_batch_size)
+    slope = per_request + (per_work + per_padded_work) * lane.work_mean()
+    return float(max(max(1.0, n / n_full) * base + slope * n, 1e-9))
+
+
+def share_of_device(engine: Any, lanes: list[Lane], id: int) -> float:
+    """Of the device's time, what these lanes have where all that wait for it take turns by how much they bring."""
+    own_s = all_s = 0.0
+    for lane in engine.lanes:
+        holds = lane.model in engine.fleet[id].models and engine.carries(id, lane.require)
+        if not lane.requests or not (holds if lane.bound is None else lane.bound == id):
+            continue
+        s = pending_s(engine, lane, id)
+        all_s += s
+        own_s += s if any(lane is own for own in lanes) else 0.0
+    return own_s / all_s if own_s > 0.0 else 1.0
 
 
 def capacity_per_s(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> float:

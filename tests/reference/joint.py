@@ -29,6 +29,8 @@ class Candidate:
     work_mean: Any
     open: Batch | None  # that requests of this lane may still join
     takes: bool
+    trusted: bool  # its curve was given, or has seen enough, or it has no free slot to learn more
+    tried_since_ns: int | None  # since when it is idle, if its curve was not given
 
     @property
     def joined(self) -> int:
@@ -157,4 +159,8 @@ def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
         work_mean=F(lane.work_mean()),
         open=batch,
         takes=takes,
+        trusted=engine.latency.at(lane.model, id).has_prior
+        or engine.latency.at(lane.model, id).n_observed >= 4
+        or len(running) >= engine.fleet[id].slots,
+        tried_since_ns=None if running or engine.latency.at(lane.model, id).has_prior else engine.free_since_ns[id],
     )

@@ -158,3 +158,25 @@ def test_answer_of_one_that_waited_for_room_is_not_kept_until_its_deadline():
     with engine_of(CallableDevice("d", gate), models=[model(max_batch_size=1)], max_requests=1, overflow="block") as e:
         never_waited, waited = asyncio.run(main(e))
     assert waited == never_waited
+
+
+@pytest.mark.parametrize("admission", [(), ("infeasible",)])
+def test_device_whose_first_runs_were_slow_is_tried_again_once_it_was_idle_for_as_long(admission):
+    """One slow start had every request with a shorter deadline given up for ever: nothing ran that could say better."""
+    rig = Rig(None, admission=admission)
+    for cookie in range(4):
+        rig.arrive(cookie * S, cookie)
+        batch_id, _ = rig.run(cookie * S, 0)
+        rig.complete(cookie * S + 500 * MS, 0, batch_id)
+    free_ns = 3 * S + 500 * MS
+    assert set(ended(rig.arrive(free_ns + 100 * MS, 10, deadline_ns=free_ns + 200 * MS))) == {10}
+    now_ns = free_ns + 600 * MS
+    assert dispatched(rig.arrive(now_ns, 11, deadline_ns=now_ns + 100 * MS)) == {11: 0}
+
+
+def test_device_that_has_seen_too_little_gives_nobody_up():
+    rig = Rig(None, admission=("infeasible",))
+    rig.arrive(0, 1)
+    batch_id, _ = rig.run(0, 0)
+    rig.complete(500 * MS, 0, batch_id)
+    assert dispatched(rig.arrive(501 * MS, 2, deadline_ns=601 * MS)) == {2: 0}

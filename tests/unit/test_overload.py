@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from infcore.sim import parse, simulate
+
 BENCH = Path(__file__).parents[2] / "bench" / "replay" / "overload.py"
 
 
@@ -43,3 +45,39 @@ def test_the_bound_is_what_unit_tasks_allow() -> None:
     full_s = 1.0 / OVERLOAD.capacity_rps(scenario)
     due = dict.fromkeys(range(400), (0.0, 0.02))
     assert OVERLOAD.bound(scenario, due) == int(0.02 / full_s) / 400
+
+
+MODELS = """
+[run]
+seconds = 3.0
+{batching}
+[[node]]
+name = "n"
+"""
+MODEL = """
+[[model]]
+name = "m{i}"
+slo_s = {s}
+[[latency]]
+model = "m{i}"
+node = "n"
+base_s = 0.001
+per_request_s = 0.0001
+cv = 0.3
+[[workload]]
+model = "m{i}"
+rate_rps = 2162.0
+{deadline}
+"""
+
+
+def test_models_that_share_a_device_plan_for_their_share_of_it() -> None:
+    """Each planned as if the device were its own: .73, where first come, first served has .91."""
+
+    def share(fifo: bool) -> float:
+        text = MODELS.format(batching='batching = "greedy"' if fifo else "")
+        for i, s in enumerate((0.012, 0.015, 0.015)):
+            text += MODEL.format(i=i, s=s, deadline="" if fifo else f"deadline_s = {s}")
+        return float(simulate(parse(text, "here.toml"), policy="fastest_finish", seed=1132)["within_slo"])
+
+    assert share(fifo=False) >= share(fifo=True)

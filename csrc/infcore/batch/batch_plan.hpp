@@ -13,7 +13,9 @@ namespace infcore::batch {
 struct PlanTerms {
   double spreads;       ///< so many of the curve's spreads above its mean, and a request still counts as in time
   std::uint32_t n_cap;  ///< of each batch
-  double next_start;    ///< a batch of t seconds lets the lane's next one begin after t times this: devices share, <= 1
+  /// A batch of t seconds lets the lane's next one begin after t times this: less than 1 where other devices serve the
+  /// lane too, more where other queues take turns on this one.
+  double next_start;
 };
 
 /// What more urgent ones have put into the first batch.

@@ -52,6 +52,7 @@ struct Traffic {
   std::uint32_t max_batch_size;
   double arrivals_per_s;  ///< of this lane, lately
   double capacity_per_s;  ///< requests that all devices of the lane, in full batches and for it alone, could serve
+  double share{1.0};      ///< of the device's time, for this lane; the rest goes to other queues that wait for it
 };
 
 /// Decides when a batch for a device that has a free slot closes, and, where deadlines are in danger, who is in it.

@@ -240,6 +240,9 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
     return passing;
   };
   const std::uint32_t n_words = (fleet_.n_nodes() + 63) / 64;
+  const auto may_be_tried_now = [&](std::uint32_t n) {
+    return may_be_tried(now_ns, r.model, NodeId{n}, NodeFinish::of(0.0f, curves, n, work).batch_s(1.0f));
+  };
   if (door.witness / 64 < n_words && (candidates(door.witness / 64) >> (door.witness % 64) & 1) != 0 &&
       at_least_s(door.witness) <= left_s) {
     return -1.0;
@@ -253,8 +256,7 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
     for (std::uint64_t left = candidates(word); left != 0; left &= left - 1) {
       const std::uint32_t n = word * 64 + static_cast<std::uint32_t>(std::countr_zero(left));
       const double least_s = at_least_s(n);
-      const contracts::LatencyModel& latency = latency_.at(r.model, NodeId{n});
-      if (least_s <= left_s || !latency.is_trusted()) {
+      if (least_s <= left_s || !latency_.at(r.model, NodeId{n}).is_trusted() || may_be_tried_now(n)) {
         door.witness = n;
         return -1.0;
       }

@@ -132,11 +132,24 @@ bool StateMachine::in_danger(TimeNs now_ns, const Lane& lane, const Pool& pool, 
   return base::add_ns(now_ns, base::to_ns(latency_.at(lane.model, id).upper_s(shape))) > pool.earliest_deadline_ns;
 }
 
-/// Whether the node alone, were it free now, would finish the request after its deadline.
+/// Whether the node alone, were it free now, would finish the request after its deadline. Not where it may be tried.
 bool StateMachine::late_on(TimeNs now_ns, ModelId model, const contracts::Request& r, NodeId node) const noexcept {
   if (r.deadline_ns == base::never_ns) return false;
   const NodeFinish finish = NodeFinish::of(0.0f, latency_.batch(model), node.value, static_cast<float>(r.work));
-  return base::add_ns(now_ns, base::to_ns(finish.batch_s(1.0f))) > r.deadline_ns;
+  const float alone_s = finish.batch_s(1.0f);
+  return base::add_ns(now_ns, base::to_ns(alone_s)) > r.deadline_ns && !may_be_tried(now_ns, model, node, alone_s);
+}
+
+/// Whether a node that is believed to be too slow has been idle for as long as it is believed to take: then trying
+/// costs nobody anything, and is how a curve that is no longer true is found out. Else one slow first run would have
+/// every request with a shorter deadline given up for ever. A curve that was given is believed, one that has seen less
+/// than its own features is not.
+bool StateMachine::may_be_tried(TimeNs now_ns, ModelId model, NodeId node, float alone_s) const noexcept {
+  const Node& its = nodes_[node.value];
+  const contracts::LatencyModel& latency = latency_.at(model, node);
+  if (latency.has_prior()) return false;
+  if (!latency.is_trusted()) return its.in_flight.size() < its.slots;
+  return its.in_flight.empty() && base::add_ns(its.free_since_ns, base::to_ns(alone_s)) <= now_ns;
 }
 
 /// Whether no device could finish the request in time even if it were free now. `first`: one that most likely can, and
@@ -147,9 +160,19 @@ bool StateMachine::too_late(TimeNs now_ns, const Lane& lane, const contracts::Re
   if (lane.bound != base::no_node) return true;
   const LeastAlone least =
       least_alone(latency_.batch(lane.model), candidates_.data(), fleet_.n_nodes(), static_cast<float>(r.work));
-  if (base::add_ns(now_ns, base::to_ns(least.seconds)) > r.deadline_ns) return true;
-  first = NodeId{least.node};
-  return false;
+  if (base::add_ns(now_ns, base::to_ns(least.seconds)) <= r.deadline_ns) {
+    first = NodeId{least.node};
+    return false;
+  }
+  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+    for (std::uint64_t left = candidates_[word] & has_free_slot_[word]; left != 0; left &= left - 1) {
+      const NodeId node{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      if (late_on(now_ns, lane.model, r, node)) continue;
+      first = node;
+      return false;
+    }
+  }
+  return true;
 }
 
 /// The lane whose head comes first of those that may still give some; nullptr: none.
@@ -283,7 +306,8 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
     const batch::Traffic traffic{.n_waiting = pool.n_waiting,
                                  .max_batch_size = models_[lane.model.value].config.max_batch_size,
                                  .arrivals_per_s = arrivals_per_s(now_ns),
-                                 .capacity_per_s = capacity_per_s(now_ns, lane)};
+                                 .capacity_per_s = capacity_per_s(now_ns, lane),
+                                 .share = share_of_device(id)};
     batching_->select(now_ns, waiting_, n_max, traffic, latency, verdicts_);
     b.joins_from_seq = next_seq_;
   }
@@ -403,6 +427,36 @@ double StateMachine::capacity_per_s(TimeNs now_ns, Lane& lane) noexcept {
   }
   lane.capacity_until_ns = base::add_ns(now_ns, capacity_ns);
   return lane.capacity_per_s = per_s;
+}
+
+/// Seconds that the device would take for all that waits in a lane, in batches as full as may be.
+double StateMachine::pending_s(const Lane& lane, NodeId id) const noexcept {
+  const contracts::Curve& curve = latency_.at(lane.model, id).curve();
+  const double n = lane.queue.size(), n_full = models_[lane.model.value].config.max_batch_size;
+  const double slope_s = curve.per_request_s + (curve.per_work_s + curve.per_padded_work_s) * lane.work_mean();
+  return std::max(std::max(1.0, n / n_full) * curve.base_s + slope_s * n, contracts::LatencyModel::service_s_min);
+}
+
+/// Of the device's time, what the lanes at hand have where all that wait for it take turns by how much they bring.
+double StateMachine::share_of_device(NodeId id) {
+  const Node& node = nodes_[id.value];
+  competing_.clear();
+  for (const ModelId model : node.models) {
+    for (const std::uint32_t lane : models_[model.value].lanes) {
+      if (fleet_.columns().carries(id.value, lanes_[lane]->require)) competing_.push_back(lane);
+    }
+  }
+  competing_.insert(competing_.end(), node.bound_lanes.begin(), node.bound_lanes.end());
+  std::sort(competing_.begin(), competing_.end());
+  double own_s = 0.0, all_s = 0.0;
+  for (const std::uint32_t lane : competing_) {
+    if (lanes_[lane]->queue.size() == 0) continue;
+    const double s = pending_s(*lanes_[lane], id);
+    const auto is_it = [&](const Source& source) { return source.lane == lane; };
+    all_s += s;
+    if (std::any_of(sources_.begin(), sources_.end(), is_it)) own_s += s;
+  }
+  return own_s > 0.0 ? own_s / all_s : 1.0;
 }
 
 /// The batch that requests of the lane may still join; nullptr where there is none with room.

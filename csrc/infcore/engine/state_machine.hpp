@@ -312,6 +312,9 @@ class StateMachine {
   [[nodiscard]] batch::Close ask_rule(TimeNs now_ns, Lane&, const Pool&, NodeId, std::uint32_t n) noexcept;
   [[nodiscard]] bool in_danger(TimeNs now_ns, const Lane&, const Pool&, NodeId, std::uint32_t n) const noexcept;
   [[nodiscard]] bool late_on(TimeNs now_ns, ModelId, const contracts::Request&, NodeId) const noexcept;
+  [[nodiscard]] bool may_be_tried(TimeNs now_ns, ModelId, NodeId, float alone_s) const noexcept;
+  [[nodiscard]] double pending_s(const Lane&, NodeId) const noexcept;
+  [[nodiscard]] double share_of_device(NodeId);
   [[nodiscard]] bool too_late(TimeNs now_ns, const Lane&, const contracts::Request&, NodeId& first) const noexcept;
   [[nodiscard]] Source* first_source(TimeNs now_ns) noexcept;
   bool fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
@@ -356,7 +359,7 @@ class StateMachine {
   // Of the batch at hand: what it is filled from. Where deadlines are in danger: who comes first, who of them is shown
   // to the rule, what it says, who is late here.
   std::vector<Source> sources_;
-  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, firsts_;
+  std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, firsts_, competing_;
   std::vector<std::uint64_t> grouped_;  ///< group and place of each that is shown
   queue::OrderScratch order_scratch_;
   batch::LengthGroups length_groups_{batch::BatchingPolicy::n_waiting_shown_max};

@@ -31,6 +31,7 @@ def select_batch(
     max_batch_size: int = 64,
     arrivals_per_s: float = 0.0,
     capacity_per_s: float = 0.0,
+    share: float = 1.0,
 ) -> list[str]: ...
 
 class LengthGroups:

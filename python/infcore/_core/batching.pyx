@@ -44,13 +44,13 @@ def close_batch(str policy, now_ns, LatencyModel latency not None, *, n_requests
 
 
 def select_batch(str policy, now_ns, waiting, LatencyModel latency not None, *, n_max=64, n_waiting=None,
-                 max_batch_size=64, arrivals_per_s=0.0, capacity_per_s=0.0) -> list:
+                 max_batch_size=64, arrivals_per_s=0.0, capacity_per_s=0.0, share=1.0) -> list:
     """One decision of a batching rule on who is in a batch: "take", "leave" or "drop" for each that waits.
 
     waiting         (deadline_ns or None, work, tier, aged, tenant) of each, in the order of service, at most 256
     n_max           of the batch
     n_waiting       in the lane; None: those shown
-    arrivals_per_s  and capacity_per_s as in batch::Traffic
+    arrivals_per_s, capacity_per_s, share as in batch::Traffic
     Raises          InvalidArgument, InvalidType, UnknownName
     """
     cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(policy.encode())
@@ -71,6 +71,7 @@ def select_batch(str policy, now_ns, waiting, LatencyModel latency not None, *, 
     traffic.max_batch_size = <uint32_t>whole("max_batch_size", max_batch_size, 1, 1 << 20)
     traffic.arrivals_per_s = finite("arrivals_per_s", arrivals_per_s, 0.0)
     traffic.capacity_per_s = finite("capacity_per_s", capacity_per_s, 0.0)
+    traffic.share = finite("share", share, 1e-9)
     verdicts.assign(shown.size(), Verdict.leave)
     deref(rule).select(time_of("now_ns", now_ns), WaitingSpan(shown.data(), shown.size()),
                        <uint32_t>whole("n_max", n_max, 1, 1 << 20), traffic, latency.c_obj,

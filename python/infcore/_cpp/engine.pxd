@@ -52,7 +52,7 @@ cdef extern from "<infcore/batch/batching_policy.hpp>" namespace "infcore::batch
         drop
     cdef cppclass Traffic:
         uint32_t n_waiting, max_batch_size
-        double arrivals_per_s, capacity_per_s
+        double arrivals_per_s, capacity_per_s, share
     cdef cppclass Pending:
         BatchShape shape
         TimeNs earliest_deadline_ns, held_since_ns, delay_ns_max

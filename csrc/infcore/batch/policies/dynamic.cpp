@@ -66,7 +66,8 @@ class Dynamic final : public BatchingPolicy {
       return;
     }
     const double peak = peak_per_s(waiting, traffic, device_curve);
-    BatchPlan plan(device_curve, {spreads_late, traffic.max_batch_size, peak / std::max(traffic.capacity_per_s, peak)});
+    const double next_start = peak / (std::max(traffic.capacity_per_s, peak) * traffic.share);
+    BatchPlan plan(device_curve, {spreads_late, traffic.max_batch_size, next_start});
     StartedBatch batch{.room = std::min(n_max, traffic.max_batch_size)};
     for (std::size_t begin = 0, end = 0; begin < waiting.size() && batch.room > 0; begin = end) {
       end = end_of_class(waiting, begin);
@@ -128,7 +129,7 @@ class Dynamic final : public BatchingPolicy {
     base::TimeNs last_ns = now_ns;
     for (std::size_t i = of.begin; i < of.end; ++i) last_ns = std::max(last_ns, waiting[i].deadline_ns);
     const double share = static_cast<double>(of.end) / static_cast<double>(waiting.size());
-    const double per_s = share / std::max(traffic.capacity_per_s, peak);
+    const double per_s = share / (std::max(traffic.capacity_per_s, peak) * traffic.share);
     const double load = std::min(1.0, traffic.arrivals_per_s * per_s);
     const double left_s = base::seconds(last_ns - now_ns) + time_unit_s;
     const double crowded = std::clamp(traffic.n_waiting * per_s / left_s - 1.0, 0.0, 1.0);
