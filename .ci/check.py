@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import cpp_build  # the flags and the job count of all C++ that is built outside CMake
 
 ROOT = Path(__file__).parents[1]
-STEP_SECONDS_MAX = 900
+STEP_SECONDS_MAX = 1500
 
 
 CORES: dict[str, Path] = {}  # by sanitizer: folder of the libinfcore.so that this run has built with it
@@ -160,6 +160,7 @@ KERNELS = ["*/test_torch_device*", "*/test_kernels_*"]
 LONG_RUNS = ["*/test_simulate_cli*", "*/test_sim_arrivals*", "*/test_live_scenario*"]
 # Figures of decisions over long simulations: the decisions themselves are in the differential tests.
 LONG_RUNS += ["*/test_overload*", "*/test_admission_overload*", "*/test_queueing_theory*", "*/test_peers*"]
+LONG_RUNS += ["*/test_sim_tokens*", "*/test_batching*", "*/differential/test_continuous*", "*/test_sim_determinism*"]
 ASAN_FOLDERS = ["tests/unit", "tests/property", "tests/differential", "tests/concurrency"]
 STEPS: dict[str, tuple[str, Callable[[], None]]] = {
     # g++ has compiled every source in `make build`, clang++ does for the fuzz targets and sees every header there.
