@@ -6,6 +6,10 @@
 
 namespace infcore::contracts {
 
+/// No request's work is more, wherever it comes from: sums of 8 M of them, and their products with a curve's terms,
+/// stay exact enough, and fit into a float32.
+inline constexpr double request_work_max = 1e15;
+
 /// One request as every stage sees it. Plain data: the payload stays with the driver, behind `cookie`.
 struct Request {
   std::uint64_t cookie{};  ///< the driver's own handle; handed back, never looked into

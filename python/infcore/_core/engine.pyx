@@ -4,7 +4,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint16_t
 
 from infcore._cpp.base cimport never_ns, seconds, to_ns
-from infcore._cpp.engine cimport AdmissionFigures
+from infcore._cpp.engine cimport AdmissionFigures, request_work_max
 from infcore._cpp.route cimport no_such_label
 from infcore._core.base cimport TenantNames, finite, until_ns
 from infcore._core.future cimport Future
@@ -12,8 +12,6 @@ from infcore._core.model_spec cimport ModelSpec
 from infcore._core.token_worker cimport TokenWorkers
 
 from infcore.errors import DeadlineExceeded, EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
-
-cdef double _WORK_MAX = 1e15  # as everywhere in the machine and its log
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -96,8 +94,8 @@ cdef class EngineCore(TokenWorkers):
             future.c.request.work = spec.work(inputs, &future.c)
         else:
             future.c.request.work = finite("work", work, 0.0)
-        if future.c.request.work > _WORK_MAX:  # curves add up squares of it: nothing would be chosen any more
-            raise InvalidArgument(f"work is {future.c.request.work!r}; allowed: at most {_WORK_MAX:g}")
+        if future.c.request.work > request_work_max:  # curves add up squares of it: nothing would be chosen any more
+            raise InvalidArgument(f"work is {future.c.request.work!r}; allowed: at most {request_work_max:g}")
         future.c.request.model.value = spec.id
         future.c.epoch = spec.epoch
         now_ns = self.driver.now_ns()

@@ -14,7 +14,7 @@ from infcore._core.latency cimport curve_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
 from infcore._cpp.engine cimport (Action, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig, LoggedMachine,
                                   Reason, Request, RunConfig, Stats, action_names, make_batching_policy, n_actions,
-                                  n_reasons, reason_names)
+                                  n_reasons, reason_names, request_work_max)
 from infcore._cpp.latency cimport LatencyTable
 from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
 
@@ -22,8 +22,6 @@ from infcore.errors import InvalidArgument, UnknownName
 
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
-# The border's bound on works: sums of 8 M of them, and their products with a curve's terms, stay exact enough.
-_WORK_MAX = 1e15
 
 
 cdef int64_t time_of(str field, object value) except? -1:
@@ -143,8 +141,8 @@ cdef class Machine:
         r.cookie = cookie
         r.model = self.model_of(model)
         r.work = finite("work", work, 0.0)
-        if r.work > _WORK_MAX:
-            raise InvalidArgument(f"work is {work!r}; allowed: at most {_WORK_MAX:g}")
+        if r.work > request_work_max:
+            raise InvalidArgument(f"work is {work!r}; allowed: at most {request_work_max:g}")
         r.tenant = <uint32_t>whole("tenant", tenant, 0, 0xFFFFFFFF)
         r.tier = <uint16_t>whole("tier", tier, 0, self.n_tiers - 1)
         r.deadline_ns = time_of("deadline_ns", deadline_ns)

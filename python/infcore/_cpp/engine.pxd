@@ -14,6 +14,7 @@ from infcore._cpp.telemetry cimport Histogram
 
 
 cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts" nogil:
+    const double request_work_max
     cdef cppclass Request:
         uint64_t cookie
         TimeNs arrival_ns
