@@ -110,7 +110,8 @@ def extensions(sanitizer: str, folders: list[str]) -> None:
     # The interpreter is not instrumented: its own leaks and its lock-free reads are not ours to judge.
     left_out = [f"--ignore-glob={pattern}" for pattern in PYTHON_ONLY + KERNELS + LONG_RUNS]
     pytest = [*python, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", *left_out, *present]
-    pytest += ["--numprocesses", "logical", "--dist", "loadfile"]
+    # A crash ends the run: xdist would wait forever for the rest of the dead worker's file.
+    pytest += ["--numprocesses", "logical", "--dist", "loadfile", "--max-worker-restart=0"]
     shell(
         [*fixed_addresses(), *pytest],
         LD_PRELOAD=" ".join(preload),

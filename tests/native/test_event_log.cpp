@@ -98,10 +98,11 @@ TEST(EventLog, RequestsComeBackAtTheirBounds) {
   EventLog log(file, fleet, config_of());
   const ModelId model{7};
   const std::vector<TimeNs> times{0, event_time_max, -event_time_max, 1, -1};
-  const std::vector<double> works{0.0, 1.0, 0.5, 1e15, 1e15 - 1, 1e300, 5e-324, 9007199254740993.0};
+  const std::vector<double> works{0.0, 1.0, 0.5, contracts::request_work_max, 1e15 - 1, 1e-300, 5e-324};
   for (const TimeNs t : times) {
     for (const double work : works) {
-      contracts::Request r{7, t, base::never_ns, work, all_bits, model, 7};
+      contracts::Request r{
+          .cookie = 7, .arrival_ns = t, .work = work, .require = all_bits, .model = model, .tenant = ~0u, .tier = 7};
       log.arrive(-t, r, 0);
       r.deadline_ns = t;
       r.require = 0;
@@ -125,6 +126,7 @@ TEST(EventLog, RequestsComeBackAtTheirBounds) {
       EXPECT_EQ(first.arrived.work, work);
       EXPECT_EQ(first.arrived.require, all_bits);
       EXPECT_EQ(first.arrived.model, model);
+      EXPECT_EQ(first.arrived.tenant, ~0u);
       EXPECT_EQ(first.arrived.tier, 7);
       EXPECT_EQ(second.now_ns, t);
       EXPECT_EQ(second.arrived.deadline_ns, t);
@@ -168,6 +170,19 @@ TEST(EventLog, NumbersLongerThan64BitsAreRefused) {
     FAIL();
   } catch (const BadLog& e) {
     EXPECT_STREQ(e.what(), "f, byte 39, record 0: max_requests is longer than 64 bits; allowed: an unsigned number");
+  }
+}
+
+TEST(EventLog, WorkBeyondWhatTheBorderTakesIsRefused) {
+  for (const double work : {std::nextafter(contracts::request_work_max, 1e300), 1e300}) {
+    const Path path;
+    route::Fleet fleet(16, 8);
+    LogFile file(path.name, 256, 2);
+    EventLog log(file, fleet, config_of());
+    log.arrive(0, {.work = work, .model = ModelId{7}}, 0);
+    log.end();
+    file.finish();
+    EXPECT_THROW(read(path.name), BadLog) << work;
   }
 }
 
