@@ -35,7 +35,8 @@ class FleetColumns {
   enum Word : std::uint32_t {
     wait_inflight,     ///< {waiting in microseconds, requests in flight}
     pressure_network,  ///< {share of a service time that a busy node adds, network in microseconds}
-    others_ahead,      ///< {others' requests ahead of a new one per slot, where no signalled wait covers them; 0}
+    others_bound,      ///< {others' requests ahead of a new one per slot, where no signalled wait covers them;
+                       ///< requests in flight at which nothing more is sent, +inf where there is no bound}
     n_words_of_block
   };
   using Block = PublishedBlock<block_nodes, n_words_of_block>;

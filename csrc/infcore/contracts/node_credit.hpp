@@ -74,6 +74,7 @@ struct alignas(base::false_sharing_bytes) NodeCredit {
   RowLock<> lock;
   std::uint32_t slots{1};
   double rtt_s{};
+  float pending_max{std::numeric_limits<float>::infinity()};  ///< requests in flight at which nothing more is sent
   Credit own;
   Credit own_at_inflight;    ///< ours at the time stamp of the signalled in-flight figure
   Credit own_at_queue_wait;  ///< and of the signalled queue wait

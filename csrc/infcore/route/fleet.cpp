@@ -49,6 +49,8 @@ const char* name_of(NodeState state) noexcept {
       return "draining";
     case NodeState::lost:
       return "lost";
+    case NodeState::ejected:
+      return "ejected";
     case NodeState::absent:
       break;
   }

@@ -18,7 +18,13 @@ using base::ModelId;
 using base::NodeId;
 using contracts::Signal;
 
-enum class NodeState : std::uint8_t { absent, up, draining, lost };
+enum class NodeState : std::uint8_t {
+  absent,
+  up,
+  draining,
+  lost,
+  ejected  ///< alive, but its answers are bad: health took it out for a while
+};
 [[nodiscard]] const char* name_of(NodeState state) noexcept;
 
 using Labels = std::vector<std::pair<std::string, std::string>>;
@@ -31,7 +37,8 @@ struct NodeSpec {
   std::uint64_t memory_bytes{};
   double price_per_hour{};
   double rtt_s{};
-  std::uint32_t slots{1};  ///< batches (or requests) it runs at once
+  std::uint32_t slots{1};       ///< batches (or requests) it runs at once
+  std::uint32_t pending_max{};  ///< requests in flight at which nothing more is sent there; 0: not bounded
   Labels labels;
 };
 
@@ -58,6 +65,9 @@ class Fleet {
   void remove(NodeId node) { set_state(node, NodeState::absent); }
   void set_state(NodeId node, NodeState state);
 
+  /// The node's bound of requests in flight from now on; 0: none. A circuit breaker, or how a node that comes back is
+  /// let in by and by.
+  void bound_pending(NodeId node, std::uint32_t pending_max) noexcept;
   /// Takes the figures that are given; false where they are older than what is known.
   bool signal(NodeId node, const Signal& signal) noexcept;
   /// In-flight credit: one request, and the seconds it is predicted to take.

@@ -25,6 +25,10 @@ void take(double& known, double figure) noexcept {
   if (given(figure)) known = figure;
 }
 
+float bound_of(std::uint32_t pending_max) noexcept {
+  return pending_max == 0 ? std::numeric_limits<float>::infinity() : static_cast<float>(pending_max);
+}
+
 double or_zero(double figure) noexcept { return given(figure) ? figure : 0.0; }
 
 double inflight_of(const NodeCredit& row) noexcept {
@@ -64,9 +68,9 @@ void Fleet::publish(NodeId node) noexcept {
   FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
   const std::uint32_t at = node.value % FleetColumns::block_nodes;
   const FloatPair ours{static_cast<float>(wait_ns_of(row) * 1e-3), static_cast<float>(inflight_of(row))};
-  const FloatPair others{static_cast<float>(others_ahead_of(row)), 0.0f};
+  const FloatPair others{static_cast<float>(others_ahead_of(row)), row.pending_max};
   block.put(at, FleetColumns::wait_inflight, pack(ours));
-  block.put(at, FleetColumns::others_ahead, pack(others));
+  block.put(at, FleetColumns::others_bound, pack(others));
   block.announce();
 }
 
@@ -83,10 +87,18 @@ void Fleet::reset_credit(NodeId node) noexcept {
   const std::lock_guard hold(row.lock);
   row.slots = specs_[node.value].slots;
   row.rtt_s = specs_[node.value].rtt_s;
+  row.pending_max = bound_of(specs_[node.value].pending_max);
   row.own = row.own_at_inflight = row.own_at_queue_wait = {};
   row.last = {.as_of_ns = untimed};
   row.history = {};
   publish_signals(node);
+  publish(node);
+}
+
+void Fleet::bound_pending(NodeId node, std::uint32_t pending_max) noexcept {
+  NodeCredit& row = columns_.credit(node.value);
+  const std::lock_guard hold(row.lock);
+  row.pending_max = bound_of(pending_max);
   publish(node);
 }
 

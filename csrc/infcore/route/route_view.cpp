@@ -42,7 +42,8 @@ RouteView::RouteView(const Fleet& fleet, const contracts::LatencyTable& latency)
   const std::size_t n = std::size_t{fleet.columns().n_words()} * 64;
   seen_.resize(n / block_nodes);
   candidates_.resize(n / 64);
-  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pressure_, &network_us_, &cost_us_}) column->resize(n);
+  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pending_max_, &pressure_, &network_us_, &cost_us_})
+    column->resize(n);
 }
 
 bool RouteView::find_candidates(const RouteQuery& query) noexcept {
@@ -74,7 +75,9 @@ void RouteView::copy_changed() noexcept {
       const contracts::FloatPair theirs = contracts::unpack(block.get(row, Columns::pressure_network));
       wait_us_[first + row] = ours.first;
       inflight_[first + row] = ours.second;
-      others_ahead_[first + row] = contracts::unpack(block.get(row, Columns::others_ahead)).first;
+      const contracts::FloatPair others = contracts::unpack(block.get(row, Columns::others_bound));
+      others_ahead_[first + row] = others.first;
+      pending_max_[first + row] = others.second;
       pressure_[first + row] = theirs.first;
       network_us_[first + row] = theirs.second;
     }
@@ -152,7 +155,12 @@ CostTerms RouteView::terms(const RouteQuery& query, NodeId node) noexcept {
   const NodeScore s = NodeScore::of(
       {c.wait_us[i], c.others_ahead[i], c.pressure[i], c.network_us[i], c.fixed_us[i], c.per_work_us[i], c.tail[i]},
       q.work);
-  return {s.wait_us, s.service_us, s.load_us, s.network_us, s.cost_us, s.upper_us > q.budget_us};
+  return {.wait_us = s.wait_us,
+          .service_us = s.service_us,
+          .pressure_us = s.pressure_us,
+          .network_us = s.network_us,
+          .cost_us = s.cost_us,
+          .late = s.upper_us > q.budget_us};
 }
 
 Filtered RouteView::why_not(const RouteQuery& query, NodeId node) noexcept {

@@ -10,7 +10,7 @@
 namespace infcore::route {
 
 /// Why a node is no candidate.
-enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late };
+enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late, full };
 
 /// One router's view of a fleet: a private copy of the columns, brought up to date where they changed, the latency
 /// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes, when something first
@@ -59,7 +59,7 @@ class RouteView {
   std::uint32_t n_nodes_{};
   std::vector<std::uint32_t> seen_;  // change count of each block, as of our copy
   std::vector<std::uint64_t> candidates_;
-  std::vector<float> wait_us_, inflight_, others_ahead_, pressure_, network_us_, cost_us_;
+  std::vector<float> wait_us_, inflight_, others_ahead_, pending_max_, pressure_, network_us_, cost_us_;
 };
 
 }  // namespace infcore::route

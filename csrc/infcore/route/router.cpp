@@ -181,7 +181,7 @@ void Router::follow_membership() {
 
 /// Cold: says why no node passed.
 void Router::refuse(const RouteQuery& query) {
-  std::array<std::uint32_t, 5> counts{};
+  std::array<std::uint32_t, 6> counts{};
   CostTerms best;
   best.cost_us = std::numeric_limits<double>::infinity();
   std::uint32_t n = 0;

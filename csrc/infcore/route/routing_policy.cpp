@@ -3,7 +3,7 @@
 
 namespace infcore::route {
 
-#define ROUTING_POLICY(name) std::unique_ptr<RoutingPolicy> make_##name(std::uint64_t seed);
+#define ROUTING_POLICY(name) std::unique_ptr<RoutingPolicy> make_##name(std::uint64_t seed, RoutingOptions& options);
 #include <infcore/route/routing_registry.def>
 #undef ROUTING_POLICY
 
@@ -11,7 +11,7 @@ namespace {
 
 struct Entry {
   const char* name;
-  std::unique_ptr<RoutingPolicy> (*make)(std::uint64_t seed);
+  std::unique_ptr<RoutingPolicy> (*make)(std::uint64_t seed, RoutingOptions& options);
 };
 
 constexpr Entry registry[] = {
@@ -22,10 +22,14 @@ constexpr Entry registry[] = {
 
 }  // namespace
 
-std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed) {
+std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed, RoutingOptions options) {
   std::string known;
   for (const Entry& entry : registry) {
-    if (name == entry.name) return entry.make(seed);
+    if (name == entry.name) {
+      auto policy = entry.make(seed, options);
+      options.check_all_known(entry.name);
+      return policy;
+    }
     known += (known.empty() ? "" : ", ") + std::string(entry.name);
   }
   throw UnknownName("policy", std::string(name), known);

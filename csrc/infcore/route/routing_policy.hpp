@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/route/route_view.hpp>
+#include <infcore/route/routing_options.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -18,6 +19,11 @@ struct RouteOutcome {
   bool ok;
 };
 
+/// What an engine's joint choice weighs beside the time of finishing. All zero: the first to finish gets it.
+struct JointWeights {
+  double price_us_per_usd{};  ///< microseconds that a US dollar counts for
+};
+
 /// Which node gets a request. `select` only chooses: it changes nothing but the policy's own fixed-size state, and
 /// that only where it returns a node. Credit is added by Fleet::reserve, which callers do after it.
 class RoutingPolicy {
@@ -27,6 +33,8 @@ class RoutingPolicy {
   /// Whether an engine gives each request its node on arrival (one queue per node, as such balancers are deployed) or
   /// lets it wait with its model until node and batch are chosen together.
   [[nodiscard]] virtual bool binds_on_arrival() const noexcept = 0;
+  /// Of a policy that does not bind on arrival.
+  [[nodiscard]] virtual JointWeights joint() const noexcept { return {}; }
   /// base::no_node where no node passes the filter.
   [[nodiscard]] virtual NodeId select(const RouteQuery& query, RouteView& view) noexcept = 0;
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
@@ -40,8 +48,10 @@ class RoutingPolicy {
   RoutingPolicy& operator=(const RoutingPolicy&) = delete;
 };
 
-/// Throws UnknownName. Same name, seed and calls: same choices.
-[[nodiscard]] std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed);
+/// Throws UnknownName for a policy or an option that there is not, InvalidArgument for an option's value. Same name,
+/// seed, options and calls: same choices.
+[[nodiscard]] std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed,
+                                                                 RoutingOptions options = {});
 /// Their names, in the order of routing_registry.def.
 [[nodiscard]] std::vector<std::string> routing_policies();
 

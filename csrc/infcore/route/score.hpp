@@ -32,7 +32,7 @@ struct ScoreQuery {
 struct NodeScore {
   float wait_us;
   float service_us;
-  float load_us;
+  float pressure_us;
   float network_us;
   float cost_us;
   float upper_us;
@@ -40,9 +40,9 @@ struct NodeScore {
   [[nodiscard]] static inline NodeScore of(const NodeFigures& node, float work) noexcept {
     const float service = node.fixed_us + node.per_work_us * work;
     const float wait = node.wait_us + node.others_ahead * service;
-    const float load = service * node.pressure;
-    const float cost = ((wait + service) + load) + node.network_us;
-    return {wait, service, load, node.network_us, cost, cost + service * node.tail};
+    const float pressure = service * node.pressure;
+    const float cost = ((wait + service) + pressure) + node.network_us;
+    return {wait, service, pressure, node.network_us, cost, cost + service * node.tail};
   }
 };
 

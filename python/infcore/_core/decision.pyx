@@ -43,7 +43,7 @@ cdef class Decision:
     @property
     def load_s(self) -> float:
         """Seconds added for a node whose processors or memory are nearly full."""
-        return self.c_obj.terms.load_us * 1e-6
+        return self.c_obj.terms.pressure_us * 1e-6
 
     @property
     def network_s(self) -> float:

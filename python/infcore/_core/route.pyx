@@ -247,7 +247,7 @@ cdef class Router:
                 "node": id.value,
                 "name": self.fleet.c_obj.get().spec(id).name.decode(),
                 "cost_us": terms.cost_us if reason is None else None,
-                "terms": {"wait": terms.wait_us, "service": terms.service_us, "load": terms.load_us,
+                "terms": {"wait": terms.wait_us, "service": terms.service_us, "load": terms.pressure_us,
                           "network": terms.network_us},
                 "reason": reason,
             })

@@ -32,6 +32,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         up
         draining
         lost
+        ejected
     const char* name_of(NodeState) noexcept
     const uint64_t no_such_label "infcore::route::Fleet::no_such_label"
     cdef cppclass NodeSpec:
@@ -72,9 +73,9 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
         double work
         uint16_t tier
         TimeNs now_ns, deadline_ns
-        uint64_t require
+        uint64_t require, session
     cdef cppclass CostTerms:
-        double wait_us, service_us, load_us, network_us, cost_us
+        double wait_us, service_us, pressure_us, load_us, network_us, saving_us, price_us, risk_us, explore_us, cost_us
         cbool late
 
 

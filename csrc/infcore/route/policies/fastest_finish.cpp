@@ -20,6 +20,8 @@ class FastestFinish final : public RoutingPolicy {
 
 }  // namespace
 
-std::unique_ptr<RoutingPolicy> make_fastest_finish(std::uint64_t /*seed*/) { return std::make_unique<FastestFinish>(); }
+std::unique_ptr<RoutingPolicy> make_fastest_finish(std::uint64_t /*seed*/, RoutingOptions& /*options*/) {
+  return std::make_unique<FastestFinish>();
+}
 
 }  // namespace infcore::route

@@ -21,7 +21,7 @@ class LeastOutstanding final : public RoutingPolicy {
 
 }  // namespace
 
-std::unique_ptr<RoutingPolicy> make_least_outstanding(std::uint64_t /*seed*/) {
+std::unique_ptr<RoutingPolicy> make_least_outstanding(std::uint64_t /*seed*/, RoutingOptions& /*options*/) {
   return std::make_unique<LeastOutstanding>();
 }
 

@@ -98,6 +98,8 @@ class PeakEwma final : public RoutingPolicy {
 
 }  // namespace
 
-std::unique_ptr<RoutingPolicy> make_peak_ewma(std::uint64_t seed) { return std::make_unique<PeakEwma>(seed); }
+std::unique_ptr<RoutingPolicy> make_peak_ewma(std::uint64_t seed, RoutingOptions& /*options*/) {
+  return std::make_unique<PeakEwma>(seed);
+}
 
 }  // namespace infcore::route

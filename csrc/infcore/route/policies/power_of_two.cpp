@@ -31,6 +31,8 @@ class PowerOfTwo final : public RoutingPolicy {
 
 }  // namespace
 
-std::unique_ptr<RoutingPolicy> make_power_of_two(std::uint64_t seed) { return std::make_unique<PowerOfTwo>(seed); }
+std::unique_ptr<RoutingPolicy> make_power_of_two(std::uint64_t seed, RoutingOptions& /*options*/) {
+  return std::make_unique<PowerOfTwo>(seed);
+}
 
 }  // namespace infcore::route

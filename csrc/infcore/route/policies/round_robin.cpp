@@ -31,6 +31,8 @@ class RoundRobin final : public RoutingPolicy {
 
 }  // namespace
 
-std::unique_ptr<RoutingPolicy> make_round_robin(std::uint64_t /*seed*/) { return std::make_unique<RoundRobin>(); }
+std::unique_ptr<RoutingPolicy> make_round_robin(std::uint64_t /*seed*/, RoutingOptions& /*options*/) {
+  return std::make_unique<RoundRobin>();
+}
 
 }  // namespace infcore::route
