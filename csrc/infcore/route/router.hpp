@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -19,7 +18,7 @@ struct PickOptions {
 /// One pick, and the credit it holds. Plain data; copies share no credit, so keep one.
 struct Decision {
   NodeId node{base::no_node};
-  RouteQuery query;
+  RouteQuery query;  ///< without its blocks
   CostTerms terms;
   double price_usd{};
   std::uint64_t router{};
@@ -37,11 +36,12 @@ struct Explanation {
 
 /// A policy over a fleet, with latency curves of its own: select, then reserve; learn when requests end.
 ///
-/// Any thread; calls are serialised by a mutex. Reads no clock: every call is handed the time. The fleet outlives it.
+/// One thread at a time, and no lock: each thread that picks has a Router of its own over one Fleet, where they see each
+/// other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
 class Router {
  public:
-  /// Throws UnknownName for a policy that is not in the registry.
-  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed);
+  /// Throws as make_routing_policy does.
+  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {});
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -66,18 +66,18 @@ class Router {
  private:
   struct Lease {
     NodeId node;
-    double service_s;
+    double busy_s;
   };
-  void pick_locked(const RouteQuery& query, const PickOptions& options, Decision& decision);
-  bool done_locked(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
-  bool close_locked(Decision& decision, base::TimeNs now_ns);
+  void pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision);
+  bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
+  bool close(Decision& decision, base::TimeNs now_ns);
+  void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;
   void follow_membership();
   [[noreturn]] void refuse(const RouteQuery& query);
 
   Fleet* fleet_;
-  std::mutex mutex_;
   contracts::LatencyTable latency_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;

@@ -1,7 +1,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
@@ -14,7 +15,7 @@ class Router:
         self,
         fleet: Fleet,
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
         seed: int = 0,
         clock: _HasNow | None = None,
         **policy_options: Any,
@@ -40,8 +41,8 @@ class Router:
         work: float = 1.0,
         tier: int = 0,
         deadline_s: float | None = None,
-        session: None = None,
-        blocks: None = None,
+        session: str | int | None = None,
+        blocks: NDArray[np.uint64] | None = None,
         require: Mapping[str, str] | None = None,
         allow_late: bool = False,
         lease_s: float | None = None,
@@ -54,8 +55,8 @@ class Router:
         *,
         tier: int = 0,
         deadline_s: float | None = None,
-        session: None = None,
-        blocks: None = None,
+        session: str | int | None = None,
+        blocks: NDArray[np.uint64] | None = None,
         require: Mapping[str, str] | None = None,
         allow_late: bool = False,
         lease_s: float | None = None,
@@ -77,8 +78,8 @@ class Router:
         work: float = 1.0,
         tier: int = 0,
         deadline_s: float | None = None,
-        session: None = None,
-        blocks: None = None,
+        session: str | int | None = None,
+        blocks: NDArray[np.uint64] | None = None,
         require: Mapping[str, str] | None = None,
         allow_late: bool = False,
         lease_s: float | None = None,
