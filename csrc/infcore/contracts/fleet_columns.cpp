@@ -37,12 +37,15 @@ void FleetColumns::lay_out() {
   blocks_ = place<Block>(max_nodes_ / block_nodes);
   price_ = place<std::atomic<double>>(max_nodes_);
   slots_ = place<std::atomic<std::uint32_t>>(max_nodes_);
+  memory_ = place<std::atomic<std::uint64_t>>(max_nodes_);
   kind_id_ = place<std::atomic<std::uint32_t>>(max_nodes_);
   born_ = place<std::atomic<std::uint64_t>>(max_nodes_);
   state_ = place<std::atomic<std::uint8_t>>(max_nodes_);
   up_ = place<std::atomic<std::uint64_t>>(n_words_);
   resident_ = place<std::atomic<std::uint64_t>>(std::size_t{max_models_} * n_words_);
   labelled_ = place<std::atomic<std::uint64_t>>(std::size_t{n_labels} * n_words_);
+  facts_ = place<ModelFacts>(max_models_);
+  wanted_ = place<std::atomic<base::TimeNs>>(max_models_);
   credit_ = place<NodeCredit>(max_nodes_);
 }
 

@@ -27,7 +27,7 @@ struct FloatPair {
 /// The class holds the block and computes where columns begin; what is inside would work in shared memory.
 class FleetColumns {
  public:
-  static constexpr std::uint32_t layout_version = 1;
+  static constexpr std::uint32_t layout_version = 2;
   static constexpr std::uint32_t block_nodes = 16;
   static constexpr std::uint32_t n_labels = 64;
 
@@ -37,17 +37,28 @@ class FleetColumns {
     pressure_network,  ///< {share of a service time that a busy node adds, network in microseconds}
     others_bound,      ///< {others' requests ahead of a new one per slot, where no signalled wait covers them;
                        ///< requests in flight at which nothing more is sent, +inf where there is no bound}
+    heard_at,          ///< the time stamp of its newest signal, nanoseconds as an int64; Fleet::untimed: never heard of
+    error_rate,        ///< {share of its requests that fail, as it says itself; 0}
     n_words_of_block
   };
   using Block = PublishedBlock<block_nodes, n_words_of_block>;
+
+  /// What it takes to make a model's version resident, as it was declared.
+  struct ModelFacts {
+    std::atomic<std::uint32_t> declared{};  ///< 1: it may be loaded where it is not resident
+    std::atomic<std::uint64_t> weights_bytes{};
+    std::atomic<double> load_us{};
+    std::atomic<std::uint64_t> require{};  ///< label bits that a node must have to hold it
+  };
 
   struct Header {
     std::uint64_t magic{0x31656574666e69ull};  // "infeet1": refuses a block that is something else
     std::uint32_t layout{layout_version};
     std::uint32_t max_nodes{};
     std::uint32_t max_models{};
-    std::atomic<std::uint32_t> n_nodes{};  ///< upper bound of the ids in use
-    std::atomic<std::uint64_t> version{};  ///< counts membership changes
+    std::atomic<std::uint32_t> n_nodes{};    ///< upper bound of the ids in use
+    std::atomic<std::uint64_t> version{};    ///< counts membership changes
+    std::atomic<std::uint64_t> residency{};  ///< counts changes of what nodes hold or could load, membership among them
   };
 
   FleetColumns(std::uint32_t max_nodes, std::uint32_t max_models);
@@ -60,8 +71,13 @@ class FleetColumns {
   [[nodiscard]] FloatPair pair(std::uint32_t node, std::uint32_t word) const noexcept {
     return unpack(blocks_[node / block_nodes].get(node % block_nodes, word));
   }
+  /// The time stamp of the node's newest signal.
+  [[nodiscard]] base::TimeNs heard_at_ns(std::uint32_t node) const noexcept {
+    return std::bit_cast<base::TimeNs>(blocks_[node / block_nodes].get(node % block_nodes, heard_at));
+  }
   [[nodiscard]] std::atomic<double>& price_per_hour(std::uint32_t node) const noexcept { return price_[node]; }
   [[nodiscard]] std::atomic<std::uint32_t>& slots(std::uint32_t node) const noexcept { return slots_[node]; }
+  [[nodiscard]] std::atomic<std::uint64_t>& memory_bytes(std::uint32_t node) const noexcept { return memory_[node]; }
   /// Device class: equal for nodes that are expected to be alike.
   [[nodiscard]] std::atomic<std::uint32_t>& kind_id(std::uint32_t node) const noexcept { return kind_id_[node]; }
   /// The version under which the node was added; another figure later is another node.
@@ -73,8 +89,18 @@ class FleetColumns {
   [[nodiscard]] std::atomic<std::uint64_t>& resident(std::uint32_t model, std::uint32_t word) const noexcept {
     return resident_[std::size_t{model} * n_words_ + word];
   }
+  [[nodiscard]] ModelFacts& facts(std::uint32_t model) const noexcept { return facts_[model]; }
+  /// When a request last asked for the model, to some milliseconds.
+  [[nodiscard]] std::atomic<base::TimeNs>& wanted_ns(std::uint32_t model) const noexcept { return wanted_[model]; }
   [[nodiscard]] std::atomic<std::uint64_t>& labelled(std::uint32_t bit, std::uint32_t word) const noexcept {
     return labelled_[std::size_t{bit} * n_words_ + word];
+  }
+  /// Of 64 nodes, those that have every label of `require`.
+  [[nodiscard]] std::uint64_t labelled_all(std::uint64_t require, std::uint32_t word) const noexcept {
+    std::uint64_t passing = ~std::uint64_t{0};
+    for (std::uint64_t left = require; left != 0; left &= left - 1)
+      passing &= labelled(static_cast<std::uint32_t>(std::countr_zero(left)), word).load(std::memory_order_acquire);
+    return passing;
   }
   /// Whether the node has every label of `require`, a bit each.
   [[nodiscard]] bool carries(std::uint32_t node, std::uint64_t require) const noexcept {
@@ -103,12 +129,15 @@ class FleetColumns {
   Block* blocks_{};
   std::atomic<double>* price_{};
   std::atomic<std::uint32_t>* slots_{};
+  std::atomic<std::uint64_t>* memory_{};
   std::atomic<std::uint32_t>* kind_id_{};
   std::atomic<std::uint64_t>* born_{};
   std::atomic<std::uint8_t>* state_{};
   std::atomic<std::uint64_t>* up_{};
   std::atomic<std::uint64_t>* resident_{};
   std::atomic<std::uint64_t>* labelled_{};
+  ModelFacts* facts_{};
+  std::atomic<base::TimeNs>* wanted_{};
   NodeCredit* credit_{};
 
   static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<double>::is_always_lock_free);

@@ -23,6 +23,7 @@ struct Signal {
   double network{not_given};
   double packet_loss{not_given};
   double queue_wait_s{not_given};  ///< what a request that came now would wait
+  double error_rate{not_given};    ///< share of its requests that fail
 };
 
 /// Credit that we hold on a node: requests sent and not ended, and the seconds they were predicted to take.

@@ -89,6 +89,7 @@ void Fleet::place(NodeId node, const NodeSpec& spec) {
   clear_sets(node);
   columns_.kind_id(node.value).store(kind_id_of(spec.kind, node), std::memory_order_relaxed);
   columns_.slots(node.value).store(spec.slots, std::memory_order_relaxed);
+  columns_.memory_bytes(node.value).store(spec.memory_bytes, std::memory_order_relaxed);
   specs_[node.value] = spec;
   ids_.emplace(spec.name, node);
   columns_.price_per_hour(node.value).store(spec.price_per_hour, std::memory_order_relaxed);
@@ -99,6 +100,7 @@ void Fleet::place(NodeId node, const NodeSpec& spec) {
   columns_.state(node.value).store(static_cast<std::uint8_t>(NodeState::up), std::memory_order_release);
   columns_.born(node.value).store(header.version.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   header.version.fetch_add(1, std::memory_order_release);
+  header.residency.fetch_add(1, std::memory_order_release);
   set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last: from here on scorers see the row
 }
 
@@ -110,6 +112,7 @@ void Fleet::set_state(NodeId node, NodeState state) {
     clear_sets(node);
     ids_.erase(specs_[node.value].name);
     lowest_absent_ = std::min(lowest_absent_, node);
+    columns_.header().residency.fetch_add(1, std::memory_order_release);
   }
   columns_.state(node.value).store(static_cast<std::uint8_t>(state), std::memory_order_release);
   columns_.header().version.fetch_add(1, std::memory_order_release);
@@ -148,53 +151,9 @@ std::uint64_t Fleet::label_bits(const Labels& labels, bool add) {
   return bits;
 }
 
-ModelId Fleet::model_id(std::string_view name, std::uint32_t version) {
-  if (name.empty()) throw InvalidArgument("model", "''", "a name of at least one character");
-  const std::lock_guard hold(membership_);
-  const auto find_or_add = [&](std::uint32_t wanted, ModelId any) {
-    for (std::uint32_t i = 0; i < models_.size(); ++i)
-      if (models_[i].version == wanted && models_[i].name == name) return ModelId{i};
-    if (models_.size() == max_models())
-      throw InvalidArgument("model", "'" + std::string(name) + "'",
-                            "at most " + std::to_string(max_models()) + " names and versions in one fleet");
-    const ModelId id{static_cast<std::uint32_t>(models_.size())};
-    models_.push_back({std::string(name), wanted, wanted == 0 ? id : any});
-    return id;
-  };
-  const ModelId any = find_or_add(0, {});
-  return version == 0 ? any : find_or_add(version, any);
-}
-
-void Fleet::load_model(NodeId node, ModelId model) {
-  const std::lock_guard hold(membership_);
-  check_present(node);
-  check_model(model);
-  const std::uint32_t word = node.value / 64;
-  set_bit(columns_.resident(model.value, word), node.value, true);
-  set_bit(columns_.resident(models_[model.value].any.value, word), node.value, true);
-}
-
-void Fleet::unload_model(NodeId node, ModelId model) {
-  const std::lock_guard hold(membership_);
-  check_present(node);
-  check_model(model);
-  const std::uint32_t word = node.value / 64;
-  const ModelId any = models_[model.value].any;
-  set_bit(columns_.resident(model.value, word), node.value, false);
-  bool held = false;
-  for (std::uint32_t i = 0; i < models_.size() && !held; ++i)
-    held = ModelId{i} != any && models_[i].any == any && resident(node, ModelId{i});
-  set_bit(columns_.resident(any.value, word), node.value, held);
-}
-
 Labels Fleet::labels_from(std::uint32_t bit) const {
   const std::lock_guard hold(membership_);
   return {labels_.begin() + std::min<std::ptrdiff_t>(bit, std::ssize(labels_)), labels_.end()};
-}
-
-std::uint32_t Fleet::n_models() const {
-  const std::lock_guard hold(membership_);
-  return static_cast<std::uint32_t>(models_.size());
 }
 
 bool Fleet::is_free(NodeId node) const noexcept {
@@ -220,11 +179,6 @@ NodeId Fleet::find_locked(std::string_view name) const {
 void Fleet::check_present(NodeId node) const {
   if (node.value < n_nodes() && state(node) != NodeState::absent) return;
   throw UnknownName("node", std::to_string(node.value), "the ids that add() returned, until remove()");
-}
-
-void Fleet::check_model(ModelId model) const {
-  if (model.value < models_.size()) return;
-  throw UnknownName("model", std::to_string(model.value), "the ids that model_id() returned");
 }
 
 bool Fleet::carries(NodeId node, const std::pair<std::string, std::string>& label) const {

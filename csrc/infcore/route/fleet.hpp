@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -40,6 +41,13 @@ struct NodeSpec {
   std::uint32_t slots{1};       ///< batches (or requests) it runs at once
   std::uint32_t pending_max{};  ///< requests in flight at which nothing more is sent there; 0: not bounded
   Labels labels;
+};
+
+/// What it takes to make a version of a model resident.
+struct ModelSize {
+  std::uint64_t weights_bytes{};
+  double load_s{};
+  std::uint64_t require{};  ///< label bits that a node must have to hold it
 };
 
 /// The nodes of a fleet: who is there, what each holds, what it says of itself and how much we have sent it.
@@ -121,6 +129,25 @@ class Fleet {
   void load_model(NodeId node, ModelId model);
   void unload_model(NodeId node, ModelId model);
 
+  /// Says that the version may be loaded where it is not resident, and what that takes. Throws InvalidArgument.
+  void declare_model(ModelId model, const ModelSize& size);
+  [[nodiscard]] ModelSize size_of(ModelId model) const noexcept;
+  [[nodiscard]] bool is_declared(ModelId model) const noexcept;
+  /// Of each node id: bytes of the declared weights of what it holds.
+  [[nodiscard]] std::vector<std::uint64_t> used_bytes() const;
+  /// A request asks for the model: who makes room lets go first of what nobody has asked for longest.
+  void want(ModelId model, base::TimeNs now_ns) noexcept;
+  /// Microseconds before each node could run the model: 0 where it is resident; where it was declared and fits into the
+  /// node's memory, its load_s, plus the load_s of what must go to make room, the least recently wanted first, which
+  /// has to be loaded again some day; +inf elsewhere. The least of its versions, for "any version". `column` has room
+  /// for all nodes, padded to 64. False where no node would have to load it, but those that hold it. O(nodes), and
+  /// O(nodes / 64) for each version of any model: for who keeps the column until residency() moves.
+  bool load_costs(ModelId model, float* column) const;
+  /// Counts changes of what nodes hold or could load. What was wanted meanwhile changes the column with the next one.
+  [[nodiscard]] std::uint64_t residency() const noexcept {
+    return columns_.header().residency.load(std::memory_order_acquire);
+  }
+
   [[nodiscard]] const contracts::FleetColumns& columns() const noexcept { return columns_; }
 
  private:
@@ -135,6 +162,10 @@ class Fleet {
   NodeId find_locked(std::string_view name) const;
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
+  void set_resident(NodeId node, ModelId model, bool on) noexcept;
+  [[nodiscard]] std::vector<ModelId> least_wanted_first() const;
+  void load_costs_of_word(ModelId model, std::uint32_t word, std::span<const ModelId> least_wanted,
+                          float* column) const;
   bool carries(NodeId node, const std::pair<std::string, std::string>& label) const;
   void clear_sets(NodeId node) noexcept;
   std::uint32_t kind_id_of(const std::string& kind, NodeId node) const noexcept;

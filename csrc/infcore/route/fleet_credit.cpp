@@ -2,6 +2,7 @@
 #include <infcore/route/fleet.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
 
 namespace infcore::route {
@@ -77,9 +78,12 @@ void Fleet::publish(NodeId node) noexcept {
 /// Under the row's lock, before publish().
 void Fleet::publish_signals(NodeId node) noexcept {
   const NodeCredit& row = columns_.credit(node.value);
+  FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
+  const std::uint32_t at = node.value % FleetColumns::block_nodes;
   const FloatPair theirs{static_cast<float>(pressure_of(row.last)), static_cast<float>(network_us_of(row))};
-  columns_.block(node.value / FleetColumns::block_nodes)
-      .put(node.value % FleetColumns::block_nodes, FleetColumns::pressure_network, pack(theirs));
+  block.put(at, FleetColumns::pressure_network, pack(theirs));
+  block.put(at, FleetColumns::heard_at, std::bit_cast<std::uint64_t>(row.last.as_of_ns));
+  block.put(at, FleetColumns::error_rate, pack(FloatPair{static_cast<float>(or_zero(row.last.error_rate)), 0.0f}));
 }
 
 void Fleet::reset_credit(NodeId node) noexcept {
@@ -119,6 +123,7 @@ bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
   take(last.network, signal.network);
   take(last.packet_loss, signal.packet_loss);
   take(last.queue_wait_s, signal.queue_wait_s);
+  take(last.error_rate, signal.error_rate);
   publish_signals(node);
   publish(node);
   return true;
