@@ -1,12 +1,15 @@
 #pragma once
+#include <infcore/base/mapped_block.hpp>
+#include <infcore/base/robust_mutex.hpp>
 #include <infcore/contracts/node_credit.hpp>
 #include <infcore/contracts/published_block.hpp>
 
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <string>
 
 namespace infcore::contracts {
 
@@ -24,12 +27,19 @@ struct FloatPair {
 /// 16 nodes, of which a reader keeps its own copy. Sets of nodes (up, resident, labelled) are bit rows of 64 nodes a
 /// word. The row of a new node is written before its `up` bit is set [F2], and readers look at `up` first.
 ///
-/// The class holds the block and computes where columns begin; what is inside would work in shared memory.
+/// The class holds the block, private or shared under a name with other processes of the host, and computes where
+/// columns begin. A process has a credit cell of its own on each node, and so a slot; in private memory there is one.
 class FleetColumns {
  public:
-  static constexpr std::uint32_t layout_version = 2;
+  static constexpr std::uint32_t layout_version = 3;
   static constexpr std::uint32_t block_nodes = 16;
   static constexpr std::uint32_t n_labels = 64;
+  static constexpr std::uint32_t processes_max = 64;
+  static constexpr std::uint32_t n_signal_locks = 64;
+  /// Bytes for what is written in a shared fleet's node (name, kind, zone, location, labels), label, model.
+  static constexpr std::uint32_t node_text_bytes = 256;
+  static constexpr std::uint32_t label_text_bytes = 128;
+  static constexpr std::uint32_t model_text_bytes = 128;
 
   /// The words of a block: a FloatPair for each node.
   enum Word : std::uint32_t {
@@ -51,17 +61,39 @@ class FleetColumns {
     std::atomic<std::uint64_t> require{};  ///< label bits that a node must have to hold it
   };
 
+  /// A process that shares the fleet.
+  struct Process {
+    std::atomic<std::uint64_t> token;  ///< whose the slot is or was, a figure of its own each time; 0: never used
+    std::atomic<base::TimeNs> beat_ns;
+  };
+
   struct Header {
-    std::uint64_t magic{0x31656574666e69ull};  // "infeet1": refuses a block that is something else
-    std::uint32_t layout{layout_version};
-    std::uint32_t max_nodes{};
-    std::uint32_t max_models{};
-    std::atomic<std::uint32_t> n_nodes{};    ///< upper bound of the ids in use
-    std::atomic<std::uint64_t> version{};    ///< counts membership changes
-    std::atomic<std::uint64_t> residency{};  ///< counts changes of what nodes hold or could load, membership among them
+    std::uint64_t magic;  ///< refuses a block that is something else
+    std::uint32_t layout;
+    std::uint32_t max_nodes;
+    std::uint32_t max_models;
+    std::uint32_t n_labels;                 ///< that have a bit
+    std::uint32_t n_models;                 ///< names and versions
+    base::TimeNs heartbeat_ns;              ///< after which a silent process counts as dead
+    std::atomic<std::uint32_t> n_nodes;     ///< upper bound of the ids in use
+    std::atomic<std::uint64_t> version;     ///< counts membership changes
+    std::atomic<std::uint64_t> residency;   ///< counts changes of what nodes hold or could load, membership among them
+    std::atomic<std::uint64_t> alive;       ///< a bit for each process whose credit counts
+    std::uint64_t last_token;
+    base::RobustMutex membership;
+    std::array<base::RobustMutex, n_signal_locks> signals;  ///< of the nodes with that id modulo their number
+    std::array<Process, processes_max> processes;
   };
 
   FleetColumns(std::uint32_t max_nodes, std::uint32_t max_models);
+  /// The fleet of that name, made where no process has it. Until settle() nobody else gets it open.
+  /// Throws InvalidArgument: the name is something else's, or was made with other sizes.
+  FleetColumns(const std::string& name, std::uint32_t max_nodes, std::uint32_t max_models, base::TimeNs heartbeat_ns);
+
+  void settle() noexcept { block_.settle(); }
+  bool unlink() noexcept { return block_.unlink(); }
+  [[nodiscard]] bool is_shared() const noexcept { return block_.is_shared(); }
+  [[nodiscard]] std::size_t bytes() const noexcept { return block_.bytes(); }
 
   [[nodiscard]] Header& header() const noexcept { return *header_; }
   [[nodiscard]] std::uint32_t n_words() const noexcept { return n_words_; }
@@ -83,7 +115,23 @@ class FleetColumns {
   /// The version under which the node was added; another figure later is another node.
   [[nodiscard]] std::atomic<std::uint64_t>& born(std::uint32_t node) const noexcept { return born_[node]; }
   [[nodiscard]] std::atomic<std::uint8_t>& state(std::uint32_t node) const noexcept { return state_[node]; }
-  [[nodiscard]] NodeCredit& credit(std::uint32_t node) const noexcept { return credit_[node]; }
+  [[nodiscard]] NodeRow& row(std::uint32_t node) const noexcept { return rows_[node]; }
+  [[nodiscard]] CreditCell<>& cell(std::uint32_t process, std::uint32_t node) const noexcept {
+    return cells_[std::size_t{process} * max_nodes_ + node];
+  }
+  [[nodiscard]] base::RobustMutex& signal_lock(std::uint32_t node) const noexcept {
+    return header_->signals[node % n_signal_locks];
+  }
+  // Of a shared fleet, under the membership lock.
+  [[nodiscard]] char* node_text(std::uint32_t node) const noexcept {
+    return node_texts_ + std::size_t{node} * node_text_bytes;
+  }
+  [[nodiscard]] char* label_text(std::uint32_t bit) const noexcept {
+    return label_texts_ + std::size_t{bit} * label_text_bytes;
+  }
+  [[nodiscard]] char* model_text(std::uint32_t model) const noexcept {
+    return model_texts_ + std::size_t{model} * model_text_bytes;
+  }
 
   [[nodiscard]] std::atomic<std::uint64_t>& up(std::uint32_t word) const noexcept { return up_[word]; }
   [[nodiscard]] std::atomic<std::uint64_t>& resident(std::uint32_t model, std::uint32_t word) const noexcept {
@@ -113,17 +161,15 @@ class FleetColumns {
 
  private:
   template <class T>
-  T* place(std::size_t count);
-  void lay_out();
+  T* place(std::byte* block, std::size_t& at, std::size_t count);
+  std::size_t lay_out(std::byte* block);
+  void start(std::uint32_t max_nodes);
 
-  struct Release {
-    void operator()(std::byte* block) const noexcept;
-  };
-  std::unique_ptr<std::byte[], Release> block_;
-  std::size_t used_bytes_{};  // while laying out; without a block only sizes are added up
   std::uint32_t max_nodes_;
   std::uint32_t max_models_;
   std::uint32_t n_words_;
+  std::uint32_t n_processes_;
+  base::MappedBlock block_;
 
   Header* header_{};
   Block* blocks_{};
@@ -138,7 +184,11 @@ class FleetColumns {
   std::atomic<std::uint64_t>* labelled_{};
   ModelFacts* facts_{};
   std::atomic<base::TimeNs>* wanted_{};
-  NodeCredit* credit_{};
+  NodeRow* rows_{};
+  CreditCell<>* cells_{};
+  char* node_texts_{};
+  char* label_texts_{};
+  char* model_texts_{};
 
   static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<double>::is_always_lock_free);
 };

@@ -19,7 +19,7 @@ constexpr base::TimeNs wanted_step_ns = 10'000'000;
 
 ModelId Fleet::model_id(std::string_view name, std::uint32_t version) {
   if (name.empty()) throw InvalidArgument("model", "''", "a name of at least one character");
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   const auto find_or_add = [&](std::uint32_t wanted, ModelId any) {
     for (std::uint32_t i = 0; i < models_.size(); ++i)
       if (models_[i].version == wanted && models_[i].name == name) return ModelId{i};
@@ -28,6 +28,7 @@ ModelId Fleet::model_id(std::string_view name, std::uint32_t version) {
                             "at most " + std::to_string(max_models()) + " names and versions in one fleet");
     const ModelId id{static_cast<std::uint32_t>(models_.size())};
     models_.push_back({std::string(name), wanted, wanted == 0 ? id : any});
+    write_model(id);
     return id;
   };
   const ModelId any = find_or_add(0, {});
@@ -35,7 +36,7 @@ ModelId Fleet::model_id(std::string_view name, std::uint32_t version) {
 }
 
 void Fleet::load_model(NodeId node, ModelId model) {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   check_present(node);
   check_model(model);
   set_resident(node, model, true);
@@ -43,7 +44,7 @@ void Fleet::load_model(NodeId node, ModelId model) {
 }
 
 void Fleet::unload_model(NodeId node, ModelId model) {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   check_present(node);
   check_model(model);
   const ModelId any = models_[model.value].any;
@@ -62,7 +63,7 @@ void Fleet::check_model(ModelId model) const {
 void Fleet::declare_model(ModelId model, const ModelSize& size) {
   const auto bad = [](double x) { return !(x >= 0.0 && x <= 1e6); };
   if (bad(size.load_s)) throw InvalidArgument("load_s", std::to_string(size.load_s), "0 to 1e6");
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   check_model(model);
   auto& facts = columns_.facts(model.value);
   facts.weights_bytes.store(size.weights_bytes, std::memory_order_relaxed);
@@ -91,7 +92,7 @@ void Fleet::want(ModelId model, base::TimeNs now_ns) noexcept {
 }
 
 std::vector<std::uint64_t> Fleet::used_bytes() const {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   std::vector<std::uint64_t> used(n_nodes());
   for (const ModelId each : least_wanted_first()) {
     const std::uint64_t bytes = size_of(each).weights_bytes;
@@ -161,7 +162,7 @@ void Fleet::load_costs_of_word(ModelId model, std::uint32_t word, std::span<cons
 }
 
 bool Fleet::load_costs(ModelId model, float* column) const {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   check_model(model);
   const std::vector<ModelId> least_wanted = least_wanted_first();
   bool any = false;
@@ -187,7 +188,7 @@ bool Fleet::load_costs(ModelId model, float* column) const {
 }
 
 std::uint32_t Fleet::n_models() const {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   return static_cast<std::uint32_t>(models_.size());
 }
 
