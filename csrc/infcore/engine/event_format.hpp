@@ -86,10 +86,10 @@ enum ArriveFlag : std::uint8_t {
 };
 
 /// In the order of their bits in a signal record's mask.
-inline constexpr std::array<double contracts::Signal::*, 8> signal_figures{
-    &contracts::Signal::queue_depth, &contracts::Signal::inflight,    &contracts::Signal::cpu,
-    &contracts::Signal::gpu,         &contracts::Signal::memory,      &contracts::Signal::network,
-    &contracts::Signal::packet_loss, &contracts::Signal::queue_wait_s};
+inline constexpr std::array<double contracts::Signal::*, 9> signal_figures{
+    &contracts::Signal::queue_depth, &contracts::Signal::inflight,     &contracts::Signal::cpu,
+    &contracts::Signal::gpu,         &contracts::Signal::memory,       &contracts::Signal::network,
+    &contracts::Signal::packet_loss, &contracts::Signal::queue_wait_s, &contracts::Signal::error_rate};
 
 [[nodiscard]] constexpr std::uint64_t zigzag(std::uint64_t difference) noexcept {
   return (difference << 1) ^ (difference >> 63 != 0 ? ~std::uint64_t{0} : 0);

@@ -10,7 +10,7 @@ constexpr double no_bound = std::numeric_limits<double>::max();
 constexpr double figure_max = 1e9;  // as Fleet.signal's
 constexpr double term_s_max = 1e12;
 
-bool is_fraction(std::size_t figure) noexcept { return figure >= 2 && figure <= 6; }
+bool is_fraction(std::size_t figure) noexcept { return (figure >= 2 && figure <= 6) || figure == 8; }
 
 }  // namespace
 

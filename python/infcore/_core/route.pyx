@@ -109,7 +109,7 @@ cdef class Router:
             return self.last_model_id
         if not isinstance(model, str):
             raise InvalidType(f"model is {type(model).__name__}; allowed: a str")
-        id = self.fleet.model_ids.get(model)
+        id = self.fleet.find_model(model)
         if id is None:
             raise NoNodeAvailable(f"no node for model {model!r}: of {len(self.fleet)} nodes, none was ever told to "
                                   "hold it (Fleet.load_model)")
@@ -233,7 +233,7 @@ cdef class Router:
         cdef PickOptions options
         cdef vector[Explanation] explanations
         query.work = at_least_0("work", work)
-        if isinstance(model, str) and model not in self.fleet.model_ids:
+        if isinstance(model, str) and self.fleet.find_model(model) is None:
             return [{"node": int(row["id"]), "name": str(row["name"]), "cost_us": None, "terms": {},
                      "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)

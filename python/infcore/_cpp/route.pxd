@@ -19,7 +19,7 @@ cdef extern from "<infcore/contracts/node_credit.hpp>" namespace "infcore::contr
     const double not_given
     cdef cppclass Signal:
         TimeNs as_of_ns
-        double queue_depth, inflight, cpu, gpu, memory, network, packet_loss, queue_wait_s
+        double queue_depth, inflight, cpu, gpu, memory, network, packet_loss, queue_wait_s, error_rate
     cdef cppclass Credit:
         int64_t inflight
         int64_t reserved_ns
@@ -39,10 +39,32 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         string name, kind, zone, location
         uint64_t memory_bytes
         double price_per_hour, rtt_s
-        uint32_t slots
+        uint32_t slots, pending_max
         Labels labels
+    cdef cppclass ModelSize:
+        uint64_t weights_bytes, require
+        double load_s
+    const uint32_t models_max "infcore::route::Fleet::models_max"
+    const TimeNs untimed "infcore::route::Fleet::untimed"
     cdef cppclass Fleet:
         Fleet(uint32_t max_nodes) except +infcore_translate
+        Fleet(const string& shared, uint32_t max_nodes, uint32_t max_models, TimeNs heartbeat,
+              TimeNs now) except +infcore_translate
+        void bound_pending(NodeId, uint32_t) noexcept
+        uint32_t pending_max(NodeId) noexcept
+        void beat(TimeNs) noexcept
+        void beat_if_due(TimeNs) noexcept
+        cbool unlink() noexcept
+        uint32_t n_processes() noexcept
+        uint32_t n_present() except +infcore_translate
+        void declare_model(ModelId, const ModelSize&) except +infcore_translate
+        ModelSize size_of(ModelId) noexcept
+        cbool is_declared(ModelId) noexcept
+        vector[uint64_t] used_bytes() except +infcore_translate
+        cbool load_costs(ModelId, float*) except +infcore_translate
+        uint32_t n_models() except +infcore_translate
+        const string& model_name(ModelId) noexcept
+        uint32_t model_version(ModelId) noexcept
         NodeId add(const NodeSpec&) except +infcore_translate
         void drain(NodeId) except +infcore_translate
         void remove(NodeId) except +infcore_translate
