@@ -81,6 +81,7 @@ class FleetColumns {
     std::atomic<std::uint64_t> alive;       ///< a bit for each process whose credit counts
     std::atomic<std::uint32_t> bounded;     ///< 1 once some node had a bound of requests in flight
     std::atomic<std::uint32_t> signalled;   ///< 1 once some node said something of itself
+    std::atomic<std::uint32_t> any_declared;  ///< 1 once some model had its size told
     std::uint64_t last_token;
     base::RobustMutex membership;
     std::array<base::RobustMutex, n_signal_locks> signals;  ///< of the nodes with that id modulo their number

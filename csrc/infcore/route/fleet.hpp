@@ -171,6 +171,10 @@ class Fleet {
   void declare_model(ModelId model, const ModelSize& size);
   [[nodiscard]] ModelSize size_of(ModelId model) const noexcept;
   [[nodiscard]] bool is_declared(ModelId model) const noexcept;
+  /// Whether any model ever was.
+  [[nodiscard]] bool any_declared() const noexcept {
+    return columns_.header().any_declared.load(std::memory_order_relaxed) != 0;  // relaxed: a flag
+  }
   /// Of each node id: bytes of the declared weights of what it holds.
   [[nodiscard]] std::vector<std::uint64_t> used_bytes() const;
   /// A request asks for the model: who makes room lets go first of what nobody has asked for longest.

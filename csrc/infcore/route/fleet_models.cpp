@@ -70,6 +70,7 @@ void Fleet::declare_model(ModelId model, const ModelSize& size) {
   facts.load_us.store(size.load_s * 1e6, std::memory_order_relaxed);
   facts.require.store(size.require, std::memory_order_relaxed);
   facts.declared.store(1, std::memory_order_relaxed);
+  columns_.header().any_declared.store(1, std::memory_order_relaxed);
   columns_.header().residency.fetch_add(1, std::memory_order_release);
 }
 

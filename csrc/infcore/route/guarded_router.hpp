@@ -1,5 +1,4 @@
 #pragma once
-#include <infcore/contracts/row_lock.hpp>
 #include <infcore/route/router.hpp>
 
 #include <mutex>
@@ -9,8 +8,8 @@
 
 namespace infcore::route {
 
-/// A Router that several threads may call: one call at a time, the others yield meanwhile. For owners that can't give
-/// each thread its own, as Python objects can't. Held by nobody, the lock is one exchange and one store a call.
+/// A Router that several threads may call: one call at a time, the others wait. For owners that can't give each
+/// thread its own, as Python objects can't.
 class GuardedRouter {
  public:
   GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
@@ -53,7 +52,7 @@ class GuardedRouter {
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 
  private:
-  contracts::RowLock<> lock_;
+  std::mutex lock_;
   Router router_;
 };
 

@@ -60,6 +60,8 @@ class Router {
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
+  /// Whom to tell what nodes hold of prompts; between calls.
+  void use_prefix(const PrefixIndex* index) noexcept { view_.use_prefix(index); }
   [[nodiscard]] const char* policy() const noexcept { return policy_->name(); }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 

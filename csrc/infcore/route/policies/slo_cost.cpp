@@ -168,11 +168,11 @@ class SloCost final : public RoutingPolicy {
     const Turns& due = turns_[query.model.value];
     if (due.requests < 1.0) return false;
     const Least other = view.least_cost_outside(&had_[std::size_t{query.model.value} * n_words_]);
-    if (other.value == none) {
+    const NodeId node{other.node};
+    if (other.value == none || view.score(node).load_us > 0.0f) {  // nobody loads a model to give a node its turn
       choice.all_had_one = true;
       return false;
     }
-    const NodeId node{other.node};
     if (static_cast<double>(other.value) - static_cast<double>(choice.least_us) > due.cost_us) return false;
     if (endangers(query, view, node)) return false;
     choice.node = node;
@@ -227,7 +227,8 @@ std::unique_ptr<RoutingPolicy> make_slo_cost(std::uint64_t seed, RoutingOptions&
   return std::make_unique<SloCost>(
       seed, Tunables{.weights = {.price_us_per_usd = options.number("price_us_per_usd", 1e8, 0.0, 1e15),
                                  .risk = options.number("risk", 1.0, 0.0, 1e6),
-                                 .block_size = options.number("block_size", 16.0, 0.0, 1e6)},
+                                 .block_size = options.number("block_size", 16.0, 0.0, 1e6),
+                                 .loads = true},
                      .explore = options.number("explore", 0.01, 0.0, 1.0),
                      .picker = picker_of(options.text("picker", "least")),
                      .temperature = options.number("temperature", 0.1, 1e-6, 1e6),
