@@ -12,8 +12,9 @@ namespace infcore::route {
 /// thread its own, as Python objects can't.
 class GuardedRouter {
  public:
-  GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
-      : router_(fleet, policy, seed, std::move(options)) {}
+  GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options,
+                PrefixConfig prefix = {})
+      : router_(fleet, policy, seed, std::move(options), prefix) {}
 
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
     const std::lock_guard hold(lock_);
@@ -48,6 +49,11 @@ class GuardedRouter {
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior) {
     const std::lock_guard hold(lock_);
     router_.set_prior(model, node, prior);
+  }
+  template <class Use>
+  auto with_prefix(Use use) {
+    const std::lock_guard hold(lock_);
+    return router_.with_prefix(use);
   }
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 

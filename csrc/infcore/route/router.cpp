@@ -16,6 +16,11 @@ std::uint64_t next_serial() noexcept {
   return serial.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
+PrefixConfig sized_for(const Fleet& fleet, PrefixConfig prefix) noexcept {
+  prefix.max_nodes = fleet.max_nodes();
+  return prefix;
+}
+
 /// What the node will have to do for it: the credit.
 double busy_s_of(const Decision& decision) noexcept {
   return (decision.terms.service_us - decision.terms.saving_us) * 1e-6;
@@ -23,14 +28,16 @@ double busy_s_of(const Decision& decision) noexcept {
 
 }  // namespace
 
-Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
+Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options, PrefixConfig prefix)
     : fleet_(&fleet),
       latency_(fleet.max_nodes(), fleet.max_models()),
+      prefix_(sized_for(fleet, prefix)),
       view_(fleet, latency_),
       policy_(make_routing_policy(policy, seed, std::move(options))),
       serial_(next_serial()),
       born_(fleet.max_nodes()) {
   policy_->attach(fleet);
+  view_.use_prefix(&prefix_);
 }
 
 void Router::pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
@@ -59,6 +66,7 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
 
 void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   follow_membership();
+  if (!query.blocks.empty()) follow_prefixes(query.now_ns);
   decision.query = query;
   NodeId node = policy_->select(query, view_);
   decision.feasible = node != base::no_node;
@@ -80,6 +88,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.router = serial_;
   decision.open = true;
   fleet_->reserve(node, busy_s_of(decision), query.now_ns);
+  if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
 
 bool Router::close(Decision& decision, base::TimeNs now_ns) {
@@ -134,6 +143,7 @@ std::size_t Router::cancel_many(std::span<Decision> decisions, base::TimeNs now_
 void Router::explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations) {
   end_leases(query.now_ns);
   follow_membership();
+  follow_prefixes(query.now_ns);
   const auto explain_all = [&](const RouteQuery& asked) {
     explanations.clear();
     const Nudge nudge = policy_->nudge(asked, view_);
@@ -172,6 +182,12 @@ void Router::end_leases(base::TimeNs now_ns) noexcept {
   leases_.end_due(now_ns, [this](const Lease& lease, base::TimeNs end_ns) {
     fleet_->release(lease.node, lease.busy_s, end_ns);
   });
+}
+
+/// What is known of nodes that are gone, and picks that are too old, count no more.
+void Router::follow_prefixes(base::TimeNs now_ns) {
+  prefix_.follow(*fleet_);
+  prefix_.advance(now_ns);
 }
 
 /// Curves of a node that is gone are not those of the one that has its id now.

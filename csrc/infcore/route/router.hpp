@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/route/leases.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 #include <cstdint>
@@ -40,8 +41,9 @@ struct Explanation {
 /// other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
 class Router {
  public:
-  /// Throws as make_routing_policy does.
-  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {});
+  /// Throws as make_routing_policy does, and InvalidArgument for a prefix index that can't be.
+  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {},
+         PrefixConfig prefix = {});
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -60,8 +62,12 @@ class Router {
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
-  /// Whom to tell what nodes hold of prompts; between calls.
-  void use_prefix(const PrefixIndex* index) noexcept { view_.use_prefix(index); }
+  /// What nodes hold of prompts: use(PrefixIndex&), as the fleet is now.
+  template <class Use>
+  auto with_prefix(Use use) {
+    prefix_.follow(*fleet_);
+    return use(prefix_);
+  }
   [[nodiscard]] const char* policy() const noexcept { return policy_->name(); }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 
@@ -77,10 +83,12 @@ class Router {
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;
   void follow_membership();
+  void follow_prefixes(base::TimeNs now_ns);
   [[noreturn]] void refuse(const RouteQuery& query);
 
   Fleet* fleet_;
   contracts::LatencyTable latency_;
+  PrefixIndex prefix_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;
