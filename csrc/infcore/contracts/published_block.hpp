@@ -39,8 +39,8 @@ class alignas(base::false_sharing_bytes) PublishedBlock {
     }
   }
 
-  /// What a reader who saw `seen` has not: nothing, words of put_latest() alone, or any. The words may be read then, and
-  /// `seen` is moved.
+  /// What a reader who saw `seen` has not: nothing, words of put_latest() alone, or any. The words may be read then,
+  /// and `seen` is moved.
   enum class Changed : std::uint8_t { nothing, latest_only, any };
   [[nodiscard]] Changed changed(std::uint64_t& seen) const noexcept {
     const std::uint64_t now = changes_.load(std::memory_order_acquire);  // acquire [F1]

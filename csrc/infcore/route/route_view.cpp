@@ -50,8 +50,8 @@ RouteView::RouteView(const Fleet& fleet, const contracts::LatencyTable& latency)
   candidates_.resize(n / 64);
   loads_.resize(fleet.max_models());
   narrowed_.resize(n / 64);
-  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pending_max_, &pressure_, &network_us_,
-                       &price_per_hour_, &held_blocks_, &cost_us_})
+  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pending_max_, &pressure_, &network_us_, &price_per_hour_,
+                       &held_blocks_, &cost_us_})
     column->resize(n);
 }
 
@@ -80,8 +80,8 @@ bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
   return any != 0;
 }
 
-/// Null where nobody would have to load it but those that hold it. Worked out anew when the fleet's residency has moved:
-/// O(nodes), where models were declared at all.
+/// Null where nobody would have to load it but those that hold it. Worked out anew when the fleet's residency has
+/// moved: O(nodes), where models were declared at all.
 RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
   if (!fleet_->any_declared()) return nullptr;
   auto& known = loads_[model.value];
