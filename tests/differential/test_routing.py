@@ -146,8 +146,8 @@ class Pair:
             "packet_loss": rng.choice((0.0, 0.02)),
         }
         figures = {name: value for name, value in figures.items() if rng.random() < 0.4}
-        # The core keeps a node's newest eight changes of credit exactly: reach back no further.
-        times = sorted({at_ns for at_ns, _, _ in node.events})[-8:]
+        # The core keeps a node's newest sixteen changes of credit exactly: reach back no further.
+        times = sorted(at_ns for at_ns, _, _ in node.events)[-16:]
         oldest_tick = times[0] // TICK_NS if times else 0
         as_of_tick = max(oldest_tick, self.tick - rng.randrange(4))
         taken = self.fleet.signal(node.id, as_of_s=as_of_tick * TICK_S, **figures)

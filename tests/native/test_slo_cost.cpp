@@ -4,9 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace infcore::route {
@@ -126,6 +129,35 @@ TEST(SloCost, NobodyLoadsAModelToGiveANodeItsTurn) {
     EXPECT_EQ(decision.node, NodeId{0});
     router.done(decision, false, 0.0, 0);
   }
+}
+
+/// No lock on the way of a pick: each thread has its own Router, and they see each other's credit through the fleet.
+TEST(SloCost, ThreadsPickWhileAnotherSignals) {
+  constexpr std::uint32_t n_nodes = 40;
+  Rig rig(n_nodes);
+  for (std::uint32_t i = 0; i < n_nodes; ++i) rig.fleet.load_model(NodeId{i}, rig.model);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  std::array<std::uint32_t, 2> n_done{};
+  for (std::uint32_t t = 0; t < 2; ++t) {
+    threads.emplace_back([&rig, &n_done, t] {
+      Router router(rig.fleet, "slo_cost", t);
+      std::array<Decision, 4> open;
+      for (int i = 0; i < 500; ++i) {
+        for (Decision& each : open) router.pick({.model = rig.model, .now_ns = i}, {}, each);
+        for (Decision& each : open) n_done[t] += router.done(each, true, 0.001, i) ? 1u : 0u;
+      }
+    });
+  }
+  std::thread signaller([&] {
+    for (std::int64_t i = 0; !stop.load(std::memory_order_relaxed); ++i)
+      rig.fleet.signal(NodeId{static_cast<std::uint32_t>(i) % n_nodes}, {.as_of_ns = i, .gpu = 0.5});
+  });
+  for (std::thread& thread : threads) thread.join();
+  stop.store(true, std::memory_order_relaxed);
+  signaller.join();
+  EXPECT_EQ(n_done[0] + n_done[1], 4000u);
+  for (std::uint32_t i = 0; i < n_nodes; ++i) EXPECT_EQ(rig.fleet.inflight(NodeId{i}), 0u);
 }
 
 }  // namespace
