@@ -58,6 +58,7 @@ class Engine(EngineCore):
                    one) or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
     stale          answers from before, for the policy "stale": a callable of (model, inputs), or {model: callable of
                    inputs}, that returns outputs or None; called on the submitting thread, under load only
+    health         devices whose answers are worse than others' get nothing for a while: as Router's
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
 
     Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
@@ -84,6 +85,7 @@ class Engine(EngineCore):
         tier_capacity: Sequence[int] | None = None,
         overflow: str = "reject",
         stale: Stale | Mapping[str, Any] | None = None,
+        health: bool | Mapping[str, float] = True,
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
@@ -105,7 +107,7 @@ class Engine(EngineCore):
             n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
-            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers),
+            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
         )
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None

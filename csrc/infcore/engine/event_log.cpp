@@ -60,6 +60,20 @@ void EventLog::run(const RunConfig& config) {
   number(engine.tier_capacity.size());
   for (const std::uint32_t capacity : engine.tier_capacity) number(capacity);
   number(engine.shed_lowest ? 1 : 0);
+  health(engine);
+}
+
+void EventLog::health(const EngineConfig& engine) {
+  const contracts::HealthConfig& health = engine.health;
+  number(engine.judges_health ? 1 : 0);
+  if (!engine.judges_health) return;
+  number(health.errors_in_a_row);
+  number(health.probes);
+  for (const double share : {health.error_rate, health.slow_factor, health.ejected_share_max}) real(share);
+  for (const TimeNs time_ns : {health.eject_ns, health.eject_ns_max, health.forgive_ns, health.slow_start_ns,
+                               health.forget_ns}) {
+    signed_number(time_ns);
+  }
 }
 
 void EventLog::name_models() {

@@ -17,6 +17,7 @@ struct Outcomes {
   std::uint64_t batches{};
   /// Of admission. The first three are among rejected, and cancelled, too.
   std::uint64_t infeasible{}, overloaded{}, displaced{}, stale{}, cheaper{}, deferred{};
+  std::uint64_t ejections{};  ///< of a device
   double busy_s{}, work{};
 };
 

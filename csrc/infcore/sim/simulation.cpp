@@ -29,7 +29,8 @@ engine::EngineConfig engine_config(const SimConfig& config) {
           .admission = config.admission,
           .overload_wait_ns = config.overload_wait_s > 0.0 ? base::to_ns(config.overload_wait_s) : base::never_ns,
           .tier_capacity = config.tier_capacity,
-          .shed_lowest = config.shed_lowest};
+          .shed_lowest = config.shed_lowest,
+          .judges_health = config.judges_health};
 }
 
 /// Spread evenly over the requests by the golden ratio's low-discrepancy sequence, the same under every policy.

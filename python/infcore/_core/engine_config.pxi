@@ -10,6 +10,7 @@ cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, do
     config.overload_wait_ns = never_ns if door.overload_wait_s is None else to_ns(door.overload_wait_s)
     config.tier_capacity = door.tier_capacity
     config.shed_lowest = door.overflow == "shed_lowest"
+    config.judges_health = read_health(door.health, config.health)
     return config
 
 

@@ -23,6 +23,7 @@ class Machine:
         overload_wait_ns: int | None = None,
         tier_capacity: Sequence[int] = (),
         shed_lowest: bool = False,
+        health: bool | Mapping[str, float] = False,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(

@@ -17,6 +17,7 @@ class Router:
         policy: str = "fastest_finish",
         seed: int = 0,
         clock: _HasNow | None = None,
+        health: bool | Mapping[str, float] = True,
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
@@ -70,6 +71,8 @@ class Router:
         now_s: float | None = None,
     ) -> bool: ...
     def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...
+    def report(self, node: int | str, *, ok: bool, now_s: float | None = None) -> None: ...
+    def probe_due(self, *, now_s: float | None = None) -> list[int]: ...
     def explain(
         self,
         model: str,

@@ -29,7 +29,7 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
     config.seconds, config.warmup_s = run.seconds, run.warmup_s
     config.max_requests = run.max_requests
     config.ageing_s = run.ageing_s or 0.0
-    config.attempts_max = run.attempts_max
+    config.attempts_max, config.judges_health = run.attempts_max, run.health
     config.admission = [name.encode() for name in run.admission]
     config.overload_wait_s = run.overload_wait_s or 0.0
     config.shed_lowest = run.overflow == "shed_lowest"

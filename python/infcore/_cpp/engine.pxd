@@ -8,6 +8,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport HealthConfig
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport Fleet, RoutingPolicy, Signal
 from infcore._cpp.telemetry cimport Histogram
@@ -156,7 +157,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
         Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
     cdef cppclass Stats:
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
-        uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
+        uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches, ejections
         double busy_s, work
         unique_ptr[StageHistograms] stages
 
@@ -175,6 +176,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         TimeNs overload_wait_ns
         vector[uint32_t] tier_capacity
         cbool shed_lowest
+        cbool judges_health
+        HealthConfig health
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size

@@ -35,6 +35,7 @@ def run_of(table: Table) -> Run:
         max_requests=table.integer("max_requests", 65536, low=1, high=1 << 24),
         ageing_s=table.optional("ageing_s", high=SECONDS_MAX),
         attempts_max=table.integer("attempts_max", 3, low=1, high=255),
+        health=table.flag("health", True),
         admission=_admission(table),
         overload_wait_s=table.optional("overload_wait_s", high=SECONDS_MAX),
         tier_capacity=_tier_capacity(table),
