@@ -95,6 +95,12 @@ class Fleet {
 
   /// Valid until the node is removed.
   [[nodiscard]] const NodeSpec& spec(NodeId node) const noexcept { return specs_[node.value]; }
+  /// What `read` makes of the spec of the node that has or had that id, while no other thread changes it.
+  template <class Read>
+  auto read_spec(NodeId node, Read read) const {
+    const std::lock_guard hold(membership_);
+    return read(spec(node));
+  }
   [[nodiscard]] std::uint32_t n_nodes() const noexcept;
   [[nodiscard]] std::uint32_t max_nodes() const noexcept { return columns_.header().max_nodes; }
   [[nodiscard]] std::uint32_t max_models() const noexcept { return columns_.header().max_models; }

@@ -53,6 +53,7 @@ bool RouteView::find_candidates(const RouteQuery& query) noexcept {
   for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) {
     std::uint64_t passing = columns.up(word).load(std::memory_order_acquire);  // [F2]
     passing &= columns.resident(query.model.value, word).load(std::memory_order_acquire);
+    if (query.among != nullptr) passing &= query.among[word];
     if ((query.require & Fleet::no_such_label) != 0) passing = 0;
     for (std::uint64_t left = query.require; left != 0 && passing != 0; left &= left - 1) {
       const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));

@@ -63,6 +63,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint64_t version() noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
+        const string& model_name(ModelId) noexcept
         void load_model(NodeId, ModelId) except +infcore_translate
         void unload_model(NodeId, ModelId) except +infcore_translate
 
@@ -81,7 +82,8 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
 
 cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route" nogil:
     cdef cppclass RoutingPolicy:
-        pass
+        cbool failed() noexcept
+        void rethrow() except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
 

@@ -1,0 +1,256 @@
+"""The further routing policies, readably: what reference/routing.py has of a fleet, one class per policy.
+
+Those that narrow slo_cost's choice are given it as a class to derive from, and show it a part of the candidates.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from reference import routing
+from reference.routing import F, Node, Policy, Query, SplitMix64
+
+MASK = 2**64 - 1
+
+
+class Weighted(Policy):
+    """Smooth weighted round robin: all candidates earn their weight, the richest is chosen and pays what all earned."""
+
+    def __init__(self, *args, weight="slots", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weight = weight
+        self.accounts: dict[tuple[str, int], float] = {}  # (model, id of the Node object: a new node starts at nothing)
+
+    def weight_of(self, query: Query, node: Node) -> float:
+        if self.weight == "label":
+            return float(node.labels.get("weight", 1.0))
+        if self.weight == "slots":
+            return float(node.slots)
+        service_us = self.curves.get((query.model, node.id), routing.Curve()).service_us(1.0)
+        return min(max(node.slots / float(service_us), 1e-6), 1e6)
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        total = 0.0
+        for node in passing:
+            weight = self.weight_of(query, node)
+            key = query.model, id(node)
+            self.accounts[key] = self.accounts.get(key, 0.0) + weight
+            total += weight
+        best = max(passing, key=lambda node: (self.accounts[query.model, id(node)], -node.id))
+        self.accounts[query.model, id(best)] -= total
+        return best
+
+
+@dataclass
+class Probe:
+    node: Node
+    uses: int
+    inflight: float
+    latency_us: float
+    at_ns: int
+
+
+@dataclass
+class Pool:
+    """Of one model, oldest first."""
+
+    probes: list[Probe] = field(default_factory=list)
+    worst_next: bool = True
+
+
+class Prequal(Policy):
+    """Of a pool of probes: the cold by latency, and if all are hot by requests in flight."""
+
+    def __init__(self, *args, q_rif=0.84, probes=3, pool=16, reuse=2, age_s=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.q_rif, self.n_probes, self.n_pool, self.n_uses, self.age_ns = q_rif, probes, pool, reuse, int(age_s * 1e9)
+        self.pools: dict[str, Pool] = {}
+        self.recent: list[float] = []
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        pool = self.pools.setdefault(query.model, Pool())
+        there = {id(node) for node in self.nodes}
+        pool.probes = [p for p in pool.probes if query.now_ns - p.at_ns <= self.age_ns and id(p.node) in there]
+        for _ in range(self.n_probes):
+            self.probe(pool, query, passing[(self.random.next() >> 32) * len(passing) >> 32])
+        recent = sorted(self.recent[-64:])
+        hot_from = math.inf if self.q_rif >= 1.0 else recent[int(self.q_rif * len(recent))]
+
+        def rank(probe: Probe) -> tuple:
+            hot = probe.inflight > hot_from
+            return hot, probe.inflight if hot else 0.0, probe.latency_us, probe.inflight, probe.node.id
+
+        best = min((p for p in pool.probes if any(p.node is node for node in passing)), key=rank)
+        best.inflight += 1
+        best.uses -= 1
+        if best.uses == 0:
+            pool.probes.remove(best)
+        if len(pool.probes) > 1:
+            pool.probes.remove(max(pool.probes, key=rank) if pool.worst_next else pool.probes[0])
+            pool.worst_next = not pool.worst_next
+        return best.node
+
+    def probe(self, pool: Pool, query: Query, node: Node) -> None:
+        pool.probes = [p for p in pool.probes if p.node is not node]
+        if len(pool.probes) == self.n_pool:
+            pool.probes.pop(0)
+        unit = Query(query.model, 1.0, now_ns=query.now_ns)
+        latency_us = float(self.terms(unit, node).cost)
+        pool.probes.append(Probe(node, self.n_uses, node.inflight(), latency_us, query.now_ns))
+        self.recent.append(node.inflight())
+
+
+def mixed(z: int) -> int:
+    """SplitMix64's finaliser."""
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & MASK
+    return z ^ z >> 31
+
+
+def name_hash(name: str) -> int:
+    """FNV-1a, mixed."""
+    value = 0xCBF29CE484222325
+    for byte in name.encode():
+        value = (value ^ byte) * 0x100000001B3 & MASK
+    return mixed(value)
+
+
+def log(x: float) -> float:
+    """The core's, without libm."""
+    m, exponent = math.frexp(x)
+    m, exponent = m * 2.0, exponent - 1
+    if m > math.sqrt(2.0):
+        m, exponent = m * 0.5, exponent + 1
+    s = (m - 1.0) / (m + 1.0)
+    y = 1.0 / 21
+    for n in range(19, 0, -2):
+        y = y * (s * s) + 1.0 / n
+    return exponent * 0.6931471805599453 + 2.0 * s * y
+
+
+class ConsistentHash(Policy):
+    """Each session ranks the nodes; the first in its order that is not `bound` times above its share."""
+
+    def __init__(self, *args, bound=1.25, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bound = bound
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        if not query.session:
+            return min(passing, key=lambda node: (node.inflight(), node.id))
+        n_inflight = sum(node.inflight() for node in passing)
+        slots = float(sum(node.slots for node in passing))
+        room = [n for n in passing if n.inflight() < self.bound * (n_inflight + 1.0) * float(n.slots) / slots]
+        alike = len({node.slots for node in passing}) == 1
+        session = mixed(query.session)
+
+        def rank(node: Node) -> tuple:
+            value = mixed(name_hash(node.name) ^ session)
+            return (-value if alike else -log(((value >> 11) + 0.5) * 2.0**-53) / node.slots), node.id
+
+        return min(room, key=rank)
+
+
+SloCost = getattr(routing, "SloCost", routing.FastestFinish)
+
+
+class Narrowing(SloCost):
+    """Shows slo_cost a part of the candidates."""
+
+    def of(self, query: Query, part: list[Node]) -> Node | None:
+        return super().choose(query, part) if part else None
+
+
+class Priority(Narrowing):
+    """A part of each node is kept for tier 0."""
+
+    def __init__(self, *args, reserve=0.25, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.open_share = 1.0 - reserve
+
+    def select(self, query: Query) -> int | None:
+        passing = self.candidates(query)
+        if query.tier > 0:
+            passing = [node for node in passing if node.inflight() < self.open_share * node.slots]
+        node = self.of(query, passing)
+        return None if node is None else node.id
+
+
+class Locality(Narrowing):
+    """Data and zone, data, zone, anywhere: the first level that costs at most `spill` times the best of all."""
+
+    def __init__(self, *args, zone="", data="", spill=2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.zone, self.data, self.spill = zone, data, spill
+
+    def level(self, node: Node) -> int:
+        zone = bool(self.zone) and node.labels.get("zone") == self.zone
+        data = bool(self.data) and node.labels.get("data") == self.data
+        return 2 * data + zone
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        best = self.of(query, passing)
+        most_us = float(self.terms(query, best).cost) * self.spill
+        for level in range(3, self.level(best), -1):
+            node = self.of(query, [node for node in passing if self.level(node) == level])
+            if node is not None and float(self.terms(query, node).cost) <= most_us:
+                return node
+        return best
+
+
+class EdgeFirst(Narrowing):
+    """Edge nodes that are not full, then what is not edge, then whoever there is."""
+
+    def __init__(self, *args, load=2.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.load = load
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        edge = [node for node in passing if node.labels.get("location") == "edge"]
+        node = self.of(query, [node for node in edge if node.inflight() < self.load * node.slots])
+        node = node or self.of(query, [node for node in passing if node not in edge])
+        return node or self.of(query, passing)
+
+
+class Cascade(Narrowing):
+    """slo_cost, of the model from which on the expected cost is least."""
+
+    def __init__(self, *args, models=(), min_confidence=0.8, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.models, self.min_confidence = list(models), min_confidence
+        self.reports = {model: [0.0, 0.0] for model in self.models}  # all, low
+
+    def fade(self, model: str) -> None:
+        self.reports[model] = [count * (1.0 - 1.0 / 256.0) for count in self.reports[model]]
+
+    def start_at(self, query: Query) -> str:
+        """The model to pick a node for in place of the one asked for."""
+        if query.model not in self.models:
+            return query.model
+        asked = self.models.index(query.model)
+        start, least_us, after_us = asked, math.inf, math.inf
+        for i in range(len(self.models) - 1, asked - 1, -1):
+            each = Query(self.models[i], query.work, query.budget_ns, query.require, query.now_ns)
+            costs = [float(self.terms(each, node).cost) for node in self.candidates(each)]
+            if not costs:
+                continue
+            n, n_low = self.reports[self.models[i]]
+            after_us = min(costs) + ((n_low + 1.0) / (n + 2.0) * after_us if after_us < math.inf else 0.0)
+            if after_us <= least_us:
+                start, least_us = i, after_us
+        for model in self.models[asked:start]:
+            self.fade(model)
+        return self.models[start]
+
+    def next_model(self, model: str, confidence: float) -> str | None:
+        if model not in self.models[:-1] or confidence >= self.min_confidence:
+            return None
+        return self.models[self.models.index(model) + 1]
+
+    def report(self, model: str, confidence: float) -> None:
+        if model in self.reports:
+            self.fade(model)
+            self.reports[model][0] += 1.0
+            self.reports[model][1] += confidence < self.min_confidence
+
+
+__all__ = ["Cascade", "ConsistentHash", "EdgeFirst", "F", "Locality", "Prequal", "Priority", "SplitMix64", "Weighted"]
