@@ -43,6 +43,7 @@ class Node:
     requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
     reserved_then_ns: int = 0  # and of the signalled queue wait
     events: list[tuple[int, int, int]] = field(default_factory=list)  # (time, requests, nanoseconds) since the start
+    name: str = ""
     averages: dict[str, "PeakAverage"] = field(default_factory=dict)  # by model; what peak_ewma learned of this node
 
     def credit(self, until_ns: int | None = None) -> tuple[int, int]:
@@ -95,6 +96,8 @@ class Query:
     budget_ns: int | None = None
     require: dict[str, str] = field(default_factory=dict)
     now_ns: int = 0
+    tier: int = 0
+    session: int = 0  # as the core hashes it
 
 
 @dataclass

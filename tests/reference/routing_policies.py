@@ -68,8 +68,11 @@ class Prequal(Policy):
 
     def choose(self, query: Query, passing: list[Node]) -> Node:
         pool = self.pools.setdefault(query.model, Pool())
-        there = {id(node) for node in self.nodes}
-        pool.probes = [p for p in pool.probes if query.now_ns - p.at_ns <= self.age_ns and id(p.node) in there]
+        there = {node.id: node for node in self.nodes}
+        # A node that went leaves its probe until another one has its id.
+        pool.probes = [
+            p for p in pool.probes if query.now_ns - p.at_ns <= self.age_ns and there.get(p.node.id, p.node) is p.node
+        ]
         for _ in range(self.n_probes):
             self.probe(pool, query, passing[(self.random.next() >> 32) * len(passing) >> 32])
         recent = sorted(self.recent[-64:])

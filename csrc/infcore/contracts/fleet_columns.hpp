@@ -48,6 +48,8 @@ class FleetColumns {
     std::uint32_t max_models{};
     std::atomic<std::uint32_t> n_nodes{};  ///< upper bound of the ids in use
     std::atomic<std::uint64_t> version{};  ///< counts membership changes
+    std::atomic<std::uint32_t> bounded{};    ///< 1 once some node had a bound of requests in flight
+    std::atomic<std::uint32_t> signalled{};  ///< 1 once some node said something of itself
   };
 
   FleetColumns(std::uint32_t max_nodes, std::uint32_t max_models);

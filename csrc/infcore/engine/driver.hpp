@@ -1,6 +1,6 @@
 #pragma once
 #include <infcore/base/fork.hpp>
-#include <infcore/base/patient_mutex.hpp>
+#include <infcore/base/patience.hpp>
 #include <infcore/device/emulated.hpp>
 #include <infcore/engine/live_request.hpp>
 #include <infcore/engine/logged_machine.hpp>

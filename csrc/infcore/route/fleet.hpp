@@ -3,6 +3,7 @@
 #include <infcore/base/ids.hpp>
 #include <infcore/contracts/fleet_columns.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <mutex>
@@ -25,6 +26,7 @@ enum class NodeState : std::uint8_t {
   lost,
   ejected  ///< alive, but its answers are bad: health took it out for a while
 };
+inline constexpr std::size_t n_states = 5;
 [[nodiscard]] const char* name_of(NodeState state) noexcept;
 
 using Labels = std::vector<std::pair<std::string, std::string>>;

@@ -88,6 +88,7 @@ void Fleet::reset_credit(NodeId node) noexcept {
   row.slots = specs_[node.value].slots;
   row.rtt_s = specs_[node.value].rtt_s;
   row.pending_max = bound_of(specs_[node.value].pending_max);
+  if (specs_[node.value].pending_max != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);
   row.own = row.own_at_inflight = row.own_at_queue_wait = {};
   row.last = {.as_of_ns = untimed};
   row.history = {};
@@ -98,6 +99,8 @@ void Fleet::reset_credit(NodeId node) noexcept {
 void Fleet::bound_pending(NodeId node, std::uint32_t pending_max) noexcept {
   NodeCredit& row = columns_.credit(node.value);
   const std::lock_guard hold(row.lock);
+  // relaxed: which pick is the first to look at bounds is a race with this call in any case
+  if (pending_max != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);
   row.pending_max = bound_of(pending_max);
   publish(node);
 }
@@ -107,6 +110,8 @@ bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
   const std::lock_guard hold(row.lock);
   Signal& last = row.last;
   if (signal.as_of_ns < last.as_of_ns) return false;
+  auto& signalled = columns_.header().signalled;
+  if (signalled.load(std::memory_order_relaxed) == 0) signalled.store(1, std::memory_order_relaxed);  // relaxed: a flag
   const Credit then = row.history.at(signal.as_of_ns);
   if (given(signal.inflight) || (given(signal.queue_depth) && !given(last.inflight))) row.own_at_inflight = then;
   if (given(signal.queue_wait_s)) row.own_at_queue_wait = then;

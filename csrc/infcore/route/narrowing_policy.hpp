@@ -31,19 +31,36 @@ class NarrowingPolicy : public RoutingPolicy {
   void attach(const Fleet& fleet) override { inner_->attach(fleet); }
   void observe(const RouteOutcome& outcome) noexcept override { inner_->observe(outcome); }
   JointWeights joint() const noexcept override { return inner_->joint(); }
+  CostWeights weights() const noexcept override { return inner_->weights(); }
+  CostTerms terms(const RouteQuery& /*query*/, RouteView& /*view*/, NodeId /*node*/) noexcept override { return terms_; }
 
  protected:
   NarrowingPolicy(std::uint64_t seed, RoutingOptions& options) : inner_(make_slo_cost(seed, options)) {}
 
-  NodeId of_all(const RouteQuery& query, RouteView& view) noexcept { return inner_->select(query, view); }
-  NodeId of(const NodeSet& set, const RouteQuery& query, RouteView& view) noexcept {
+  struct Choice {
+    NodeId node{base::no_node};
+    CostTerms terms;
+    [[nodiscard]] bool found() const noexcept { return node != base::no_node; }
+  };
+  Choice of_all(const RouteQuery& query, RouteView& view) noexcept {
+    const NodeId node = inner_->select(query, view);
+    if (node == base::no_node) return {};
+    return {node, inner_->terms(query, view, node)};
+  }
+  Choice of(const NodeSet& set, const RouteQuery& query, RouteView& view) noexcept {
     RouteQuery narrowed = query;
     narrowed.among = set.words();
-    return inner_->select(narrowed, view);
+    return of_all(narrowed, view);
+  }
+  /// What select() ends with.
+  NodeId take(const Choice& choice) noexcept {
+    terms_ = choice.terms;
+    return choice.node;
   }
 
  private:
   std::unique_ptr<RoutingPolicy> inner_;
+  CostTerms terms_;  // of what was taken last
 };
 
 }  // namespace infcore::route

@@ -25,6 +25,12 @@ struct JointWeights {
   double price_us_per_usd{};  ///< microseconds that a US dollar counts for
 };
 
+/// What a policy adds to one node's cost, so that the least sum is the node that it has drawn, or gives its turn.
+struct Nudge {
+  NodeId node{base::no_node};  ///< no_node: it adds nothing
+  double explore_us{};
+};
+
 /// Which node gets a request. `select` only chooses: it changes nothing but the policy's own fixed-size state, and
 /// that only where it returns a node. Credit is added by Fleet::reserve, which callers do after it.
 class RoutingPolicy {
@@ -38,6 +44,14 @@ class RoutingPolicy {
   [[nodiscard]] virtual JointWeights joint() const noexcept { return {}; }
   /// base::no_node where no node passes the filter.
   [[nodiscard]] virtual NodeId select(const RouteQuery& query, RouteView& view) noexcept = 0;
+  /// What it weighs beside time: explain goes by it.
+  [[nodiscard]] virtual CostWeights weights() const noexcept { return {}; }
+  /// What select() would add, were it called now.
+  [[nodiscard]] virtual Nudge nudge(const RouteQuery& /*query*/, RouteView& /*view*/) noexcept { return {}; }
+  /// After a select() that returned a node, with the same query: how that node's cost came about.
+  [[nodiscard]] virtual CostTerms terms(const RouteQuery& query, RouteView& view, NodeId node) noexcept {
+    return view.terms(query, node);
+  }
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
   /// policy.
   virtual void attach(const Fleet& /*fleet*/) {}

@@ -37,7 +37,7 @@ class RouteOutcome:
     ok: bool
     confidence: float | None
 
-class _Policy(Protocol):
+class RoutePolicy(Protocol):
     def select(self, query: RouteQuery, view: RouteCandidates, /) -> int | None: ...
 
-def register_policy(name: str, factory: Callable[..., _Policy]) -> None: ...
+def register_policy(name: str, factory: Callable[..., RoutePolicy]) -> None: ...

@@ -1,9 +1,10 @@
 from libc.stdint cimport uint32_t
 from libcpp.memory cimport unique_ptr
+from libcpp.vector cimport vector
 
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet
-from infcore._cpp.route cimport PickOptions, RouteQuery, Router as CppRouter
+from infcore._cpp.route cimport Explanation, PickOptions, RouteQuery, Router as CppRouter
 
 
 cdef class Router:

@@ -54,18 +54,18 @@ cdef extern from "<infcore/route/foreign_policy.hpp>" namespace "infcore::route"
 
 cdef extern from * nogil:
     """
-    #include <infcore/base/patient_mutex.hpp>
+    #include <infcore/base/patience.hpp>
     #include <Python.h>
 
-    // Whoever holds the mutex may be inside a policy in Python, and need the GIL to come out.
-    [[maybe_unused]] static void infcore_wait_without_gil(std::mutex& mutex) {
-      if (!PyGILState_Check()) return mutex.lock();
+    // Whoever holds the lock may be inside a policy in Python, and need the GIL to come out.
+    [[maybe_unused]] static void infcore_wait_without_gil(void (*blocking)(void*), void* what) {
+      if (!PyGILState_Check()) return blocking(what);
       PyThreadState* const state = PyEval_SaveThread();
-      mutex.lock();
+      blocking(what);
       PyEval_RestoreThread(state);
     }
     [[maybe_unused]] static void infcore_wait_politely() noexcept {
-      infcore::base::PatientMutex::wait_by(&infcore_wait_without_gil);
+      infcore::base::Patience::hook.store(&infcore_wait_without_gil, std::memory_order_release);
     }
     """
     void infcore_wait_politely() noexcept

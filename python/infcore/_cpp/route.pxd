@@ -13,6 +13,7 @@ from infcore._cpp.latency cimport Curve
 
 cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
     const NodeId no_node
+    const ModelId no_model
 
 
 cdef extern from "<infcore/contracts/node_credit.hpp>" namespace "infcore::contracts" nogil:
@@ -68,6 +69,21 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         void unload_model(NodeId, ModelId) except +infcore_translate
 
 
+cdef extern from "<span>" namespace "std" nogil:
+    cdef cppclass const_blocks "std::span<const std::uint64_t>":
+        const_blocks() noexcept
+        const_blocks(const uint64_t*, size_t) noexcept
+
+
+cdef extern from "<infcore/route/routing_options.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass OptionValue "infcore::route::RoutingOptions::Value":
+        OptionValue(double) except +infcore_translate
+        OptionValue(string) except +infcore_translate
+        OptionValue(vector[string]) except +infcore_translate
+    cdef cppclass RoutingOptions:
+        void set(string, OptionValue) except +infcore_translate
+
+
 cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" nogil:
     cdef cppclass RouteQuery:
         ModelId model
@@ -75,6 +91,7 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
         uint16_t tier
         TimeNs now_ns, deadline_ns
         uint64_t require, session
+        const_blocks blocks
     cdef cppclass CostTerms:
         double wait_us, service_us, pressure_us, load_us, network_us, saving_us, price_us, risk_us, explore_us, cost_us
         cbool late
@@ -85,6 +102,7 @@ cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route"
         cbool failed() noexcept
         void rethrow() except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
+    unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t, RoutingOptions) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
 
 
@@ -103,6 +121,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         no_model
         no_label
         late
+        full
     cdef cppclass PickOptions:
         cbool allow_late
         TimeNs lease_end_ns
@@ -111,19 +130,29 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         RouteQuery query
         CostTerms terms
         double price_usd
+        ModelId next_model
         cbool feasible
     cdef cppclass Explanation:
         NodeId node
         CostTerms terms
         Filtered filtered
-    cdef cppclass Router:
-        Router(Fleet&, string, uint64_t) except +infcore_translate
+
+
+cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass Router "infcore::route::GuardedRouter":
+        Router(Fleet&, string, uint64_t, RoutingOptions) except +infcore_translate
+        Router(Fleet&, unique_ptr[RoutingPolicy]) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
-        cbool done(Decision&, cbool ok, double, TimeNs) except +infcore_translate
+        cbool done(Decision&, cbool ok, double, TimeNs, double confidence) except +infcore_translate
         cbool cancel(Decision&, TimeNs) except +infcore_translate
         size_t done_many(decision_span, cbool ok, const_doubles, TimeNs) except +infcore_translate
         size_t cancel_many(decision_span, TimeNs) except +infcore_translate
         void explain(const RouteQuery&, const PickOptions&, vector[Explanation]&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
         const char* policy() noexcept
+
+
+cdef extern from "<infcore/contracts/session_hash.hpp>" namespace "infcore::contracts" nogil:
+    uint64_t session_hash(const char*, size_t) noexcept
+    uint64_t session_hash(uint64_t) noexcept

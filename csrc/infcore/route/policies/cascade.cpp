@@ -51,7 +51,7 @@ class Cascade final : public NarrowingPolicy {
     fleet_ = &fleet;
   }
 
-  NodeId select(const RouteQuery& query, RouteView& view) noexcept override { return of_all(query, view); }
+  NodeId select(const RouteQuery& query, RouteView& view) noexcept override { return take(of_all(query, view)); }
 
   ModelId start_at(const RouteQuery& query, RouteView& view) noexcept override {
     const std::size_t asked = step_of(query.model);
@@ -105,12 +105,11 @@ class Cascade final : public NarrowingPolicy {
   }
 
   /// +inf where no node would take it.
-  static double cost_us(ModelId model, const RouteQuery& query, RouteView& view) noexcept {
+  double cost_us(ModelId model, const RouteQuery& query, RouteView& view) const noexcept {
     if (model == base::no_model) return std::numeric_limits<double>::infinity();
     RouteQuery each = query;
     each.model = model;
-    const NodeId node = view.fastest(each);
-    return node == base::no_node ? std::numeric_limits<double>::infinity() : view.terms(each, node).cost_us;
+    return view.prepare(each, weights()) ? view.least_cost().value : std::numeric_limits<double>::infinity();
   }
 
   double min_confidence_;

@@ -32,10 +32,10 @@ class EdgeFirst final : public NarrowingPolicy {
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
     if (!view.filter(query)) return base::no_node;  // follow() is to know all who are candidates
     follow(view.fleet());
-    NodeId node = of(edge_, query, view);
-    if (node != base::no_node) return node;
-    node = of(cloud_, query, view);
-    return node == base::no_node ? of_all(query, view) : node;
+    Choice choice = of(edge_, query, view);
+    if (!choice.found()) choice = of(cloud_, query, view);
+    if (!choice.found()) choice = of_all(query, view);
+    return take(choice);
   }
 
  private:

@@ -41,15 +41,15 @@ class Locality final : public NarrowingPolicy {
   }
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
-    const NodeId best = of_all(query, view);
-    if (best == base::no_node || (zone_.empty() && data_.empty())) return best;
+    const Choice best = of_all(query, view);
+    if (!best.found() || (zone_.empty() && data_.empty())) return take(best);
     follow(view.fleet());
-    const double most_us = view.terms(query, best).cost_us * spill_;
-    for (std::size_t level = levels_.size() - 1; level > near_[best].level(); --level) {
-      const NodeId node = of(levels_[level], query, view);
-      if (node != base::no_node && view.terms(query, node).cost_us <= most_us) return node;
+    const double most_us = best.terms.cost_us * spill_;
+    for (std::size_t level = levels_.size() - 1; level > near_[best.node].level(); --level) {
+      const Choice near = of(levels_[level], query, view);
+      if (near.found() && near.terms.cost_us <= most_us) return take(near);
     }
-    return best;
+    return take(best);
   }
 
  private:

@@ -28,11 +28,11 @@ class Priority final : public NarrowingPolicy {
   }
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
-    if (query.tier == 0) return of_all(query, view);
+    if (query.tier == 0) return take(of_all(query, view));
     open_.clear();
     for (NodeId node{0}; node.value < view.fleet().n_nodes(); ++node.value)
       if (view.inflight(node) < open_share_ * bound_of(view.fleet(), node)) open_.add(node);
-    return of(open_, query, view);
+    return take(of(open_, query, view));
   }
 
  private:
