@@ -1,13 +1,12 @@
 """The further routing policies, readably: what reference/routing.py has of a fleet, one class per policy.
 
-Those that narrow slo_cost's choice are given it as a class to derive from, and show it a part of the candidates.
+Those that narrow slo_cost's choice show its model a part of the nodes.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from reference import routing
-from reference.routing import F, Node, Policy, Query, SplitMix64
+from reference.routing import Curve, Node, Policy, Query, SloCost, Weights, mixed
 
 MASK = 2**64 - 1
 
@@ -25,7 +24,7 @@ class Weighted(Policy):
             return float(node.labels.get("weight", 1.0))
         if self.weight == "slots":
             return float(node.slots)
-        service_us = self.curves.get((query.model, node.id), routing.Curve()).service_us(1.0)
+        service_us = self.curves.get((query.model, node.id), Curve()).service_us(1.0)
         return min(max(node.slots / float(service_us), 1e-6), 1e6)
 
     def choose(self, query: Query, passing: list[Node]) -> Node:
@@ -102,13 +101,6 @@ class Prequal(Policy):
         self.recent.append(node.inflight())
 
 
-def mixed(z: int) -> int:
-    """SplitMix64's finaliser."""
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & MASK
-    z = (z ^ z >> 27) * 0x94D049BB133111EB & MASK
-    return z ^ z >> 31
-
-
 def name_hash(name: str) -> int:
     """FNV-1a, mixed."""
     value = 0xCBF29CE484222325
@@ -153,14 +145,49 @@ class ConsistentHash(Policy):
         return min(room, key=rank)
 
 
-SloCost = getattr(routing, "SloCost", routing.FastestFinish)
+class PrefixAware(Policy):
+    """Longest part of the prompt held, of those that are not that much fuller than the emptiest; else the emptiest."""
+
+    def __init__(self, *args, min_match=0.3, gap=2.0, gap_ratio=1.5, block_size=16.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.min_match, self.gap, self.gap_ratio = min_match, gap, gap_ratio
+        self.weights = Weights(block_size=block_size)
+
+    def choose(self, query: Query, passing: list[Node]) -> Node:
+        def load(node: Node) -> float:
+            return node.inflight() / node.slots
+
+        emptiest = min(passing, key=lambda node: (load(node), node.id))
+        most = max(load(emptiest) + self.gap, load(emptiest) * self.gap_ratio)
+        not_full = [node for node in passing if load(node) <= most]
+        best = max(not_full, key=lambda node: (node.held_blocks(query.blocks), -load(node), -node.id))
+        enough = self.min_match * len(query.blocks)
+        return best if query.blocks and best.held_blocks(query.blocks) >= enough else emptiest
 
 
-class Narrowing(SloCost):
-    """Shows slo_cost a part of the candidates."""
+class Narrowing(Policy):
+    """Shows slo_cost a part of the nodes, and says when it is shown which."""
 
-    def of(self, query: Query, part: list[Node]) -> Node | None:
-        return super().choose(query, part) if part else None
+    def __init__(self, nodes, curves, seed=0, **options):
+        super().__init__(nodes, curves, seed)
+        self.inner = SloCost(nodes, curves, seed, **options)
+        self.weights = self.inner.weights
+
+    def of(self, query: Query, part: list[Node]) -> tuple[Node, float, float] | None:
+        """Its choice, the cost of that, and what of it is for the sake of finding out."""
+        narrowed = replace(query, among=frozenset(node.id for node in part))
+        choice = self.inner.decide(narrowed)
+        if choice is None:
+            return None
+        chosen = self.inner.select(narrowed)
+        assert chosen == choice.node.id
+        return choice.node, float(self.terms(query, choice.node).cost) + choice.explore, choice.explore
+
+    def take(self, choice: tuple[Node, float, float] | None) -> int | None:
+        if choice is None:
+            return None
+        self.added_us = choice[2]
+        return choice[0].id
 
 
 class Priority(Narrowing):
@@ -171,11 +198,8 @@ class Priority(Narrowing):
         self.open_share = 1.0 - reserve
 
     def select(self, query: Query) -> int | None:
-        passing = self.candidates(query)
-        if query.tier > 0:
-            passing = [node for node in passing if node.inflight() < self.open_share * node.slots]
-        node = self.of(query, passing)
-        return None if node is None else node.id
+        is_open = [node for node in self.nodes if query.tier == 0 or node.inflight() < self.open_share * node.slots]
+        return self.take(self.of(query, is_open))
 
 
 class Locality(Narrowing):
@@ -190,14 +214,14 @@ class Locality(Narrowing):
         data = bool(self.data) and node.labels.get("data") == self.data
         return 2 * data + zone
 
-    def choose(self, query: Query, passing: list[Node]) -> Node:
-        best = self.of(query, passing)
-        most_us = float(self.terms(query, best).cost) * self.spill
-        for level in range(3, self.level(best), -1):
-            node = self.of(query, [node for node in passing if self.level(node) == level])
-            if node is not None and float(self.terms(query, node).cost) <= most_us:
-                return node
-        return best
+    def select(self, query: Query) -> int | None:
+        best = self.of(query, self.nodes)
+        if best is not None and (self.zone or self.data):
+            for level in range(3, self.level(best[0]), -1):
+                near = self.of(query, [node for node in self.nodes if self.level(node) == level])
+                if near is not None and near[1] <= best[1] * self.spill:
+                    return self.take(near)
+        return self.take(best)
 
 
 class EdgeFirst(Narrowing):
@@ -207,11 +231,11 @@ class EdgeFirst(Narrowing):
         super().__init__(*args, **kwargs)
         self.load = load
 
-    def choose(self, query: Query, passing: list[Node]) -> Node:
-        edge = [node for node in passing if node.labels.get("location") == "edge"]
-        node = self.of(query, [node for node in edge if node.inflight() < self.load * node.slots])
-        node = node or self.of(query, [node for node in passing if node not in edge])
-        return node or self.of(query, passing)
+    def select(self, query: Query) -> int | None:
+        edge = [node for node in self.nodes if node.labels.get("location") == "edge"]
+        cloud = [node for node in self.nodes if node not in edge]
+        choice = self.of(query, [node for node in edge if node.inflight() < self.load * node.slots])
+        return self.take(choice or self.of(query, cloud) or self.of(query, self.nodes))
 
 
 class Cascade(Narrowing):
@@ -221,6 +245,9 @@ class Cascade(Narrowing):
         super().__init__(*args, **kwargs)
         self.models, self.min_confidence = list(models), min_confidence
         self.reports = {model: [0.0, 0.0] for model in self.models}  # all, low
+
+    def select(self, query: Query) -> int | None:
+        return self.take(self.of(query, self.nodes))
 
     def fade(self, model: str) -> None:
         self.reports[model] = [count * (1.0 - 1.0 / 256.0) for count in self.reports[model]]
@@ -232,7 +259,7 @@ class Cascade(Narrowing):
         asked = self.models.index(query.model)
         start, least_us, after_us = asked, math.inf, math.inf
         for i in range(len(self.models) - 1, asked - 1, -1):
-            each = Query(self.models[i], query.work, query.budget_ns, query.require, query.now_ns)
+            each = replace(query, model=self.models[i])
             costs = [float(self.terms(each, node).cost) for node in self.candidates(each)]
             if not costs:
                 continue
@@ -254,6 +281,3 @@ class Cascade(Narrowing):
             self.fade(model)
             self.reports[model][0] += 1.0
             self.reports[model][1] += confidence < self.min_confidence
-
-
-__all__ = ["Cascade", "ConsistentHash", "EdgeFirst", "F", "Locality", "Prequal", "Priority", "SplitMix64", "Weighted"]

@@ -77,6 +77,8 @@ cdef class Router:
         prequal            of recent probes, the least latency of nodes that are not hot. Options: q_rif (0.84), probes
                            (3 a pick), pool (16), reuse (2 uses of a probe), age_s (1.0)
         consistent_hash    a session's node, unless it has more than bound (1.25) times its share in flight
+        prefix_aware       the node that holds most of the prompt, if at least min_match (0.3) of it, unless it is gap (2.0)
+                           requests a slot and gap_ratio (1.5) times fuller than the emptiest; block_size (16)
         priority           slo_cost, with a part of each node's slots kept for tier 0: reserve (0.25)
         locality           slo_cost, nodes of a zone ("") and with the label data ("") first, while they cost at most
                            spill (2.0) times the best
