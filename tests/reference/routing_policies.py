@@ -17,7 +17,7 @@ class Weighted(Policy):
     def __init__(self, *args, weight="slots", **kwargs):
         super().__init__(*args, **kwargs)
         self.weight = weight
-        self.accounts: dict[tuple[str, int], float] = {}  # (model, id of the Node object: a new node starts at nothing)
+        self.accounts: dict[tuple[str, int], tuple[Node, float]] = {}  # of a model on a node, that very one
 
     def weight_of(self, query: Query, node: Node) -> float:
         if self.weight == "label":
@@ -28,14 +28,16 @@ class Weighted(Policy):
         return min(max(node.slots / float(service_us), 1e-6), 1e6)
 
     def choose(self, query: Query, passing: list[Node]) -> Node:
-        total = 0.0
+        total, grown = 0.0, {}
         for node in passing:
             weight = self.weight_of(query, node)
-            key = query.model, id(node)
-            self.accounts[key] = self.accounts.get(key, 0.0) + weight
+            owner, account = self.accounts.get((query.model, node.id), (node, 0.0))
+            grown[node.id] = (account if owner is node else 0.0) + weight
             total += weight
-        best = max(passing, key=lambda node: (self.accounts[query.model, id(node)], -node.id))
-        self.accounts[query.model, id(best)] -= total
+        best = max(passing, key=lambda node: (grown[node.id], -node.id))
+        for node in passing:
+            paid = total if node is best else 0.0
+            self.accounts[query.model, node.id] = node, grown[node.id] - paid
         return best
 
 
