@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from reference import routing
+from reference import routing, routing_policies
 
 import infcore
 
@@ -17,8 +17,9 @@ MODELS = ("m", "n")
 ZONES = ("z1", "z2")
 
 
-def class_name(policy):
-    return "".join(word.capitalize() for word in policy.split("_"))
+def model_of(policy):
+    name = "".join(word.capitalize() for word in policy.split("_"))
+    return getattr(routing, name, None) or getattr(routing_policies, name)
 
 
 class Pair:
@@ -36,13 +37,14 @@ class Pair:
         for model in MODELS:  # so that both are known to the fleet
             self.load(self.nodes[0], model)
         self.router = infcore.Router(self.fleet, policy=policy, seed=seed, **options)
-        self.model = getattr(routing, class_name(policy))(self.nodes, self.curves, seed, **options)
+        self.model = model_of(policy)(self.nodes, self.curves, seed, **options)
         for node in self.nodes:
             self.give_curves(node)
 
     def add(self):
         rng = self.rng
-        labels = {"zone": rng.choice(ZONES), "gpu_memory": rng.choice(("16", "80"))}
+        labels = {"zone": rng.choice(ZONES), "location": rng.choice(("cloud", "edge"))}
+        others = {"gpu_memory": rng.choice(("16", "80")), "data": rng.choice("xyz"), "weight": rng.choice(("1", "0.5", "3"))}
         figures = {
             "rtt_s": rng.choice((0.0, 0.0, 0.003)),
             "slots": rng.choice((1, 1, 2, 8)),
@@ -51,13 +53,9 @@ class Pair:
         kind = rng.choice(("cpu", "gpu"))
         self.n_named += 1
         node_id = self.fleet.add(
-            f"node-{self.n_named}",
-            kind=kind,
-            zone=labels["zone"],
-            labels={"gpu_memory": labels["gpu_memory"]},
-            **figures,
+            f"node-{self.n_named}", kind=kind, labels=others, **labels, **figures
         )
-        node = routing.Node(node_id, kind, labels, **figures)
+        node = routing.Node(node_id, kind, labels | others, name=f"node-{self.n_named}", **figures)
         self.nodes.append(node)
         self.nodes.sort(key=lambda each: each.id)
         for model in MODELS:
@@ -100,7 +98,7 @@ class Pair:
         terms = self.model.terms(query, self.node(expected))
         decision = self.router.pick(model, **call)
         assert decision.node == expected
-        assert decision.cost_us == float(terms.cost) + (nudge[1] if nudge else 0.0)
+        assert decision.cost_us == float(terms.cost) + (nudge[1] if nudge else self.model.added_us)
         assert decision.wait_s == float(terms.wait) * 1e-6
         self.node(expected).add_credit(self.tick * TICK_NS, decision.service_s, 1)
         self.open.append((decision, self.node(expected), model, self.tick))

@@ -11,13 +11,18 @@ from reference.batching import NEVER_NS, rule, to_ns
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
+from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
 
 BINDS_ON_ARRIVAL = {
     "round_robin": RoundRobin,
     "least_outstanding": LeastOutstanding,
     "power_of_two": PowerOfTwo,
     "peak_ewma": PeakEwma,
+    "weighted": Weighted,
+    "consistent_hash": ConsistentHash,
+    "prefix_aware": PrefixAware,
 }
+JOINT = ("fastest_finish", "slo_cost", "cascade")
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/base/fork.hpp>
+#include <infcore/base/patience.hpp>
 #include <infcore/device/emulated.hpp>
 #include <infcore/engine/live_request.hpp>
 #include <infcore/engine/logged_machine.hpp>
@@ -142,6 +143,8 @@ class Driver {
   /// Who answers for a model that is there, under load.
   void set_fallback(ModelId, const ModelConfig&);
   /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
+  /// Any thread may ask it for failed() and rethrow().
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept {
     return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
   }
@@ -201,7 +204,7 @@ class Driver {
   std::atomic<int> n_prompt_{0};
   queue::MpmcRing<std::uintptr_t> ingress_;
   queue::Sleeper<> dispatcher_;
-  std::mutex owner_;
+  base::PatientMutex owner_;  // a routing policy may be in Python
   route::Fleet& fleet_;
   LoggedMachine machine_;
   std::atomic<TimeNs> next_timer_ns_{base::never_ns}, asleep_until_ns_{base::never_ns};

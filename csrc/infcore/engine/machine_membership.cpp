@@ -170,6 +170,18 @@ void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
   }
 }
 
+/// The same for a lane when some device has more room: it may be what the policy waited for.
+void StateMachine::bind_from(TimeNs now_ns, std::uint32_t index) {
+  queue::TieredLane& waiting = lanes_[index]->queue;
+  while (waiting.size() > 0) {
+    const std::uint32_t slot = waiting.front(now_ns);
+    const NodeId node = choose_node(now_ns, slots_[slot].request);
+    if (node == base::no_node) return;
+    leave_lane(slot);
+    enqueue(now_ns, slot, node);
+  }
+}
+
 void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];

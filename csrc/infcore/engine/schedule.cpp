@@ -40,6 +40,10 @@ void StateMachine::schedule(TimeNs now_ns) {
         dispatch_bound(now_ns, lane);
         continue;
       }
+      if (routing_->binds_on_arrival()) {
+        bind_from(now_ns, lane);
+        continue;
+      }
       while (lanes_[lane]->queue.size() > 0 && dispatch_from(now_ns, lane)) {
       }
     }

@@ -307,22 +307,28 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   return lane;
 }
 
-void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
+/// Of a policy that binds on arrival.
+NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) noexcept {
+  const route::RouteQuery query{.model = r.model,
+                                .work = r.work,
+                                .tier = r.tier,
+                                .now_ns = now_ns,
+                                .deadline_ns = base::never_ns,
+                                .require = r.require};
+  const NodeId chosen = routing_->select(query, view_);
+  if (chosen != base::no_node || !routing_->failed()) return chosen;
+  return view_.filter(query) ? view_.least_inflight() : chosen;
+}
+
+void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;
   s.bound_ns = base::never_ns;
   if (!models_[r.model.value].known) return end(now_ns, slot, ActionKind::reject, Reason::unloaded);
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
-  NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
-    const route::RouteQuery query{.model = r.model,
-                                  .work = r.work,
-                                  .tier = r.tier,
-                                  .now_ns = now_ns,
-                                  .deadline_ns = base::never_ns,
-                                  .require = r.require};
-    bound = routing_->select(query, view_);
-    // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
+    // With no device for it, it waits in the joint lane until bind_from() finds one.
+    if (bound == base::no_node) bound = choose_node(now_ns, r);
     if (bound != base::no_node) {
       contracts::BatchShape alone;
       alone.add(r.work);
@@ -349,6 +355,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   Slot& s = slots_[slot];
   act(slot, kind, reason, s.node, s.batch_id, member);
   tell_policy(now_ns, s, reason);
+  if (kind != ActionKind::complete && s.holds_credit && routing_->binds_on_arrival()) mark_node(s.node);
   unreserve(s);
   const double latency_s = base::seconds(now_ns - s.request.arrival_ns);
   Stats* stats[] = {models_[s.request.model.value].stats.get(),

@@ -27,7 +27,7 @@ using base::ModelId;
 using base::NodeId;
 using base::TimeNs;
 
-inline constexpr ModelId no_model{0xFFFF'FFFFu};
+using base::no_model;
 
 struct EngineConfig {
   std::uint32_t max_requests{8192};  ///< accepted and not yet ended
@@ -137,6 +137,7 @@ class StateMachine {
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
   [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size() + door_.release.size(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
@@ -234,7 +235,9 @@ class StateMachine {
 
   // state_machine.cpp
   std::uint32_t lane_for(const contracts::Request&, NodeId bound);
-  void enqueue(TimeNs now_ns, std::uint32_t slot);
+  [[nodiscard]] NodeId choose_node(TimeNs now_ns, const contracts::Request&) noexcept;
+  /// `bound` to a node that was chosen already.
+  void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
@@ -284,6 +287,7 @@ class StateMachine {
   void follow_residency(NodeId);
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
+  void bind_from(TimeNs now_ns, std::uint32_t lane);
   template <class Which>
   void give_up_where(TimeNs now_ns, NodeId, Reason, Which);
   void give_up(TimeNs now_ns, Batch&, Reason);

@@ -1,4 +1,6 @@
 #pragma once
+#include <infcore/base/patience.hpp>
+#include <infcore/contracts/row_lock.hpp>
 #include <infcore/route/router.hpp>
 
 #include <mutex>
@@ -14,6 +16,7 @@ class GuardedRouter {
  public:
   GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
       : router_(fleet, policy, seed, std::move(options)) {}
+  GuardedRouter(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy) : router_(fleet, std::move(policy)) {}
 
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
     const std::lock_guard hold(lock_);
@@ -24,9 +27,9 @@ class GuardedRouter {
     const std::lock_guard hold(lock_);
     router_.pick_many(query, work, options, decisions);
   }
-  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
+  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
     const std::lock_guard hold(lock_);
-    return router_.done(decision, ok, service_s, now_ns);
+    return router_.done(decision, ok, service_s, now_ns, confidence);
   }
   bool cancel(Decision& decision, base::TimeNs now_ns) {
     const std::lock_guard hold(lock_);
@@ -52,7 +55,7 @@ class GuardedRouter {
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 
  private:
-  std::mutex lock_;
+  contracts::RowLock<std::atomic, base::patient_yield> lock_;  // a policy may be in Python
   Router router_;
 };
 

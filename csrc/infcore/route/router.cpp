@@ -24,10 +24,13 @@ double busy_s_of(const Decision& decision) noexcept {
 }  // namespace
 
 Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
+    : Router(fleet, make_routing_policy(policy, seed, std::move(options))) {}
+
+Router::Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy)
     : fleet_(&fleet),
       latency_(fleet.max_nodes(), fleet.max_models()),
       view_(fleet, latency_),
-      policy_(make_routing_policy(policy, seed, std::move(options))),
+      policy_(std::move(policy)),
       serial_(next_serial()),
       born_(fleet.max_nodes()) {
   policy_->attach(fleet);
@@ -60,13 +63,17 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
 void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   follow_membership();
   decision.query = query;
-  NodeId node = policy_->select(query, view_);
+  decision.query.model = policy_->start_at(query, view_);
+  NodeId node = policy_->select(decision.query, view_);
   decision.feasible = node != base::no_node;
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
     decision.query.deadline_ns = base::never_ns;
     node = policy_->select(decision.query, view_);
   }
-  if (node == base::no_node) refuse(query);
+  if (node == base::no_node) {
+    policy_->rethrow();
+    refuse(query);
+  }
 
   decision.terms = policy_->terms(decision.query, view_, node);
   decision.query.deadline_ns = query.deadline_ns;
@@ -91,15 +98,16 @@ bool Router::close(Decision& decision, base::TimeNs now_ns) {
   return true;
 }
 
-bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
+bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
   check_ours(decision);
-  return done_one(decision, ok, service_s, now_ns);
+  return done_one(decision, ok, service_s, now_ns, confidence);
 }
 
-bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
+bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
   if (!close(decision, now_ns)) return false;
   const base::TimeNs latency_ns = std::max<base::TimeNs>(0, now_ns - decision.query.now_ns);
-  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok});
+  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok, confidence});
+  if (confidence >= 0.0) decision.next_model = policy_->next_model(decision.query.model, confidence);
   if (!ok) return true;
   follow_membership();  // before learning: the node may be another one by now
   double learned_s = service_s;
@@ -120,7 +128,7 @@ std::size_t Router::done_many(std::span<Decision> decisions, bool ok, std::span<
   for (const Decision& decision : decisions) check_ours(decision);
   std::size_t n = 0;
   for (std::size_t i = 0; i < decisions.size(); ++i)
-    n += done_one(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns) ? 1u : 0u;
+    n += done_one(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns, -1.0) ? 1u : 0u;
   return n;
 }
 

@@ -25,6 +25,7 @@ struct Decision {
   std::uint64_t lease{Leases<int>::none};
   bool feasible{};
   bool open{};         ///< still holds its credit, as far as is known
+  ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
   bool starts_idle{};  ///< a slot was free, so that nothing but network and service lies before its end
 };
 
@@ -42,6 +43,7 @@ class Router {
  public:
   /// Throws as make_routing_policy does.
   Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {});
+  Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy);
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -50,8 +52,9 @@ class Router {
                  std::vector<Decision>& decisions);
   /// Releases the credit, tells the policy the time since the pick and, where `ok`, learns. service_s <= 0: not
   /// measured; then the time since the pick is learned less the network, if the request did not have to wait. False
-  /// where the credit was released before.
-  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
+  /// where the credit was released before. `confidence` of the answer, negative: not reported; decision.next_model says
+  /// who goes on.
+  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence = -1.0);
   bool cancel(Decision& decision, base::TimeNs now_ns);
   /// done for each; `service_s` is empty (not measured) or has a figure for each. How many still held their credit.
   std::size_t done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s, base::TimeNs now_ns);
@@ -71,7 +74,7 @@ class Router {
     double busy_s;
   };
   void pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision);
-  bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
+  bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence);
   bool close(Decision& decision, base::TimeNs now_ns);
   void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;

@@ -17,6 +17,7 @@ struct RouteOutcome {
   base::TimeNs now_ns;
   double latency_s;  ///< from the choice of the node to the end, >= 0: what a balancer in front of the node measures
   bool ok;
+  double confidence{-1.0};  ///< 0 to 1, of the answer, as the caller reported it; negative: it did not
 };
 
 /// What an engine's joint choice weighs beside the time of finishing. All zero: the first to finish gets it.
@@ -54,8 +55,17 @@ class RoutingPolicy {
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
   /// policy.
   virtual void attach(const Fleet& /*fleet*/) {}
+  /// The model that a Router's pick serves in place of the one asked for, before select(). An engine serves what was
+  /// asked for.
+  virtual ModelId start_at(const RouteQuery& query, RouteView& /*view*/) noexcept { return query.model; }
+  /// The model that goes on where `model` was so confident of its answer; base::no_model: it is good enough.
+  virtual ModelId next_model(ModelId /*model*/, double /*confidence*/) noexcept { return base::no_model; }
   /// For policies that learn from outcomes. In an engine: only under a policy that binds on arrival.
   virtual void observe(const RouteOutcome& /*outcome*/) noexcept {}
+  /// Of a policy that may fail (one in another language): whether select or observe did, since the last rethrow().
+  [[nodiscard]] virtual bool failed() const noexcept { return false; }
+  /// Throws what it failed of, if it did.
+  virtual void rethrow() {}
 
   RoutingPolicy() = default;
   RoutingPolicy(const RoutingPolicy&) = delete;
@@ -66,7 +76,7 @@ class RoutingPolicy {
 /// seed, options and calls: same choices.
 [[nodiscard]] std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed,
                                                                  RoutingOptions options = {});
-/// Their names, in the order of routing_registry.def.
+/// Their names, in the order of routing_registry.def: those compiled in, without what foreign_policy.hpp registers.
 [[nodiscard]] std::vector<std::string> routing_policies();
 
 }  // namespace infcore::route

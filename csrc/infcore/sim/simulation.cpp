@@ -170,6 +170,7 @@ Simulation::Floor Simulation::floor_of(const Arrival& arrival) const noexcept {
 Pause Simulation::run(std::uint64_t steps_max) {
   for (std::uint64_t step_left = steps_max; step_left > 0; --step_left) {
     if (n_violations_ > 0) return Pause::end;  // from here on nothing means anything
+    if (machine_.routing().failed()) machine_.routing().rethrow();
     if (rows_) {
       if (rows_->starved()) return Pause::rows;
       agenda_.move(rows_owner, rows_->next_ns());

@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
+from infcore._core.python_policy import RoutePolicy
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...
@@ -15,7 +16,7 @@ class Router:
         self,
         fleet: Fleet,
         *,
-        policy: str = "slo_cost",
+        policy: str | RoutePolicy = "slo_cost",
         seed: int = 0,
         clock: _HasNow | None = None,
         **policy_options: Any,
@@ -68,6 +69,7 @@ class Router:
         *,
         ok: bool = True,
         service_s: float | ArrayLike | None = None,
+        confidence: float | None = None,
         now_s: float | None = None,
     ) -> bool: ...
     def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...

@@ -319,5 +319,6 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         unique_ptr[Stats] model_stats(ModelId) except +infcore_translate
         AdmissionFigures admission_figures(ModelId) except +infcore_translate
         void set_fallback(ModelId, const ModelConfig&) except +infcore_translate
+        RoutingPolicy& routing() noexcept
         uint32_t rung(ModelId) noexcept
         unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

@@ -13,6 +13,7 @@ from infcore._cpp.latency cimport Curve
 
 cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
     const NodeId no_node
+    const ModelId no_model
 
 
 cdef extern from "<infcore/contracts/node_credit.hpp>" namespace "infcore::contracts" nogil:
@@ -85,6 +86,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint64_t version() noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
+        const string& model_name(ModelId) noexcept
         void load_model(NodeId, ModelId) except +infcore_translate
         void unload_model(NodeId, ModelId) except +infcore_translate
 
@@ -119,7 +121,8 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
 
 cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route" nogil:
     cdef cppclass RoutingPolicy:
-        pass
+        cbool failed() noexcept
+        void rethrow() except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t, RoutingOptions) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
@@ -149,6 +152,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         RouteQuery query
         CostTerms terms
         double price_usd
+        ModelId next_model
         cbool feasible
     cdef cppclass Explanation:
         NodeId node
@@ -159,9 +163,10 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass Router "infcore::route::GuardedRouter":
         Router(Fleet&, string, uint64_t, RoutingOptions) except +infcore_translate
+        Router(Fleet&, unique_ptr[RoutingPolicy]) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
-        cbool done(Decision&, cbool ok, double, TimeNs) except +infcore_translate
+        cbool done(Decision&, cbool ok, double, TimeNs, double confidence) except +infcore_translate
         cbool cancel(Decision&, TimeNs) except +infcore_translate
         size_t done_many(decision_span, cbool ok, const_doubles, TimeNs) except +infcore_translate
         size_t cancel_many(decision_span, TimeNs) except +infcore_translate
