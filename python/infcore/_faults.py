@@ -27,6 +27,4 @@ def faults(
         raise InvalidArgument(f"hedge_quantile is {hedge_quantile!r}; allowed: None, or 0.5 to below 1")
     if _checks.finite("hedge_budget", hedge_budget) > 1.0:
         raise InvalidArgument(f"hedge_budget is {hedge_budget!r}; allowed: a share of requests, 0 to 1")
-    return Faults(
-        hedge_quantile, float(hedge_budget), _checks.optional_finite("retry_budget", retry_budget), log_terms
-    )
+    return Faults(hedge_quantile, float(hedge_budget), _checks.optional_finite("retry_budget", retry_budget), log_terms)
