@@ -238,7 +238,7 @@ bool StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
       }
     }
     --source->left;
-    take(slot, id, b, filling);
+    take(now_ns, slot, id, b, filling);
     if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
   }
   if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
@@ -264,7 +264,7 @@ StateMachine::Filling StateMachine::filling_of(const Lane& lane, NodeId id) cons
 }
 
 /// From its lane into the batch.
-void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& filling) {
+void StateMachine::take(TimeNs now_ns, std::uint32_t slot, NodeId id, Batch& b, Filling& filling) {
   Slot& s = slots_[slot];
   // A request is charged to its tenant once, however often it is run.
   leave_lane(slot, std::exchange(s.charged, true) ? 0 : queue::TenantFlows::units_of(s.request.work));
@@ -278,6 +278,7 @@ void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& fillin
   b.members.push_back(slot);
   const bool unheld = filling.unheld && s.entered_as == Reason::none;
   act(slot, ActionKind::dispatch, unheld ? Reason::overload : s.entered_as, id, b.id, b.shape.n_requests - 1);
+  note_terms(now_ns, s.request, id);
 }
 
 /// Opens a batch of at most `n_max` where some might be late, or where it matters who goes with whom. If those who come
@@ -321,7 +322,7 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
     Source& source = *std::find_if(sources_.begin(), sources_.end(), its);
     if (source.left == 0) continue;
     --source.left;
-    take(slot, id, b, filling);
+    take(now_ns, slot, id, b, filling);
   }
   if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
 }

@@ -194,6 +194,8 @@ class Driver {
   void settle(Outbox&, TimeNs now_ns) noexcept;
   void deliver(Outbox&) noexcept;
   void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
+  void hand_over(Outbox&, LiveRequest&) noexcept;
+  void inputs_read(Outbox&, const WorkBatch&) noexcept;
   static void note_form(const Action&) noexcept;
   void wake_for_room() noexcept;
   void release(Outbox&, LiveRequest&) noexcept;

@@ -60,6 +60,11 @@ void EventLog::run(const RunConfig& config) {
   number(engine.tier_capacity.size());
   for (const std::uint32_t capacity : engine.tier_capacity) number(capacity);
   number(engine.shed_lowest ? 1 : 0);
+  real(engine.hedge_quantile);
+  real(engine.hedge_budget);
+  const bool is_bounded = engine.retry_budget != CountedBudget::unbounded;
+  number((is_bounded ? 1u : 0u) | (engine.log_terms ? 2u : 0u));
+  if (is_bounded) real(engine.retry_budget);
 }
 
 void EventLog::name_models() {
@@ -222,7 +227,7 @@ void EventLog::first_token(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
   batch(batch_id);
 }
 
-void EventLog::action(const Action& action) {
+void EventLog::action(const Action& action, const route::CostTerms* terms) {
   room(small_record_bytes);
   ++n_records_;
   ++n_actions_;
@@ -233,6 +238,8 @@ void EventLog::action(const Action& action) {
   batch(action.batch_id);
   number(action.node == base::no_node ? 0 : std::uint64_t{action.node.value} + 1);
   number(action.member);
+  if (terms == nullptr) return;
+  for (const auto term : cost_terms) single(terms->*term);
 }
 
 // ---- blocks
@@ -264,6 +271,11 @@ void EventLog::room(std::size_t n_bytes) {
 void EventLog::real(double value) noexcept {
   store_le(at_, std::bit_cast<std::uint64_t>(value), 8);
   at_ += 8;
+}
+
+void EventLog::single(double value) noexcept {
+  store_le(at_, std::bit_cast<std::uint32_t>(static_cast<float>(value)), 4);
+  at_ += 4;
 }
 
 void EventLog::text(std::string_view value) noexcept {

@@ -168,6 +168,11 @@ void EventReader::run(RunConfig& run) {
     capacity = static_cast<std::uint32_t>(number("tier_capacity", event_requests_max, 1));
   }
   engine.shed_lowest = number("shed_lowest", 1) != 0;
+  engine.hedge_quantile = real("hedge_quantile", 1.0);
+  engine.hedge_budget = real("hedge_budget", no_bound);
+  const std::uint64_t flags = number("retries bounded, log_terms", 3);
+  engine.retry_budget = (flags & 1) != 0 ? real("retry_budget", no_bound) : CountedBudget::unbounded;
+  engine.log_terms = (flags & 2) != 0;
   bounds_ = engine;
 }
 
@@ -255,6 +260,10 @@ void EventReader::action(EventRecord& r) {
   const std::uint64_t node = number("node", bounds_.max_nodes);
   r.action.node = node == 0 ? base::no_node : NodeId{static_cast<std::uint32_t>(node - 1)};
   r.action.member = static_cast<std::uint32_t>(number("member", event_requests_max));
+  r.has_terms = bounds_.log_terms && has_terms(r.action.kind);
+  if (r.has_terms) {
+    for (float& term : r.terms) term = single("a term of the cost");
+  }
   ++n_actions_;
 }
 
@@ -294,6 +303,14 @@ double EventReader::real(const char* field, double most) {
   for (unsigned i = 0; i < 8; ++i) word |= std::uint64_t{byte(field)} << (8 * i);
   const auto value = std::bit_cast<double>(word);
   if (!(value >= 0.0 && value <= most)) fail_here(field, std::to_string(value), "0 to " + std::to_string(most));
+  return value;
+}
+
+float EventReader::single(const char* field) {
+  std::uint32_t word = 0;
+  for (unsigned i = 0; i < 4; ++i) word |= std::uint32_t{byte(field)} << (8 * i);
+  const auto value = std::bit_cast<float>(word);
+  if (value != value) fail_here(field, "not a number", "a number");
   return value;
 }
 

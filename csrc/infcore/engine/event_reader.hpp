@@ -2,6 +2,7 @@
 #include <infcore/base/errors.hpp>
 #include <infcore/engine/event_log.hpp>
 
+#include <array>
 #include <cstdint>
 #include <istream>
 #include <string>
@@ -27,6 +28,8 @@ struct EventRecord {
   bool ok{};
   Reason reason{};
   Action action{};               ///< its cookie is the request's number
+  bool has_terms{};              ///< a dispatch or hedge of a run that logs them
+  std::array<float, cost_terms.size()> terms{};  ///< in the order of cost_terms
   contracts::Request arrived{};  ///< its cookie is the request's number
   RunConfig run{};
   ModelConfig model_config{};
@@ -79,6 +82,7 @@ class EventReader {
   [[nodiscard]] std::uint64_t difference(const char* field, std::uint64_t from);
   [[nodiscard]] TimeNs time(const char* field, TimeNs from, bool may_be_never);
   [[nodiscard]] double real(const char* field, double most);
+  [[nodiscard]] float single(const char* field);
   void text(const char* field, std::string&);
   void now(EventRecord&);
   [[nodiscard]] NodeId node_id();

@@ -39,7 +39,9 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
   for (Node& node : nodes_) {
     for (Batch& b : node.in_flight) {
       if (!b.open || b.model != model) continue;
-      for (const std::uint32_t slot : b.members) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      for (const std::uint32_t slot : b.members) {
+        if (!goes_on(now_ns, slot, b, Reason::unloaded)) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      }
       b.members.clear();
       b.shape = {};
     }
@@ -185,11 +187,11 @@ void StateMachine::bind_from(TimeNs now_ns, std::uint32_t index) {
 void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];
-    if (slot == vacated) continue;
+    if (slot == vacated || goes_on(now_ns, slot, b, reason)) continue;
     // A batch that never ran costs no attempt and may go elsewhere whatever the model.
     if (!b.running) --slots_[slot].attempts;
-    const bool again =
-        !b.running || (models_[b.model.value].config.idempotent && slots_[slot].attempts < config_.attempts_max);
+    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
+                                      slots_[slot].attempts < config_.attempts_max && may_retry(b.model));
     if (again) {
       retry(now_ns, slot, slots_[slot].solo, reason);
     } else {

@@ -55,6 +55,9 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
   set_up_door();
+  if (config.hedge_quantile <= 0.0) return;
+  hedging_.copies.resize(config.max_requests);
+  hedging_.looks.resize(config.max_nodes);
 }
 
 // ---- events
@@ -75,6 +78,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& aske
   s.solo = s.doomed = s.charged = s.was_put_off = s.has_first_token = false;
   s.entered_as = entrance.reason;
   ++n_pending_;
+  earn_budgets(models_[request.model.value]);
   ++door_.models[request.model.value].n_open;
   ++door_.n_in_tier[request.tier];
   queue::QueueSlot& queued = queue_slots_[slot];
@@ -106,13 +110,12 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
     end(now_ns, slot, ending(reason), reason);
     return true;
   }
+  if (has_copy(slot)) drop_copy(slot);  // then the first one runs, and it ends at once
   for (Batch& b : nodes_[s.node.value].in_flight) {
     const auto member = std::find(b.members.begin(), b.members.end(), slot);
     if (b.id != s.batch_id || member == b.members.end()) continue;
     if (b.open) {
-      b.members.erase(member);
-      b.shape = {};
-      for (const std::uint32_t m : b.members) b.shape.add(slots_[m].request.work);
+      leave_open(b, member);
       occupancy_changed(s.node);
     } else if (b.running) {
       *member = vacated;
@@ -173,10 +176,11 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   occupancy_changed(id);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
-    if (!slots_[member].doomed) continue;
+    if (member == vacated || !slots_[member].doomed) continue;
     const Reason reason = slots_[member].doomed_reason;
     end(now_ns, std::exchange(member, vacated), ending(reason), reason);
   }
+  watch(now_ns, id, b);
 }
 
 bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bool ok) {
@@ -191,6 +195,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   ModelState& model = models_[b.model.value];
   for (const std::uint32_t slot : b.members)
     if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
+  if (!hedging_.copies.empty()) learn_lateness(b, id, now_ns);
   if (ok) latency_.observe(b.model, id, learned_shape(b), service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {
@@ -212,10 +217,13 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       if (stats->stages) record(*stats->stages, b, s.request, service_s);
     }
     if (ok) {
+      if (has_copy(slot)) outran(slot, b);
       if (door_.learns) answered(s, b, now_ns, service_s);
       unreserve_into(credit, s);
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
-    } else if (model.config.idempotent && b.members.size() > 1) {
+    } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
+      continue;
+    } else if (model.config.idempotent && b.members.size() > 1 && may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
@@ -263,6 +271,7 @@ void StateMachine::tick(TimeNs now_ns) {
     mark(index);
     set_lane_timer(index, lane.queue.next_deadline_ns());
   }
+  look_at_late(now_ns);
 }
 
 void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {

@@ -7,7 +7,10 @@
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/admission_state.hpp>
 #include <infcore/engine/arrival_rate.hpp>
+#include <infcore/engine/counted_budget.hpp>
 #include <infcore/engine/finish_times.hpp>
+#include <infcore/engine/hedging.hpp>
+#include <infcore/engine/lateness.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
 #include <infcore/queue/tiered_lane.hpp>
@@ -42,6 +45,11 @@ struct EngineConfig {
   TimeNs overload_wait_ns{base::never_ns};     ///< a wait that counts as overload; never_ns: by batches and deadlines
   std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
   bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
+  // What goes wrong (hedging.cpp).
+  double hedge_quantile{};     ///< of how late batches are: one later than that is hedged; 0: none is
+  double hedge_budget{0.05};   ///< copies, as a share of requests
+  double retry_budget{0.2};    ///< runs that are done again, likewise; CountedBudget::unbounded
+  bool log_terms{};            ///< terms() says what the node of each dispatch and hedge cost
 };
 
 struct ModelConfig {
@@ -76,6 +84,9 @@ struct Batch {
   contracts::BatchShape shape{};
   contracts::BatchShape beside{};        ///< all that its node had when it started, this one included
   std::vector<std::uint32_t> members{};  ///< request slots
+  TimeNs late_ns{base::never_ns};        ///< when it is later than almost all are; never_ns: it is not hedged
+  TimeNs look_ns{base::never_ns};        ///< when to look whether it is to be hedged
+  std::uint32_t n_outrun{};              ///< members whose other copy was answered while this one ran
 };
 
 /// Generation-tagged slot of an accepted request; 0 is none.
@@ -129,8 +140,12 @@ class StateMachine {
   void schedule(TimeNs now_ns);
   /// Whether schedule() has anything to look at.
   [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
-  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return std::min(timers_.next_ns(), door_.release.next_ns()); }
+  [[nodiscard]] TimeNs next_timer_ns() const noexcept {
+    return std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
+  }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
+  /// With EngineConfig::log_terms: of each dispatch and hedge among actions(), in order. Cleared with them.
+  [[nodiscard]] std::vector<route::CostTerms>& terms() noexcept { return terms_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
 
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
@@ -139,7 +154,9 @@ class StateMachine {
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
-  [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size() + door_.release.size(); }
+  [[nodiscard]] std::uint32_t n_timers() const noexcept {
+    return timers_.size() + door_.release.size() + hedging_.looks.size();
+  }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
@@ -199,6 +216,10 @@ class StateMachine {
     std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
     std::vector<NodeId> open_nodes{};    ///< of each open batch of theirs
     std::unique_ptr<Stats> stats{};
+    Lateness lateness{};
+    /// At the start, and as the least that a budget may hold: enough for one batch or device that goes wrong.
+    static constexpr double hedges_at_start = 16.0, retries_at_start = 100.0, retries_most = 1000.0;
+    CountedBudget hedges{hedges_at_start}, retries{retries_at_start};
   };
   static constexpr std::size_t sources_max = 8;           ///< lanes that one batch is filled from
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
@@ -208,6 +229,12 @@ class StateMachine {
     float first_s{};         ///< until it would be done with one more
     std::uint32_t joined{};  ///< already in its open batch
     bool refused{};          ///< what comes first in the lane
+  };
+  /// Where a copy of a request may go, and in how many seconds it would be answered there.
+  struct Second {
+    NodeId node{base::no_node};
+    std::uint64_t batch_id{};  ///< one that was opened there for others; 0: one of its own
+    double takes_s{};
   };
   /// A lane that a batch is filled from, and how many of it the device may have.
   struct Source {
@@ -258,6 +285,27 @@ class StateMachine {
   void check_run_limit(TimeNs now_ns, NodeId);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
+
+  // hedging.cpp
+  [[nodiscard]] bool has_copy(std::uint32_t slot) const noexcept;
+  void watch(TimeNs now_ns, NodeId, Batch&);
+  void set_look(NodeId);
+  void look_at_late(TimeNs now_ns);
+  TimeNs hedge(TimeNs now_ns, NodeId, const Batch&);
+  TimeNs hedge_one(TimeNs now_ns, NodeId, const Batch&, std::uint32_t slot, double left_s, Second& to);
+  [[nodiscard]] Second second_node(NodeId first, const contracts::Request&) const noexcept;
+  [[nodiscard]] bool may_go_with(TimeNs now_ns, std::uint32_t slot, Second& to) noexcept;
+  void send_copy(TimeNs now_ns, std::uint32_t slot, const Second& to);
+  void swap_copy(std::uint32_t slot) noexcept;
+  void forget_copy(std::uint32_t slot) noexcept;
+  void drop_copy(std::uint32_t slot);
+  void leave_open(Batch&, std::vector<std::uint32_t>::iterator member);
+  void outran(std::uint32_t slot, const Batch&);
+  [[nodiscard]] bool goes_on(TimeNs now_ns, std::uint32_t slot, const Batch&, Reason);
+  void learn_lateness(const Batch&, NodeId, TimeNs now_ns);
+  [[nodiscard]] bool may_retry(ModelId) noexcept;
+  void earn_budgets(ModelState&) noexcept;
+  void note_terms(TimeNs now_ns, const contracts::Request&, NodeId);
 
   // admission.cpp
   struct LowestFirst;
@@ -324,7 +372,7 @@ class StateMachine {
   bool fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
   [[nodiscard]] Filling filling_of(const Lane&, NodeId) const noexcept;
   [[nodiscard]] bool may_join(std::uint32_t slot, const Batch&) const noexcept;
-  void take(std::uint32_t slot, NodeId, Batch&, Filling&);
+  void take(TimeNs now_ns, std::uint32_t slot, NodeId, Batch&, Filling&);
   void shed(TimeNs now_ns, std::uint32_t slot, Reason);
   void choose(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
   void show(TimeNs now_ns, std::uint32_t lane, NodeId);
@@ -373,9 +421,11 @@ class StateMachine {
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   std::vector<Action> actions_;
+  std::vector<route::CostTerms> terms_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};
   AdmissionState door_;
+  HedgingState hedging_;
   double hint_s_{};  ///< of the actions that are being taken
 };
 

@@ -23,6 +23,10 @@ class Machine:
         overload_wait_ns: int | None = None,
         tier_capacity: Sequence[int] = (),
         shed_lowest: bool = False,
+        hedge_quantile: float = 0.0,
+        hedge_budget: float = 0.05,
+        retry_budget: float = 0.2,
+        log_terms: bool = False,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(

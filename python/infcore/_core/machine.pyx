@@ -45,7 +45,8 @@ cdef class Machine:
 
     def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
                  max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
-                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False):
+                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False,
+                 double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
@@ -63,7 +64,8 @@ cdef class Machine:
         config.admission = [name.encode() for name in admission]
         config.overload_wait_ns = time_of("overload_wait_ns", overload_wait_ns)
         config.tier_capacity = [whole("tier_capacity", each, 1, 1 << 30) for each in tier_capacity]
-        config.shed_lowest = shed_lowest
+        config.shed_lowest, config.log_terms = shed_lowest, log_terms
+        config.hedge_quantile, config.hedge_budget, config.retry_budget = hedge_quantile, hedge_budget, retry_budget
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
         if log is not None:
@@ -262,7 +264,8 @@ cdef class Machine:
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
                 "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
                 "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
-                "deferred": s.deferred}
+                "deferred": s.deferred, "hedged": s.hedged, "hedge_won": s.hedge_won,
+                "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
 
     # ---- ids
 

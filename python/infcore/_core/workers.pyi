@@ -6,6 +6,7 @@ from infcore._core.fleet import Fleet
 from infcore._core.live import Live
 from infcore._core.model_spec import ModelSpec
 from infcore._door import Door
+from infcore._faults import Faults
 from infcore.device import Device
 from infcore.request import Model
 
@@ -26,6 +27,7 @@ class Workers:
         ageing_s: float,
         clock: object,
         door: Door,
+        faults: Faults,
     ) -> None: ...
     def _dispatch(self) -> None: ...
     def _work(self, node: int, device: Device, controls: deque[Any]) -> None: ...

@@ -9,7 +9,7 @@ from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
 from infcore._cpp.engine cimport (AdmissionFigures, Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
-                                  Wake, WorkBatch)
+                                  Wake, WorkBatch, unbounded)
 from infcore._cpp.latency cimport Curve, LatencyTable
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.arena cimport Arena
@@ -30,8 +30,8 @@ include "engine_config.pxi"
 
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
-               double ageing_s, object clock, object door):
-        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door)
+               double ageing_s, object clock, object door, object faults):
+        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door, faults)
         cdef const ManualTime* manual = NULL
         self.fleet = fleet
         self.clock = as_clock(clock)

@@ -125,6 +125,10 @@ cdef extern from "<infcore/engine/hub.hpp>" namespace "infcore::engine" nogil:
         void wake() noexcept
 
 
+cdef extern from "<infcore/engine/counted_budget.hpp>" namespace "infcore::engine" nogil:
+    const double unbounded "infcore::engine::CountedBudget::unbounded"
+
+
 cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine" nogil:
     cdef enum class LiveState(uint8_t):
         pending
@@ -154,10 +158,14 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
         Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
+    cdef cppclass Outcomes:
+        uint64_t retried, hedged, hedge_won, unretried
+        double hedge_wasted_s
     cdef cppclass Stats:
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
-        double busy_s, work
+        uint64_t hedged, hedge_won, unretried
+        double busy_s, work, hedge_wasted_s
         unique_ptr[StageHistograms] stages
 
 
@@ -175,6 +183,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         TimeNs overload_wait_ns
         vector[uint32_t] tier_capacity
         cbool shed_lowest
+        double hedge_quantile, hedge_budget, retry_budget
+        cbool log_terms
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size

@@ -108,6 +108,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         cbool shed_lowest
         uint32_t max_requests
         uint8_t attempts_max
+        double hedge_quantile, hedge_budget, retry_budget
         uint16_t n_tiers
         vector[ModelConfig] models
         vector[Service] services
@@ -212,4 +213,5 @@ cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:
         const vector[FaultEvent]& fault_events() noexcept
         uint64_t n_faults() noexcept
         double bound_cost_usd() noexcept
+        Outcomes second_runs() noexcept
         TokenTotals token_totals() noexcept
