@@ -66,6 +66,7 @@ class Engine(EngineCore):
     retry_budget   runs that are done again because a device failed or was lost, at most, likewise (100 to start with);
                    beyond it requests fail with the reason. What was sent and never ran is not counted. None: no bound
     log_terms      the log says of each choice what the device cost: infcore.sim.events() has "terms"
+    health         devices whose answers are worse than others' get nothing for a while: as Router's
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
 
     Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
@@ -96,6 +97,7 @@ class Engine(EngineCore):
         hedge_budget: float = 0.05,
         retry_budget: float | None = 0.2,
         log_terms: bool = False,
+        health: bool | Mapping[str, float] = True,
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
@@ -119,6 +121,7 @@ class Engine(EngineCore):
             clock=clock,
             door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers),
             faults=faults(hedge_quantile, hedge_budget, retry_budget, log_terms, has_log=log is not None),
+            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
         )
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None

@@ -23,6 +23,8 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   Lane& lane = *lanes_[index];
   lane.unheld = false;
   Node& node = nodes_[id.value];
+  const std::uint32_t room = room_of(node);
+  n_share = std::min(n_share, room);
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
   const std::uint32_t n_before = lane.queue.size();
   std::vector<NodeId>& open_nodes = open_nodes_of(lane);
@@ -40,7 +42,7 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   }
   std::uint32_t n = 0;
   for (const Source& source : sources_) n += source.left;
-  n = std::min(n, models_[lane.model.value].config.max_batch_size);
+  n = std::min({n, models_[lane.model.value].config.max_batch_size, room});
   const Pool pool = pool_of_sources();
   batch::Close close = ask_rule(now_ns, lane, pool, id, n);
   // The rule may wait for more to come; not where more is there already, and others do it sooner.
@@ -464,6 +466,7 @@ double StateMachine::share_of_device(NodeId id) {
 Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
   const Lane& its = *lanes_[lane];
   const std::uint32_t max_batch_size = models_[its.model.value].config.max_batch_size;
+  if (room_of(node) == 0) return nullptr;
   for (Batch& b : node.in_flight) {
     if (!b.open || b.model != its.model || b.shape.n_requests >= max_batch_size) continue;
     if (lanes_[b.lane]->bound != its.bound) continue;

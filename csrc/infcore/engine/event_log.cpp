@@ -65,6 +65,20 @@ void EventLog::run(const RunConfig& config) {
   const bool is_bounded = engine.retry_budget != CountedBudget::unbounded;
   number((is_bounded ? 1u : 0u) | (engine.log_terms ? 2u : 0u));
   if (is_bounded) real(engine.retry_budget);
+  health(engine);
+}
+
+void EventLog::health(const EngineConfig& engine) {
+  const contracts::HealthConfig& health = engine.health;
+  number(engine.judges_health ? 1 : 0);
+  if (!engine.judges_health) return;
+  number(health.errors_in_a_row);
+  number(health.probes);
+  for (const double share : {health.error_rate, health.slow_factor, health.ejected_share_max}) real(share);
+  for (const TimeNs time_ns : {health.eject_ns, health.eject_ns_max, health.forgive_ns, health.slow_start_ns,
+                               health.forget_ns}) {
+    signed_number(time_ns);
+  }
 }
 
 void EventLog::name_models() {

@@ -51,6 +51,7 @@ class EventLog {
 
  private:
   void run(const RunConfig&);
+  void health(const EngineConfig&);
   void name_labels();
 
   void room(std::size_t n_bytes);

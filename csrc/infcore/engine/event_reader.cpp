@@ -173,7 +173,23 @@ void EventReader::run(RunConfig& run) {
   const std::uint64_t flags = number("retries bounded, log_terms", 3);
   engine.retry_budget = (flags & 1) != 0 ? real("retry_budget", no_bound) : CountedBudget::unbounded;
   engine.log_terms = (flags & 2) != 0;
+  health(engine);
   bounds_ = engine;
+}
+
+void EventReader::health(EngineConfig& engine) {
+  contracts::HealthConfig& health = engine.health;
+  engine.judges_health = number("judges_health", 1) != 0;
+  if (!engine.judges_health) return;
+  health.errors_in_a_row = static_cast<std::uint32_t>(number("errors_in_a_row", 64, 1));
+  health.probes = static_cast<std::uint32_t>(number("probes", 1000, 1));
+  health.error_rate = real("error_rate", 1.0);
+  health.slow_factor = real("slow_factor", 1e6);
+  health.ejected_share_max = real("ejected_share_max", 1.0);
+  for (TimeNs* time_ns : {&health.eject_ns, &health.eject_ns_max, &health.forgive_ns, &health.slow_start_ns,
+                          &health.forget_ns}) {
+    *time_ns = time("a time of health", 0, false);
+  }
 }
 
 void EventReader::model_config(EventRecord& r) {

@@ -69,6 +69,7 @@ class EventReader {
   void event(EventRecord&);
   void action(EventRecord&);
   void run(RunConfig&);
+  void health(EngineConfig&);
   void model_config(EventRecord&);
   void node(EventRecord&);
   void prior(EventRecord&);

@@ -146,6 +146,8 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
     } else if (node.in_flight.size() >= node.slots) {
       return;
     }
+    room = std::min(room, room_of(node));
+    if (room == 0) return;
     const std::uint32_t n = std::min(room, lane.queue.size());
     sources_.assign(1, {.lane = index, .left = n});
     if (serve(now_ns, index, lane.bound, n) != Served::sent) return;
@@ -188,7 +190,8 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     for (std::uint64_t left = lane.require; left != 0 && passing != 0; left &= left - 1) {
       passing &= columns.labelled(std::countr_zero(left), word).load(std::memory_order_relaxed);
     }
-    candidates_[word] = others_[word] = passing;
+    candidates_[word] = passing;
+    others_[word] = passing & ~bounded_[word];  // nobody waits for a node that may have a few at a time only
     free_candidates_[word] = passing & has_free_slot_[word];
     any |= free_candidates_[word];
   }
@@ -267,7 +270,6 @@ const contracts::BatchShape& StateMachine::learned_shape(const Batch& b) const n
 /// After any change of the node's batches: when its next slot is free, as the joint choice reads it.
 void StateMachine::occupancy_changed(NodeId id) {
   Node& node = nodes_[id.value];
-  const bool has_free_slot = node.in_flight.size() < node.slots;
   TimeNs free_ns = base::never_ns;
   node.occupied = {};
   for (const Batch& b : node.in_flight) {
@@ -276,6 +278,7 @@ void StateMachine::occupancy_changed(NodeId id) {
     node.occupied.work_sum += b.shape.work_sum;
     node.occupied.work_max = std::max(node.occupied.work_max, b.shape.work_max);
   }
+  const bool has_free_slot = node.in_flight.size() < node.slots && room_of(node) > 0;
   free_at_s_[id.value] = has_free_slot ? free_now : base::seconds(free_ns);
   std::uint64_t& word = has_free_slot_[id.value / 64];
   const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);

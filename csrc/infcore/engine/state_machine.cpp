@@ -37,6 +37,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       models_(config.max_models),
       free_at_s_(std::size_t{fleet.columns().n_words()} * 64, free_now),
       has_free_slot_(fleet.columns().n_words()),
+      bounded_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),
       free_candidates_(has_free_slot_.size()),
       others_(has_free_slot_.size()) {
@@ -55,6 +56,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
   set_up_door();
+  set_up_health();
   if (config.hedge_quantile <= 0.0) return;
   hedging_.copies.resize(config.max_requests);
   hedging_.looks.resize(config.max_nodes);
@@ -196,6 +198,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   for (const std::uint32_t slot : b.members)
     if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
   if (!hedging_.copies.empty()) learn_lateness(b, id, now_ns);
+  if (health_) health_->answered(now_ns, {id, b.model, learned_shape(b), service_s, ok}, latency_);
   if (ok) latency_.observe(b.model, id, learned_shape(b), service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {
@@ -223,7 +226,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
       continue;
-    } else if (model.config.idempotent && b.members.size() > 1 && may_retry(b.model)) {
+    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) && may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
@@ -233,6 +236,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   keep_members(b);
   mark_node(id);
   if (fleet_.state(id) == route::NodeState::lost) node_back(now_ns, id);  // it has just answered
+  settle_health(now_ns);
   return true;
 }
 
@@ -258,6 +262,7 @@ void StateMachine::record(StageHistograms& to, const Batch& b, const contracts::
 }
 
 void StateMachine::tick(TimeNs now_ns) {
+  settle_health(now_ns);
   release_put_off(now_ns);
   while (timers_.next_ns() <= now_ns) {
     const std::uint32_t owner = timers_.pop();

@@ -3,6 +3,7 @@
 #include <infcore/batch/batching_policy.hpp>
 #include <infcore/batch/length_groups.hpp>
 #include <infcore/contracts/latency_table.hpp>
+#include <infcore/contracts/node_health.hpp>
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/admission_state.hpp>
@@ -50,6 +51,8 @@ struct EngineConfig {
   double hedge_budget{0.05};   ///< copies, as a share of requests
   double retry_budget{0.2};    ///< runs that are done again, likewise; CountedBudget::unbounded
   bool log_terms{};            ///< terms() says what the node of each dispatch and hedge cost
+  bool judges_health{};                        ///< false: nodes go and come only as the driver says
+  contracts::HealthConfig health{};
 };
 
 struct ModelConfig {
@@ -141,7 +144,8 @@ class StateMachine {
   /// Whether schedule() has anything to look at.
   [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
   [[nodiscard]] TimeNs next_timer_ns() const noexcept {
-    return std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
+    const TimeNs next_ns = std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
+    return health_ ? std::min(next_ns, health_->next_ns()) : next_ns;
   }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   /// With EngineConfig::log_terms: of each dispatch and hedge among actions(), in order. Cleared with them.
@@ -151,6 +155,9 @@ class StateMachine {
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
+    return health_ ? health_->status(node) : contracts::HealthStatus{};
+  }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
@@ -203,6 +210,7 @@ class StateMachine {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
     TimeNs progress_ns{};  ///< see progress()
     std::uint32_t slots{};
+    std::uint32_t pending_max{no_bound};  ///< requests that it may have at a time
     std::vector<Batch> in_flight{};
     contracts::BatchShape occupied{};  ///< all that is in flight, as if it were one batch
     std::vector<ModelId> models{};     ///< resident there
@@ -221,6 +229,7 @@ class StateMachine {
     static constexpr double hedges_at_start = 16.0, retries_at_start = 100.0, retries_most = 1000.0;
     CountedBudget hedges{hedges_at_start}, retries{retries_at_start};
   };
+  static constexpr std::uint32_t no_bound = 0xFFFF'FFFFu;
   static constexpr std::size_t sources_max = 8;           ///< lanes that one batch is filled from
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   /// A device that takes requests of a lane: it has a free slot, or an open batch of this lane with room.
@@ -339,7 +348,19 @@ class StateMachine {
   template <class Which>
   void give_up_where(TimeNs now_ns, NodeId, Reason, Which);
   void give_up(TimeNs now_ns, Batch&, Reason);
+  void send_elsewhere(TimeNs now_ns, NodeId);
   void mark_node(NodeId);
+
+  // health_steps.cpp
+  void set_up_health();
+  void bound_pending(NodeId, std::uint32_t pending_max);
+  void settle_health(TimeNs now_ns);
+  void carry_out(TimeNs now_ns, const contracts::HealthChange&);
+  void restart_curves(NodeId);
+  [[nodiscard]] bool to_be_tried_elsewhere(const Slot&, NodeId) const noexcept;
+  [[nodiscard]] static std::uint32_t room_of(const Node& node) noexcept {
+    return node.pending_max > node.occupied.n_requests ? node.pending_max - node.occupied.n_requests : 0;
+  }
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
@@ -394,6 +415,7 @@ class StateMachine {
   route::RouteView view_;  ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
+  std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected
   queue::QueueSlots queue_slots_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
@@ -405,6 +427,7 @@ class StateMachine {
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
   std::vector<double> free_at_s_;             ///< see FinishColumns
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
+  std::vector<std::uint64_t> bounded_;        ///< nodes with a bound of requests, 64 a word
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
   std::vector<std::uint64_t> candidates_, free_candidates_, others_;
   std::vector<Taker> open_takers_;

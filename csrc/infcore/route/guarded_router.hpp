@@ -52,6 +52,10 @@ class GuardedRouter {
     const std::lock_guard hold(lock_);
     router_.set_prior(model, node, prior);
   }
+  void use_health(std::shared_ptr<HealthGate> health) {
+    const std::lock_guard hold(lock_);
+    router_.use_health(std::move(health));
+  }
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 
  private:

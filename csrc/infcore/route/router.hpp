@@ -1,4 +1,5 @@
 #pragma once
+#include <infcore/route/health_gate.hpp>
 #include <infcore/route/leases.hpp>
 #include <infcore/route/routing_policy.hpp>
 
@@ -26,6 +27,7 @@ struct Decision {
   bool feasible{};
   bool open{};         ///< still holds its credit, as far as is known
   ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
+  float crowd{1.0f};   ///< requests in flight per slot, itself included; at least 1
   bool starts_idle{};  ///< a slot was free, so that nothing but network and service lies before its end
 };
 
@@ -62,6 +64,8 @@ class Router {
   /// Every node that is not absent, by id.
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
+  /// Tells it of every answer, and follows what becomes of the nodes. Before the first pick; its fleet is this one.
+  void use_health(std::shared_ptr<HealthGate> health);
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
   /// Whom to tell what nodes hold of prompts; between calls.
   void use_prefix(const PrefixIndex* index) noexcept { view_.use_prefix(index); }
@@ -79,7 +83,9 @@ class Router {
   void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;
-  void follow_membership();
+  void tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns);
+  void follow_health(base::TimeNs now_ns);
+  void follow_membership(base::TimeNs now_ns);
   [[noreturn]] void refuse(const RouteQuery& query);
 
   Fleet* fleet_;
@@ -90,6 +96,8 @@ class Router {
   std::uint64_t version_{};
   std::vector<std::uint64_t> born_;  // Fleet::born of the node that our curves are about
   Leases<Lease> leases_;
+  std::shared_ptr<HealthGate> health_;    // nullptr: nobody is ejected
+  std::vector<std::uint32_t> n_restarts_;  // HealthGate::n_restarts that our curves know of
 };
 
 }  // namespace infcore::route

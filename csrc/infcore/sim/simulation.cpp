@@ -32,7 +32,8 @@ engine::EngineConfig engine_config(const SimConfig& config) {
           .shed_lowest = config.shed_lowest,
           .hedge_quantile = config.hedge_quantile,
           .hedge_budget = config.hedge_budget,
-          .retry_budget = config.retry_budget};
+          .retry_budget = config.retry_budget,
+          .judges_health = config.judges_health};
 }
 
 /// Spread evenly over the requests by the golden ratio's low-discrepancy sequence, the same under every policy.

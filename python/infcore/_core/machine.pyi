@@ -27,6 +27,7 @@ class Machine:
         hedge_budget: float = 0.05,
         retry_budget: float = 0.2,
         log_terms: bool = False,
+        health: bool | Mapping[str, float] = False,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(

@@ -10,6 +10,7 @@ from libcpp.vector cimport vector
 
 from infcore._core.base cimport finite
 from infcore._core.fleet cimport Fleet, SignalGate, whole
+from infcore._core.health cimport read_health
 from infcore._core.latency cimport curve_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
 from infcore._cpp.engine cimport (Action, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig, LoggedMachine,
@@ -46,7 +47,8 @@ cdef class Machine:
     def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
                  max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
                  overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False,
-                 double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False):
+                 double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False,
+                 health=False):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
@@ -65,6 +67,7 @@ cdef class Machine:
         config.overload_wait_ns = time_of("overload_wait_ns", overload_wait_ns)
         config.tier_capacity = [whole("tier_capacity", each, 1, 1 << 30) for each in tier_capacity]
         config.shed_lowest, config.log_terms = shed_lowest, log_terms
+        config.judges_health = read_health(health, config.health)
         config.hedge_quantile, config.hedge_budget, config.retry_budget = hedge_quantile, hedge_budget, retry_budget
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
@@ -262,7 +265,7 @@ cdef class Machine:
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
-                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections, "infeasible": s.infeasible,
                 "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
                 "deferred": s.deferred, "hedged": s.hedged, "hedge_won": s.hedge_won,
                 "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}

@@ -19,6 +19,7 @@ class Router:
         policy: str | RoutePolicy = "slo_cost",
         seed: int = 0,
         clock: _HasNow | None = None,
+        health: bool | Mapping[str, float] = True,
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
@@ -73,6 +74,8 @@ class Router:
         now_s: float | None = None,
     ) -> bool: ...
     def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...
+    def report(self, node: int | str, *, ok: bool, now_s: float | None = None) -> None: ...
+    def probe_due(self, *, now_s: float | None = None) -> list[int]: ...
     def explain(
         self,
         model: str,

@@ -11,7 +11,9 @@ from infcore._core.decision cimport Decision, Decisions
 from infcore._core.fleet cimport Fleet, whole
 from infcore._core.python_policy cimport policy_of
 from infcore._core.route_args cimport blocks_of, options_of, session_of
+from infcore._core.health cimport FleetHealth, health_of
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
+from infcore._cpp.health cimport HealthGate
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
                                  Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
@@ -38,6 +40,11 @@ cdef class Router:
     seed     of policies that draw; same seed, same calls: same decisions
     clock    None: the fleet's
     **policy_options  the policy's own: numbers, a str, lists of str; policies() names them
+    health   True: nodes whose answers are worse than their peers' are ejected for a while; False: this router tells
+             nothing of what it sees; or a mapping of what is to be otherwise, the same for all routers of a fleet:
+             errors_in_a_row (5), error_rate (0.1 of the last 64 answers), slow_factor (4: times its class's latency),
+             ejected_share_max (0.5 of the fleet, and of a model's nodes), eject_s (5, doubled each time up to
+             eject_s_max, 60), forgive_s (60), probes (3 good answers before more is sent), slow_start_s (4), forget_s
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
     Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
     """
@@ -45,7 +52,7 @@ cdef class Router:
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, **policy_options):
+    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, health=True, **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
         self.fleet = fleet
@@ -62,6 +69,9 @@ cdef class Router:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options beside an object as policy")
         else:
             self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(policy_of(policy))))
+        self.health = health_of(self.fleet, health)
+        if self.health is not None:
+            self.c_obj.get().use_health(self.health.c_obj)
         self.built_under = fork_generation()
 
     @staticmethod
@@ -244,6 +254,25 @@ cdef class Router:
         many = decision
         return self.c_obj.get().cancel_many(decision_span(many.c_obj.data(), many.c_obj.size()), now_ns) > 0
 
+    def report(self, node, *, ok, now_s=None) -> None:
+        """Tell of a check of the node itself: good ones bring an ejected node back sooner, bad ones in a row eject.
+
+        Raises  UnknownName, InvalidArgument where the router judges nobody
+        """
+        self.judge().checked(now_of(self.clock, now_s), self.fleet.node_of(node), bool(ok))
+
+    def probe_due(self, *, now_s=None) -> list:
+        """Ids of ejected nodes to be asked how they are, and reported: each once a second."""
+        cdef vector[NodeId] due
+        self.judge().check_due(now_of(self.clock, now_s), due)
+        return [due[i].value for i in range(due.size())]
+
+    cdef HealthGate* judge(self) except NULL:
+        self.check_alive()
+        if self.health is None:
+            raise InvalidArgument("health is False; allowed for this call: a Router that judges its nodes")
+        return self.health.c_obj.get()
+
     def explain(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
                 allow_late=False, lease_s=None, now_s=None) -> list:
         """What every node would cost this request now, and why those that are out are out; reserves nothing.
@@ -261,7 +290,7 @@ cdef class Router:
                      "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
         self.c_obj.get().explain(query, options, explanations)
-        return explained(self.fleet, explanations, model, deadline_s, require)
+        return explained(self, explanations, model, deadline_s, require)
 
 
 include "explained.pxi"

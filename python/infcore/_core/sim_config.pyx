@@ -32,6 +32,7 @@ cdef SimConfig config_of(object scenario, str policy, object seed) except *:
     config.attempts_max = run.attempts_max
     config.hedge_quantile, config.hedge_budget = run.hedge_quantile or 0.0, run.hedge_budget
     config.retry_budget = run.retry_budget
+    config.attempts_max, config.judges_health = run.attempts_max, run.health
     config.admission = [name.encode() for name in run.admission]
     config.overload_wait_s = run.overload_wait_s or 0.0
     config.shed_lowest = run.overflow == "shed_lowest"

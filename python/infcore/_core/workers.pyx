@@ -16,6 +16,7 @@ from infcore._core.arena cimport Arena
 from infcore._core.base cimport Clock, ManualClock, as_clock
 from infcore._core.device cimport Timer
 from infcore._core.fleet cimport Fleet
+from infcore._core.health cimport read_health
 from infcore._core.live cimport Arrivals, Live
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.staging cimport Staging, failure_of

@@ -8,6 +8,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport HealthConfig
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport Fleet, RoutingPolicy, Signal
 from infcore._cpp.telemetry cimport Histogram
@@ -164,7 +165,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass Stats:
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
-        uint64_t hedged, hedge_won, unretried
+        uint64_t hedged, hedge_won, unretried, ejections
         double busy_s, work, hedge_wasted_s
         unique_ptr[StageHistograms] stages
 
@@ -185,6 +186,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         cbool shed_lowest
         double hedge_quantile, hedge_budget, retry_budget
         cbool log_terms
+        cbool judges_health
+        HealthConfig health
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size

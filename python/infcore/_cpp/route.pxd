@@ -1,13 +1,14 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
-from libcpp.memory cimport unique_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport FleetColumns, HealthGate, NodeHealth
 from infcore._cpp.latency cimport Curve
 
 
@@ -89,6 +90,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         const string& model_name(ModelId) noexcept
         void load_model(NodeId, ModelId) except +infcore_translate
         void unload_model(NodeId, ModelId) except +infcore_translate
+        const FleetColumns& columns() noexcept
 
 
 cdef extern from "<span>" namespace "std" nogil:
@@ -134,6 +136,10 @@ cdef extern from "<span>" namespace "std" nogil:
         const_doubles(const double*, size_t) noexcept
 
 
+cdef extern from "<infcore/route/health_gate.hpp>" namespace "infcore::route" nogil:
+    shared_ptr[HealthGate] make_health_gate(Fleet&, unique_ptr[NodeHealth]) except +infcore_translate
+
+
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass decision_span "std::span<infcore::route::Decision>":
         decision_span(Decision*, size_t) noexcept
@@ -172,6 +178,7 @@ cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route"
         size_t cancel_many(decision_span, TimeNs) except +infcore_translate
         void explain(const RouteQuery&, const PickOptions&, vector[Explanation]&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void use_health(shared_ptr[HealthGate]) except +infcore_translate
         const char* policy() noexcept
 
 

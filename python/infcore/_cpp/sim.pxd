@@ -105,7 +105,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         vector[string] admission
         double overload_wait_s
         vector[uint32_t] tier_capacity
-        cbool shed_lowest
+        cbool shed_lowest, judges_health
         uint32_t max_requests
         uint8_t attempts_max
         double hedge_quantile, hedge_budget, retry_budget
