@@ -66,6 +66,7 @@ class EventReader {
   void event(EventRecord&);
   void action(EventRecord&);
   void run(RunConfig&);
+  void options(route::RoutingOptions&);
   void model_config(EventRecord&);
   void node(EventRecord&);
   void prior(EventRecord&);
@@ -78,7 +79,7 @@ class EventReader {
   [[nodiscard]] std::uint64_t number(const char* field, std::uint64_t most, std::uint64_t least = 0);
   [[nodiscard]] std::uint64_t difference(const char* field, std::uint64_t from);
   [[nodiscard]] TimeNs time(const char* field, TimeNs from, bool may_be_never);
-  [[nodiscard]] double real(const char* field, double most);
+  [[nodiscard]] double real(const char* field, double most, double least = 0.0);
   void text(const char* field, std::string&);
   void now(EventRecord&);
   [[nodiscard]] NodeId node_id();

@@ -11,7 +11,7 @@ class Machine:
         self,
         fleet: Fleet,
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
         batching: str = "dynamic",
         seed: int = 0,
         max_requests: int = 8192,
@@ -23,6 +23,7 @@ class Machine:
         overload_wait_ns: int | None = None,
         tier_capacity: Sequence[int] = (),
         shed_lowest: bool = False,
+        policy_options: Mapping[str, float | str | Sequence[str]] | None = None,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(

@@ -16,9 +16,11 @@ from infcore._cpp.engine cimport (Action, Batch, BatchingPolicy, EngineConfig, M
                                   Reason, Request, RunConfig, Stats, action_names, make_batching_policy, n_actions,
                                   n_reasons, reason_names, request_work_max)
 from infcore._cpp.latency cimport LatencyTable
-from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
+from infcore._cpp.route cimport Credit, RoutingOptions, RoutingPolicy, Signal, make_routing_policy, no_node
 
-from infcore.errors import InvalidArgument, UnknownName
+from infcore.errors import InvalidArgument, InvalidType, UnknownName
+
+include "policy_options.pxi"
 
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -43,13 +45,14 @@ cdef class Machine:
     cdef uint32_t n_tiers
     cdef set models
 
-    def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
+    def __init__(self, Fleet fleet not None, *, str policy="slo_cost", str batching="dynamic", uint64_t seed=0,
                  max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
-                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False):
+                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False, policy_options=None):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
-        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed)
+        cdef RoutingOptions options = routing_options_of(policy_options)
+        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed, options)
         cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(batching.encode())
         self.fleet = fleet
         self.n_tiers = <uint32_t>whole("n_tiers", n_tiers, 1, 64)
@@ -68,6 +71,7 @@ cdef class Machine:
         self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
         if log is not None:
             run.engine, run.policy, run.batching, run.seed = config, policy.encode(), batching.encode(), seed
+            run.options = options
             self.c_obj.get().start_log(log.encode(), 1 << 16, run)
             gate = LoggedSignals.__new__(LoggedSignals)
             gate.machine = self

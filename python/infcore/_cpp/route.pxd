@@ -79,10 +79,18 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
         cbool late
 
 
+cdef extern from "<infcore/route/routing_options.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass RoutingOptions:
+        RoutingOptions() noexcept
+        void set_number "set"(string, double) noexcept
+        void set_text "set"(string, string) noexcept
+        void set_texts "set"(string, vector[string]) noexcept
+
+
 cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route" nogil:
     cdef cppclass RoutingPolicy:
         pass
-    unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
+    unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t, const RoutingOptions&) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
 
 
