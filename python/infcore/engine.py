@@ -24,7 +24,7 @@ from infcore._figures import figures
 from infcore._weighted import weighted
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
-from infcore.request import Model
+from infcore.request import Model, PolicyOption
 from infcore.stream import Stream
 
 __all__ = ["Engine"]
@@ -38,8 +38,9 @@ class Engine(EngineCore):
 
     devices        infcore.Device objects; each gets a thread of its own
     models         infcore.Model descriptions; every device that can serve one loads it
-    policy         one of infcore.Router.policies(): fastest_finish chooses device and batch together, the others give
-                   each request its device on arrival and a queue per device (as load balancers are deployed)
+    policy         one of infcore.Router.policies(): slo_cost and fastest_finish choose device and batch together, the
+                   others give each request its device on arrival and a queue per device (as load balancers do)
+    policy_options of the policy, by name: numbers, texts or sequences of texts
     batching       "dynamic" (size, delay, deadline) or "greedy"
     max_requests   accepted and not yet answered, at most; more are refused with QueueFull
     n_tiers        0 is the most urgent
@@ -77,7 +78,8 @@ class Engine(EngineCore):
         devices: Iterable[Device] = (),
         models: Iterable[Model] = (),
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
+        policy_options: Mapping[str, PolicyOption] | None = None,
         batching: str = "dynamic",
         cache: None = None,
         clock: Clock | None = None,
@@ -113,13 +115,13 @@ class Engine(EngineCore):
         self._setup(
             Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
             policy=_checks.text("policy", policy),
+            policy_options=policy_options,
             batching=_checks.text("batching", batching),
             seed=_checks.integer("seed", seed, 0, 2**64 - 1),
             max_requests=_checks.integer("max_requests", max_requests, 1, _MAX_REQUESTS),
             n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
-            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers),
             faults=faults(hedge_quantile, hedge_budget, retry_budget, log_terms, has_log=log is not None),
             door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
         )

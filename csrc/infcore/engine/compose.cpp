@@ -58,8 +58,9 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   Batch b = new_batch(now_ns, index);
   bool picks = in_danger(now_ns, lane, pool, id, close.n_requests);
   if (!picks) close.n_requests = preferred(now_ns, lane, pool, id, close.n_requests);
-  picks = picks || matters_who_joins(lane, pool, id);
-  if (picks || !fill(now_ns, index, id, b, close.n_requests)) {
+  const bool suited = !picks && !suited_.empty() && fill_suited(now_ns, index, id, b, close.n_requests);
+  picks = !suited && (picks || matters_who_joins(lane, pool, id));
+  if (picks || (!suited && !fill(now_ns, index, id, b, close.n_requests))) {
     choose(now_ns, index, id, b, close.n_requests);
   }
   if (b.members.empty()) {  // who was given up is gone, and the lane another one; or all of them wait for a faster one

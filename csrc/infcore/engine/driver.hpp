@@ -37,7 +37,8 @@ enum class Wake : std::uint8_t { stop, batch, control, nothing };
 class Driver {
  public:
   Driver(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, const std::string& policy,
-         const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock);
+         const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock,
+         const route::RoutingOptions& options = {});
 
   // The log, if one is wanted: start_log() before anything else, log_loop() on a thread of its own until end_log().
   void start_log(const std::string& path, std::size_t buffer_bytes);

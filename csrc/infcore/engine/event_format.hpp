@@ -36,6 +36,7 @@ inline constexpr TimeNs event_time_max = (TimeNs{1} << 62) - 1;
 
 enum class EventKind : std::uint8_t {
   /// v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; 8 bytes seed;
+  /// v n options; n x (t name, v kind, f or t or v n texts, n x t);
   /// v n, n x t admission; s overload_wait_ns; v n, n x v tier_capacity; v shed_lowest; f hedge_quantile, hedge_budget;
   /// v whether retries are bounded | log_terms * 2; f retry_budget, where they are; v judges_health, and if so
   /// v errors_in_a_row, probes; f error_rate, slow_factor, ejected_share_max; s eject_ns, eject_ns_max, forgive_ns,

@@ -27,6 +27,21 @@ std::size_t text_bytes(const route::NodeSpec& spec) {
   return n;
 }
 
+std::size_t options_bytes(const route::RoutingOptions& options) {
+  check("options of a policy", options.given().size(), route::RoutingOptions::n_max);
+  std::size_t n_bytes = 0;
+  for (const auto& [name, value] : options.given()) {
+    n_bytes += name.size() + 3 * number_bytes_max;
+    if (const auto* one = std::get_if<std::string>(&value)) n_bytes += one->size();
+    const auto* texts = std::get_if<route::RoutingOptions::Texts>(&value);
+    if (texts == nullptr) continue;
+    check("texts of an option", texts->size(), route::RoutingOptions::n_max);
+    for (const std::string& each : *texts) n_bytes += each.size() + number_bytes_max;
+  }
+  check("bytes in a policy's options", n_bytes, event_text_bytes_max);
+  return n_bytes;
+}
+
 }  // namespace
 
 EventLog::EventLog(LogFile& file, const route::Fleet& fleet, const RunConfig& config)
@@ -44,6 +59,7 @@ void EventLog::run(const RunConfig& config) {
   const EngineConfig& engine = config.engine;
   std::size_t n_bytes = config.policy.size() + config.batching.size() + number_bytes_max * engine.tier_capacity.size();
   for (const std::string& name : engine.admission) n_bytes += name.size() + number_bytes_max;
+  n_bytes += options_bytes(config.options);
   open(EventKind::run, small_record_bytes + n_bytes);
   number(engine.max_requests);
   number(engine.max_nodes);
@@ -54,6 +70,7 @@ void EventLog::run(const RunConfig& config) {
   text(config.policy);
   text(config.batching);
   store_le(at_, config.seed, 8), at_ += 8;
+  options(config.options);
   number(engine.admission.size());
   for (const std::string& name : engine.admission) text(name);
   signed_number(engine.overload_wait_ns);
@@ -78,6 +95,23 @@ void EventLog::health(const EngineConfig& engine) {
   for (const TimeNs time_ns : {health.eject_ns, health.eject_ns_max, health.forgive_ns, health.slow_start_ns,
                                health.forget_ns}) {
     signed_number(time_ns);
+  }
+}
+
+void EventLog::options(const route::RoutingOptions& options) noexcept {
+  number(options.given().size());
+  for (const auto& [name, value] : options.given()) {
+    text(name);
+    number(value.index());
+    if (const auto* figure = std::get_if<double>(&value)) {
+      real(*figure);
+    } else if (const auto* one = std::get_if<std::string>(&value)) {
+      text(*one);
+    } else {
+      const auto& texts = std::get<route::RoutingOptions::Texts>(value);
+      number(texts.size());
+      for (const std::string& each : texts) text(each);
+    }
   }
 }
 

@@ -160,6 +160,7 @@ void EventReader::run(RunConfig& run) {
   text("batching", run.batching);
   run.seed = 0;
   for (unsigned i = 0; i < 8; ++i) run.seed |= std::uint64_t{byte("seed")} << (8 * i);
+  options(run.options);
   engine.admission.resize(number("n_admission", event_policies_max));
   for (std::string& name : engine.admission) text("admission", name);
   engine.overload_wait_ns = time("overload_wait_ns", 0, true);
@@ -189,6 +190,27 @@ void EventReader::health(EngineConfig& engine) {
   for (TimeNs* time_ns : {&health.eject_ns, &health.eject_ns_max, &health.forgive_ns, &health.slow_start_ns,
                           &health.forget_ns}) {
     *time_ns = time("a time of health", 0, false);
+  }
+}
+
+void EventReader::options(route::RoutingOptions& options) {
+  options = {};
+  std::string name, one;
+  for (std::uint64_t left = number("n_options", route::RoutingOptions::n_max); left > 0; --left) {
+    text("option", name);
+    switch (number("kind of option", std::variant_size_v<route::RoutingOptions::Value> - 1)) {
+      case 0:
+        options.set(name, real("option", no_bound, -no_bound));
+        break;
+      case 1:
+        text("option", one);
+        options.set(name, one);
+        break;
+      default:
+        route::RoutingOptions::Texts texts(number("n_texts", route::RoutingOptions::n_max));
+        for (std::string& each : texts) text("option", each);
+        options.set(name, std::move(texts));
+    }
   }
 }
 
@@ -314,11 +336,13 @@ TimeNs EventReader::time(const char* field, TimeNs from, bool may_be_never) {
   fail_here(field, std::to_string(t_ns), may_be_never ? "within 2**62 ns of 0, or never" : "within 2**62 ns of 0");
 }
 
-double EventReader::real(const char* field, double most) {
+double EventReader::real(const char* field, double most, double least) {
   std::uint64_t word = 0;
   for (unsigned i = 0; i < 8; ++i) word |= std::uint64_t{byte(field)} << (8 * i);
   const auto value = std::bit_cast<double>(word);
-  if (!(value >= 0.0 && value <= most)) fail_here(field, std::to_string(value), "0 to " + std::to_string(most));
+  if (!(value >= least && value <= most)) {
+    fail_here(field, std::to_string(value), std::to_string(least) + " to " + std::to_string(most));
+  }
   return value;
 }
 

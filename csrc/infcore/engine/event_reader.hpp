@@ -70,6 +70,7 @@ class EventReader {
   void action(EventRecord&);
   void run(RunConfig&);
   void health(EngineConfig&);
+  void options(route::RoutingOptions&);
   void model_config(EventRecord&);
   void node(EventRecord&);
   void prior(EventRecord&);
@@ -82,8 +83,8 @@ class EventReader {
   [[nodiscard]] std::uint64_t number(const char* field, std::uint64_t most, std::uint64_t least = 0);
   [[nodiscard]] std::uint64_t difference(const char* field, std::uint64_t from);
   [[nodiscard]] TimeNs time(const char* field, TimeNs from, bool may_be_never);
-  [[nodiscard]] double real(const char* field, double most);
   [[nodiscard]] float single(const char* field);
+  [[nodiscard]] double real(const char* field, double most, double least = 0.0);
   void text(const char* field, std::string&);
   void now(EventRecord&);
   [[nodiscard]] NodeId node_id();

@@ -53,6 +53,9 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.run_limit_ns = config.run_limit_ns;
   node.slots = fleet_.slots(id);
+  usd_per_s_[id.value] = static_cast<float>(fleet_.price_per_hour(id) / 3600.0 / node.slots);
+  has_prices_ = std::any_of(usd_per_s_.begin(), usd_per_s_.begin() + fleet_.n_nodes(),
+                            [&](float usd_per_s) { return usd_per_s != usd_per_s_.front(); });
   node.stats = std::make_unique<Stats>(config_.stage_histograms);
   node.free_since_ns = node.progress_ns = 0;
   for (const Batch& b : node.in_flight)

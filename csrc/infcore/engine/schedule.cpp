@@ -79,6 +79,10 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
   if (model.config.runs_share) return dispatch_shared(now_ns, index);
+  if (weights_.price_us_per_usd > 0.0 && has_prices_ && open_takers_.empty()) {
+    bool sent = false;
+    if (dispatch_costly(now_ns, index, work_mean, sent)) return sent;
+  }
   const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
   for (;;) {
     Taker first{.node = free.seconds < std::numeric_limits<float>::infinity() ? NodeId{free.node} : base::no_node,
@@ -91,7 +95,10 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
       open = it;
     }
     if (first.node == base::no_node) return false;
-    const std::uint32_t n_share = share_of(now_ns, index, first, work_mean);
+    suited_.clear();
+    const bool by_work = weights_.by_work && open == open_takers_.end() && model.lanes.size() == 1;
+    const std::uint32_t n_share = by_work ? share_by_work(now_ns, index, first, work_mean)
+                                          : share_of(now_ns, index, first, work_mean);
     if (n_share == 0) {  // busy ones are sooner, and then the devices after this one have no share either
       set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first.first_s)), 1));
       return false;
@@ -130,6 +137,7 @@ bool StateMachine::dispatch_shared(TimeNs now_ns, std::uint32_t index) {
     }
   }
   if (best == base::no_node) return false;
+  suited_.clear();
   sources_.assign(1, {.lane = index, .left = 1});
   return serve(now_ns, index, best, 1) == Served::sent;
 }
@@ -139,6 +147,7 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
   Lane& lane = *lanes_[index];
   Node& node = nodes_[lane.bound.value];
   const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
+  suited_.clear();
   while (lane.queue.size() > 0 && fleet_.state(lane.bound) == route::NodeState::up) {
     std::uint32_t room = max_batch_size;
     if (const Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {

@@ -36,6 +36,8 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       nodes_(config.max_nodes),
       models_(config.max_models),
       free_at_s_(std::size_t{fleet.columns().n_words()} * 64, free_now),
+      weights_(routing_->joint()),
+      usd_per_s_(free_at_s_.size()),
       has_free_slot_(fleet.columns().n_words()),
       bounded_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),

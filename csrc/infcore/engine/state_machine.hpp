@@ -377,6 +377,14 @@ class StateMachine {
     return now_ns - slots_[slot].request.arrival_ns >= config_.ageing_ns;
   }
 
+  // weighing.cpp
+  [[nodiscard]] std::uint32_t share_by_work(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean);
+  void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
+  bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
+  void note_fastest(double latency_s) noexcept;
+  [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
+
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
   [[nodiscard]] Batch new_batch(TimeNs now_ns, std::uint32_t lane);
@@ -426,6 +434,10 @@ class StateMachine {
   std::uint32_t n_models_{};  ///< beyond them none was ever known
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
   std::vector<double> free_at_s_;             ///< see FinishColumns
+  route::JointWeights weights_;
+  std::vector<float> usd_per_s_;              ///< of a slot, by node
+  bool has_prices_{};                         ///< not all nodes cost the same
+  double tail_s_{};                           ///< what requests would take on whatever is fastest for them: weights_.tail
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
   std::vector<std::uint64_t> bounded_;        ///< nodes with a bound of requests, 64 a word
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
@@ -436,6 +448,8 @@ class StateMachine {
   std::vector<Source> sources_;
   std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, firsts_, competing_;
   std::vector<std::uint64_t> grouped_;  ///< group and place of each that is shown
+  std::vector<std::uint32_t> suited_;   ///< who waits, in the order in which the device at hand should have them
+  std::vector<double> works_before_;    ///< of suited_, the work of those before each, and of all
   queue::OrderScratch order_scratch_;
   batch::LengthGroups length_groups_{batch::BatchingPolicy::n_waiting_shown_max};
   std::vector<double> works_;

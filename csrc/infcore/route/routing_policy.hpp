@@ -20,9 +20,12 @@ struct RouteOutcome {
   double confidence{-1.0};  ///< 0 to 1, of the answer, as the caller reported it; negative: it did not
 };
 
-/// What an engine's joint choice weighs beside the time of finishing. All zero: the first to finish gets it.
+/// What an engine's joint choice weighs beside the time of finishing. As it stands: the first to finish gets it.
 struct JointWeights {
-  double price_us_per_usd{};  ///< microseconds that a US dollar counts for
+  double price_us_per_usd{};  ///< microseconds that a US dollar counts for; 0: money is not looked at
+  double goal_share{};        ///< of the time that its deadline leaves a request, what money may cost it
+  double tail{};              ///< quantile of what requests take anyway, which money may not move them beyond
+  bool by_work{};             ///< of those that wait, each device takes those that it has the better speed for
 };
 
 /// What a policy adds to one node's cost, so that the least sum is the node that it has drawn, or gives its turn.

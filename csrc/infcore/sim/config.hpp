@@ -125,7 +125,8 @@ struct AntagonistConfig {
 struct SimConfig {
   std::uint64_t seed{};
   double seconds{}, warmup_s{};
-  std::string policy{"fastest_finish"}, batching{"dynamic"};
+  std::string policy{"slo_cost"}, batching{"dynamic"};
+  route::RoutingOptions policy_options{};
   std::uint32_t max_requests{65536};
   double ageing_s{};  ///< 0: none
   std::vector<std::string> admission{};

@@ -180,7 +180,7 @@ void Replay::event() {
 void Replay::build() {
   config_ = record_.run;
   const engine::EngineConfig& config = config_.engine;
-  auto routing = route::make_routing_policy(config_.policy, config_.seed);
+  auto routing = route::make_routing_policy(config_.policy, config_.seed, config_.options);
   auto batching = batch::make_batching_policy(config_.batching);
   fleet_ = std::make_unique<route::Fleet>(config.max_nodes, config.max_models);
   latency_ = std::make_unique<contracts::LatencyTable>(config.max_nodes, config.max_models);

@@ -50,7 +50,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       latency_(fleet_.max_nodes(), fleet_.max_models()),
       machine_(engine_config(config), fleet_, latency_,
                route::make_routing_policy(config.policy == clairvoyant ? any_policy : config.policy,
-                                          base::Draw(config.seed, engine_seed).bits()),
+                                          base::Draw(config.seed, engine_seed).bits(), config.policy_options),
                batch::make_batching_policy(config.batching)),
       ledger_(config),
       runs_(n_runs_of(config)),

@@ -11,7 +11,7 @@ class Machine:
         self,
         fleet: Fleet,
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
         batching: str = "dynamic",
         seed: int = 0,
         max_requests: int = 8192,
@@ -28,6 +28,7 @@ class Machine:
         retry_budget: float = 0.2,
         log_terms: bool = False,
         health: bool | Mapping[str, float] = False,
+        policy_options: Mapping[str, float | str | Sequence[str]] | None = None,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(

@@ -10,7 +10,7 @@ from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.health cimport HealthConfig
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
-from infcore._cpp.route cimport Fleet, RoutingPolicy, Signal
+from infcore._cpp.route cimport Fleet, RoutingOptions, RoutingPolicy, Signal
 from infcore._cpp.telemetry cimport Histogram
 
 
@@ -218,6 +218,7 @@ cdef extern from "<infcore/engine/event_log.hpp>" namespace "infcore::engine" no
         EngineConfig engine
         string policy, batching
         uint64_t seed
+        RoutingOptions options
 
 
 cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engine" nogil:
@@ -275,7 +276,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         vector[LiveRequest*] members
     cdef cppclass Driver:
         Driver(const EngineConfig&, Fleet&, LatencyTable&, const string&, const string&, uint64_t,
-               const ManualTime*) except +infcore_translate
+               const ManualTime*, const RoutingOptions&) except +infcore_translate
         void start_log(const string&, size_t) except +infcore_translate
         void log_loop() noexcept
         void end_log() except +infcore_translate

@@ -41,6 +41,7 @@ enum class Picker : std::uint8_t { least, power_of_two, softmax };
 
 struct Tunables {
   CostWeights weights;
+  JointWeights joint;
   double explore;
   Picker picker;
   double temperature;
@@ -58,7 +59,7 @@ class SloCost final : public RoutingPolicy {
   SloCost(std::uint64_t seed, const Tunables& tunables) noexcept : is_(tunables), choices_(seed), draw_(seed, 1) {}
   const char* name() const noexcept override { return "slo_cost"; }
   bool binds_on_arrival() const noexcept override { return false; }
-  JointWeights joint() const noexcept override { return {is_.weights.price_us_per_usd}; }
+  JointWeights joint() const noexcept override { return is_.joint; }
   CostWeights weights() const noexcept override { return is_.weights; }
 
   void attach(const Fleet& fleet) override {
@@ -229,6 +230,10 @@ std::unique_ptr<RoutingPolicy> make_slo_cost(std::uint64_t seed, RoutingOptions&
                                  .risk = options.number("risk", 1.0, 0.0, 1e6),
                                  .block_size = options.number("block_size", 16.0, 0.0, 1e6),
                                  .loads = true},
+                     .joint = {.price_us_per_usd = options.number("joint_price", 5e10, 0.0, 1e15),
+                               .goal_share = options.number("joint_goal_share", 0.03125, 0.0, 1.0),
+                               .tail = options.number("joint_tail", 0.97, 0.0, 1.0),
+                               .by_work = options.number("joint_by_work", 1.0, 0.0, 1.0) > 0.0},
                      .explore = options.number("explore", 0.01, 0.0, 1.0),
                      .picker = picker_of(options.text("picker", "least")),
                      .temperature = options.number("temperature", 0.1, 1e-6, 1e6),
