@@ -16,6 +16,11 @@ std::uint64_t next_serial() noexcept {
   return serial.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
+PrefixConfig sized_for(const Fleet& fleet, PrefixConfig prefix) noexcept {
+  prefix.max_nodes = fleet.max_nodes();
+  return prefix;
+}
+
 /// What the node will have to do for it: the credit.
 double busy_s_of(const Decision& decision) noexcept {
   return (decision.terms.service_us - decision.terms.saving_us) * 1e-6;
@@ -26,17 +31,19 @@ double work_done(const Decision& decision) noexcept { return decision.query.work
 
 }  // namespace
 
-Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
-    : Router(fleet, make_routing_policy(policy, seed, std::move(options))) {}
+Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options, PrefixConfig prefix)
+    : Router(fleet, make_routing_policy(policy, seed, std::move(options)), prefix) {}
 
-Router::Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy)
+Router::Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix)
     : fleet_(&fleet),
       latency_(fleet.max_nodes(), fleet.max_models()),
+      prefix_(sized_for(fleet, prefix)),
       view_(fleet, latency_),
       policy_(std::move(policy)),
       serial_(next_serial()),
       born_(fleet.max_nodes()) {
   policy_->attach(fleet);
+  view_.use_prefix(&prefix_);
 }
 
 void Router::pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
@@ -67,6 +74,7 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
 
 void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   follow_membership(query.now_ns);
+  if (!query.blocks.empty()) follow_prefixes(query.now_ns);
   decision.query = query;
   decision.query.model = policy_->start_at(query, view_);
   NodeId node = policy_->select(decision.query, view_);
@@ -94,6 +102,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.router = serial_;
   decision.open = true;
   fleet_->reserve(node, busy_s_of(decision), query.now_ns);
+  if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
 
 bool Router::close(Decision& decision, base::TimeNs now_ns) {
@@ -151,6 +160,7 @@ void Router::explain(const RouteQuery& query, const PickOptions& options, std::v
   end_leases(query.now_ns);
   if (health_) health_->tick(query.now_ns);
   follow_membership(query.now_ns);
+  follow_prefixes(query.now_ns);
   const auto explain_all = [&](const RouteQuery& asked) {
     explanations.clear();
     const Nudge nudge = policy_->nudge(asked, view_);
@@ -189,6 +199,12 @@ void Router::end_leases(base::TimeNs now_ns) noexcept {
   leases_.end_due(now_ns, [this](const Lease& lease, base::TimeNs end_ns) {
     fleet_->release(lease.node, lease.busy_s, end_ns);
   });
+}
+
+/// What is known of nodes that are gone, and picks that are too old, count no more.
+void Router::follow_prefixes(base::TimeNs now_ns) {
+  prefix_.follow(*fleet_);
+  prefix_.advance(now_ns);
 }
 
 /// Curves of a node that is gone are not those of the one that has its id now.

@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/route/health_gate.hpp>
 #include <infcore/route/leases.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 #include <cstdint>
@@ -43,9 +44,10 @@ struct Explanation {
 /// other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
 class Router {
  public:
-  /// Throws as make_routing_policy does.
-  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {});
-  Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy);
+  /// Throws as make_routing_policy does, and InvalidArgument for a prefix index that can't be.
+  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {},
+         PrefixConfig prefix = {});
+  Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix = {});
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -67,8 +69,12 @@ class Router {
   /// Tells it of every answer, and follows what becomes of the nodes. Before the first pick; its fleet is this one.
   void use_health(std::shared_ptr<HealthGate> health);
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
-  /// Whom to tell what nodes hold of prompts; between calls.
-  void use_prefix(const PrefixIndex* index) noexcept { view_.use_prefix(index); }
+  /// What nodes hold of prompts: use(PrefixIndex&), as the fleet is now.
+  template <class Use>
+  auto with_prefix(Use use) {
+    prefix_.follow(*fleet_);
+    return use(prefix_);
+  }
   [[nodiscard]] const char* policy() const noexcept { return policy_->name(); }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 
@@ -86,10 +92,12 @@ class Router {
   void tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns);
   void follow_health(base::TimeNs now_ns);
   void follow_membership(base::TimeNs now_ns);
+  void follow_prefixes(base::TimeNs now_ns);
   [[noreturn]] void refuse(const RouteQuery& query);
 
   Fleet* fleet_;
   contracts::LatencyTable latency_;
+  PrefixIndex prefix_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;
