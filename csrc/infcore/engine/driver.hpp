@@ -142,6 +142,8 @@ class Driver {
   /// Who answers for a model that is there, under load.
   void set_fallback(ModelId, const ModelConfig&);
   /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
+  /// Whether the policy looks at the blocks of prompts. The same for the driver's life; any thread.
+  [[nodiscard]] bool reads_blocks() const noexcept { return machine_.reads_blocks(); }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept {
     return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
   }

@@ -51,6 +51,7 @@ class EventLog {
  private:
   void run(const RunConfig&);
   void name_labels();
+  void prompt(const contracts::Request&);
 
   void room(std::size_t n_bytes);
   void open(EventKind kind, std::size_t n_bytes_max = small_record_bytes) {

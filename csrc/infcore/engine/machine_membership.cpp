@@ -58,6 +58,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   occupancy_changed(id);
   latency_.forget(id);
   latency_.set_class(id, fleet_.kind_id(id));
+  tokens_.add_node(id, fleet_.kind_id(id), config.kv_blocks);
   follow_residency(id);
 }
 
@@ -122,6 +123,7 @@ void StateMachine::node_failed(TimeNs now_ns, NodeId id) { take_out(now_ns, id, 
 
 void StateMachine::take_out(TimeNs now_ns, NodeId id, Reason reason) {
   if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
+  tokens_.forget(id);
   // A worker reads the inputs of what it has claimed: those stay until started().
   give_up_where(now_ns, id, reason, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);

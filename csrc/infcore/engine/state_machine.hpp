@@ -10,6 +10,7 @@
 #include <infcore/engine/finish_times.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
+#include <infcore/engine/token_choice.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -62,6 +63,7 @@ struct ModelConfig {
 
 struct NodeConfig {
   TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
+  std::uint32_t kv_blocks{};            ///< of a token node's cache; 0: none, or not known
 };
 
 /// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run
@@ -138,6 +140,8 @@ class StateMachine {
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
+  /// Whether requests of token models should say what their prompts hold.
+  [[nodiscard]] bool reads_blocks() const noexcept { return routing_->reads_blocks(); }
   [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size() + door_.release.size(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
@@ -163,6 +167,7 @@ class StateMachine {
     Reason entered_as{};  ///< why it did not enter as it came: cheaper, off_peak
     bool was_put_off{};
     TimeNs deferred_until_ns{};
+    TokenChoice::Share share{};  ///< of a token request on its node
   };
   struct Lane {
     ModelId model{};
@@ -304,6 +309,11 @@ class StateMachine {
     return now_ns - slots_[slot].request.arrival_ns >= config_.ageing_ns;
   }
 
+  // token_routing.cpp
+  bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
+  void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
+  void leave_tokens(Slot&) noexcept;
+
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
   [[nodiscard]] Batch new_batch(TimeNs now_ns, std::uint32_t lane);
@@ -368,6 +378,8 @@ class StateMachine {
   std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
+  TokenChoice tokens_;
+  bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us
   std::vector<Action> actions_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};

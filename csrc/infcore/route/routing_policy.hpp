@@ -22,6 +22,9 @@ struct RouteOutcome {
 /// What an engine's joint choice weighs beside the time of finishing. All zero: the first to finish gets it.
 struct JointWeights {
   double price_us_per_usd{};  ///< microseconds that a US dollar counts for
+  /// Of a token request: what a second counts by which one that runs beside it gets its answer later, beside a second
+  /// of its own until its first token.
+  double beside{};
 };
 
 /// Which node gets a request. `select` only chooses: it changes nothing but the policy's own fixed-size state, and
@@ -35,6 +38,8 @@ class RoutingPolicy {
   [[nodiscard]] virtual bool binds_on_arrival() const noexcept = 0;
   /// Of a policy that does not bind on arrival.
   [[nodiscard]] virtual JointWeights joint() const noexcept { return {}; }
+  /// Whether it looks at the blocks of a prompt: else nobody need find their names.
+  [[nodiscard]] virtual bool reads_blocks() const noexcept { return false; }
   /// base::no_node where no node passes the filter.
   [[nodiscard]] virtual NodeId select(const RouteQuery& query, RouteView& view) noexcept = 0;
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
