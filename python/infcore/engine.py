@@ -17,7 +17,7 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, fleet_arguments, name_on, wait_until
+from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._faults import faults
 from infcore._figures import figures
@@ -278,7 +278,7 @@ class Engine(EngineCore):
                 node = self.fleet.add(device.name, **fleet_arguments(device))
             finally:
                 self._own_fleet("an Engine")
-            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.batch_limit_s))
+            self._slots[device.name] = slot = Slot(device, node, self._add_node(node, *device_limits(device)))
             self._live().node_names[node] = device.name
             work = self._work_tokens if device.takes_tokens else self._emulate if device.emulated else self._work
             slot.thread = threading.Thread(

@@ -279,6 +279,7 @@ void StateMachine::take(TimeNs now_ns, std::uint32_t slot, NodeId id, Batch& b, 
   reserve_into(filling.credit, s, filling.slope_s + (b.members.empty() ? filling.base_s : 0.0));
   b.shape.add(s.request.work);
   b.members.push_back(slot);
+  if (by_tokens_ && s.request.prompt_tokens > 0) share_tokens(slot, id, b.opened_ns);
   const bool unheld = filling.unheld && s.entered_as == Reason::none;
   act(slot, ActionKind::dispatch, unheld ? Reason::overload : s.entered_as, id, b.id, b.shape.n_requests - 1);
   note_terms(now_ns, s.request, id);

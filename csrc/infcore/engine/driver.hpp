@@ -143,9 +143,11 @@ class Driver {
   [[nodiscard]] AdmissionFigures admission_figures(ModelId);
   /// Who answers for a model that is there, under load.
   void set_fallback(ModelId, const ModelConfig&);
-  /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
+  /// Whether the policy looks at the blocks of prompts. The same for the driver's life; any thread.
+  [[nodiscard]] bool reads_blocks() const noexcept { return machine_.reads_blocks(); }
   /// Any thread may ask it for failed() and rethrow().
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
+  /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept {
     return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
   }

@@ -29,6 +29,7 @@ inline constexpr std::uint32_t event_text_bytes_max = 1u << 16;
 inline constexpr std::uint32_t event_requests_max = 1u << 24;
 inline constexpr std::uint32_t event_ids_max = 1u << 20;
 inline constexpr std::uint32_t event_policies_max = 64;
+inline constexpr std::uint32_t event_blocks_max = 1u << 18;  ///< of a prompt
 /// Nodes x models: the fleet keeps a bit of each pair.
 inline constexpr std::uint64_t event_pairs_max = 1ull << 30;
 /// Times lie within 146 years of the clock's zero, so that their differences fit.
@@ -49,8 +50,8 @@ enum class EventKind : std::uint8_t {
   /// n preferred sizes; n x v
   add_model,
   remove_model,  ///< now; v model
-  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, n labels;
-  /// n x t key, value
+  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, kv_blocks,
+  /// n labels; n x t key, value
   add_node,
   residency,    ///< now; v node, n; n x v model: all versions that it holds from here on
   drain_node,   ///< now; v node
@@ -72,9 +73,10 @@ enum class EventKind : std::uint8_t {
   first_token,  ///< now; v node; s batch
   progress,     ///< now; v node
   node_failed,  ///< now; v node
-  end           ///< v requests, actions, records before this one. Nothing follows
+  end,          ///< v requests, actions, records before this one. Nothing follows
+  prompt        ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
 };
-inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::end);
+inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::prompt);
 
 /// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member;
 /// where the run has log_terms, of dispatch and hedge: g each of cost_terms.

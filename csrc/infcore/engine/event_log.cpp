@@ -165,6 +165,7 @@ void EventLog::add_node(NodeId node, const NodeConfig& config) {
   real(spec.price_per_hour);
   real(spec.rtt_s);
   number(spec.slots);
+  number(config.kv_blocks);
   number(spec.labels.size());
   for (const auto& [key, value] : spec.labels) text(key), text(value);
 }
@@ -210,7 +211,18 @@ void EventLog::signal(NodeId node, const contracts::Signal& signal) {
   }
 }
 
+/// What only some requests say, before their arrival.
+void EventLog::prompt(const contracts::Request& r) {
+  open(EventKind::prompt, small_record_bytes + 8 * std::size_t{r.n_blocks});
+  number(r.session);
+  number(r.prompt_tokens);
+  number(r.block_size);
+  number(r.n_blocks);
+  for (std::uint32_t i = 0; i < r.n_blocks; ++i) store_le(at_, r.blocks[i], 8), at_ += 8;
+}
+
 void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle handle) {
+  if (r.session != 0 || r.prompt_tokens != 0) prompt(r);
   if ((r.require & ~route::Fleet::no_such_label) >> n_labels_named_ != 0) name_labels();
   const std::uint64_t whole = r.work < 1e15 ? static_cast<std::uint64_t>(r.work) : 0;
   const bool is_whole = static_cast<double>(whole) == r.work;

@@ -55,6 +55,7 @@ class EventLog {
   void run(const RunConfig&);
   void health(const EngineConfig&);
   void name_labels();
+  void prompt(const contracts::Request&);
 
   void room(std::size_t n_bytes);
   void open(EventKind kind, std::size_t n_bytes_max = small_record_bytes) {

@@ -82,6 +82,8 @@ void EventReader::event(EventRecord& r) {
       return prior(r);
     case EventKind::signal:
       return signal(r);
+    case EventKind::prompt:
+      return prompt(r);
     case EventKind::arrive:
       return arrival(r);
     case EventKind::cancel:
@@ -249,12 +251,30 @@ void EventReader::node(EventRecord& r) {
   r.spec.price_per_hour = real("price_per_hour", no_bound);
   r.spec.rtt_s = real("rtt_s", no_bound);
   r.spec.slots = static_cast<std::uint32_t>(number("slots", event_ids_max, 1));
+  r.node_config.kv_blocks = static_cast<std::uint32_t>(number("kv_blocks", 0x7FFF'FFFFu));
   const std::uint64_t n_labels = number("n_labels", block_.size());  // each takes two bytes at least
   r.spec.labels.clear();
   for (std::uint64_t i = 0; i < n_labels; ++i) {
     auto& [key, value] = r.spec.labels.emplace_back();
     text("key", key);
     text("value", value);
+  }
+}
+
+void EventReader::prompt(EventRecord& r) {
+  r.prompt = {};
+  r.prompt.session = number("session", ~std::uint64_t{0});
+  r.prompt.prompt_tokens = static_cast<std::uint32_t>(number("prompt_tokens", 0x7FFF'FFFFu));
+  r.prompt.block_size = static_cast<std::uint32_t>(number("block_size", 0x7FFF'FFFFu));
+  r.prompt.n_blocks = static_cast<std::uint32_t>(number("n_blocks", event_blocks_max));
+  if (std::uint64_t{r.prompt.n_blocks} * r.prompt.block_size > r.prompt.prompt_tokens) {
+    fail_here("n_blocks", std::to_string(r.prompt.n_blocks), "full blocks of the prompt alone");
+  }
+  r.blocks.resize(r.prompt.n_blocks);
+  for (std::uint64_t& block : r.blocks) {
+    if (block_.size() - at_ < 8) fail_here("blocks", "cut off by the block's end", "8 bytes each");
+    block = load_le(block_.data() + at_, 8);
+    at_ += 8;
   }
 }
 

@@ -38,6 +38,8 @@ struct EventRecord {
   contracts::Curve curve{};
   contracts::Signal signal{};
   std::vector<ModelId> held{};
+  contracts::Request prompt{};          ///< what it says of the next arrival; its blocks:
+  std::vector<std::uint64_t> blocks{};
   std::string name{}, value{};  ///< of a model, of a label
   std::uint32_t version{};
   std::uint64_t n_requests{}, n_actions{}, n_records{};
@@ -77,6 +79,7 @@ class EventReader {
   void signal(EventRecord&);
   void end(EventRecord&);
   void arrival(EventRecord&);
+  void prompt(EventRecord&);
   void cancellation(EventRecord&);
 
   [[nodiscard]] std::uint8_t byte(const char* field);

@@ -106,6 +106,7 @@ class LoggedMachine {
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId model) {
     return machine_.admission_figures(now_ns, model);
   }
+  [[nodiscard]] bool reads_blocks() const noexcept { return machine_.reads_blocks(); }
   [[nodiscard]] std::uint32_t n_timers() const noexcept { return machine_.n_timers(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return machine_.n_lanes(); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return machine_.cookie(slot); }

@@ -64,6 +64,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   bound_pending(id, 0);
   latency_.forget(id);
   latency_.set_class(id, fleet_.kind_id(id));
+  tokens_.add_node(id, fleet_.kind_id(id), config.kv_blocks);
   follow_residency(id);
   if (!health_) return;
   health_->joined(id, route::alike(fleet_, id));
@@ -148,6 +149,7 @@ void StateMachine::take_out(TimeNs now_ns, NodeId id, Reason reason) {
     fleet_.set_state(id, route::NodeState::lost);
     if (health_) health_->lost(now_ns, id);
   }
+  tokens_.forget(id);
   // A worker reads the inputs of what it has claimed: those stay until started().
   give_up_where(now_ns, id, reason, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);

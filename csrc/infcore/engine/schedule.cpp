@@ -78,7 +78,11 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   if (model.n_free == 0 && model.open_nodes.empty()) return false;
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
-  if (model.config.runs_share) return dispatch_shared(now_ns, index);
+  if (model.config.runs_share) {
+    const std::uint32_t head = lane.queue.front(now_ns);
+    const bool by_tokens = by_tokens_ && slots_[head].request.prompt_tokens > 0;
+    return by_tokens ? dispatch_tokens(now_ns, index) : dispatch_shared(now_ns, index);
+  }
   if (weights_.price_us_per_usd > 0.0 && has_prices_ && open_takers_.empty()) {
     bool sent = false;
     if (dispatch_costly(now_ns, index, work_mean, sent)) return sent;

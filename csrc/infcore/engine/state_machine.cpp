@@ -42,12 +42,14 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       bounded_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),
       free_candidates_(has_free_slot_.size()),
-      others_(has_free_slot_.size()) {
+      others_(has_free_slot_.size()),
+      by_tokens_(routing_->reads_blocks() && !routing_->binds_on_arrival()) {
   if (config.max_requests == 0) throw InvalidArgument("max_requests", "0", "1 or more");
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
+  tokens_.resize(config.max_nodes);
   constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
   for (auto* scratch : {&shown_, &late_here_, &firsts_}) scratch->reserve(n_shown_max);
   grouped_.reserve(n_shown_max);
@@ -248,6 +250,7 @@ void StateMachine::first_token(TimeNs now_ns, NodeId id, std::uint64_t batch_id)
   if (it == node.in_flight.end()) return;
   for (const std::uint32_t slot : it->members) {
     if (slot == vacated || std::exchange(slots_[slot].has_first_token, true)) continue;
+    tokens_.first_token(now_ns, it->model, id, slots_[slot].share);
     const TimeNs ttft_ns = std::max<TimeNs>(0, now_ns - slots_[slot].request.arrival_ns);
     for (Stats* stats : {models_[it->model.value].stats.get(), node.stats.get()}) {
       if (stats->stages) stats->stages->ttft_s.record_ns(ttft_ns);
@@ -330,7 +333,9 @@ NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) noe
                                 .tier = r.tier,
                                 .now_ns = now_ns,
                                 .deadline_ns = base::never_ns,
-                                .require = r.require};
+                                .require = r.require,
+                                .session = r.session,
+                                .blocks = {r.blocks, r.n_blocks}};
   const NodeId chosen = routing_->select(query, view_);
   if (chosen != base::no_node || !routing_->failed()) return chosen;
   return view_.filter(query) ? view_.least_inflight() : chosen;
@@ -373,6 +378,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   tell_policy(now_ns, s, reason);
   if (kind != ActionKind::complete && s.holds_credit && routing_->binds_on_arrival()) mark_node(s.node);
   unreserve(s);
+  leave_tokens(s);
   const double latency_s = base::seconds(now_ns - s.request.arrival_ns);
   Stats* stats[] = {models_[s.request.model.value].stats.get(),
                     s.node == base::no_node ? nullptr : nodes_[s.node.value].stats.get()};
@@ -399,6 +405,7 @@ void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason re
   ++nodes_[s.node.value].stats->retried;
   tell_policy(now_ns, s, reason);
   unreserve(s);
+  leave_tokens(s);
   s.node = base::no_node;
   s.batch_id = 0;
   s.solo = solo;

@@ -14,6 +14,7 @@
 #include <infcore/engine/lateness.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
+#include <infcore/engine/token_choice.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -73,6 +74,7 @@ struct ModelConfig {
 
 struct NodeConfig {
   TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
+  std::uint32_t kv_blocks{};            ///< of a token node's cache; 0: none, or not known
 };
 
 /// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run
@@ -164,6 +166,8 @@ class StateMachine {
   [[nodiscard]] std::uint32_t n_timers() const noexcept {
     return timers_.size() + door_.release.size() + hedging_.looks.size();
   }
+  /// Whether requests of token models should say what their prompts hold.
+  [[nodiscard]] bool reads_blocks() const noexcept { return routing_->reads_blocks(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
@@ -188,6 +192,7 @@ class StateMachine {
     Reason entered_as{};  ///< why it did not enter as it came: cheaper, off_peak
     bool was_put_off{};
     TimeNs deferred_until_ns{};
+    TokenChoice::Share share{};  ///< of a token request on its node
   };
   struct Lane {
     ModelId model{};
@@ -384,6 +389,10 @@ class StateMachine {
   [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
   void note_fastest(double latency_s) noexcept;
   [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
+  // token_routing.cpp
+  bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
+  void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
+  void leave_tokens(Slot&) noexcept;
 
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
@@ -457,6 +466,8 @@ class StateMachine {
   std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
+  TokenChoice tokens_;
+  bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us
   std::vector<Action> actions_;
   std::vector<route::CostTerms> terms_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};

@@ -110,8 +110,10 @@ void Simulation::add_node(std::uint32_t index) {
   node_of_run_.resize(node.first_run + node.n_runs, index);
   node.cold.resize(config_.models.size(), 1);
   const NodeId id = fleet_.add(config.spec);
-  machine_.add_node(id,
-                    {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns});
+  const auto token_service = static_cast<std::size_t>(config.token_service);
+  machine_.add_node(
+      id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns,
+           .kv_blocks = config.token_service >= 0 ? config_.token_services[token_service].n_blocks : 0});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
     if (service >= 0 && config_.curves_known) {
@@ -255,6 +257,8 @@ void Simulation::arrive(const Arrival& arrival) {
   request.tenant = arrival.tenant != 0 ? arrival.tenant : config_.workloads[arrival.workload].tenant;
   request.defer_ns = base::to_ns(config_.workloads[arrival.workload].defer_s);
   request.has_stale = has_stale(open.number, config_.workloads[arrival.workload].stale_share);
+  request.session = arrival.session;
+  if (arrival.tokens.output > 0 && machine_.reads_blocks()) tell_prompt(open, request);
   open.handle = machine_.arrive(now_ns_, request);
 }
 

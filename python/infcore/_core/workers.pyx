@@ -219,11 +219,14 @@ cdef class Workers:
         """What the fleet's errors call its owner; None lets go of it, for a change of the engine's own."""
         self.fleet.owner = owner
 
-    def _add_node(self, uint32_t node, run_limit_s):
+    def _add_node(self, uint32_t node, run_limit_s, uint32_t kv_blocks, uint32_t block_size):
         cdef NodeConfig config
         cdef NodeId id
         id.value = node
         config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
+        config.kv_blocks = kv_blocks
+        if self.block_size == 0:
+            self.block_size = block_size  # prompts are named as the first token device pages them
         self.driver.add_node(id, config)
         return self.driver.generation(id)
 

@@ -27,6 +27,9 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint16_t tier
         cbool has_stale
         TimeNs defer_ns
+        uint64_t session
+        const uint64_t* blocks
+        uint32_t n_blocks, block_size, prompt_tokens
 
 
 cdef extern from * nogil:
@@ -156,6 +159,20 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
     Reason form_of(const LiveRequest&) noexcept
 
 
+cdef extern from "<infcore/engine/live_prompt.hpp>" namespace "infcore::engine" nogil:
+    void name_blocks(LiveRequest&, uint32_t) except +infcore_translate
+    void copy_blocks(LiveRequest&, const uint64_t*, uint32_t) except +infcore_translate
+
+
+cdef extern from "<infcore/contracts/session_hash.hpp>" namespace "infcore::contracts" nogil:
+    uint64_t session_hash(const char*, size_t) noexcept
+    uint64_t session_hash(uint64_t) noexcept
+
+
+cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
+    const uint32_t event_blocks_max
+
+
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
         Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
@@ -199,6 +216,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns
+        uint32_t kv_blocks
     cdef cppclass Batch:
         uint64_t id
         ModelId model
@@ -335,4 +353,5 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         void set_fallback(ModelId, const ModelConfig&) except +infcore_translate
         RoutingPolicy& routing() noexcept
         uint32_t rung(ModelId) noexcept
+        cbool reads_blocks() noexcept
         unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

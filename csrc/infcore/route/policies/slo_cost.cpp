@@ -60,6 +60,7 @@ class SloCost final : public RoutingPolicy {
   const char* name() const noexcept override { return "slo_cost"; }
   bool binds_on_arrival() const noexcept override { return false; }
   JointWeights joint() const noexcept override { return is_.joint; }
+  bool reads_blocks() const noexcept override { return true; }
   CostWeights weights() const noexcept override { return is_.weights; }
 
   void attach(const Fleet& fleet) override {
@@ -233,7 +234,8 @@ std::unique_ptr<RoutingPolicy> make_slo_cost(std::uint64_t seed, RoutingOptions&
                      .joint = {.price_us_per_usd = options.number("joint_price", 5e10, 0.0, 1e15),
                                .goal_share = options.number("joint_goal_share", 0.03125, 0.0, 1.0),
                                .tail = options.number("joint_tail", 0.97, 0.0, 1.0),
-                               .by_work = options.number("joint_by_work", 1.0, 0.0, 1.0) > 0.0},
+                               .by_work = options.number("joint_by_work", 1.0, 0.0, 1.0) > 0.0,
+                               .beside = options.number("joint_beside", 0.3, 0.0, 1e3)},
                      .explore = options.number("explore", 0.01, 0.0, 1.0),
                      .picker = picker_of(options.text("picker", "least")),
                      .temperature = options.number("temperature", 0.1, 1e-6, 1e6),
