@@ -40,7 +40,9 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
   for (Node& node : nodes_) {
     for (Batch& b : node.in_flight) {
       if (!b.open || b.model != model) continue;
-      for (const std::uint32_t slot : b.members) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      for (const std::uint32_t slot : b.members) {
+        if (!goes_on(now_ns, slot, b, Reason::unloaded)) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      }
       b.members.clear();
       b.shape = {};
     }
@@ -51,6 +53,9 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.run_limit_ns = config.run_limit_ns;
   node.slots = fleet_.slots(id);
+  usd_per_s_[id.value] = static_cast<float>(fleet_.price_per_hour(id) / 3600.0 / node.slots);
+  has_prices_ = std::any_of(usd_per_s_.begin(), usd_per_s_.begin() + fleet_.n_nodes(),
+                            [&](float usd_per_s) { return usd_per_s != usd_per_s_.front(); });
   node.stats = std::make_unique<Stats>(config_.stage_histograms);
   node.free_since_ns = node.progress_ns = 0;
   for (const Batch& b : node.in_flight)
@@ -59,6 +64,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   bound_pending(id, 0);
   latency_.forget(id);
   latency_.set_class(id, fleet_.kind_id(id));
+  tokens_.add_node(id, fleet_.kind_id(id), config.kv_blocks);
   follow_residency(id);
   if (!health_) return;
   health_->joined(id, route::alike(fleet_, id));
@@ -143,6 +149,7 @@ void StateMachine::take_out(TimeNs now_ns, NodeId id, Reason reason) {
     fleet_.set_state(id, route::NodeState::lost);
     if (health_) health_->lost(now_ns, id);
   }
+  tokens_.forget(id);
   // A worker reads the inputs of what it has claimed: those stay until started().
   give_up_where(now_ns, id, reason, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);
@@ -194,14 +201,26 @@ void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
   }
 }
 
+/// The same for a lane when some device has more room: it may be what the policy waited for.
+void StateMachine::bind_from(TimeNs now_ns, std::uint32_t index) {
+  queue::TieredLane& waiting = lanes_[index]->queue;
+  while (waiting.size() > 0) {
+    const std::uint32_t slot = waiting.front(now_ns);
+    const NodeId node = choose_node(now_ns, slots_[slot].request);
+    if (node == base::no_node) return;
+    leave_lane(slot);
+    enqueue(now_ns, slot, node);
+  }
+}
+
 void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];
-    if (slot == vacated) continue;
+    if (slot == vacated || goes_on(now_ns, slot, b, reason)) continue;
     // A batch that never ran costs no attempt and may go elsewhere whatever the model.
     if (!b.running) --slots_[slot].attempts;
-    const bool again =
-        !b.running || (models_[b.model.value].config.idempotent && slots_[slot].attempts < config_.attempts_max);
+    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
+                                      slots_[slot].attempts < config_.attempts_max && may_retry(b.model));
     if (again) {
       retry(now_ns, slot, slots_[slot].solo, reason);
     } else {

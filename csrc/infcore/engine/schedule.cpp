@@ -40,6 +40,10 @@ void StateMachine::schedule(TimeNs now_ns) {
         dispatch_bound(now_ns, lane);
         continue;
       }
+      if (routing_->binds_on_arrival()) {
+        bind_from(now_ns, lane);
+        continue;
+      }
       while (lanes_[lane]->queue.size() > 0 && dispatch_from(now_ns, lane)) {
       }
     }
@@ -74,7 +78,15 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
   if (model.n_free == 0 && model.open_nodes.empty()) return false;
   const auto work_mean = static_cast<float>(lane.work_mean());
   if (!gather(index, work_mean)) return false;
-  if (model.config.runs_share) return dispatch_shared(now_ns, index);
+  if (model.config.runs_share) {
+    const std::uint32_t head = lane.queue.front(now_ns);
+    const bool by_tokens = by_tokens_ && slots_[head].request.prompt_tokens > 0;
+    return by_tokens ? dispatch_tokens(now_ns, index) : dispatch_shared(now_ns, index);
+  }
+  if (weights_.price_us_per_usd > 0.0 && has_prices_ && open_takers_.empty()) {
+    bool sent = false;
+    if (dispatch_costly(now_ns, index, work_mean, sent)) return sent;
+  }
   const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
   for (;;) {
     Taker first{.node = free.seconds < std::numeric_limits<float>::infinity() ? NodeId{free.node} : base::no_node,
@@ -87,7 +99,10 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
       open = it;
     }
     if (first.node == base::no_node) return false;
-    const std::uint32_t n_share = share_of(now_ns, index, first, work_mean);
+    suited_.clear();
+    const bool by_work = weights_.by_work && open == open_takers_.end() && model.lanes.size() == 1;
+    const std::uint32_t n_share = by_work ? share_by_work(now_ns, index, first, work_mean)
+                                          : share_of(now_ns, index, first, work_mean);
     if (n_share == 0) {  // busy ones are sooner, and then the devices after this one have no share either
       set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first.first_s)), 1));
       return false;
@@ -126,6 +141,7 @@ bool StateMachine::dispatch_shared(TimeNs now_ns, std::uint32_t index) {
     }
   }
   if (best == base::no_node) return false;
+  suited_.clear();
   sources_.assign(1, {.lane = index, .left = 1});
   return serve(now_ns, index, best, 1) == Served::sent;
 }
@@ -135,6 +151,7 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
   Lane& lane = *lanes_[index];
   Node& node = nodes_[lane.bound.value];
   const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
+  suited_.clear();
   while (lane.queue.size() > 0 && fleet_.state(lane.bound) == route::NodeState::up) {
     std::uint32_t room = max_batch_size;
     if (const Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {

@@ -1,11 +1,12 @@
 from libc.stdint cimport uint32_t
 from libcpp.memory cimport unique_ptr
+from libcpp.vector cimport vector
 
 from infcore._core.base cimport Clock
 from infcore._core.fleet cimport Fleet
+from infcore._cpp.route cimport Explanation, PickOptions, RouteQuery, Router as CppRouter
 from infcore._core.health cimport FleetHealth
 from infcore._cpp.health cimport HealthGate
-from infcore._cpp.route cimport PickOptions, RouteQuery, Router as CppRouter
 
 
 cdef class Router:
@@ -15,7 +16,6 @@ cdef class Router:
     cdef uint32_t built_under
     cdef object last_model  # the str of the last pick, and its id
     cdef uint32_t last_model_id
-
     cdef FleetHealth health  # None: nobody is judged
 
     cdef int check_alive(self) except -1
