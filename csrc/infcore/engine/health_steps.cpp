@@ -27,6 +27,14 @@ void StateMachine::bound_pending(NodeId id, std::uint32_t pending_max) {
   occupancy_changed(id);
 }
 
+/// A batch runs to its end whoever still wants it, and so it says how its device is; a share of a device that others
+/// use, too, ends with its request.
+void StateMachine::tell_health(TimeNs now_ns, NodeId id, const Batch& b, double service_s, bool ok) {
+  if (!health_) return;
+  const bool cut_off = models_[b.model.value].config.runs_share && b.members.front() == vacated;
+  if (!cut_off) health_->answered(now_ns, {id, b.model, learned_shape(b), service_s, ok}, latency_);
+}
+
 /// After anything that health was told, and when something of it is due.
 void StateMachine::settle_health(TimeNs now_ns) {
   if (!health_) return;

@@ -202,7 +202,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   for (const std::uint32_t slot : b.members)
     if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
   if (!hedging_.copies.empty()) learn_lateness(b, id, now_ns);
-  if (health_) health_->answered(now_ns, {id, b.model, learned_shape(b), service_s, ok}, latency_);
+  tell_health(now_ns, id, b, service_s, ok);
   if (ok) latency_.observe(b.model, id, learned_shape(b), service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {

@@ -358,6 +358,7 @@ class StateMachine {
 
   // health_steps.cpp
   void set_up_health();
+  void tell_health(TimeNs now_ns, NodeId, const Batch&, double service_s, bool ok);
   void bound_pending(NodeId, std::uint32_t pending_max);
   void settle_health(TimeNs now_ns);
   void carry_out(TimeNs now_ns, const contracts::HealthChange&);
