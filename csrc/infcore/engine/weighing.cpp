@@ -196,7 +196,7 @@ bool StateMachine::fill_suited(TimeNs now_ns, std::uint32_t index, NodeId id, Ba
   if (n == 0 || base::add_ns(now_ns, base::to_ns(upper_s)) > earliest_ns) return false;
   Filling filling = filling_of(lane, id);
   sources_.front().left -= static_cast<std::uint32_t>(n);
-  for (std::size_t i = 0; i < n; ++i) take(suited_[i], id, b, filling);
+  for (std::size_t i = 0; i < n; ++i) take(now_ns, suited_[i], id, b, filling);
   if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
   return true;
 }
