@@ -1,4 +1,4 @@
-"""What an engine is told of runs that go wrong: when a request is sent out once more, and what of it is written down."""
+"""What an engine is told of runs that go wrong: when one is sent out once more, and what of it is written down."""
 
 from __future__ import annotations
 

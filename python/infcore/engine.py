@@ -60,9 +60,9 @@ class Engine(EngineCore):
                    one) or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
     stale          answers from before, for the policy "stale": a callable of (model, inputs), or {model: callable of
                    inputs}, that returns outputs or None; called on the submitting thread, under load only
-    hedge_quantile  a run that is later than this share of its model's runs is sent to a second device as well, where one
-                   is expected to answer sooner; the first answer counts. Idempotent models only, and none that stream
-                   tokens; a device's run is not interrupted. None: nothing is hedged
+    hedge_quantile  a run that is later than this share of its model's runs is sent to a second device as well, where
+                   one is expected to answer sooner; the first answer counts. Idempotent models only, and none that
+                   stream tokens; a device's run is not interrupted. None: nothing is hedged
     hedge_budget   such copies, at most, as a share of requests
     retry_budget   runs that are done again because a device failed or was lost, at most, likewise (100 to start with);
                    beyond it requests fail with the reason. What was sent and never ran is not counted. None: no bound
