@@ -10,6 +10,7 @@ from typing import Any
 from reference.batching import NEVER_NS, rule, to_ns
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
+from reference.weighing import Weights
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
 
 BINDS_ON_ARRIVAL = {
@@ -18,6 +19,7 @@ BINDS_ON_ARRIVAL = {
     "power_of_two": PowerOfTwo,
     "peak_ewma": PeakEwma,
 }
+SLO_COST = Weights(price_us_per_usd=5e10, goal_share=1 / 32, tail=0.97, by_work=True)
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
 
@@ -28,6 +30,9 @@ class Engine:
         self.latency = latency  # infcore._core.latency.LatencyTable
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
+        self.weights = SLO_COST if policy == "slo_cost" else Weights()
+        self.tail_s = 0.0  # see weighing.note_fastest
+        self.price_per_hour: dict[int, float] = {}
         self.batching = rule(batching)
         self.max_requests, self.ageing_ns, self.attempts_max = max_requests, ageing_ns, attempts_max
         self.models: dict[int, ModelState] = {}
@@ -60,9 +65,10 @@ class Engine:
                         self.end(now_ns, request, "reject", "unloaded")
                     batch.members, batch.shape = [], (0, 0.0, 0.0)
 
-    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int) -> None:
+    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int, price_per_hour: float) -> None:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
         self.fleet[id:] = [node, *self.fleet[id + 1 :]]
+        self.price_per_hour[id] = price_per_hour
         self.batches[id], self.free_since_ns[id] = [], 0
         self.run_limit_ns[id] = run_limit_ns
         self.node_timer_ns.setdefault(id, NEVER_NS)

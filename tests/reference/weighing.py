@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from reference.batching import NEVER_NS, to_ns
-from reference.compose import ends_ns, late_on, slope_of, take
-from reference.lanes import Batch, Lane, Request, add_ns, larger
-from reference.like_work import is_like
+from reference.batching import NEVER_NS
+from reference.lanes import Lane, Request
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)
-LOOK_AGAIN = 0.125
 TAIL_STEP = 0.05  # that the running quantile moves by, as a share of itself
 N_SORTED_MAX = 256  # of those that wait, sorted by work
 
@@ -67,11 +64,6 @@ def cheapest(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> tup
             best, best_cost_s = c, cost_s
     note_fastest(engine, waited_s + float(first_s))
     return best, n, first_s
-
-
-def wait_for(now_ns: int, lane: Lane, seconds: Any) -> None:
-    again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(seconds))), 1)
-    lane.timer_ns = min(lane.timer_ns, again_ns)
 
 
 def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) -> list[Request]:
@@ -134,28 +126,3 @@ def share_by_work(
         n = (least + beyond) // 2
         least, beyond = (n, beyond) if can_have(n) else (least, n)
     return least
-
-
-def fill_suited(
-    engine: Any, now_ns: int, source: Any, c: Any, batch: Batch, listed: list[Request], n_max: int
-) -> bool:
-    """The first of them, as far as they are in time on the device and go together; False: they would not be."""
-    lane = source.lane
-    latency = engine.latency.at(lane.model, c.node)
-    chosen: list[Request] = []
-    for r in listed:
-        if len(chosen) == n_max:
-            break
-        if r.solo or late_on(now_ns, r, c) or (chosen and not is_like(engine, batch, r.work, latency)):
-            continue
-        batch.shape = larger(batch.shape, r.work)
-        chosen.append(r)
-    in_time = bool(chosen) and ends_ns(now_ns, latency, batch.shape) <= min(r.deadline_ns for r in chosen)
-    batch.shape = (0, 0.0, 0.0)
-    if not in_time:
-        return False
-    source.left -= len(chosen)
-    slope_s = slope_of(latency, lane)
-    for r in chosen:
-        take(engine, r, c, batch, latency, slope_s)
-    return True
