@@ -12,7 +12,7 @@ from infcore.errors import __all__ as _errors
 from infcore.packing import Packed, pack, unpack
 from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
-from infcore.router import Decision, Decisions, Fleet, Router
+from infcore.router import Decision, Decisions, Fleet, Router, register_policy
 from infcore.telemetry import Histogram
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ __all__ = [
     "block_table",
     "image_pack",
     "pack",
+    "register_policy",
     "unpack",
     *_errors,
 ]

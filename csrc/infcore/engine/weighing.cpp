@@ -2,7 +2,8 @@
 // cheaper device is taken, or waited for, as long as the request stays well inside its goal and does not take longer
 // than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike devices,
 // each device gets those for which it is the better one, the small for a device that is slow by the unit of work and the
-// large for the others (comparative advantage; for two devices the order of Johnson's kind in which all are done first).
+// large for the others (comparative advantage): so the largest, which make the tail, go where they are done soonest. And
+// a device of which nothing is known but what others of its class are like is tried.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
@@ -17,6 +18,8 @@ namespace {
 constexpr std::uint64_t n_tries_free = 16, n_taken_a_try = 128;
 /// Of the time that its deadline leaves a request, what a node may be believed to take for it to be tried.
 constexpr double try_share = 0.25;
+/// Nodes that are looked at in vain before it is left for another time.
+constexpr std::uint32_t n_passed_max = 4;
 /// As in schedule.cpp.
 constexpr float strictly = 1.0f - 0x1p-16f;
 constexpr double look_again = 0.125;
@@ -70,6 +73,7 @@ bool StateMachine::dispatch_untried(TimeNs now_ns, std::uint32_t index, bool& se
   if (model.n_tries > n_tries_free + model.n_taken / n_taken_a_try) return false;
   const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
   const contracts::BatchColumns curves = latency_.batch(lane.model);
+  std::uint32_t n_passed = 0;
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
     for (std::uint64_t left = free_candidates_[word] & ~model.tried[word]; left != 0; left &= left - 1) {
       const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
@@ -78,7 +82,10 @@ bool StateMachine::dispatch_untried(TimeNs now_ns, std::uint32_t index, bool& se
         continue;
       }
       const double alone_s = NodeFinish::of(0.0f, curves, id.value, static_cast<float>(head.work)).batch_s(1.0f);
-      if (head.deadline_ns != base::never_ns && alone_s > try_share * base::seconds(head.deadline_ns - now_ns)) continue;
+      if (head.deadline_ns != base::never_ns && alone_s > try_share * base::seconds(head.deadline_ns - now_ns)) {
+        if (++n_passed == n_passed_max) return false;
+        continue;
+      }
       suited_.clear();
       sources_.assign(1, {.lane = index, .left = 1});
       ++model.n_tries;
@@ -175,8 +182,8 @@ std::uint32_t StateMachine::share_by_work(TimeNs now_ns, std::uint32_t index, co
   const float per_request_s = columns.curves.per_request_s[taker.node.value];
   const float per_work_s = columns.curves.per_work_s[taker.node.value];
   const auto can_have = [&](std::uint32_t n) {
-    const float takes_s = base_s + (per_request_s * static_cast<float>(n) + per_work_s * static_cast<float>(works_before_[n]));
-    const float t_s = takes_s * strictly;
+    const float slope_s = per_request_s * static_cast<float>(n) + per_work_s * static_cast<float>(works_before_[n]);
+    const float t_s = (base_s + slope_s) * strictly;
     if (t_s <= waited_s && t_s <= left_s) return true;
     const std::uint32_t n_enough = n_requests - n + 1;
     const double rest = std::max(0.0, lane.work_pending - works_before_[n - 1]) / n_enough;
@@ -214,7 +221,7 @@ bool StateMachine::fill_suited(TimeNs now_ns, std::uint32_t index, NodeId id, Ba
   if (n == 0 || base::add_ns(now_ns, base::to_ns(upper_s)) > earliest_ns) return false;
   Filling filling = filling_of(lane, id);
   sources_.front().left -= static_cast<std::uint32_t>(n);
-  for (std::size_t i = 0; i < n; ++i) take(suited_[i], id, b, filling);
+  for (std::size_t i = 0; i < n; ++i) take(now_ns, suited_[i], id, b, filling);
   if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
   return true;
 }

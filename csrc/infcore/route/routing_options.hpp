@@ -26,6 +26,8 @@ class RoutingOptions {
   Texts texts(const char* name);
   /// Throws UnknownName for an option that was not asked for.
   void check_all_known(std::string_view policy) const;
+  /// All of them, for who has options that this cannot know; they count as asked for.
+  const std::vector<std::pair<std::string, Value>>& take_all();
   /// As they were given, sorted by name.
   [[nodiscard]] const std::vector<std::pair<std::string, Value>>& given() const noexcept { return given_; }
 

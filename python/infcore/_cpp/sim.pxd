@@ -107,9 +107,10 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         vector[string] admission
         double overload_wait_s
         vector[uint32_t] tier_capacity
-        cbool shed_lowest
+        cbool shed_lowest, judges_health
         uint32_t max_requests
         uint8_t attempts_max
+        double hedge_quantile, hedge_budget, retry_budget
         uint16_t n_tiers
         vector[ModelConfig] models
         vector[Service] services
@@ -214,4 +215,5 @@ cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:
         const vector[FaultEvent]& fault_events() noexcept
         uint64_t n_faults() noexcept
         double bound_cost_usd() noexcept
+        Outcomes second_runs() noexcept
         TokenTotals token_totals() noexcept

@@ -169,6 +169,9 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
         "cost_usd": busy_usd,
         "cost_usd_per_1k": busy_usd / n_ok * 1000.0 if n_ok else None,
         "cost_usd_up": math.fsum(node.price_per_hour for node in scenario.nodes) / 3600.0 * span_s,
+        "second_runs": {
+            name: state[name] for name in ("retried", "unretried", "hedged", "hedge_won", "hedge_wasted_s")
+        },
         "lost": state["lost"],
         "duplicated": state["duplicated"],
         "violations": state["violations"],
