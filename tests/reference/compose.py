@@ -204,6 +204,8 @@ def take(engine: Any, r: Request, c: Any, batch: Batch, latency: Any, slope_s: f
     engine.reserve(r, slope_s + (0.0 if batch.members else latency.curve[0]))
     batch.shape = larger(batch.shape, r.work)
     batch.members.append(r)
+    engine.models[batch.model].tried.add(c.node)
+    engine.models[batch.model].n_taken += 1
     engine.act(r, "dispatch", "none", batch.shape[0] - 1)
 
 

@@ -24,7 +24,7 @@ BINDS_ON_ARRIVAL = {
     "consistent_hash": ConsistentHash,
     "prefix_aware": PrefixAware,
 }
-SLO_COST = Weights(price_us_per_usd=5e10, goal_share=1 / 32, tail=0.97, by_work=True)
+SLO_COST = Weights(price_us_per_usd=5e10, goal_share=0.02, tail=0.97, by_work=True)
 JOINT = ("fastest_finish", "slo_cost", "cascade")
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
@@ -95,6 +95,8 @@ class Engine:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
         self.fleet[id:] = [node, *self.fleet[id + 1 :]]
         self.price_per_hour[id] = price_per_hour
+        for model in self.models.values():
+            model.tried.discard(id)
         self.batches[id], self.free_since_ns[id] = [], 0
         self.run_limit_ns[id] = run_limit_ns
         self.node_timer_ns.setdefault(id, NEVER_NS)

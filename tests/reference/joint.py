@@ -12,7 +12,7 @@ import numpy as np
 from reference.batching import to_ns
 from reference.compose import Source, open_batch, serve
 from reference.lanes import Batch, Lane, add_ns, larger
-from reference.weighing import cheapest, has_prices, share_by_work, suited
+from reference.weighing import cheapest, has_prices, share_by_work, suited, untried
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
@@ -63,6 +63,10 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     if lane.bound is None and engine.models[lane.model].runs_share:
         return dispatch_shared(engine, now_ns, lane, candidates)
     may_weigh = lane.bound is None and not any(c.open for c in candidates)
+    if may_weigh and engine.weights.by_work:
+        new = untried(engine, now_ns, lane, candidates)
+        if new is not None:
+            return serve(engine, now_ns, [Source(lane, 1)], new, candidates) == "sent"
     if may_weigh and engine.weights.price_us_per_usd > 0.0 and has_prices(engine):
         done = dispatch_costly(engine, now_ns, lane, candidates)
         if done is not None:
