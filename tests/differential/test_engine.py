@@ -109,9 +109,12 @@ class Pair:
         kind, labels = self.draw.randrange(2), labels or self.draw.choice(SITES)
         slots = self.draw.choice([1, 1, 2, 3])
         run_limit_ns = self.draw.choice([NEVER_NS, 100 * MS])
-        node = self.fleet.add(f"n{self.draw.random()}", kind=f"kind{kind}", labels=labels, slots=slots)
+        price_per_hour = self.draw.choice([0.0, 1.0, 50.0])
+        node = self.fleet.add(
+            f"n{self.draw.random()}", kind=f"kind{kind}", labels=labels, slots=slots, price_per_hour=price_per_hour
+        )
         self.machine.add_node(node, run_limit_ns=None if run_limit_ns == NEVER_NS else run_limit_ns)
-        self.model.add_node(node, kind, labels, slots, run_limit_ns)
+        self.model.add_node(node, kind, labels, slots, run_limit_ns, price_per_hour)
         for model in self.models:
             if self.draw.random() < 0.8:
                 self.set_resident(model, node, True)

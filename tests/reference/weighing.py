@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from reference.batching import NEVER_NS, to_ns
-from reference.compose import ends_ns, late_on, slope_of, take
-from reference.lanes import Batch, Lane, Request, add_ns, larger
-from reference.like_work import is_like
+from reference.batching import NEVER_NS
+from reference.lanes import Lane, Request
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)
-LOOK_AGAIN = 0.125
 TAIL_STEP = 0.05  # that the running quantile moves by, as a share of itself
+UNLIKE = F(1.25)  # devices whose seconds for a unit of work are within this factor are alike
+N_TRIES_FREE, N_TAKEN_A_TRY = 16, 128  # requests that go to devices only so that these are known: at first, then
+TRY_SHARE = 0.25  # of the time that its deadline leaves a request
+N_PASSED_MAX = 4  # devices that are looked at in vain
 N_SORTED_MAX = 256  # of those that wait, sorted by work
 
 
@@ -36,6 +37,31 @@ def has_prices(engine: Any) -> bool:
 
 def usd_per_s(engine: Any, id: int) -> Any:
     return F(engine.price_per_hour[id] / 3600.0 / engine.fleet[id].slots)
+
+
+def untried(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> Any:
+    """A free device that was never given anything of the model, and is believed to be like its class, if it leaves the
+    first in the lane most of its time; as long as few requests go so."""
+    model = engine.models[lane.model]
+    if model.n_tries > N_TRIES_FREE + model.n_taken // N_TAKEN_A_TRY:
+        return None
+    head = lane.front(now_ns, engine.ageing_ns)
+    n_passed = 0
+    for c in sorted(candidates, key=lambda c: c.node):
+        if not c.takes or c.node in model.tried:
+            continue
+        if engine.latency.at(lane.model, c.node).has_prior:
+            model.tried.add(c.node)
+            continue
+        left_s = float(head.deadline_ns - now_ns) * 1e-9
+        if head.deadline_ns != NEVER_NS and c.alone_s(head.work) > TRY_SHARE * left_s:
+            n_passed += 1
+            if n_passed == N_PASSED_MAX:
+                return None
+            continue
+        model.n_tries += 1
+        return c
+    return None
 
 
 def note_fastest(engine: Any, latency_s: float) -> None:
@@ -69,11 +95,6 @@ def cheapest(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> tup
     return best, n, first_s
 
 
-def wait_for(now_ns: int, lane: Lane, seconds: Any) -> None:
-    again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(seconds))), 1)
-    lane.timer_ns = min(lane.timer_ns, again_ns)
-
-
 def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) -> list[Request]:
     """Of those that wait, those who stand where the first does, in the order in which the device should have them: the
     small first where the device that is first for the others does more work in the time, the large first where it does
@@ -86,7 +107,7 @@ def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) 
     if not others:
         return []
     rest = min(others, key=lambda other: (other.free_in_s + other.batch_s(1), other.node))
-    if c.per_work_s == rest.per_work_s:
+    if c.per_work_s <= rest.per_work_s * UNLIKE and rest.per_work_s <= c.per_work_s * UNLIKE:
         return []
 
     def aged(r: Request) -> bool:
@@ -122,7 +143,7 @@ def share_by_work(
         if t_s <= waited_s and t_s <= left_s:
             return True
         n_enough = n_requests - n + 1
-        mean = F(max(0.0, lane.work_pending - before[n - 1]) / n_enough)
+        mean = F(max(max(0.0, lane.work_pending - before[n - 1]) / n_enough, listed[n - 1].work))
         done = 0
         for other in candidates:
             if other is not c and other.open is None:
@@ -134,28 +155,3 @@ def share_by_work(
         n = (least + beyond) // 2
         least, beyond = (n, beyond) if can_have(n) else (least, n)
     return least
-
-
-def fill_suited(
-    engine: Any, now_ns: int, source: Any, c: Any, batch: Batch, listed: list[Request], n_max: int
-) -> bool:
-    """The first of them, as far as they are in time on the device and go together; False: they would not be."""
-    lane = source.lane
-    latency = engine.latency.at(lane.model, c.node)
-    chosen: list[Request] = []
-    for r in listed:
-        if len(chosen) == n_max:
-            break
-        if r.solo or late_on(now_ns, r, c) or (chosen and not is_like(engine, batch, r.work, latency)):
-            continue
-        batch.shape = larger(batch.shape, r.work)
-        chosen.append(r)
-    in_time = bool(chosen) and ends_ns(now_ns, latency, batch.shape) <= min(r.deadline_ns for r in chosen)
-    batch.shape = (0, 0.0, 0.0)
-    if not in_time:
-        return False
-    source.left -= len(chosen)
-    slope_s = slope_of(latency, lane)
-    for r in chosen:
-        take(engine, r, c, batch, latency, slope_s)
-    return True

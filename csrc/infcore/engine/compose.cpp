@@ -279,6 +279,9 @@ void StateMachine::take(TimeNs now_ns, std::uint32_t slot, NodeId id, Batch& b, 
   reserve_into(filling.credit, s, filling.slope_s + (b.members.empty() ? filling.base_s : 0.0));
   b.shape.add(s.request.work);
   b.members.push_back(slot);
+  ModelState& model = models_[b.model.value];
+  model.tried[id.value / 64] |= std::uint64_t{1} << (id.value % 64);
+  ++model.n_taken;
   if (by_tokens_ && s.request.prompt_tokens > 0) share_tokens(slot, id, b.opened_ns);
   const bool unheld = filling.unheld && s.entered_as == Reason::none;
   act(slot, ActionKind::dispatch, unheld ? Reason::overload : s.entered_as, id, b.id, b.shape.n_requests - 1);

@@ -21,6 +21,8 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
   if (!state.stats) state.stats = std::make_unique<Stats>(config_.stage_histograms);
   state.known = true;
   state.config = config;
+  state.tried.assign(candidates_.size(), 0);
+  state.n_taken = state.n_tries = 0;
   if (model.value < n_models_) return;
   n_models_ = model.value + 1;
   for (NodeId node{0}; node.value < fleet_.n_nodes(); ++node.value) follow_residency(node);
@@ -53,6 +55,9 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.run_limit_ns = config.run_limit_ns;
   node.slots = fleet_.slots(id);
+  for (ModelState& model : models_) {
+    if (!model.tried.empty()) model.tried[id.value / 64] &= ~(std::uint64_t{1} << (id.value % 64));
+  }
   usd_per_s_[id.value] = static_cast<float>(fleet_.price_per_hour(id) / 3600.0 / node.slots);
   has_prices_ = std::any_of(usd_per_s_.begin(), usd_per_s_.begin() + fleet_.n_nodes(),
                             [&](float usd_per_s) { return usd_per_s != usd_per_s_.front(); });

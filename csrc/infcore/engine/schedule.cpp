@@ -83,6 +83,7 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     const bool by_tokens = by_tokens_ && slots_[head].request.prompt_tokens > 0;
     return by_tokens ? dispatch_tokens(now_ns, index) : dispatch_shared(now_ns, index);
   }
+  if (bool sent = false; weights_.by_work && open_takers_.empty() && dispatch_untried(now_ns, index, sent)) return sent;
   if (weights_.price_us_per_usd > 0.0 && has_prices_ && open_takers_.empty()) {
     bool sent = false;
     if (dispatch_costly(now_ns, index, work_mean, sent)) return sent;

@@ -228,6 +228,8 @@ class StateMachine {
     std::uint32_t n_free{};              ///< nodes where it is resident that have a free slot
     std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
     std::vector<NodeId> open_nodes{};    ///< of each open batch of theirs
+    std::vector<std::uint64_t> tried{};  ///< nodes that were ever given something of it
+    std::uint64_t n_taken{}, n_tries{};
     std::unique_ptr<Stats> stats{};
     Lateness lateness{};
     /// At the start, and as the least that a budget may hold: enough for one batch or device that goes wrong.
@@ -388,6 +390,7 @@ class StateMachine {
   void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
   bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
   [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
+  [[nodiscard]] bool dispatch_untried(TimeNs now_ns, std::uint32_t lane, bool& sent);
   void note_fastest(double latency_s) noexcept;
   [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
   // token_routing.cpp

@@ -2,33 +2,31 @@
 // cheaper device is taken, or waited for, as long as the request stays well inside its goal and does not take longer
 // than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike devices,
 // each device gets those for which it is the better one, the small for a device that is slow by the unit of work and the
-// large for the others (comparative advantage; for two devices the order of Johnson's kind in which all are done first).
+// large for the others (comparative advantage): so the largest, which make the tail, go where they are done soonest. And
+// a device of which nothing is known but what others of its class are like is tried.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <utility>
 
-#include <cstdlib>
-#include <string>
 namespace infcore::engine {
-double knob(int i, double otherwise) {
-  static double values[10];
-  static bool set[10];
-  if (!set[i]) {
-    const char* v = std::getenv(("K" + std::to_string(i)).c_str());
-    values[i] = v ? std::atof(v) : otherwise;
-    set[i] = true;
-  }
-  return values[i];
-}
 namespace {
 
+/// Requests that go to nodes only so that these are known: so many at first, then one in so many.
+constexpr std::uint64_t n_tries_free = 16, n_taken_a_try = 128;
+/// Of the time that its deadline leaves a request, what a node may be believed to take for it to be tried.
+constexpr double try_share = 0.25;
+/// Nodes that are looked at in vain before it is left for another time.
+constexpr std::uint32_t n_passed_max = 4;
 /// As in schedule.cpp.
 constexpr float strictly = 1.0f - 0x1p-16f;
 constexpr double look_again = 0.125;
 /// What the running quantile moves by, as a share of itself.
 constexpr double tail_step = 0.05;
+/// Devices whose seconds for a unit of work are within this factor are alike: who gets what does not matter there.
+constexpr float unlike = 1.25f;
 /// Of those that wait, how many are sorted by work.
 constexpr std::uint32_t n_sorted_max = 256;
 
@@ -52,7 +50,7 @@ LeastCost StateMachine::least_costly(TimeNs now_ns, const Lane& lane, std::uint3
                                      float work_mean) noexcept {
   const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
   const double waited_s = base::seconds(now_ns - head.arrival_ns);
-  double goal_s = knob(2, 1) > 0 ? tail_s_ : 1e9;
+  double goal_s = tail_s_;
   if (head.deadline_ns != base::never_ns) {
     goal_s = std::min(goal_s, weights_.goal_share * base::seconds(head.deadline_ns - head.arrival_ns));
   }
@@ -62,26 +60,52 @@ LeastCost StateMachine::least_costly(TimeNs now_ns, const Lane& lane, std::uint3
                     {.now_s = base::seconds(now_ns),
                      .work_mean = work_mean,
                      .n_requests = n,
-                     .by_s = static_cast<float>(goal_s * knob(1, 1.0) - waited_s),
+                     .by_s = static_cast<float>(goal_s - waited_s),
                      .s_per_usd = static_cast<float>(weights_.price_us_per_usd * 1e-6) / n});
+}
+
+/// A node that was never given anything of the model is only believed to be as the best of its class is: it gets one
+/// request while it is free and that is believed to leave most of its time, as long as few requests go so. False: there
+/// is none, or it is not worth it.
+bool StateMachine::dispatch_untried(TimeNs now_ns, std::uint32_t index, bool& sent) {
+  Lane& lane = *lanes_[index];
+  ModelState& model = models_[lane.model.value];
+  if (model.n_tries > n_tries_free + model.n_taken / n_taken_a_try) return false;
+  const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
+  const contracts::BatchColumns curves = latency_.batch(lane.model);
+  std::uint32_t n_passed = 0;
+  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+    for (std::uint64_t left = free_candidates_[word] & ~model.tried[word]; left != 0; left &= left - 1) {
+      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      if (latency_.at(lane.model, id).has_prior()) {
+        model.tried[word] |= left & (~left + 1);
+        continue;
+      }
+      const double alone_s = NodeFinish::of(0.0f, curves, id.value, static_cast<float>(head.work)).batch_s(1.0f);
+      if (head.deadline_ns != base::never_ns && alone_s > try_share * base::seconds(head.deadline_ns - now_ns)) {
+        if (++n_passed == n_passed_max) return false;
+        continue;
+      }
+      suited_.clear();
+      sources_.assign(1, {.lane = index, .left = 1});
+      ++model.n_tries;
+      sent = serve(now_ns, index, id, 1) == Served::sent;
+      return true;
+    }
+  }
+  return false;
 }
 
 /// The choice with money in it. False: nobody is cheap enough in time, and the first to finish is to be asked.
 bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float work_mean, bool& sent) {
   Lane& lane = *lanes_[index];
   const std::uint32_t n = std::min(lane.queue.size(), models_[lane.model.value].config.max_batch_size);
-  if (knob(4, 0) > 0) {
-    std::uint32_t n_wait = 0;
-    for (const auto& other : lanes_) n_wait += other->queue.size() > 0 && other->bound == base::no_node;
-    if (n_wait > knob(4, 0)) return false;
-  }
   const LeastCost least = least_costly(now_ns, lane, n, work_mean);
   const double waited_s = base::seconds(now_ns - slots_[lane.queue.front(now_ns)].request.arrival_ns);
   note_fastest(waited_s + static_cast<double>(least.first_s));
   if (least.cost_s == std::numeric_limits<float>::infinity()) return false;
   const NodeId node{least.node};
   if ((free_candidates_[node.value / 64] >> (node.value % 64) & 1u) == 0) {
-    if (knob(0, 1) == 0) return false;
     const double again_s = look_again * static_cast<double>(least.first_s);
     set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(again_s)), 1));
     sent = false;
@@ -116,7 +140,7 @@ void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
                                      .s_per_usd = 0.0f});
   if (rest.cost_s == std::numeric_limits<float>::infinity()) return;
   const float here_s = columns.curves.per_work_s[id.value], there_s = columns.curves.per_work_s[rest.node];
-  if (here_s == there_s) return;
+  if (here_s <= there_s * unlike && there_s <= here_s * unlike) return;
   const bool aged = is_aged(head, now_ns);
   lane.queue.in_order(now_ns, order_scratch_, [&](std::uint32_t slot) {
     if (slots_[slot].request.tier != slots_[head].request.tier || is_aged(slot, now_ns) != aged) return false;
@@ -158,12 +182,13 @@ std::uint32_t StateMachine::share_by_work(TimeNs now_ns, std::uint32_t index, co
   const float per_request_s = columns.curves.per_request_s[taker.node.value];
   const float per_work_s = columns.curves.per_work_s[taker.node.value];
   const auto can_have = [&](std::uint32_t n) {
-    const float takes_s = base_s + (per_request_s * static_cast<float>(n) + per_work_s * static_cast<float>(works_before_[n]));
-    const float t_s = takes_s * strictly;
+    const float slope_s = per_request_s * static_cast<float>(n) + per_work_s * static_cast<float>(works_before_[n]);
+    const float t_s = (base_s + slope_s) * strictly;
     if (t_s <= waited_s && t_s <= left_s) return true;
     const std::uint32_t n_enough = n_requests - n + 1;
     const double rest = std::max(0.0, lane.work_pending - works_before_[n - 1]) / n_enough;
-    const FinishQuery query{base::seconds(now_ns), static_cast<float>(rest), static_cast<float>(max_batch_size),
+    const double least_work = slots_[suited_[n - 1]].request.work;
+    const FinishQuery query{base::seconds(now_ns), static_cast<float>(std::max(rest, least_work)), static_cast<float>(max_batch_size),
                             static_cast<float>(n_requests)};
     return finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s, n_enough);
   };
