@@ -83,19 +83,18 @@ class Pair:
                 self.machine.started(self.now_ns, node, claimed[0])
 
     def first_token(self):
-        for (node, batch), (_, share) in self.draw.sample(sorted(self.running.items(), key=lambda i: i[0]), 1):
-            self.machine.first_token(self.now_ns, node, batch)
-            self.choice.first_token(self.now_ns, share)
+        node, batch = self.draw.choice(sorted(self.running))
+        self.machine.first_token(self.now_ns, node, batch)
+        self.choice.first_token(self.now_ns, self.running[node, batch][1])
 
     def complete(self):
-        (node, batch), (_, share) = self.draw.choice(sorted(self.running.items(), key=lambda i: i[0]))
+        node, batch = self.draw.choice(sorted(self.running))
         assert self.machine.complete(self.now_ns, node, batch)
-        self.choice.leave(share)
-        del self.running[node, batch]
+        self.choice.leave(self.running.pop((node, batch))[1])
 
     def cancel(self):
         """It runs on to its end, and nobody waits for its first token."""
-        (node, batch), (cookie, share) = self.draw.choice(sorted(self.running.items(), key=lambda i: i[0]))
+        cookie, share = self.running[self.draw.choice(sorted(self.running))]
         if self.machine.cancel(self.now_ns, self.handles[cookie]):
             self.choice.leave(share)
 

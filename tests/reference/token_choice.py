@@ -15,6 +15,7 @@ BLOCKS_MAX, BLOCKS_UNKNOWN = 1 << 16, 1 << 14
 FORGETTING = 0.99
 PRIOR_VARIANCE = (0.025, 1e-8, 1e-5)
 FACTOR_STEP, FACTOR_LEAST, FACTOR_MOST, FACTOR_TOLD = 0.05, 0.25, 16.0, 1.5
+N_LEARNED = 32
 
 
 @dataclass
@@ -30,6 +31,7 @@ class FirstTokens:
 
     def __init__(self) -> None:
         self.terms = [0.0, 1e-5, 0.0]
+        self.n_observed = 0
         self.covariance = [[PRIOR_VARIANCE[i] if i == j else 0.0 for j in range(3)] for i in range(3)]
 
     def observe(self, n_tokens: float, n_beside: float, seconds: float) -> None:
@@ -50,6 +52,7 @@ class FirstTokens:
             for j in range(3):
                 self.covariance[i][j] = (self.covariance[i][j] - gain[i] * gain[j] / denominator) / FORGETTING
             self.covariance[i][i] = min(self.covariance[i][i], PRIOR_VARIANCE[i])
+        self.n_observed += 1
 
     @property
     def per_token_s(self) -> float:
@@ -138,9 +141,10 @@ class TokenChoice:
         node = self.nodes[share.node]
         first = self.classes[share.model, node.kind]
         seconds = (now_ns - share.sent_ns) * 1e-9
-        ratio = seconds / max(first.seconds(share.n_ahead, share.n_beside), 1e-4)
-        ratio = min(max(ratio, FACTOR_LEAST), FACTOR_MOST)
-        node.factor[share.model] += FACTOR_STEP * (ratio - node.factor[share.model])
+        if first.n_observed >= N_LEARNED:
+            ratio = seconds / max(first.seconds(share.n_ahead, share.n_beside), 1e-4)
+            ratio = min(max(ratio, FACTOR_LEAST), FACTOR_MOST)
+            node.factor[share.model] += FACTOR_STEP * (ratio - node.factor[share.model])
         first.observe(share.n_ahead, share.n_beside, seconds)
         self.leave(share)
 

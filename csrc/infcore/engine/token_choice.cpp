@@ -9,6 +9,8 @@ namespace {
 /// Of a node's own factor, what each first token moves it by: a node that slows down is seen within some twenty.
 constexpr double factor_step = 0.05;
 constexpr double factor_least = 0.25, factor_most = 16.0;
+/// First tokens of a class before any of its nodes is told from the others: what it takes at all is learned by then.
+constexpr std::uint64_t n_learned = 32;
 
 /// A factor nearer to 1 is chance: nodes of a class are taken for equal, or who was lucky would get all.
 constexpr double factor_told = 1.5;
@@ -97,8 +99,10 @@ void TokenChoice::first_token(TimeNs now_ns, base::ModelId model, NodeId id, Sha
   contracts::FirstTokenModel& first = class_of(model, nodes_[id.value].kind).first;
   const contracts::FirstTokenWork work{static_cast<double>(share.n_ahead), static_cast<double>(share.n_beside)};
   const double seconds = base::seconds(now_ns - share.sent_ns);
-  const double expected_s = std::max(first.seconds(work), seconds_least);
-  part.factor += factor_step * (std::clamp(seconds / expected_s, factor_least, factor_most) - part.factor);
+  if (first.n_observed() >= n_learned) {
+    const double ratio = seconds / std::max(first.seconds(work), seconds_least);
+    part.factor += factor_step * (std::clamp(ratio, factor_least, factor_most) - part.factor);
+  }
   first.observe(work, seconds);
   leave(model, id, share);
 }
