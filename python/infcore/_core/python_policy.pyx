@@ -184,9 +184,10 @@ cdef str _name_of(object policy):
     return name if isinstance(name, str) and name else type(policy).__name__
 
 
-cdef unique_ptr[RoutingPolicy] policy_of(object policy) except *:
+cdef int policy_of(object policy, unique_ptr[RoutingPolicy]& made) except -1:
     cdef _Foreign foreign = _Foreign(policy)
-    return foreign_policy(_name_of(policy).encode(), _take(foreign), _calls())
+    made.reset(foreign_policy(_name_of(policy).encode(), _take(foreign), _calls()).release())
+    return 0
 
 
 def register_policy(name, factory) -> None:

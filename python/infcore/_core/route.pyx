@@ -3,6 +3,7 @@ import numpy as np
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libcpp.memory cimport unique_ptr
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
@@ -16,7 +17,7 @@ from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generatio
 from infcore._cpp.health cimport HealthGate
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
-                                 Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
+                                 Router as CppRouter, RoutingPolicy, const_doubles, decision_span, name_of, routing_policies)
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
 
@@ -60,6 +61,7 @@ cdef class Router:
         if self.fleet.gate is not None:
             raise InvalidArgument("fleet is that of an Engine with a log; allowed: one without, since the log would "
                                   "not hold what a Router reserves there")
+        cdef unique_ptr[RoutingPolicy] made
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
         if isinstance(policy, str):
             self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
@@ -68,7 +70,8 @@ cdef class Router:
         elif policy_options:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options beside an object as policy")
         else:
-            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(policy_of(policy))))
+            policy_of(policy, made)
+            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(made)))
         self.health = health_of(self.fleet, health)
         if self.health is not None:
             self.c_obj.get().use_health(self.health.c_obj)
