@@ -15,13 +15,19 @@ std::uint64_t next_serial() noexcept {
   return serial.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
+PrefixConfig sized_for(const Fleet& fleet, PrefixConfig prefix) noexcept {
+  prefix.max_nodes = fleet.max_nodes();
+  return prefix;
+}
+
 double service_s_of(const Decision& decision) noexcept { return decision.terms.service_us * 1e-6; }
 
 }  // namespace
 
-Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed)
+Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, PrefixConfig prefix)
     : fleet_(&fleet),
       latency_(fleet.max_nodes(), fleet.max_models()),
+      prefix_(sized_for(fleet, prefix)),
       view_(fleet, latency_),
       policy_(make_routing_policy(policy, seed)),
       serial_(next_serial()),
@@ -57,6 +63,10 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
 
 void Router::pick_locked(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   follow_membership();
+  if (!query.blocks.empty()) {
+    prefix_.follow(*fleet_);
+    prefix_.advance(query.now_ns);
+  }
   NodeId node = policy_->select(query, view_);
   const bool feasible = node != base::no_node;
   if (!feasible && options.allow_late && query.deadline_ns != base::never_ns) {
@@ -78,6 +88,7 @@ void Router::pick_locked(const RouteQuery& query, const PickOptions& options, De
   decision.feasible = feasible;
   decision.open = true;
   fleet_->reserve(node, service_s_of(decision), query.now_ns);
+  prefix_.picked(node, query.blocks, query.now_ns);
 }
 
 bool Router::close_locked(Decision& decision, base::TimeNs now_ns) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/route/leases.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 #include <cstdint>
@@ -41,7 +42,8 @@ struct Explanation {
 class Router {
  public:
   /// Throws UnknownName for a policy that is not in the registry.
-  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed);
+  /// InvalidArgument for a prefix index that can't be.
+  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, PrefixConfig prefix = {});
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -60,6 +62,13 @@ class Router {
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
+  /// What nodes hold of prompts: use(PrefixIndex&), as the fleet is now, and no pick meanwhile.
+  template <class Use>
+  auto with_prefix(Use use) {
+    const std::lock_guard hold(mutex_);
+    prefix_.follow(*fleet_);
+    return use(prefix_);
+  }
   [[nodiscard]] const char* policy() const noexcept { return policy_->name(); }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 
@@ -79,6 +88,7 @@ class Router {
   Fleet* fleet_;
   std::mutex mutex_;
   contracts::LatencyTable latency_;
+  PrefixIndex prefix_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;

@@ -13,6 +13,8 @@ cdef class Router:
     cdef uint32_t built_under
     cdef object last_model  # the str of the last pick, and its id
     cdef uint32_t last_model_id
+    cdef object prefix_options
+    cdef object _prefix  # made when first asked for
 
     cdef int check_alive(self) except -1
     cdef uint32_t model_of(self, object model) except? 0xFFFFFFFF

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
+from infcore._core.prefix import Prefix
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...
@@ -17,12 +18,15 @@ class Router:
         policy: str = "fastest_finish",
         seed: int = 0,
         clock: _HasNow | None = None,
+        prefix: str | Mapping[str, str | float] = "exact",
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
     def policies() -> list[str]: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def prefix(self) -> Prefix: ...
     def set_prior(
         self,
         model: str,

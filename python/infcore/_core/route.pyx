@@ -10,7 +10,7 @@ from infcore._core.decision cimport Decision, Decisions
 from infcore._core.fleet cimport Fleet, whole
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
 from infcore._cpp.latency cimport Curve
-from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
+from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, PrefixConfig, RouteQuery,
                                  Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
@@ -34,6 +34,9 @@ cdef class Router:
     policy   one of Router.policies()
     seed     of policies that draw; same seed, same calls: same decisions
     clock    None: the fleet's
+    prefix   what is known of who holds which prefix: "exact", told by Router.prefix; "approximate", also one's own picks,
+             of nodes that tell nothing; or a mapping: mode, max_blocks (1,048,576), ttl_s of picks (120), host_credit
+             and disk_credit (.75, .25 of what a block on the device saves), max_engine_blocks (1,048,576)
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
     Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
     """
@@ -41,7 +44,7 @@ cdef class Router:
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, fleet, *, policy="fastest_finish", seed=0, clock=None, **policy_options):
+    def __init__(self, fleet, *, policy="fastest_finish", seed=0, clock=None, prefix="exact", **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
         self.fleet = fleet
@@ -54,8 +57,15 @@ cdef class Router:
         if policy_options:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options, {policy} has none")
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
+        cdef PrefixConfig prefix_config
+        if prefix != "exact":
+            from infcore._core.prefix import config_of
+
+            (prefix_config.approximate, prefix_config.max_blocks, prefix_config.host_credit, prefix_config.disk_credit,
+             prefix_config.ttl_ns) = config_of(prefix)
         self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
-                                       <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF)))
+                                       <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF), prefix_config))
+        self.prefix_options = prefix
         self.built_under = fork_generation()
 
     @staticmethod
@@ -74,6 +84,16 @@ cdef class Router:
     def policy(self) -> str:
         """The policy's name."""
         return self.c_obj.get().policy().decode()
+
+    @property
+    def prefix(self):
+        """Which node holds which prefix: infcore.Prefix."""
+        self.check_alive()
+        if self._prefix is None:
+            from infcore._core.prefix import prefix_of  # its modules are loaded for who needs them
+
+            self._prefix = prefix_of(self)
+        return self._prefix
 
     def set_prior(self, model, node, *, base_s=0.0, per_request_s=0.0, per_work_s=0.0, per_padded_work_s=0.0) -> None:
         """Give a known latency curve (a profile's): predictions start there, and forget what was learned before.

@@ -61,6 +61,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint32_t max_models() noexcept
         NodeId find(string) except +infcore_translate
         uint64_t version() noexcept
+        uint64_t born(NodeId) noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
         void load_model(NodeId, ModelId) except +infcore_translate
@@ -92,6 +93,17 @@ cdef extern from "<span>" namespace "std" nogil:
         const_doubles(const double*, size_t) noexcept
 
 
+cdef extern from "<infcore/route/prefix_index.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass PrefixConfig:
+        PrefixConfig() noexcept
+        uint32_t max_nodes
+        uint32_t max_blocks
+        float host_credit
+        float disk_credit
+        cbool approximate
+        TimeNs ttl_ns
+
+
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass decision_span "std::span<infcore::route::Decision>":
         decision_span(Decision*, size_t) noexcept
@@ -115,7 +127,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         CostTerms terms
         Filtered filtered
     cdef cppclass Router:
-        Router(Fleet&, string, uint64_t) except +infcore_translate
+        Router(Fleet&, string, uint64_t, PrefixConfig) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
         cbool done(Decision&, cbool ok, double, TimeNs) except +infcore_translate
