@@ -126,7 +126,7 @@ TEST_P(PrefixRandom, AgreesWithAPlainOne) {
         index.cleared(node);
         for (auto& [block, holders] : plain.holders) holders.erase(node.value);
       }
-      ASSERT_EQ(index.n_blocks(), plain.n_blocks());
+      ASSERT_EQ(index.stats().n_blocks, plain.n_blocks());
       ASSERT_NO_FATAL_FAILURE(expect_same(index, plain, path(draw, 1 + below(draw, 14), 3)));
     }
   }
@@ -155,10 +155,10 @@ TEST(PrefixIndex, StaysWithinItsBoundsWhateverComes) {
         const auto found = matched(index, blocks);
         ASSERT_TRUE(n == 0 || found.at(node.value) >= static_cast<std::int32_t>(n));
       }
-      ASSERT_LE(index.n_blocks(), max_blocks);
+      ASSERT_LE(index.stats().n_blocks, max_blocks);
     }
     for (NodeId node{0}; node.value < 100; ++node.value) index.cleared(node);
-    ASSERT_EQ(index.n_blocks(), 0u);
+    ASSERT_EQ(index.stats().n_blocks, 0u);
     ASSERT_EQ(index.stored(NodeId{3}, Blocks{1, 2, 3}), std::min<std::size_t>(3, max_blocks));
   }
 }
@@ -175,7 +175,7 @@ TEST(PrefixIndex, BytesOfABlockThatManyNodesHold) {
     for (std::uint64_t& block : own) block = draw.bits();
     index.stored(node, own, KvTier::device, &shared[node.value]);
   }
-  const double bytes = static_cast<double>(index.n_bytes()) / static_cast<double>(index.n_blocks());
+  const double bytes = static_cast<double>(index.stats().n_bytes) / static_cast<double>(index.stats().n_blocks);
   ::testing::Test::RecordProperty("bytes_per_block", static_cast<int>(bytes));
   EXPECT_LE(bytes, 40.0);
   EXPECT_EQ(matched(index, shared).size(), n_nodes);
@@ -191,7 +191,7 @@ TEST(PrefixIndex, TheLeafThatWasStoredLongestAgoGoesFirst) {
   EXPECT_EQ(matched(index, {1, 2, 3}).at(0), 3);
   index.stored(NodeId{3}, Blocks{20, 21});  // 3 goes, then what was before it
   EXPECT_EQ(matched(index, {1, 2, 3}), (std::map<std::uint32_t, std::int32_t>{{0, 1}, {1, 1}}));
-  EXPECT_EQ(index.n_blocks(), 6u);
+  EXPECT_EQ(index.stats().n_blocks, 6u);
 }
 
 TEST(PrefixIndex, PicksAreForgottenAndWhatNodesSayCounts) {

@@ -87,8 +87,12 @@ PrefixIndex::PrefixIndex(const PrefixConfig& config)
   old_ = std::make_unique<PrefixTable>(config.max_nodes, config.max_blocks);
 }
 
-std::size_t PrefixIndex::n_bytes() const noexcept {
-  return exact_.n_bytes() + (young_ ? young_->n_bytes() + old_->n_bytes() : 0);
+PrefixStats PrefixIndex::stats() const noexcept {
+  PrefixStats stats{exact_.n_blocks(), 0, exact_.n_evicted(), exact_.n_bytes()};
+  if (!young_) return stats;
+  stats.n_picked_blocks = young_->n_blocks() + old_->n_blocks();
+  stats.n_bytes += young_->n_bytes() + old_->n_bytes();
+  return stats;
 }
 
 std::size_t PrefixIndex::stored(NodeId node, std::span<const std::uint64_t> blocks, KvTier tier,

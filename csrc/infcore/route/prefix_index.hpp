@@ -26,6 +26,13 @@ struct PrefixConfig {
   base::TimeNs ttl_ns{120'000'000'000};  ///< as long as NVIDIA Dynamo's router believes its own
 };
 
+struct PrefixStats {
+  std::size_t n_blocks{};         ///< with a holder, of what nodes said
+  std::size_t n_picked_blocks{};  ///< of what is believed of one's own picks; a block may be counted twice
+  std::uint64_t n_evicted{};      ///< of what nodes said
+  std::size_t n_bytes{};
+};
+
 /// Which node holds which prefix: a replica of what the nodes say, or a guess from one's own picks.
 ///
 /// A node that said anything itself (stored, removed, cleared) is believed from then on, and picks of it are not. Node
@@ -72,14 +79,7 @@ class PrefixIndex {
   [[nodiscard]] Match match(std::span<const std::uint64_t> blocks) const noexcept;
 
   [[nodiscard]] const PrefixConfig& config() const noexcept { return config_; }
-  /// Blocks with a holder, of what nodes said.
-  [[nodiscard]] std::size_t n_blocks() const noexcept { return exact_.n_blocks(); }
-  /// And of what is believed of one's own picks; a block may be counted twice.
-  [[nodiscard]] std::size_t n_picked_blocks() const noexcept {
-    return young_ ? young_->n_blocks() + old_->n_blocks() : 0;
-  }
-  [[nodiscard]] std::uint64_t n_evicted() const noexcept { return exact_.n_evicted(); }
-  [[nodiscard]] std::size_t n_bytes() const noexcept;
+  [[nodiscard]] PrefixStats stats() const noexcept;
 
  private:
   template <class Depth>

@@ -17,6 +17,8 @@ cdef class Router:
     cdef object last_model  # the str of the last pick, and its id
     cdef uint32_t last_model_id
     cdef FleetHealth health  # None: nobody is judged
+    cdef object prefix_options
+    cdef object _prefix  # made when first asked for
 
     cdef int check_alive(self) except -1
     cdef HealthGate* judge(self) except NULL

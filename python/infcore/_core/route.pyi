@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
 from infcore._core.python_policy import RoutePolicy
+from infcore._core.prefix import Prefix
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...
@@ -20,12 +21,15 @@ class Router:
         seed: int = 0,
         clock: _HasNow | None = None,
         health: bool | Mapping[str, float] = True,
+        prefix: str | Mapping[str, str | float] = "exact",
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
     def policies() -> list[str]: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def prefix(self) -> Prefix: ...
     def set_prior(
         self,
         model: str,

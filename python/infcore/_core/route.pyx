@@ -16,7 +16,7 @@ from infcore._core.health cimport FleetHealth, health_of
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
 from infcore._cpp.health cimport HealthGate
 from infcore._cpp.latency cimport Curve
-from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
+from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, PrefixConfig, RouteQuery,
                                  Router as CppRouter, RoutingPolicy, const_doubles, decision_span, name_of, routing_policies)
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
@@ -46,6 +46,9 @@ cdef class Router:
              errors_in_a_row (5), error_rate (0.1 of the last 64 answers), slow_factor (4: times its class's latency),
              ejected_share_max (0.5 of the fleet, and of a model's nodes), eject_s (5, doubled each time up to
              eject_s_max, 60), forgive_s (60), probes (3 good answers before more is sent), slow_start_s (4), forget_s
+    prefix   what is known of who holds which prefix: "exact", told by Router.prefix; "approximate", also one's own picks,
+             of nodes that tell nothing; or a mapping: mode, max_blocks (1,048,576), ttl_s of picks (120), host_credit
+             and disk_credit (.75, .25 of what a block on the device saves), max_engine_blocks (1,048,576)
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
     Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
     """
@@ -53,7 +56,7 @@ cdef class Router:
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, health=True, **policy_options):
+    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, health=True, prefix="exact", **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
         self.fleet = fleet
@@ -63,18 +66,25 @@ cdef class Router:
                                   "not hold what a Router reserves there")
         cdef unique_ptr[RoutingPolicy] made
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
+        cdef PrefixConfig prefix_config
+        if prefix != "exact":
+            from infcore._core.prefix import config_of
+
+            (prefix_config.approximate, prefix_config.max_blocks, prefix_config.host_credit, prefix_config.disk_credit,
+             prefix_config.ttl_ns) = config_of(prefix)
         if isinstance(policy, str):
             self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
                                            <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF),
-                                           options_of(policy_options)))
+                                           options_of(policy_options), prefix_config))
         elif policy_options:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options beside an object as policy")
         else:
             policy_of(policy, made)
-            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(made)))
+            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(made), prefix_config))
         self.health = health_of(self.fleet, health)
         if self.health is not None:
             self.c_obj.get().use_health(self.health.c_obj)
+        self.prefix_options = prefix
         self.built_under = fork_generation()
 
     @staticmethod
@@ -110,6 +120,16 @@ cdef class Router:
     def policy(self) -> str:
         """The policy's name."""
         return self.c_obj.get().policy().decode()
+
+    @property
+    def prefix(self):
+        """Which node holds which prefix: infcore.Prefix."""
+        self.check_alive()
+        if self._prefix is None:
+            from infcore._core.prefix import prefix_of  # its modules are loaded for who needs them
+
+            self._prefix = prefix_of(self)
+        return self._prefix
 
     def set_prior(self, model, node, *, base_s=0.0, per_request_s=0.0, per_work_s=0.0, per_padded_work_s=0.0) -> None:
         """Give a known latency curve (a profile's): predictions start there, and forget what was learned before.

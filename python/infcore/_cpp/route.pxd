@@ -85,6 +85,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint32_t max_models() noexcept
         NodeId find(string) except +infcore_translate
         uint64_t version() noexcept
+        uint64_t born(NodeId) noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
         const string& model_name(ModelId) noexcept
@@ -140,6 +141,17 @@ cdef extern from "<infcore/route/health_gate.hpp>" namespace "infcore::route" no
     shared_ptr[HealthGate] make_health_gate(Fleet&, unique_ptr[NodeHealth]) except +infcore_translate
 
 
+cdef extern from "<infcore/route/prefix_index.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass PrefixConfig:
+        PrefixConfig() noexcept
+        uint32_t max_nodes
+        uint32_t max_blocks
+        float host_credit
+        float disk_credit
+        cbool approximate
+        TimeNs ttl_ns
+
+
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass decision_span "std::span<infcore::route::Decision>":
         decision_span(Decision*, size_t) noexcept
@@ -168,8 +180,8 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
 
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass Router "infcore::route::GuardedRouter":
-        Router(Fleet&, string, uint64_t, RoutingOptions) except +infcore_translate
-        Router(Fleet&, unique_ptr[RoutingPolicy]) except +infcore_translate
+        Router(Fleet&, string, uint64_t, RoutingOptions, PrefixConfig) except +infcore_translate
+        Router(Fleet&, unique_ptr[RoutingPolicy], PrefixConfig) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
         cbool done(Decision&, cbool ok, double, TimeNs, double confidence) except +infcore_translate
