@@ -38,7 +38,9 @@ void LatencyTable::ModelRow::publish(std::uint32_t node, const LatencyModel& mod
 }
 
 LatencyTable::LatencyTable(std::uint32_t max_nodes, std::uint32_t max_models)
-    : max_nodes_(max_nodes), classes_(max_nodes, no_class), untouched_(max_nodes), rows_(max_models) {}
+    : max_nodes_(max_nodes), classes_(max_nodes, no_class), untouched_(max_nodes), rows_(max_models) {
+  untouched_.models = std::vector<LatencyModel>(1);  // all are alike, and 200 bytes
+}
 
 LatencyTable::ModelRow& LatencyTable::touch(base::ModelId model) {
   auto& row = rows_[model.value];
@@ -165,7 +167,8 @@ void LatencyTable::seed_from_class(ModelRow& row, std::uint32_t node) noexcept {
 }
 
 const LatencyModel& LatencyTable::at(base::ModelId model, base::NodeId node) const noexcept {
-  const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
+  if (!rows_[model.value]) return untouched_.models[0];
+  const ModelRow& row = *rows_[model.value];
   return row.ears[node.value] == Ear::follows ? row.told[classes_[node.value]] : row.models[node.value];
 }
 

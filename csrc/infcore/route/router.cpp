@@ -102,6 +102,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.router = serial_;
   decision.open = true;
   fleet_->reserve(node, busy_s_of(decision), query.now_ns);
+  if (fleet_->any_declared()) fleet_->want(decision.query.model, query.now_ns);
   if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
 
