@@ -10,13 +10,15 @@
 
 namespace infcore::route {
 
-/// A Router that several threads may call: one call at a time, the others yield meanwhile. For owners that can't give
-/// each thread its own, as Python objects can't. Held by nobody, the lock is one exchange and one store a call.
+/// A Router that several threads may call: one call at a time, the others wait. For owners that can't give each
+/// thread its own, as Python objects can't.
 class GuardedRouter {
  public:
-  GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options)
-      : router_(fleet, policy, seed, std::move(options)) {}
-  GuardedRouter(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy) : router_(fleet, std::move(policy)) {}
+  GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options,
+                PrefixConfig prefix = {})
+      : router_(fleet, policy, seed, std::move(options), prefix) {}
+  GuardedRouter(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix = {})
+      : router_(fleet, std::move(policy), prefix) {}
 
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
     const std::lock_guard hold(lock_);
@@ -51,6 +53,15 @@ class GuardedRouter {
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior) {
     const std::lock_guard hold(lock_);
     router_.set_prior(model, node, prior);
+  }
+  void use_health(std::shared_ptr<HealthGate> health) {
+    const std::lock_guard hold(lock_);
+    router_.use_health(std::move(health));
+  }
+  template <class Use>
+  auto with_prefix(Use use) {
+    const std::lock_guard hold(lock_);
+    return router_.with_prefix(use);
   }
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 

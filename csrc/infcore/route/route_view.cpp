@@ -48,19 +48,22 @@ RouteView::RouteView(const Fleet& fleet, const contracts::LatencyTable& latency)
   const std::size_t n = std::size_t{fleet.columns().n_words()} * 64;
   seen_.resize(n / block_nodes);
   candidates_.resize(n / 64);
+  loads_.resize(fleet.max_models());
   narrowed_.resize(n / 64);
   for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pending_max_, &pressure_, &network_us_,
                        &price_per_hour_, &held_blocks_, &cost_us_})
     column->resize(n);
 }
 
-bool RouteView::find_candidates(const RouteQuery& query) noexcept {
+bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
   const auto& columns = fleet_->columns();
   n_nodes_ = fleet_->n_nodes();
+  loads_in_use_ = loads ? loads_of(query.model) : nullptr;
   std::uint64_t any = 0;
   for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) {
     std::uint64_t passing = columns.up(word).load(std::memory_order_acquire);  // [F2]
-    passing &= columns.resident(query.model.value, word).load(std::memory_order_acquire);
+    passing &= loads_in_use_ != nullptr ? loads_in_use_->able[word]
+                                        : columns.resident(query.model.value, word).load(std::memory_order_acquire);
     if (query.among != nullptr) passing &= query.among[word];
     if ((query.require & Fleet::no_such_label) != 0) passing = 0;
     for (std::uint64_t left = query.require; left != 0 && passing != 0; left &= left - 1) {
@@ -76,6 +79,34 @@ bool RouteView::find_candidates(const RouteQuery& query) noexcept {
   any = 0;
   for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) any |= candidates_[word];
   return any != 0;
+}
+
+/// Null where nobody would have to load it but those that hold it. Worked out anew when the fleet's residency has moved:
+/// O(nodes), where models were declared at all.
+RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
+  if (!fleet_->any_declared()) return nullptr;
+  auto& known = loads_[model.value];
+  const std::uint64_t residency = fleet_->residency();
+  if (known && known->residency == residency) return known->any ? known.get() : nullptr;
+  try {
+    if (!known) {
+      known = std::make_unique<Loads>();
+      known->load_us.resize(wait_us_.size());
+      known->able.resize(candidates_.size());
+    }
+    known->any = fleet_->load_costs(model, known->load_us.data());
+  } catch (...) {  // no memory: who holds it can still serve it
+    known.reset();
+    return nullptr;
+  }
+  known->residency = residency;
+  for (std::size_t word = 0; word < known->able.size(); ++word) {
+    std::uint64_t able = 0;
+    for (std::size_t i = 0; i < 64; ++i)
+      able |= std::uint64_t{known->load_us[word * 64 + i] < std::numeric_limits<float>::infinity()} << i;
+    known->able[word] = able;
+  }
+  return known->any ? known.get() : nullptr;
 }
 
 /// Before the copy is read, and after the up bits were, so that the row of a node seen up is seen too.
@@ -121,16 +152,19 @@ void RouteView::use_columns(const RouteQuery& query) noexcept {
               .tail = curves.tail,
               .price_per_hour = price_per_hour_.data(),
               .held_blocks = held_blocks_.data(),
-              .load_us = held_blocks_.data()};
+              .load_us = loads_in_use_ != nullptr ? loads_in_use_->load_us.data() : held_blocks_.data()};
+  if (loads_in_use_ != nullptr) scored_.parts |= ScoreParts::load;
 }
 
 bool RouteView::prepare(const RouteQuery& query, const CostWeights& weights) noexcept {
-  const bool any = find_candidates(query);
+  const bool any = find_candidates(query, weights.loads);
   copy_changed();
   query_ = query;
   query_.blocks = {};
   scored_ = score_query(query, weights);
   use_columns(query);
+  const bool may_hold = prefix_ != nullptr && weights.block_size > 0.0 && !query.blocks.empty();
+  if (may_hold && prefix_->held(query.blocks, held_blocks_)) scored_.parts |= ScoreParts::prefix;
   if ((scored_.parts & ScoreParts::weighed) != 0) copy_prices();
   return any;
 }
@@ -180,7 +214,8 @@ CostTerms RouteView::terms_of(NodeId node) const noexcept {
 
 Filtered RouteView::why_not(NodeId node) const noexcept {
   if (fleet_->state(node) != NodeState::up) return Filtered::not_up;
-  if (!fleet_->resident(node, query_.model)) return Filtered::no_model;
+  const bool able = loads_in_use_ != nullptr && (loads_in_use_->able[node.value / 64] >> (node.value % 64) & 1u) != 0;
+  if (!able && !fleet_->resident(node, query_.model)) return Filtered::no_model;
   if ((query_.require & Fleet::no_such_label) != 0) return Filtered::no_label;
   if (!fleet_->columns().carries(node.value, query_.require)) return Filtered::no_label;
   if (inflight_[node.value] >= pending_max_[node.value]) return Filtered::full;
@@ -189,6 +224,7 @@ Filtered RouteView::why_not(NodeId node) const noexcept {
 
 CostTerms RouteView::terms(const RouteQuery& query, NodeId node) noexcept {
   copy_block(node.value / block_nodes);
+  loads_in_use_ = nullptr;
   query_ = query;
   query_.blocks = {};
   scored_ = score_query(query, {});
@@ -197,7 +233,7 @@ CostTerms RouteView::terms(const RouteQuery& query, NodeId node) noexcept {
 }
 
 bool RouteView::filter(const RouteQuery& query) noexcept {
-  if (query.deadline_ns == base::never_ns) return find_candidates(query);
+  if (query.deadline_ns == base::never_ns) return find_candidates(query, false);
   if (!prepare(query, {})) return false;
   keep_within(std::numeric_limits<float>::infinity());
   std::uint64_t any = 0;

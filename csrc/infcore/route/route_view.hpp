@@ -1,11 +1,13 @@
 #pragma once
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/fleet.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/route_query.hpp>
 #include <infcore/route/score.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -20,6 +22,7 @@ struct CostWeights {
   double price_us_per_usd{};  ///< microseconds that a US dollar counts for
   double risk{};              ///< times the time until the deadline: what missing it costs
   double block_size{};        ///< work that one block of a prompt stands for; 0: prefixes are not looked at
+  bool loads{};               ///< nodes that would have to load the model first are candidates, too
   [[nodiscard]] bool any() const noexcept { return price_us_per_usd > 0.0 || risk > 0.0; }
 };
 
@@ -31,6 +34,8 @@ struct CostWeights {
 class RouteView {
  public:
   RouteView(const Fleet& fleet, const contracts::LatencyTable& latency);
+  /// What nodes hold of prompts; it outlives the view. Null, as at first: nobody knows.
+  void use_prefix(const PrefixIndex* index) noexcept { prefix_ = index; }
 
   /// Candidates: up, holding the model, carrying the labels, not full, and, where there is a deadline, able to meet it.
   /// False where there is none.
@@ -86,7 +91,15 @@ class RouteView {
   [[nodiscard]] const contracts::LatencyTable& latency() const noexcept { return *latency_; }
 
  private:
-  bool find_candidates(const RouteQuery& query) noexcept;
+  /// What loading one model costs each node, as of a count of the fleet's changes.
+  struct Loads {
+    std::uint64_t residency{};
+    bool any{};
+    std::vector<float> load_us;
+    std::vector<std::uint64_t> able;  // nodes that hold the model or could, 64 a word
+  };
+  bool find_candidates(const RouteQuery& query, bool loads) noexcept;
+  Loads* loads_of(ModelId model) noexcept;
   void copy_changed() noexcept;
   void copy_block(std::uint32_t index) noexcept;
   void copy_prices() noexcept;
@@ -95,6 +108,9 @@ class RouteView {
 
   const Fleet* fleet_;
   const contracts::LatencyTable* latency_;
+  const PrefixIndex* prefix_{};
+  std::vector<std::unique_ptr<Loads>> loads_;  // by model, made when a query first asks
+  Loads* loads_in_use_{};
   std::uint32_t n_nodes_{};
   std::uint64_t priced_version_{};
   RouteQuery query_;  // what was prepared: its blocks are not read afterwards

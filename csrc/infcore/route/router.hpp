@@ -1,5 +1,7 @@
 #pragma once
+#include <infcore/route/health_gate.hpp>
 #include <infcore/route/leases.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 #include <cstdint>
@@ -26,6 +28,7 @@ struct Decision {
   bool feasible{};
   bool open{};         ///< still holds its credit, as far as is known
   ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
+  float crowd{1.0f};   ///< requests in flight per slot, itself included; at least 1
   bool starts_idle{};  ///< a slot was free, so that nothing but network and service lies before its end
 };
 
@@ -41,9 +44,10 @@ struct Explanation {
 /// other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
 class Router {
  public:
-  /// Throws as make_routing_policy does.
-  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {});
-  Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy);
+  /// Throws as make_routing_policy does, and InvalidArgument for a prefix index that can't be.
+  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {},
+         PrefixConfig prefix = {});
+  Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix = {});
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -62,7 +66,15 @@ class Router {
   /// Every node that is not absent, by id.
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
+  /// Tells it of every answer, and follows what becomes of the nodes. Before the first pick; its fleet is this one.
+  void use_health(std::shared_ptr<HealthGate> health);
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
+  /// What nodes hold of prompts: use(PrefixIndex&), as the fleet is now.
+  template <class Use>
+  auto with_prefix(Use use) {
+    prefix_.follow(*fleet_);
+    return use(prefix_);
+  }
   [[nodiscard]] const char* policy() const noexcept { return policy_->name(); }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 
@@ -77,17 +89,23 @@ class Router {
   void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;
-  void follow_membership();
+  void tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns);
+  void follow_health(base::TimeNs now_ns);
+  void follow_membership(base::TimeNs now_ns);
+  void follow_prefixes(base::TimeNs now_ns);
   [[noreturn]] void refuse(const RouteQuery& query);
 
   Fleet* fleet_;
   contracts::LatencyTable latency_;
+  PrefixIndex prefix_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;
   std::uint64_t version_{};
   std::vector<std::uint64_t> born_;  // Fleet::born of the node that our curves are about
   Leases<Lease> leases_;
+  std::shared_ptr<HealthGate> health_;    // nullptr: nobody is ejected
+  std::vector<std::uint32_t> n_restarts_;  // HealthGate::n_restarts that our curves know of
 };
 
 }  // namespace infcore::route

@@ -15,6 +15,8 @@ class RoutingOptions {
   using Texts = std::vector<std::string>;
   using Value = std::variant<double, std::string, Texts>;
 
+  static constexpr std::size_t n_max = 64;  ///< options, and texts of one
+
   /// The last value of a name holds.
   void set(std::string name, Value value);
   /// Throws InvalidArgument for what is no number within [least, most].

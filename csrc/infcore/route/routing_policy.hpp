@@ -20,9 +20,15 @@ struct RouteOutcome {
   double confidence{-1.0};  ///< 0 to 1, of the answer, as the caller reported it; negative: it did not
 };
 
-/// What an engine's joint choice weighs beside the time of finishing. All zero: the first to finish gets it.
+/// What an engine's joint choice weighs beside the time of finishing. As it stands: the first to finish gets it.
 struct JointWeights {
-  double price_us_per_usd{};  ///< microseconds that a US dollar counts for
+  double price_us_per_usd{};  ///< microseconds that a US dollar counts for; 0: money is not looked at
+  double goal_share{};        ///< of the time that its deadline leaves a request, what money may cost it
+  double tail{};              ///< quantile of what requests take anyway, which money may not move them beyond
+  bool by_work{};             ///< of those that wait, each device takes those that it has the better speed for
+  /// Of a token request: what a second counts by which one that runs beside it gets its answer later, beside a second
+  /// of its own until its first token.
+  double beside{};
 };
 
 /// What a policy adds to one node's cost, so that the least sum is the node that it has drawn, or gives its turn.
@@ -42,6 +48,8 @@ class RoutingPolicy {
   [[nodiscard]] virtual bool binds_on_arrival() const noexcept = 0;
   /// Of a policy that does not bind on arrival.
   [[nodiscard]] virtual JointWeights joint() const noexcept { return {}; }
+  /// Whether it looks at the blocks of a prompt: else nobody need find their names.
+  [[nodiscard]] virtual bool reads_blocks() const noexcept { return false; }
   /// base::no_node where no node passes the filter.
   [[nodiscard]] virtual NodeId select(const RouteQuery& query, RouteView& view) noexcept = 0;
   /// What it weighs beside time: explain goes by it.

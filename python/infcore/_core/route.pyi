@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
 from infcore._core.python_policy import RoutePolicy
+from infcore._core.prefix import Prefix
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...
@@ -19,12 +20,16 @@ class Router:
         policy: str | RoutePolicy = "slo_cost",
         seed: int = 0,
         clock: _HasNow | None = None,
+        health: bool | Mapping[str, float] = True,
+        prefix: str | Mapping[str, str | float] = "exact",
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
     def policies() -> list[str]: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def prefix(self) -> Prefix: ...
     def set_prior(
         self,
         model: str,
@@ -73,6 +78,8 @@ class Router:
         now_s: float | None = None,
     ) -> bool: ...
     def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...
+    def report(self, node: int | str, *, ok: bool, now_s: float | None = None) -> None: ...
+    def probe_due(self, *, now_s: float | None = None) -> list[int]: ...
     def explain(
         self,
         model: str,

@@ -12,9 +12,11 @@ from infcore._core.decision cimport Decision, Decisions
 from infcore._core.fleet cimport Fleet, whole
 from infcore._core.python_policy cimport policy_of
 from infcore._core.route_args cimport blocks_of, options_of, session_of
+from infcore._core.health cimport FleetHealth, health_of
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
+from infcore._cpp.health cimport HealthGate
 from infcore._cpp.latency cimport Curve
-from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
+from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, PrefixConfig, RouteQuery,
                                  Router as CppRouter, RoutingPolicy, const_doubles, decision_span, name_of, routing_policies)
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
@@ -39,6 +41,14 @@ cdef class Router:
     seed     of policies that draw; same seed, same calls: same decisions
     clock    None: the fleet's
     **policy_options  the policy's own: numbers, a str, lists of str; policies() names them
+    health   True: nodes whose answers are worse than their peers' are ejected for a while; False: this router tells
+             nothing of what it sees; or a mapping of what is to be otherwise, the same for all routers of a fleet:
+             errors_in_a_row (5), error_rate (0.1 of the last 64 answers), slow_factor (4: times its class's latency),
+             ejected_share_max (0.5 of the fleet, and of a model's nodes), eject_s (5, doubled each time up to
+             eject_s_max, 60), forgive_s (60), probes (3 good answers before more is sent), slow_start_s (4), forget_s
+    prefix   what is known of who holds which prefix: "exact", told by Router.prefix; "approximate", also one's own picks,
+             of nodes that tell nothing; or a mapping: mode, max_blocks (1,048,576), ttl_s of picks (120), host_credit
+             and disk_credit (.75, .25 of what a block on the device saves), max_engine_blocks (1,048,576)
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
     Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
     """
@@ -46,7 +56,7 @@ cdef class Router:
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, **policy_options):
+    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, health=True, prefix="exact", **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
         self.fleet = fleet
@@ -56,15 +66,25 @@ cdef class Router:
                                   "not hold what a Router reserves there")
         cdef unique_ptr[RoutingPolicy] made
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
+        cdef PrefixConfig prefix_config
+        if prefix != "exact":
+            from infcore._core.prefix import config_of
+
+            (prefix_config.approximate, prefix_config.max_blocks, prefix_config.host_credit, prefix_config.disk_credit,
+             prefix_config.ttl_ns) = config_of(prefix)
         if isinstance(policy, str):
             self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
                                            <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF),
-                                           options_of(policy_options)))
+                                           options_of(policy_options), prefix_config))
         elif policy_options:
             raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options beside an object as policy")
         else:
             policy_of(policy, made)
-            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(made)))
+            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(made), prefix_config))
+        self.health = health_of(self.fleet, health)
+        if self.health is not None:
+            self.c_obj.get().use_health(self.health.c_obj)
+        self.prefix_options = prefix
         self.built_under = fork_generation()
 
     @staticmethod
@@ -101,6 +121,16 @@ cdef class Router:
         """The policy's name."""
         return self.c_obj.get().policy().decode()
 
+    @property
+    def prefix(self):
+        """Which node holds which prefix: infcore.Prefix."""
+        self.check_alive()
+        if self._prefix is None:
+            from infcore._core.prefix import prefix_of  # its modules are loaded for who needs them
+
+            self._prefix = prefix_of(self)
+        return self._prefix
+
     def set_prior(self, model, node, *, base_s=0.0, per_request_s=0.0, per_work_s=0.0, per_padded_work_s=0.0) -> None:
         """Give a known latency curve (a profile's): predictions start there, and forget what was learned before.
 
@@ -129,7 +159,7 @@ cdef class Router:
             return self.last_model_id
         if not isinstance(model, str):
             raise InvalidType(f"model is {type(model).__name__}; allowed: a str")
-        id = self.fleet.model_ids.get(model)
+        id = self.fleet.find_model(model)
         if id is None:
             raise NoNodeAvailable(f"no node for model {model!r}: of {len(self.fleet)} nodes, none was ever told to "
                                   "hold it (Fleet.load_model)")
@@ -247,6 +277,25 @@ cdef class Router:
         many = decision
         return self.c_obj.get().cancel_many(decision_span(many.c_obj.data(), many.c_obj.size()), now_ns) > 0
 
+    def report(self, node, *, ok, now_s=None) -> None:
+        """Tell of a check of the node itself: good ones bring an ejected node back sooner, bad ones in a row eject.
+
+        Raises  UnknownName, InvalidArgument where the router judges nobody
+        """
+        self.judge().checked(now_of(self.clock, now_s), self.fleet.node_of(node), bool(ok))
+
+    def probe_due(self, *, now_s=None) -> list:
+        """Ids of ejected nodes to be asked how they are, and reported: each once a second."""
+        cdef vector[NodeId] due
+        self.judge().check_due(now_of(self.clock, now_s), due)
+        return [due[i].value for i in range(due.size())]
+
+    cdef HealthGate* judge(self) except NULL:
+        self.check_alive()
+        if self.health is None:
+            raise InvalidArgument("health is False; allowed for this call: a Router that judges its nodes")
+        return self.health.c_obj.get()
+
     def explain(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
                 allow_late=False, lease_s=None, now_s=None) -> list:
         """What every node would cost this request now, and why those that are out are out; reserves nothing.
@@ -259,12 +308,12 @@ cdef class Router:
         cdef PickOptions options
         cdef vector[Explanation] explanations
         query.work = at_least_0("work", work)
-        if isinstance(model, str) and model not in self.fleet.model_ids:
+        if isinstance(model, str) and self.fleet.find_model(model) is None:
             return [{"node": int(row["id"]), "name": str(row["name"]), "cost_us": None, "terms": {},
                      "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
         self.c_obj.get().explain(query, options, explanations)
-        return explained(self.fleet, explanations, model, deadline_s, require)
+        return explained(self, explanations, model, deadline_s, require)
 
 
 include "explained.pxi"

@@ -1,13 +1,14 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
-from libcpp.memory cimport unique_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport FleetColumns, HealthGate, NodeHealth
 from infcore._cpp.latency cimport Curve
 
 
@@ -20,7 +21,7 @@ cdef extern from "<infcore/contracts/node_credit.hpp>" namespace "infcore::contr
     const double not_given
     cdef cppclass Signal:
         TimeNs as_of_ns
-        double queue_depth, inflight, cpu, gpu, memory, network, packet_loss, queue_wait_s
+        double queue_depth, inflight, cpu, gpu, memory, network, packet_loss, queue_wait_s, error_rate
     cdef cppclass Credit:
         int64_t inflight
         int64_t reserved_ns
@@ -40,10 +41,32 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         string name, kind, zone, location
         uint64_t memory_bytes
         double price_per_hour, rtt_s
-        uint32_t slots
+        uint32_t slots, pending_max
         Labels labels
+    cdef cppclass ModelSize:
+        uint64_t weights_bytes, require
+        double load_s
+    const uint32_t models_max "infcore::route::Fleet::models_max"
+    const TimeNs untimed "infcore::route::Fleet::untimed"
     cdef cppclass Fleet:
         Fleet(uint32_t max_nodes) except +infcore_translate
+        Fleet(const string& shared, uint32_t max_nodes, uint32_t max_models, TimeNs heartbeat,
+              TimeNs now) except +infcore_translate
+        void bound_pending(NodeId, uint32_t) noexcept
+        uint32_t pending_max(NodeId) noexcept
+        void beat(TimeNs) noexcept
+        void beat_if_due(TimeNs) noexcept
+        cbool unlink() noexcept
+        uint32_t n_processes() noexcept
+        uint32_t n_present() except +infcore_translate
+        void declare_model(ModelId, const ModelSize&) except +infcore_translate
+        ModelSize size_of(ModelId) noexcept
+        cbool is_declared(ModelId) noexcept
+        vector[uint64_t] used_bytes() except +infcore_translate
+        cbool load_costs(ModelId, float*) except +infcore_translate
+        uint32_t n_models() except +infcore_translate
+        const string& model_name(ModelId) noexcept
+        uint32_t model_version(ModelId) noexcept
         NodeId add(const NodeSpec&) except +infcore_translate
         void drain(NodeId) except +infcore_translate
         void remove(NodeId) except +infcore_translate
@@ -62,11 +85,13 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint32_t max_models() noexcept
         NodeId find(string) except +infcore_translate
         uint64_t version() noexcept
+        uint64_t born(NodeId) noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
         const string& model_name(ModelId) noexcept
         void load_model(NodeId, ModelId) except +infcore_translate
         void unload_model(NodeId, ModelId) except +infcore_translate
+        const FleetColumns& columns() noexcept
 
 
 cdef extern from "<span>" namespace "std" nogil:
@@ -112,6 +137,21 @@ cdef extern from "<span>" namespace "std" nogil:
         const_doubles(const double*, size_t) noexcept
 
 
+cdef extern from "<infcore/route/health_gate.hpp>" namespace "infcore::route" nogil:
+    shared_ptr[HealthGate] make_health_gate(Fleet&, unique_ptr[NodeHealth]) except +infcore_translate
+
+
+cdef extern from "<infcore/route/prefix_index.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass PrefixConfig:
+        PrefixConfig() noexcept
+        uint32_t max_nodes
+        uint32_t max_blocks
+        float host_credit
+        float disk_credit
+        cbool approximate
+        TimeNs ttl_ns
+
+
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass decision_span "std::span<infcore::route::Decision>":
         decision_span(Decision*, size_t) noexcept
@@ -140,8 +180,8 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
 
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass Router "infcore::route::GuardedRouter":
-        Router(Fleet&, string, uint64_t, RoutingOptions) except +infcore_translate
-        Router(Fleet&, unique_ptr[RoutingPolicy]) except +infcore_translate
+        Router(Fleet&, string, uint64_t, RoutingOptions, PrefixConfig) except +infcore_translate
+        Router(Fleet&, unique_ptr[RoutingPolicy], PrefixConfig) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
         cbool done(Decision&, cbool ok, double, TimeNs, double confidence) except +infcore_translate
@@ -150,6 +190,7 @@ cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route"
         size_t cancel_many(decision_span, TimeNs) except +infcore_translate
         void explain(const RouteQuery&, const PickOptions&, vector[Explanation]&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void use_health(shared_ptr[HealthGate]) except +infcore_translate
         const char* policy() noexcept
 
 
