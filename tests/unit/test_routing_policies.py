@@ -235,6 +235,41 @@ def test_sessions_go_by_slots():
     assert np.abs(counts - 1000.0 * np.arange(1, 4)).max() < 120  # 3.3 standard deviations of the middle one
 
 
+# ---- prefix aware
+
+
+def test_the_longest_prefix_wins_until_its_node_is_full():
+    fleet = fleet_of(4)
+    router = Router(fleet, policy="prefix_aware", gap=2.0)
+    blocks = np.arange(1, 11, dtype=np.uint64)
+    router.prefix.stored(1, blocks[:4])
+    router.prefix.stored(3, blocks[:8])
+    assert [router.pick("m", work=160.0, blocks=blocks).node for _ in range(8)] == [3, 3, 3, 1, 1, 1, 0, 2]
+    assert router.pick("m", work=320.0, blocks=np.arange(1, 21, dtype=np.uint64)).node == 3  # 8 of 20, all have one now
+    assert router.pick("m", work=640.0, blocks=np.arange(1, 41, dtype=np.uint64)).node == 0  # 8 of 40: too little
+    assert router.pick("m", blocks=np.arange(90, 99, dtype=np.uint64)).node == 2  # nobody's: the emptiest
+    assert router.pick("m").node == 0
+
+
+def test_a_hot_prefix_does_not_overload_its_node():
+    """80 % of all prompts begin alike and one node holds that: it gets more than others, but never more than the gap."""
+    fleet, draw, open_ = fleet_of(8), random.Random(3), []
+    router = Router(fleet, policy="prefix_aware", gap=2.0, gap_ratio=1.5)
+    hot = np.arange(1, 33, dtype=np.uint64)
+    router.prefix.stored(5, hot)
+    counts = np.zeros(8, int)
+    for i in range(4000):
+        blocks = hot if draw.random() < 0.8 else np.arange(1000 * i + 100, 1000 * i + 132, dtype=np.uint64)
+        open_.append(router.pick("m", work=512.0, blocks=blocks))
+        counts[open_[-1].node] += 1
+        loads = inflight(fleet)
+        assert loads.max() <= max(loads.min() + 3, 1.5 * loads.min() + 1)
+        if len(open_) == 32:
+            router.done(open_.pop(draw.randrange(32)), ok=False)
+    assert counts.argmax() == 5
+    assert counts[5] < 2 * counts.mean()
+
+
 # ---- priority
 
 
