@@ -6,6 +6,8 @@ import string
 import numpy as np
 import pytest
 
+from infcore._core.machine import Machine
+
 from infcore import Fleet, InvalidArgument, ManualClock, NoNodeAvailable, Router, UnknownName
 
 OPTIONS = {
@@ -284,6 +286,34 @@ def test_a_part_is_kept_for_the_urgent():
     with pytest.raises(NoNodeAvailable):
         router.pick("m", tier=7)
     assert len(nodes_of(router, 30, tier=0)) == 30, "the urgent may queue"
+
+
+def test_in_an_engine_the_less_urgent_wait_until_a_node_is_below_the_line():
+    """Four slots, one kept: of eight that come, three are bound; each end lets one in, an urgent one goes at once."""
+    fleet = Fleet(max_nodes=1)
+    machine = Machine(fleet, policy="priority", batching="greedy", seed=7, n_tiers=2)
+    model = machine.add_model("m", max_batch_size=1)
+    machine.add_node(node := fleet.add("n", slots=4))
+    machine.set_resident(0, model, node)
+    handles = [machine.arrive(0, cookie, model, tier=1) for cookie in range(8)]
+    machine.schedule(0)
+    assert inflight(fleet).tolist() == [3.0]
+    machine.arrive(0, 8, model, tier=0)
+    machine.schedule(0)
+    assert inflight(fleet).tolist() == [4.0]
+    assert machine.cancel(0, handles[0]) and machine.cancel(0, handles[1])
+    machine.schedule(0)
+    assert inflight(fleet).tolist() == [3.0], "two left, so one was let in"
+    ends, now_ns, n_bound = [], 0, []
+    while machine.n_pending:
+        while batch := machine.claim(now_ns, node):
+            machine.started(now_ns, node, batch[0])
+            ends.append(batch[0])
+        now_ns += 1000
+        machine.complete(now_ns, node, ends.pop(0))
+        machine.schedule(now_ns)
+        n_bound.append(int(inflight(fleet)[0]))
+    assert n_bound == [3, 3, 3, 3, 2, 1, 0]
 
 
 # ---- locality and edge
