@@ -6,9 +6,8 @@ import string
 import numpy as np
 import pytest
 
-from infcore._core.machine import Machine
-
 from infcore import Fleet, InvalidArgument, ManualClock, NoNodeAvailable, Router, UnknownName
+from infcore._core.machine import Machine
 
 OPTIONS = {
     "locality": {"zone": "near"},
