@@ -326,21 +326,6 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   return lane;
 }
 
-/// Of a policy that binds on arrival.
-NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) noexcept {
-  const route::RouteQuery query{.model = r.model,
-                                .work = r.work,
-                                .tier = r.tier,
-                                .now_ns = now_ns,
-                                .deadline_ns = base::never_ns,
-                                .require = r.require,
-                                .session = r.session,
-                                .blocks = {r.blocks, r.n_blocks}};
-  const NodeId chosen = routing_->select(query, view_);
-  if (chosen != base::no_node || !routing_->failed()) return chosen;
-  return view_.filter(query) ? view_.least_inflight() : chosen;
-}
-
 void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;

@@ -79,6 +79,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.query.model = policy_->start_at(query, view_);
   NodeId node = policy_->select(decision.query, view_);
   decision.feasible = node != base::no_node;
+  if (!decision.feasible) policy_->rethrow();
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
     decision.query.deadline_ns = base::never_ns;
     node = policy_->select(decision.query, view_);
