@@ -93,7 +93,7 @@ void Fleet::publish_load(NodeId node) noexcept {
       .put_latest(node.value % FleetColumns::block_nodes, FleetColumns::wait_inflight, [&] { return load_of(node); });
 }
 
-/// Under the node's signal lock, before publish_load().
+/// Under the node's signal lock.
 void Fleet::publish_signals(NodeId node) noexcept {
   const NodeRow& row = columns_.row(node.value);
   FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
@@ -105,6 +105,7 @@ void Fleet::publish_signals(NodeId node) noexcept {
   put(FleetColumns::others_bound, others_ahead_of(row), row.pending_max);
   put(FleetColumns::error_rate, or_zero(row.last.error_rate), 0.0f);
   block.put(at, FleetColumns::heard_at, std::bit_cast<std::uint64_t>(row.last.as_of_ns));
+  block.announce();
 }
 
 void Fleet::reset_credit(NodeId node) noexcept {

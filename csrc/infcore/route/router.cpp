@@ -198,9 +198,8 @@ void Router::check_ours(const Decision& decision) const {
 }
 
 void Router::end_leases(base::TimeNs now_ns) noexcept {
-  leases_.end_due(now_ns, [this](const Lease& lease, base::TimeNs end_ns) {
-    fleet_->release(lease.node, lease.busy_s, end_ns);
-  });
+  leases_.end_due(
+      now_ns, [this](const Lease& lease, base::TimeNs end_ns) { fleet_->release(lease.node, lease.busy_s, end_ns); });
 }
 
 /// What is known of nodes that are gone, and picks that are too old, count no more.
