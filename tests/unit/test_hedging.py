@@ -211,6 +211,21 @@ def test_a_broken_fleet_is_not_buried_under_retries():
     assert counts["failed"] == 800 and counts["unretried"] == 800 - 200
 
 
+def test_who_was_in_a_batch_with_a_bad_request_does_not_use_the_budget_up():
+    """One of four fails its batch, again and again: that one is in vain, the other three are answered alone."""
+    r, ends = Rig(FAST, model={"max_batch_size": 4}, retry_budget=0.25), []
+    for i in range(200):
+        now_ns = i * 20 * MS
+        actions = r.arrive(now_ns, *range(4 * i, 4 * i + 4))
+        while (taken := r.machine.claim(now_ns, 0)) is not None:
+            r.machine.started(now_ns, 0, taken[0])
+            actions += r.complete(now_ns, 0, taken[0], ok=4 * i not in taken[2])
+        ends += [(cookie % 4 == 0, end[1]) for cookie, end in ended(actions).items()]
+    assert sorted(ends) == [(False, "ok")] * 600 + [(True, "device_failed")] * 200
+    counts = r.machine.counts(model=r.model)
+    assert counts["retried"] == 800 and counts["unretried"] == 0
+
+
 def test_a_lost_device_s_queue_is_not_the_budget_s():
     """What was sent and never ran goes elsewhere whatever the budget; what ran asks it."""
     r = Rig(FAST, FAST, slots=1, model={"max_batch_size": 64}, policy="round_robin", retry_budget=0.0)
