@@ -361,6 +361,7 @@ class Engine:
                     if r.copy.batch is batch:
                         swap(r)
                     drop(self, r)
+                self.retries[batch.model].left += r.solo
                 self.end(now_ns, r, "complete", "ok", i)
             elif goes_on(self, now_ns, r, batch, "device_failed"):
                 continue

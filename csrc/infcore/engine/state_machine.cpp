@@ -225,6 +225,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
     }
     if (ok) {
       if (has_copy(slot)) outran(slot, b);
+      if (s.solo) model.retries.give_back();
       if (door_.learns) answered(s, b, now_ns, service_s);
       unreserve_into(credit, s);
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
