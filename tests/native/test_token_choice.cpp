@@ -169,7 +169,8 @@ TEST(TokenChoice, KindsAreToldApartByWhatTheyTake) {
     for (NodeId node{0}; node.value < 3; ++node.value) {
       const Names names = counted(next += 1000, 1 + static_cast<std::uint64_t>(500.0 * draw.uniform()));
       TokenChoice::Share share = choice.send(0, request_of(names), node, 0);
-      choice.first_token(infcore::base::to_ns(0.01 + share.n_tokens * (node.value == 2 ? 4e-5 : 1e-5)), llm, node, share);
+      choice.first_token(infcore::base::to_ns(0.01 + share.n_tokens * (node.value == 2 ? 4e-5 : 1e-5)), llm, node,
+                         share);
     }
   }
   const Names names = counted(1, 250);

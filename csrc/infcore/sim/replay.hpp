@@ -126,7 +126,7 @@ class Replay {
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> blocks_;
   std::vector<std::uint64_t> next_blocks_{};
   contracts::Request next_prompt_{};
-  std::vector<engine::Action> due_;                                   ///< decided now, not yet found in the log
+  std::vector<engine::Action> due_;  ///< decided now, not yet found in the log
   std::size_t n_matched_{};
   TimeNs due_ns_{};
   bool derailed_{};                                ///< nothing is carried out any more
