@@ -32,7 +32,7 @@ constexpr std::uint32_t n_sorted_max = 256;
 
 }  // namespace
 
-/// One more request that would have taken so long on whatever was fastest for it: moves the quantile that money may not
+/// One more request that would take so long on whatever is fastest for it as it comes: moves the quantile that money may not
 /// push anybody beyond (stochastic approximation, Robbins and Monro 1951, in steps that are a share of the value).
 void StateMachine::note_fastest(double latency_s) noexcept {
   if (tail_s_ <= 0.0) {
@@ -102,7 +102,8 @@ bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float wor
   const std::uint32_t n = std::min(lane.queue.size(), models_[lane.model.value].config.max_batch_size);
   const LeastCost least = least_costly(now_ns, lane, n, work_mean);
   const double waited_s = base::seconds(now_ns - slots_[lane.queue.front(now_ns)].request.arrival_ns);
-  note_fastest(waited_s + static_cast<double>(least.first_s));
+  // Only who has just come and is alone tells: those who wait do so for money, and would move the bound that holds them.
+  if (n == 1 && waited_s == 0.0 && lane.queue.size() == 1) note_fastest(static_cast<double>(least.first_s));
   if (least.cost_s == std::numeric_limits<float>::infinity()) return false;
   const NodeId node{least.node};
   if ((free_candidates_[node.value / 64] >> (node.value % 64) & 1u) == 0) {

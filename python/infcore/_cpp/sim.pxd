@@ -5,7 +5,7 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, TimeNs
-from infcore._cpp.engine cimport ModelConfig as EngineModelConfig
+from infcore._cpp.engine cimport Outcomes, ModelConfig as EngineModelConfig
 from infcore._cpp.errors cimport infcore_translate
 from infcore._cpp.route cimport RoutingOptions
 from infcore._cpp.kv cimport ConstNames, TokenCurve
