@@ -1,4 +1,4 @@
-"""What slo_cost's joint choice weighs beside the time of finishing, readably: money and work. Called by reference.joint.
+"""What slo_cost's joint choice weighs beside the time of finishing, readably: money and work. For reference.joint.
 
 Arithmetic in float32 where csrc/infcore/engine/finish_times.hpp has it, and in its order.
 """
