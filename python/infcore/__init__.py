@@ -12,7 +12,7 @@ from infcore.errors import __all__ as _errors
 from infcore.packing import Packed, pack, unpack
 from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
-from infcore.router import Decision, Decisions, Fleet, Router
+from infcore.router import Decision, Decisions, Fleet, Router, register_policy
 from infcore.telemetry import Histogram
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ __all__ = [
     "image_pack",
     "pack",
     "prefix_salt",
+    "register_policy",
     "unpack",
     *_errors,
 ]
