@@ -86,7 +86,7 @@ def test_any_schedule(fleet, draw, max_blocks):
 
 @given(st.lists(st.lists(st.integers(0, 6), max_size=8), max_size=12), st.integers(1, 8))
 def test_names_made_up_at_will(fleet, rows, max_blocks):
-    """Blocks that stand after themselves, or after each other: no chain of hashes has them, and nothing hangs on them."""
+    """Blocks that stand after themselves, or after each other: no chain of hashes has them, and nothing breaks."""
     prefix, model = of(fleet, max_blocks), PrefixIndex(max_blocks)
     for at, row in enumerate(rows):
         if at % 3 == 2:
