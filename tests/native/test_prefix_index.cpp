@@ -218,6 +218,40 @@ TEST(PrefixIndex, PicksAreForgottenAndWhatNodesSayCounts) {
   EXPECT_FALSE(matched(index, blocks).contains(2));
 }
 
+TEST(PrefixIndex, ForgetsAPickBetweenHalfItsTimeAndAllOfIt) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    infcore::base::Draw draw(seed);
+    PrefixConfig config = config_of(70);
+    config.approximate = true;
+    config.ttl_ns = 1000;
+    PrefixIndex index(config);
+    std::map<std::uint64_t, std::map<std::uint32_t, std::int64_t>> last;  // block, node: when it was picked for
+    std::int64_t now_ns = 0;
+    for (int step = 0; step < 400; ++step) {
+      now_ns += below(draw, 100) == 0 ? below(draw, 3000) : below(draw, 40);
+      const NodeId node{below(draw, 70)};
+      const Blocks blocks = path(draw, 1 + below(draw, 12), 3), asked = path(draw, 1 + below(draw, 12), 3);
+      index.picked(node, blocks, now_ns);
+      for (const std::uint64_t block : blocks) last[block][node.value] = now_ns;
+      index.advance(now_ns);
+      const auto found = matched(index, asked);
+      for (std::uint32_t each = 0; each < 70; ++each) {
+        std::int32_t least = 0, most = 0;
+        for (const std::uint64_t block : asked) {
+          if (!last.contains(block) || !last[block].contains(each)) break;
+          const std::int64_t age_ns = now_ns - last[block][each];
+          if (age_ns >= config.ttl_ns) break;
+          ++most;
+          if (age_ns < config.ttl_ns / 2 && least == most - 1) ++least;
+        }
+        const std::int32_t is = found.contains(each) ? found.at(each) : 0;
+        ASSERT_GE(is, least) << seed << " " << step;
+        ASSERT_LE(is, most) << seed << " " << step;
+      }
+    }
+  }
+}
+
 TEST(PrefixIndex, RefusesWhatItCannotBe) {
   PrefixConfig config = config_of(4, 0);
   EXPECT_THROW(PrefixIndex{config}, infcore::InvalidArgument);

@@ -53,9 +53,9 @@ class EngineBlocks {
   std::uint32_t n_names_{};
   std::uint32_t hand_{};
   std::uint32_t n_epochs_{};
-  std::vector<std::uint32_t> epochs_;      ///< of each node
-  std::unique_ptr<Name[], Free> names_;    ///< 1 to n_names_
-  std::vector<std::uint32_t> places_;      ///< open addressing, a power of two, at most 3/4 full
+  std::vector<std::uint32_t> epochs_;    ///< of each node
+  std::unique_ptr<Name[], Free> names_;  ///< 1 to n_names_
+  std::vector<std::uint32_t> places_;    ///< open addressing, a power of two, at most 3/4 full
 };
 
 }  // namespace infcore::route

@@ -37,7 +37,12 @@ class PrefixTable {
   /// How many it held there.
   std::size_t removed(base::NodeId node, std::span<const std::uint64_t> blocks, KvTier tier);
   void clear_node(base::NodeId node) noexcept;
-  void clear() noexcept;
+  void clear() noexcept {
+    while (!clear_some(max_blocks_)) {
+    }
+  }
+  /// Forgets some of it, in time in proportion to `n`. True once it is empty: until then nothing else may be asked.
+  bool clear_some(std::size_t n) noexcept;
 
   /// visit(set, i) for each run of blocks[i...] whose holders are the same, until a block is not there or visit returns
   /// false. Returns how many blocks were there.
@@ -109,6 +114,7 @@ class PrefixTable {
   std::size_t n_held_{};
   std::size_t n_dead_{};  ///< blocks that do not know yet that nobody holds them
   Index swept_{};
+  std::size_t n_places_cleared_{};
   std::uint64_t n_evicted_{};
   /// The last change of holders: neighbours most often have the same. Kept during a call only.
   NodeSets::Id from_{NodeSets::empty}, to_{NodeSets::empty};
