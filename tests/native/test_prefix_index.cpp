@@ -4,6 +4,7 @@
 
 #include <infcore/base/draw.hpp>
 #include <infcore/base/errors.hpp>
+#include <infcore/route/engine_blocks.hpp>
 #include <infcore/route/prefix_index.hpp>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 namespace {
 
 using infcore::base::NodeId;
+using infcore::route::EngineBlocks;
 using infcore::route::KvTier;
 using infcore::route::PrefixConfig;
 using infcore::route::PrefixIndex;
@@ -249,6 +251,38 @@ TEST(PrefixIndex, ForgetsAPickBetweenHalfItsTimeAndAllOfIt) {
         ASSERT_LE(is, most) << seed << " " << step;
       }
     }
+  }
+}
+
+TEST(EngineBlocks, NeverSaysWhatItWasNotTold) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    infcore::base::Draw draw(seed);
+    const std::uint32_t max_names = 1 + below(draw, 300);
+    EngineBlocks names(3, max_names);
+    std::map<std::pair<std::uint32_t, std::uint64_t>, std::uint64_t> told;
+    std::size_t n_found = 0;
+    for (int step = 0; step < 3000; ++step) {
+      const NodeId node{below(draw, 3)};
+      const std::uint64_t id = below(draw, 600);
+      if (below(draw, 200) == 0) {
+        names.clear_node(node);
+        std::erase_if(told, [&](const auto& each) { return each.first.first == node.value; });
+      } else if (below(draw, 3) == 0) {
+        names.put(node, id, draw.bits());
+        std::uint64_t block = 0;
+        ASSERT_TRUE(names.find(node, id, block));
+        told[{node.value, id}] = block;
+      } else {
+        std::uint64_t block = 0;
+        if (!names.find(node, id, block)) continue;
+        const std::pair<std::uint32_t, std::uint64_t> key{node.value, id};
+        ASSERT_TRUE(told.contains(key));
+        ASSERT_EQ(told[key], block);
+        ++n_found;
+      }
+      ASSERT_LE(names.n_names(), max_names);
+    }
+    ASSERT_GT(n_found, 0u);
   }
 }
 
