@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <new>
 
 namespace infcore::route {
 namespace {
@@ -31,11 +30,10 @@ PrefixTable::PrefixTable(std::uint32_t max_nodes, std::uint32_t max_blocks)
       set_bytes_most_(set_bytes_most(max_blocks, sizeof(Block), sizeof(places_[0]))),
       index_mask_((std::uint32_t{1} << std::bit_width(max_blocks)) - 1),
       shift_(64 - std::countr_zero(places_at_first)),
-      // calloc: untouched pages of a large table take no memory, and are 0, which after() and walk() rely on.
-      blocks_(static_cast<Block*>(std::calloc(std::size_t{max_blocks} + 2, sizeof(Block)))),
-      places_(places_at_first) {
-  if (!blocks_) throw std::bad_alloc();
-}
+      // Untouched pages of a large table take no memory, and are 0, which after() and walk() rely on.
+      memory_((std::size_t{max_blocks} + 2) * sizeof(Block)),
+      blocks_(reinterpret_cast<Block*>(memory_.data())),
+      places_(places_at_first) {}
 
 std::size_t PrefixTable::n_bytes() const noexcept {
   return (std::size_t{n_used_} + 1) * sizeof(Block) + places_.size() * sizeof(places_[0]) + sets_.n_bytes();

@@ -1,10 +1,9 @@
 #pragma once
+#include <infcore/base/mapped_block.hpp>
 #include <infcore/route/node_sets.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -71,9 +70,6 @@ class PrefixTable {
     Index b;       ///< a leaf: the younger one; else is_free or has_children
   };
   static_assert(sizeof(Block) == 24);
-  struct Free {
-    void operator()(Block* blocks) const noexcept { std::free(blocks); }
-  };
 
   [[nodiscard]] std::uint64_t mixed(std::uint64_t hash) const noexcept { return hash * 0x9e3779b97f4a7c15u; }
   [[nodiscard]] std::size_t home(std::uint64_t hash) const noexcept { return mixed(hash) >> shift_; }
@@ -106,9 +102,10 @@ class PrefixTable {
   std::size_t set_bytes_most_;
   std::uint32_t index_mask_;
   std::uint32_t shift_;
-  std::unique_ptr<Block[], Free> blocks_;  ///< 1 to n_used_; 0 is `none`
-  std::vector<std::uint32_t> places_;      ///< open addressing, a power of two, at most 3/4 full
-  Index n_used_{};                         ///< ever; those in between that are free are in a list
+  base::MappedBlock memory_;
+  Block* blocks_;                      ///< 1 to n_used_; 0 is `none`
+  std::vector<std::uint32_t> places_;  ///< open addressing, a power of two, at most 3/4 full
+  Index n_used_{};                     ///< ever; those in between that are free are in a list
   Index free_{none};
   std::size_t n_taken_{};  ///< blocks and ghosts
   std::size_t n_held_{};
