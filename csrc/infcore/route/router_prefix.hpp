@@ -1,6 +1,6 @@
 #pragma once
-#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/guarded_router.hpp>
+#include <infcore/route/prefix_index.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +9,8 @@
 
 namespace infcore::route {
 
-/// A router's prefix index for others than its picks: each call under the router's lock, after what became of the fleet.
+/// A router's prefix index for others than its picks: each call under the router's lock, after what became of the
+/// fleet.
 class RouterPrefix {
  public:
   using Blocks = std::span<const std::uint64_t>;
