@@ -72,6 +72,7 @@ double network_us_of(const NodeRow& row) noexcept {
 }  // namespace
 
 Credit Fleet::own_of(NodeId node) const noexcept {
+  if (!columns_.is_shared()) return columns_.cell(0, node.value).total();
   Credit own;
   for (std::uint64_t left = columns_.header().alive.load(std::memory_order_acquire); left != 0; left &= left - 1) {
     const Credit each = columns_.cell(static_cast<std::uint32_t>(std::countr_zero(left)), node.value).total();
