@@ -44,6 +44,8 @@ class Node:
     requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
     reserved_then_ns: int = 0  # and of the signalled queue wait
     events: list[tuple[int, int, int]] = field(default_factory=list)  # (time, requests, nanoseconds) since the start
+    name: str = ""
+    held: set[int] = field(default_factory=set)  # blocks of prompts
     averages: dict[str, "PeakAverage"] = field(default_factory=dict)  # by model; what peak_ewma learned of this node
 
     def credit(self, until_ns: int | None = None) -> tuple[int, int]:
@@ -69,6 +71,13 @@ class Node:
     def inflight(self) -> float:
         signalled = self.signals.get("inflight", self.signals.get("queue_depth", 0.0))
         return max(0.0, signalled + self.credit()[0] - self.requests_then)
+
+    def held_blocks(self, blocks: tuple[int, ...]) -> int:
+        """Leading ones of a prompt."""
+        n = 0
+        while n < len(blocks) and blocks[n] in self.held:
+            n += 1
+        return n
 
     def wait_us(self) -> F:
         since_ns = float(self.credit()[1] - self.reserved_then_ns)
@@ -96,6 +105,10 @@ class Query:
     budget_ns: int | None = None
     require: dict[str, str] = field(default_factory=dict)
     now_ns: int = 0
+    tier: int = 0
+    session: int = 0  # as the core hashes it
+    blocks: tuple[int, ...] = ()
+    among: frozenset[int] | None = None  # ids that a policy narrows the candidates to
 
 
 @dataclass
@@ -167,6 +180,7 @@ class Policy:
         return None
 
     weights = Weights()
+    added_us = 0.0  # to the cost of what was chosen last, where nudged() does not say it
 
     def terms(self, query: Query, node: Node) -> Terms:
         weights, zero = self.weights, F(0.0)
@@ -191,6 +205,7 @@ class Policy:
             node
             for node in self.nodes
             if node.state == "up"
+            and (query.among is None or node.id in query.among)
             and query.model in node.models
             and query.require.items() <= ({"kind": node.kind} | node.labels).items()
             and not self.terms(query, node).late

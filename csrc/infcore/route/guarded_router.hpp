@@ -1,4 +1,5 @@
 #pragma once
+#include <infcore/base/patience.hpp>
 #include <infcore/route/router.hpp>
 
 #include <mutex>
@@ -15,6 +16,8 @@ class GuardedRouter {
   GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options,
                 PrefixConfig prefix = {})
       : router_(fleet, policy, seed, std::move(options), prefix) {}
+  GuardedRouter(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix = {})
+      : router_(fleet, std::move(policy), prefix) {}
 
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
     const std::lock_guard hold(lock_);
@@ -25,9 +28,9 @@ class GuardedRouter {
     const std::lock_guard hold(lock_);
     router_.pick_many(query, work, options, decisions);
   }
-  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
+  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
     const std::lock_guard hold(lock_);
-    return router_.done(decision, ok, service_s, now_ns);
+    return router_.done(decision, ok, service_s, now_ns, confidence);
   }
   bool cancel(Decision& decision, base::TimeNs now_ns) {
     const std::lock_guard hold(lock_);
@@ -50,6 +53,10 @@ class GuardedRouter {
     const std::lock_guard hold(lock_);
     router_.set_prior(model, node, prior);
   }
+  void use_health(std::shared_ptr<HealthGate> health) {
+    const std::lock_guard hold(lock_);
+    router_.use_health(std::move(health));
+  }
   template <class Use>
   auto with_prefix(Use use) {
     const std::lock_guard hold(lock_);
@@ -58,7 +65,7 @@ class GuardedRouter {
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 
  private:
-  std::mutex lock_;
+  base::PatientMutex lock_;  // a policy may be in Python
   Router router_;
 };
 

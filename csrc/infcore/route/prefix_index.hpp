@@ -21,9 +21,16 @@ struct PrefixConfig {
   float host_credit{0.75f};
   float disk_credit{0.25f};
   /// Also believe one's own picks, for nodes that tell nothing themselves: picked(), forgotten between ttl / 2 and ttl
-  /// after the last time. Takes the memory of two more indices.
+  /// after the last time. Takes the memory of three more indices.
   bool approximate{};
   base::TimeNs ttl_ns{120'000'000'000};  ///< as long as NVIDIA Dynamo's router believes its own
+};
+
+struct PrefixStats {
+  std::size_t n_blocks{};         ///< with a holder, of what nodes said
+  std::size_t n_picked_blocks{};  ///< of what is believed of one's own picks; a block may be counted twice
+  std::uint64_t n_evicted{};      ///< of what nodes said
+  std::size_t n_bytes{};
 };
 
 /// Which node holds which prefix: a replica of what the nodes say, or a guess from one's own picks.
@@ -72,14 +79,7 @@ class PrefixIndex {
   [[nodiscard]] Match match(std::span<const std::uint64_t> blocks) const noexcept;
 
   [[nodiscard]] const PrefixConfig& config() const noexcept { return config_; }
-  /// Blocks with a holder, of what nodes said.
-  [[nodiscard]] std::size_t n_blocks() const noexcept { return exact_.n_blocks(); }
-  /// And of what is believed of one's own picks; a block may be counted twice.
-  [[nodiscard]] std::size_t n_picked_blocks() const noexcept {
-    return young_ ? young_->n_blocks() + old_->n_blocks() : 0;
-  }
-  [[nodiscard]] std::uint64_t n_evicted() const noexcept { return exact_.n_evicted(); }
-  [[nodiscard]] std::size_t n_bytes() const noexcept;
+  [[nodiscard]] PrefixStats stats() const noexcept;
 
  private:
   template <class Depth>
@@ -93,6 +93,7 @@ class PrefixIndex {
   PrefixConfig config_;
   PrefixTable exact_;
   std::unique_ptr<PrefixTable> young_, old_;  ///< by picks of this and of the last half of ttl; null: not approximate
+  std::unique_ptr<PrefixTable> spare_;        ///< what was old: emptied bit by bit, so that no pick waits for all of it
   base::TimeNs turn_ns_{base::never_ns};      ///< when the young ones become old
   std::vector<bool> says_;                    ///< nodes that were heard of
   std::vector<bool> known_;                   ///< nodes that anything is kept of

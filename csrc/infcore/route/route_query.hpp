@@ -16,7 +16,10 @@ struct RouteQuery {
   base::TimeNs deadline_ns{base::never_ns};
   std::uint64_t require{};  ///< label bits that a node must have
   std::uint64_t session{};  ///< names whose requests belong together; 0: none
-  /// Chained hashes of its prompt's blocks, see contracts/block_hash.hpp. Valid during the call alone.
+  /// A policy's own narrowing: nodes that may be candidates, 64 a word, a word for each 64 ids of the fleet. None: all.
+  /// Valid during the call alone, as the next is.
+  const std::uint64_t* among{};
+  /// Chained hashes of its prompt's blocks, see contracts/block_hash.hpp.
   std::span<const std::uint64_t> blocks{};
 };
 

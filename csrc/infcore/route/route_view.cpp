@@ -64,6 +64,7 @@ bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
     std::uint64_t passing = columns.up(word).load(std::memory_order_acquire);  // [F2]
     passing &= loads_in_use_ != nullptr ? loads_in_use_->able[word]
                                         : columns.resident(query.model.value, word).load(std::memory_order_acquire);
+    if (query.among != nullptr) passing &= query.among[word];
     if ((query.require & Fleet::no_such_label) != 0) passing = 0;
     for (std::uint64_t left = query.require; left != 0 && passing != 0; left &= left - 1) {
       const auto bit = static_cast<std::uint32_t>(std::countr_zero(left));

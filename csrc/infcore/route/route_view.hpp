@@ -68,6 +68,10 @@ class RouteView {
   /// cost_us of each candidate that is not late, by id, +inf for other nodes. Valid until the next call.
   [[nodiscard]] std::span<const float> costs() noexcept;
   [[nodiscard]] NodeScore score(NodeId node) const noexcept;
+  /// Leading blocks of the prompt that the node holds, by the credit of where it holds them.
+  [[nodiscard]] float held_blocks(NodeId node) const noexcept {
+    return (scored_.parts & ScoreParts::prefix) != 0 ? held_blocks_[node.value] : 0.0f;
+  }
   /// How the node's cost comes about, whether it is a candidate or not.
   [[nodiscard]] CostTerms terms_of(NodeId node) const noexcept;
   [[nodiscard]] Filtered why_not(NodeId node) const noexcept;

@@ -26,14 +26,20 @@ double busy_s_of(const Decision& decision) noexcept {
   return (decision.terms.service_us - decision.terms.saving_us) * 1e-6;
 }
 
+/// The work that the node did not hold already.
+double work_done(const Decision& decision) noexcept { return decision.query.work - decision.terms.saved_work; }
+
 }  // namespace
 
 Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options, PrefixConfig prefix)
+    : Router(fleet, make_routing_policy(policy, seed, std::move(options)), prefix) {}
+
+Router::Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix)
     : fleet_(&fleet),
       latency_(fleet.max_nodes(), fleet.max_models()),
       prefix_(sized_for(fleet, prefix)),
       view_(fleet, latency_),
-      policy_(make_routing_policy(policy, seed, std::move(options))),
+      policy_(std::move(policy)),
       serial_(next_serial()),
       born_(fleet.max_nodes()) {
   policy_->attach(fleet);
@@ -42,12 +48,14 @@ Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, Routin
 
 void Router::pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   end_leases(query.now_ns);
+  if (health_) health_->tick(query.now_ns);
   pick_one(query, options, decision);
 }
 
 void Router::pick_many(const RouteQuery& query, std::span<const double> work, const PickOptions& options,
                        std::vector<Decision>& decisions) {
   end_leases(query.now_ns);
+  if (health_) health_->tick(query.now_ns);
   decisions.clear();
   decisions.reserve(work.size());
   RouteQuery each = query;
@@ -65,22 +73,29 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
 }
 
 void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision) {
-  follow_membership();
+  follow_membership(query.now_ns);
   if (!query.blocks.empty()) follow_prefixes(query.now_ns);
   decision.query = query;
-  NodeId node = policy_->select(query, view_);
+  decision.query.model = policy_->start_at(query, view_);
+  NodeId node = policy_->select(decision.query, view_);
   decision.feasible = node != base::no_node;
+  if (!decision.feasible) policy_->rethrow();
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
     decision.query.deadline_ns = base::never_ns;
     node = policy_->select(decision.query, view_);
   }
-  if (node == base::no_node) refuse(query);
+  if (node == base::no_node) {
+    policy_->rethrow();
+    refuse(query);
+  }
 
   decision.terms = policy_->terms(decision.query, view_, node);
   decision.query.deadline_ns = query.deadline_ns;
   decision.query.blocks = {};
   decision.price_usd = busy_s_of(decision) * fleet_->price_per_hour(node) / 3600.0;
-  decision.starts_idle = fleet_->inflight(node) < fleet_->slots(node);
+  const std::uint32_t inflight = fleet_->inflight(node), slots = fleet_->slots(node);
+  decision.starts_idle = inflight < slots;
+  decision.crowd = decision.starts_idle ? 1.0f : static_cast<float>(inflight + 1) / static_cast<float>(slots);
   decision.lease = Leases<Lease>::none;
   if (options.lease_end_ns != base::never_ns)
     decision.lease = leases_.add({node, busy_s_of(decision)}, options.lease_end_ns);
@@ -88,6 +103,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.router = serial_;
   decision.open = true;
   fleet_->reserve(node, busy_s_of(decision), query.now_ns);
+  if (fleet_->any_declared()) fleet_->want(decision.query.model, query.now_ns);
   if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
 
@@ -100,21 +116,23 @@ bool Router::close(Decision& decision, base::TimeNs now_ns) {
   return true;
 }
 
-bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
+bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
   check_ours(decision);
-  return done_one(decision, ok, service_s, now_ns);
+  return done_one(decision, ok, service_s, now_ns, confidence);
 }
 
-bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
+bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
   if (!close(decision, now_ns)) return false;
   const base::TimeNs latency_ns = std::max<base::TimeNs>(0, now_ns - decision.query.now_ns);
-  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok});
-  if (!ok) return true;
-  follow_membership();  // before learning: the node may be another one by now
+  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok, confidence});
+  if (confidence >= 0.0) decision.next_model = policy_->next_model(decision.query.model, confidence);
+  follow_membership(now_ns);  // before learning: the node may be another one by now
   double learned_s = service_s;
   if (!(learned_s > 0.0) && decision.starts_idle)
     learned_s = base::seconds(now_ns - decision.query.now_ns) - decision.terms.network_us * 1e-6;
-  const double work = decision.query.work - decision.terms.saved_work;  // what the node did not hold already
+  if (health_) tell_health(decision, ok, learned_s, now_ns);
+  if (!ok) return true;
+  const double work = work_done(decision);
   if (learned_s > 0.0) latency_.observe(decision.query.model, decision.node, {1, work, work}, learned_s);
   return true;
 }
@@ -129,7 +147,7 @@ std::size_t Router::done_many(std::span<Decision> decisions, bool ok, std::span<
   for (const Decision& decision : decisions) check_ours(decision);
   std::size_t n = 0;
   for (std::size_t i = 0; i < decisions.size(); ++i)
-    n += done_one(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns) ? 1u : 0u;
+    n += done_one(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns, -1.0) ? 1u : 0u;
   return n;
 }
 
@@ -142,7 +160,8 @@ std::size_t Router::cancel_many(std::span<Decision> decisions, base::TimeNs now_
 
 void Router::explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations) {
   end_leases(query.now_ns);
-  follow_membership();
+  if (health_) health_->tick(query.now_ns);
+  follow_membership(query.now_ns);
   follow_prefixes(query.now_ns);
   const auto explain_all = [&](const RouteQuery& asked) {
     explanations.clear();
@@ -169,7 +188,7 @@ void Router::explain_one(NodeId node, const Nudge& nudge, std::vector<Explanatio
 }
 
 void Router::set_prior(ModelId model, NodeId node, const contracts::Curve& prior) {
-  follow_membership();
+  follow_membership(std::numeric_limits<base::TimeNs>::min());
   latency_.set_prior(model, node, prior);
 }
 
@@ -190,15 +209,44 @@ void Router::follow_prefixes(base::TimeNs now_ns) {
 }
 
 /// Curves of a node that is gone are not those of the one that has its id now.
-void Router::follow_membership() {
+void Router::follow_membership(base::TimeNs now_ns) {
   const std::uint64_t version = fleet_->version();
   if (version == version_) return;
   version_ = version;
+  if (health_) follow_health(now_ns);
   for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
     if (fleet_->born(node) == born_[node.value]) continue;
     born_[node.value] = fleet_->born(node);
     latency_.forget(node);
     latency_.set_class(node, fleet_->kind_id(node));
+  }
+}
+
+void Router::use_health(std::shared_ptr<HealthGate> health) {
+  health_ = std::move(health);
+  n_restarts_.assign(fleet_->max_nodes(), 0);
+  version_ = 0;
+}
+
+/// Where a request had to wait and nobody measured its service, the crowd at its pick says how much of its time that
+/// was: rough, but as rough for the peers that it is held against.
+void Router::tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns) {
+  const double work = work_done(decision);
+  const double whole_s = base::seconds(now_ns - decision.query.now_ns) - decision.terms.network_us * 1e-6;
+  const double service_s = learned_s > 0.0 ? learned_s : whole_s / static_cast<double>(decision.crowd);
+  health_->answered(now_ns, {decision.node, decision.query.model, {1, work, work}, service_s, ok}, latency_);
+}
+
+/// A node that was too slow is let in again with the curve that it had before, or it would not be asked.
+void Router::follow_health(base::TimeNs now_ns) {
+  health_->follow(now_ns);
+  for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
+    const std::uint32_t n_restarts = health_->n_restarts(node);
+    if (std::exchange(n_restarts_[node.value], n_restarts) == n_restarts) continue;
+    for (ModelId model{0}; model.value < latency_.max_models(); ++model.value) {
+      contracts::Curve curve;
+      if (health_->expected(model, node, curve)) latency_.restart(model, node, curve);
+    }
   }
 }
 
@@ -235,7 +283,9 @@ void Router::refuse(const RouteQuery& query) {
   say(counts[static_cast<std::size_t>(Filtered::no_label)], "without the labels that are required");
   say(counts[static_cast<std::size_t>(Filtered::full)], "at their bound of requests in flight");
   say(counts[static_cast<std::size_t>(Filtered::no)], "that the policy does not use");
-  throw NoNodeAvailable("no node for " + model + ": of " + std::to_string(n) + " nodes" + why);
+  const std::string who = health_ ? health_->why_out() : "";
+  throw NoNodeAvailable("no node for " + model + ": of " + std::to_string(n) + " nodes" + why +
+                        (who.empty() ? "" : "; " + who));
 }
 
 }  // namespace infcore::route

@@ -75,11 +75,15 @@ void Replay::step() {
   }
   if (!machine_) return;
   due_.clear();
-  n_matched_ = 0;
+  due_terms_.clear();
+  n_matched_ = n_terms_matched_ = 0;
   due_.swap(machine_->actions());
+  due_terms_.swap(machine_->terms());
   due_ns_ = record_.now_ns;
   for (const Action& action : due_) {
-    if (ends(action.kind)) handles_.erase(action.cookie);
+    if (!ends(action.kind)) continue;
+    handles_.erase(action.cookie);
+    blocks_.erase(action.cookie);
   }
 }
 
@@ -101,7 +105,20 @@ void Replay::match_action() {
   if (n_matched_ == due_.size()) return differ(text_of(record_.action), "nothing");
   const Action& replayed = due_[n_matched_++];
   add(replayed_, due_ns_, replayed);
-  if (!same(replayed, record_.action)) differ(text_of(record_.action), text_of(replayed));
+  if (!same(replayed, record_.action)) return differ(text_of(record_.action), text_of(replayed));
+  if (record_.has_terms) match_terms();
+}
+
+/// They decide nothing, so that they are in no digest; but they are what a policy of costs would have decided by.
+void Replay::match_terms() {
+  if (n_terms_matched_ == due_terms_.size()) return;  // after a difference there may be fewer
+  const route::CostTerms& replayed = due_terms_[n_terms_matched_++];
+  for (std::size_t i = 0; i < engine::cost_terms.size(); ++i) {
+    const auto ours = static_cast<float>(replayed.*engine::cost_terms[i]);
+    if (ours == record_.terms[i]) continue;
+    const std::string name = std::string(engine::cost_term_names[i]) + " of ";
+    return differ(name + std::to_string(record_.terms[i]) + " us", name + std::to_string(ours) + " us");
+  }
 }
 
 void Replay::nothing_left_over() {
@@ -132,6 +149,10 @@ void Replay::event() {
     case EventKind::run:
       return build();
     case EventKind::end:
+      return;
+    case EventKind::prompt:
+      next_prompt_ = r.prompt;
+      next_blocks_ = r.blocks;
       return;
     case EventKind::arrive:
       return arrive();
@@ -165,7 +186,7 @@ void Replay::event() {
 void Replay::build() {
   config_ = record_.run;
   const engine::EngineConfig& config = config_.engine;
-  auto routing = route::make_routing_policy(config_.policy, config_.seed);
+  auto routing = route::make_routing_policy(config_.policy, config_.seed, config_.options);
   auto batching = batch::make_batching_policy(config_.batching);
   fleet_ = std::make_unique<route::Fleet>(config.max_nodes, config.max_models);
   latency_ = std::make_unique<contracts::LatencyTable>(config.max_nodes, config.max_models);
@@ -268,7 +289,16 @@ void Replay::residency() {
 void Replay::arrive() {
   check_model(record_.arrived.model);
   ++n_requests_;
-  const engine::RequestHandle handle = machine_->arrive(record_.now_ns, record_.arrived);
+  contracts::Request request = record_.arrived;
+  request.session = next_prompt_.session;
+  request.prompt_tokens = next_prompt_.prompt_tokens;
+  request.block_size = next_prompt_.block_size;
+  request.n_blocks = next_prompt_.n_blocks;
+  if (request.n_blocks > 0) {
+    request.blocks = blocks_.insert_or_assign(record_.request, std::move(next_blocks_)).first->second.data();
+  }
+  next_prompt_ = {};
+  const engine::RequestHandle handle = machine_->arrive(record_.now_ns, request);
   if (handle != 0) handles_.emplace(record_.request, handle);  // step() erases it again if it ended at once
   if (!collect_) return;
   arrivals_.push_back(record_.arrived);

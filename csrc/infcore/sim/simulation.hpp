@@ -57,6 +57,8 @@ class Simulation {
   [[nodiscard]] const std::vector<FaultEvent>& fault_events() const noexcept { return fault_events_; }
   [[nodiscard]] std::uint64_t n_faults() const noexcept { return n_faults_; }
   [[nodiscard]] TokenNode::Totals token_totals() const noexcept;
+  /// Of the machine's own: what no end of a request tells.
+  [[nodiscard]] engine::Outcomes second_runs() const noexcept;
   /// Under "clairvoyant": the least that the requests after the warm-up could have cost.
   [[nodiscard]] double bound_cost_usd() const noexcept { return bound_cost_usd_; }
 
@@ -86,6 +88,7 @@ class Simulation {
   struct Open {
     Arrival arrival{};
     std::vector<std::uint64_t> recorded{};  ///< names of its prompt's blocks in a trace
+    std::vector<std::uint64_t> blocks{};    ///< and as caches have them
     engine::RequestHandle handle{};
     std::uint64_t number{};
     std::uint32_t generation{}, node{base::no_node.value}, attempts{};
@@ -145,6 +148,8 @@ class Simulation {
   void run_done(std::uint32_t run);
   void close_run(std::uint32_t run, TimeNs end_ns) noexcept;
   void note(std::uint64_t what) noexcept { digest_ = (digest_ ^ what) * 0x0000'0100'0000'01B3u; }  // FNV-1a's step
+
+  // invariants.cpp
   void check_nobody_waits_for_ever();
   void violated(const char* what, const engine::Action& action);
   void check(const engine::Action& action);
@@ -159,6 +164,7 @@ class Simulation {
   void resume_tokens(std::uint32_t node);
   void tokens_reachable_again(std::uint32_t node);
   void end_sequence(std::uint32_t run);
+  void tell_prompt(Open& open, contracts::Request& request);
   [[nodiscard]] Floor token_floor_of(std::uint32_t workload, const TokenWork& work) const noexcept;
 
   // disturbances.cpp
@@ -193,6 +199,7 @@ class Simulation {
   std::vector<ModelId> model_index_;             ///< and back
   std::vector<std::uint64_t> require_bits_;      ///< by workload
   std::vector<std::vector<FloorCurve>> floors_;  ///< by workload
+  std::vector<std::int64_t> prompt_scratch_;
   std::vector<ModelledNode> nodes_;
   std::vector<Run> runs_;
   std::vector<std::uint32_t> node_of_run_;

@@ -4,6 +4,7 @@ import numpy as np
 cimport cython
 
 from infcore._core.fleet cimport whole
+from infcore._cpp.route cimport no_model
 
 from infcore.errors import InvalidType
 
@@ -24,6 +25,18 @@ cdef class Decision:
     def node(self) -> int:
         """The node's id in the fleet."""
         return self.c_obj.node.value
+
+    @property
+    def model(self) -> str:
+        """The model to run: the one asked for, or where cascade would start instead."""
+        return self.fleet.c_obj.get().model_name(self.c_obj.query.model).decode()
+
+    @property
+    def next_model(self) -> str | None:
+        """After done(confidence=): the model that goes on, for want of confidence; None: the answer is good enough."""
+        if self.c_obj.next_model == no_model:
+            return None
+        return self.fleet.c_obj.get().model_name(self.c_obj.next_model).decode()
 
     @property
     def cost_us(self) -> float:
@@ -96,6 +109,7 @@ cdef class Decisions:
             raise IndexError(f"index is {index}; allowed: {-n} to {n - 1}")
         cdef Decision decision = Decision.__new__(Decision)
         decision.row_of = self
+        decision.fleet = self.fleet
         decision.c_obj = &self.c_obj[i]
         return decision
 

@@ -17,6 +17,8 @@ cdef class Fleet:
     cdef uint32_t built_under
     cdef dict model_ids  # name -> id of "any version"
 
+    cdef object health  # a FleetHealth, once a Router judges its nodes
+
     cdef object owner  # an engine's: its members change through that engine alone, which has to know
     cdef SignalGate gate  # None: signals go straight to the table
     cdef bint take(self, NodeId id, const Signal& signal) except *

@@ -157,7 +157,7 @@ cdef class Fleet:
         require        {label: value} that a node must have to hold it
         Raises         InvalidArgument, InvalidType
         """
-        self.check_alive()
+        self.check_free("add_model")
         cdef ModelSize size
         size.weights_bytes = <uint64_t>whole("weights_bytes", weights_bytes, 0, 1 << 62)
         size.load_s = finite("load_s", load_s, 0.0)

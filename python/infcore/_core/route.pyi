@@ -6,6 +6,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
+from infcore._core.python_policy import RoutePolicy
+from infcore._core.prefix import Prefix
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...
@@ -15,15 +17,19 @@ class Router:
         self,
         fleet: Fleet,
         *,
-        policy: str = "slo_cost",
+        policy: str | RoutePolicy = "slo_cost",
         seed: int = 0,
         clock: _HasNow | None = None,
+        health: bool | Mapping[str, float] = True,
+        prefix: str | Mapping[str, str | float] = "exact",
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
     def policies() -> list[str]: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def prefix(self) -> Prefix: ...
     def set_prior(
         self,
         model: str,
@@ -68,9 +74,12 @@ class Router:
         *,
         ok: bool = True,
         service_s: float | ArrayLike | None = None,
+        confidence: float | None = None,
         now_s: float | None = None,
     ) -> bool: ...
     def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...
+    def report(self, node: int | str, *, ok: bool, now_s: float | None = None) -> None: ...
+    def probe_due(self, *, now_s: float | None = None) -> list[int]: ...
     def explain(
         self,
         model: str,

@@ -16,9 +16,12 @@ from infcore.errors import InvalidArgument, InvalidType
 cnp.import_array()
 
 
-cdef RoutingOptions options_of(dict policy_options) except *:
+cdef RoutingOptions options_of(object policy_options) except *:
+    """policy_options  a mapping of names to numbers, texts or sequences of texts, or None"""
     cdef RoutingOptions options
     cdef vector[string] texts
+    if policy_options is None:
+        return options
     for name, value in policy_options.items():
         if isinstance(value, str):
             options.set(name.encode(), OptionValue(<string>value.encode()))

@@ -1,3 +1,4 @@
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
@@ -17,6 +18,15 @@ cdef extern from "<fstream>" namespace "std" nogil:
         ifstream(const char*, int) except +infcore_translate
         cbool is_open() noexcept
     const int binary "std::ios_base::binary"
+
+
+cdef extern from *:
+    """
+    #include <infcore/engine/event_format.hpp>
+    typedef std::array<float, infcore::engine::cost_terms.size()> InfcoreCostFigures;
+    """
+    cdef cppclass CostFigures "InfcoreCostFigures":
+        float operator[](size_t) noexcept
 
 
 cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
@@ -45,7 +55,13 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         first_token
         progress
         node_failed
+        prompt
         end
+
+
+cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
+    const char** cost_term_names "((const char**)infcore::engine::cost_term_names.data())"
+    size_t n_cost_terms "infcore::engine::cost_term_names.size()"
 
 
 cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine" nogil:
@@ -61,6 +77,8 @@ cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine"
         cbool ok
         Reason reason
         Action action
+        cbool has_terms
+        CostFigures terms
         Request arrived
         RunConfig run
         ModelConfig model_config
@@ -69,6 +87,8 @@ cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine"
         Curve curve
         Signal signal
         vector[ModelId] held
+        Request prompt
+        vector[uint64_t] blocks
         string name, value
         uint32_t version
         uint64_t n_requests, n_actions, n_records

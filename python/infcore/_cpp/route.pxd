@@ -1,18 +1,20 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
-from libcpp.memory cimport unique_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport FleetColumns, HealthGate, NodeHealth
 from infcore._cpp.latency cimport Curve
 
 
 cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
     const NodeId no_node
+    const ModelId no_model
 
 
 cdef extern from "<infcore/contracts/node_credit.hpp>" namespace "infcore::contracts" nogil:
@@ -83,10 +85,13 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint32_t max_models() noexcept
         NodeId find(string) except +infcore_translate
         uint64_t version() noexcept
+        uint64_t born(NodeId) noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
+        const string& model_name(ModelId) noexcept
         void load_model(NodeId, ModelId) except +infcore_translate
         void unload_model(NodeId, ModelId) except +infcore_translate
+        const FleetColumns& columns() noexcept
 
 
 cdef extern from "<span>" namespace "std" nogil:
@@ -119,7 +124,8 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
 
 cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route" nogil:
     cdef cppclass RoutingPolicy:
-        pass
+        cbool failed() noexcept
+        void rethrow() except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t, RoutingOptions) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
@@ -129,6 +135,21 @@ cdef extern from "<span>" namespace "std" nogil:
     cdef cppclass const_doubles "std::span<const double>":
         const_doubles() noexcept
         const_doubles(const double*, size_t) noexcept
+
+
+cdef extern from "<infcore/route/health_gate.hpp>" namespace "infcore::route" nogil:
+    shared_ptr[HealthGate] make_health_gate(Fleet&, unique_ptr[NodeHealth]) except +infcore_translate
+
+
+cdef extern from "<infcore/route/prefix_index.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass PrefixConfig:
+        PrefixConfig() noexcept
+        uint32_t max_nodes
+        uint32_t max_blocks
+        float host_credit
+        float disk_credit
+        cbool approximate
+        TimeNs ttl_ns
 
 
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
@@ -149,6 +170,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         RouteQuery query
         CostTerms terms
         double price_usd
+        ModelId next_model
         cbool feasible
     cdef cppclass Explanation:
         NodeId node
@@ -158,15 +180,17 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
 
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
     cdef cppclass Router "infcore::route::GuardedRouter":
-        Router(Fleet&, string, uint64_t, RoutingOptions) except +infcore_translate
+        Router(Fleet&, string, uint64_t, RoutingOptions, PrefixConfig) except +infcore_translate
+        Router(Fleet&, unique_ptr[RoutingPolicy], PrefixConfig) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
-        cbool done(Decision&, cbool ok, double, TimeNs) except +infcore_translate
+        cbool done(Decision&, cbool ok, double, TimeNs, double confidence) except +infcore_translate
         cbool cancel(Decision&, TimeNs) except +infcore_translate
         size_t done_many(decision_span, cbool ok, const_doubles, TimeNs) except +infcore_translate
         size_t cancel_many(decision_span, TimeNs) except +infcore_translate
         void explain(const RouteQuery&, const PickOptions&, vector[Explanation]&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void use_health(shared_ptr[HealthGate]) except +infcore_translate
         const char* policy() noexcept
 
 
