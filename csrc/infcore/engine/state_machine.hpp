@@ -46,10 +46,10 @@ struct EngineConfig {
   std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
   bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
   // What goes wrong (hedging.cpp).
-  double hedge_quantile{};     ///< of how late batches are: one later than that is hedged; 0: none is
-  double hedge_budget{0.05};   ///< copies, as a share of requests
-  double retry_budget{0.2};    ///< runs that are done again in vain, likewise; CountedBudget::unbounded
-  bool log_terms{};            ///< terms() says what the node of each dispatch and hedge cost
+  double hedge_quantile{};    ///< of how late batches are: one later than that is hedged; 0: none is
+  double hedge_budget{0.05};  ///< copies, as a share of requests
+  double retry_budget{0.2};   ///< runs that are done again in vain, likewise; CountedBudget::unbounded
+  bool log_terms{};           ///< terms() says what the node of each dispatch and hedge cost
 };
 
 struct ModelConfig {
