@@ -8,8 +8,9 @@ from typing import Any
 
 from infcore.device import Device
 from infcore.errors import DeviceError
+from infcore.token_device import TokenDevice
 
-__all__ = ["Call", "Slot", "fleet_arguments", "name_on", "wait_until"]
+__all__ = ["Call", "Slot", "device_limits", "fleet_arguments", "name_on", "wait_until"]
 
 
 class Call:
@@ -76,6 +77,12 @@ def wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, 0.01)
     return True
+
+
+def device_limits(device: Device) -> tuple[float | None, int, int]:
+    """What the core is told of it: how long a batch may take, the blocks of a token device's cache and their size."""
+    blocks = (device.n_blocks, device.block_size) if isinstance(device, TokenDevice) else (0, 0)
+    return (device.batch_limit_s, *blocks)
 
 
 def fleet_arguments(device: Device) -> dict[str, Any]:

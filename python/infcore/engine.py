@@ -17,14 +17,14 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, fleet_arguments, name_on, wait_until
+from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._faults import faults
 from infcore._figures import figures
 from infcore._weighted import weighted
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
-from infcore.request import Model
+from infcore.request import Model, PolicyOption
 from infcore.stream import Stream
 
 __all__ = ["Engine"]
@@ -38,8 +38,9 @@ class Engine(EngineCore):
 
     devices        infcore.Device objects; each gets a thread of its own
     models         infcore.Model descriptions; every device that can serve one loads it
-    policy         one of infcore.Router.policies(): fastest_finish chooses device and batch together, the others give
-                   each request its device on arrival and a queue per device (as load balancers are deployed)
+    policy         one of infcore.Router.policies(): slo_cost and fastest_finish choose device and batch together, the
+                   others give each request its device on arrival and a queue per device (as load balancers do)
+    policy_options of the policy, by name: numbers, texts or sequences of texts
     batching       "dynamic" (size, delay, deadline) or "greedy"
     max_requests   accepted and not yet answered, at most; more are refused with QueueFull
     n_tiers        0 is the most urgent
@@ -67,6 +68,7 @@ class Engine(EngineCore):
                    beyond it requests fail with the reason. Not counted: what was sent and never ran; who was in a
                    batch that failed, and is answered alone. None: no bound
     log_terms      the log says of each choice what the device cost: infcore.sim.events() has "terms"
+    health         devices whose answers are worse than others' get nothing for a while: as Router's
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
 
     Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
@@ -77,7 +79,8 @@ class Engine(EngineCore):
         devices: Iterable[Device] = (),
         models: Iterable[Model] = (),
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
+        policy_options: Mapping[str, PolicyOption] | None = None,
         batching: str = "dynamic",
         cache: None = None,
         clock: Clock | None = None,
@@ -97,6 +100,7 @@ class Engine(EngineCore):
         hedge_budget: float = 0.05,
         retry_budget: float | None = 0.2,
         log_terms: bool = False,
+        health: bool | Mapping[str, float] = True,
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
@@ -112,14 +116,15 @@ class Engine(EngineCore):
         self._setup(
             Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
             policy=_checks.text("policy", policy),
+            policy_options=policy_options,
             batching=_checks.text("batching", batching),
             seed=_checks.integer("seed", seed, 0, 2**64 - 1),
             max_requests=_checks.integer("max_requests", max_requests, 1, _MAX_REQUESTS),
             n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
-            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers),
             faults=faults(hedge_quantile, hedge_budget, retry_budget, log_terms, has_log=log is not None),
+            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
         )
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None
@@ -274,7 +279,7 @@ class Engine(EngineCore):
                 node = self.fleet.add(device.name, **fleet_arguments(device))
             finally:
                 self._own_fleet("an Engine")
-            slot = self._slots[device.name] = Slot(device, node, self._add_node(node, device.batch_limit_s))
+            self._slots[device.name] = slot = Slot(device, node, self._add_node(node, *device_limits(device)))
             self._live().node_names[node] = device.name
             work = self._work_tokens if device.takes_tokens else self._emulate if device.emulated else self._work
             slot.thread = threading.Thread(

@@ -12,13 +12,20 @@ from reference.hedging import Budget, Lateness, drop, goes_on, learn, look_at_la
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
+from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
+from reference.weighing import Weights
 
 BINDS_ON_ARRIVAL = {
     "round_robin": RoundRobin,
     "least_outstanding": LeastOutstanding,
     "power_of_two": PowerOfTwo,
     "peak_ewma": PeakEwma,
+    "weighted": Weighted,
+    "consistent_hash": ConsistentHash,
+    "prefix_aware": PrefixAware,
 }
+SLO_COST = Weights(price_us_per_usd=5e10, goal_share=0.02, tail=0.97, by_work=True)
+JOINT = ("fastest_finish", "slo_cost", "cascade")
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
 
@@ -39,6 +46,9 @@ class Engine:
         self.latency = latency  # infcore._core.latency.LatencyTable
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
+        self.weights = SLO_COST if policy == "slo_cost" else Weights()
+        self.tail_s = 0.0  # see weighing.note_fastest
+        self.price_per_hour: dict[int, float] = {}
         self.batching = rule(batching)
         self.max_requests, self.ageing_ns, self.attempts_max = max_requests, ageing_ns, attempts_max
         self.hedge_quantile, self.hedge_budget, self.retry_budget = hedge_quantile, hedge_budget, retry_budget
@@ -81,9 +91,14 @@ class Engine:
                             self.end(now_ns, request, "reject", "unloaded")
                     batch.members, batch.shape = [], (0, 0.0, 0.0)
 
-    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int) -> None:
+    def add_node(
+        self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int, price_per_hour: float
+    ) -> None:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
         self.fleet[id:] = [node, *self.fleet[id + 1 :]]
+        self.price_per_hour[id] = price_per_hour
+        for model in self.models.values():
+            model.tried.discard(id)
         self.batches[id], self.free_since_ns[id] = [], 0
         self.run_limit_ns[id] = run_limit_ns
         self.node_timer_ns.setdefault(id, NEVER_NS)

@@ -124,3 +124,6 @@ class ModelState:
     length_buckets: list[float] = field(default_factory=list)
     preferred_batch_sizes: list[int] = field(default_factory=list)
     known: bool = True
+    tried: set[int] = field(default_factory=set)  # nodes that were ever given something of it
+    n_taken: int = 0
+    n_tries: int = 0

@@ -164,7 +164,7 @@ def test_require(engine, require):
     assert engine.n_open == 0
 
 
-@pytest.mark.parametrize("field", ["session", "blocks", "key"])
+@pytest.mark.parametrize("field", ["key"])
 def test_what_this_release_does_not_take(engine, field):
     refuses(engine, InvalidArgument, [field, "allowed"], "m", {"x": X}, **{field: "given"})
 

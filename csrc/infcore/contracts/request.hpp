@@ -22,6 +22,11 @@ struct Request {
   std::uint16_t tier{};     ///< 0 is the most urgent
   bool has_stale{};         ///< an answer from before is at hand
   base::TimeNs defer_ns{};  ///< the longest that it may be put off under load; 0: not at all
+  std::uint64_t session{};  ///< whose requests belong together; 0: none
+  /// Of a token model's prompt: the chained names of its full blocks (contracts/block_hash.hpp), which the driver keeps
+  /// until the request has ended; 0 tokens: not known.
+  const std::uint64_t* blocks{};
+  std::uint32_t n_blocks{}, block_size{}, prompt_tokens{};
 };
 
 }  // namespace infcore::contracts

@@ -26,15 +26,16 @@ std::uint32_t open_max(const EngineConfig& config) noexcept {
 
 Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::LatencyTable& latency,
                const std::string& policy, const std::string& batching, std::uint64_t seed,
-               const std::atomic<TimeNs>* manual_clock)
+               const std::atomic<TimeNs>* manual_clock, const route::RoutingOptions& options)
     : ingress_(2 * static_cast<std::size_t>(open_max(config))),  // each request: one arrival, at most one cancel
       fleet_(fleet),
-      machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
+      machine_(config, fleet, latency, route::make_routing_policy(policy, seed, options),
+               batch::make_batching_policy(batching)),
       model_epochs_(config.max_models),
       mailboxes_(config.max_nodes),
       n_refused_(config.max_models),
       rungs_(config.max_models),
-      run_{config, policy, batching, seed},
+      run_{config, policy, batching, seed, options},
       built_under_(base::fork_generation()),
       // Where the machine makes room, it is the one that bounds tiers.
       places_(open_max(config), config.shed_lowest ? std::span<const std::uint32_t>() : run_.engine.tier_capacity),

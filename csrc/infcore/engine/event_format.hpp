@@ -29,6 +29,7 @@ inline constexpr std::uint32_t event_text_bytes_max = 1u << 16;
 inline constexpr std::uint32_t event_requests_max = 1u << 24;
 inline constexpr std::uint32_t event_ids_max = 1u << 20;
 inline constexpr std::uint32_t event_policies_max = 64;
+inline constexpr std::uint32_t event_blocks_max = 1u << 18;  ///< of a prompt
 /// Nodes x models: the fleet keeps a bit of each pair.
 inline constexpr std::uint64_t event_pairs_max = 1ull << 30;
 /// Times lie within 146 years of the clock's zero, so that their differences fit.
@@ -36,8 +37,11 @@ inline constexpr TimeNs event_time_max = (TimeNs{1} << 62) - 1;
 
 enum class EventKind : std::uint8_t {
   /// v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; 8 bytes seed;
+  /// v n options; n x (t name, v kind, f or t or v n texts, n x t);
   /// v n, n x t admission; s overload_wait_ns; v n, n x v tier_capacity; v shed_lowest; f hedge_quantile, hedge_budget;
-  /// v whether retries are bounded | log_terms * 2; f retry_budget, where they are
+  /// v whether retries are bounded | log_terms * 2; f retry_budget, where they are; v judges_health, and if so
+  /// v errors_in_a_row, probes; f error_rate, slow_factor, ejected_share_max; s eject_ns, eject_ns_max, forgive_ns,
+  /// slow_start_ns, forget_ns
   run = 1,
   model,  ///< t name; v version. Its number is how many came before
   label,  ///< t key, value. Its bit is how many came before
@@ -46,8 +50,8 @@ enum class EventKind : std::uint8_t {
   /// n preferred sizes; n x v
   add_model,
   remove_model,  ///< now; v model
-  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, n labels;
-  /// n x t key, value
+  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, kv_blocks,
+  /// n labels; n x t key, value
   add_node,
   residency,    ///< now; v node, n; n x v model: all versions that it holds from here on
   drain_node,   ///< now; v node
@@ -69,9 +73,10 @@ enum class EventKind : std::uint8_t {
   first_token,  ///< now; v node; s batch
   progress,     ///< now; v node
   node_failed,  ///< now; v node
-  end           ///< v requests, actions, records before this one. Nothing follows
+  end,          ///< v requests, actions, records before this one. Nothing follows
+  prompt        ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
 };
-inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::end);
+inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::prompt);
 
 /// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member;
 /// where the run has log_terms, of dispatch and hedge: g each of cost_terms.
@@ -89,10 +94,10 @@ enum ArriveFlag : std::uint8_t {
 };
 
 /// In the order of their bits in a signal record's mask.
-inline constexpr std::array<double contracts::Signal::*, 8> signal_figures{
-    &contracts::Signal::queue_depth, &contracts::Signal::inflight,    &contracts::Signal::cpu,
-    &contracts::Signal::gpu,         &contracts::Signal::memory,      &contracts::Signal::network,
-    &contracts::Signal::packet_loss, &contracts::Signal::queue_wait_s};
+inline constexpr std::array<double contracts::Signal::*, 9> signal_figures{
+    &contracts::Signal::queue_depth, &contracts::Signal::inflight,     &contracts::Signal::cpu,
+    &contracts::Signal::gpu,         &contracts::Signal::memory,       &contracts::Signal::network,
+    &contracts::Signal::packet_loss, &contracts::Signal::queue_wait_s, &contracts::Signal::error_rate};
 
 /// Of what the chosen node cost the request, in the order in which they are written; microseconds.
 inline constexpr std::array<double route::CostTerms::*, 10> cost_terms{

@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/engine/event_format.hpp>
 #include <infcore/engine/log_file.hpp>
+#include <infcore/route/routing_options.hpp>
 
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@ struct RunConfig {
   EngineConfig engine{};
   std::string policy, batching;
   std::uint64_t seed{};
+  route::RoutingOptions options{};  ///< of the policy
 };
 
 /// Encodes what a state machine was told and what it decided (event_format.hpp). The machine's owner's; each call
@@ -51,7 +53,9 @@ class EventLog {
 
  private:
   void run(const RunConfig&);
+  void health(const EngineConfig&);
   void name_labels();
+  void prompt(const contracts::Request&);
 
   void room(std::size_t n_bytes);
   void open(EventKind kind, std::size_t n_bytes_max = small_record_bytes) {
@@ -73,6 +77,7 @@ class EventLog {
   }
   void request(std::uint64_t number) noexcept { difference(number, last_request_), last_request_ = number; }
   void batch(std::uint64_t id) noexcept { difference(id, last_batch_), last_batch_ = id; }
+  void options(const route::RoutingOptions&) noexcept;
   void real(double value) noexcept;
   void single(double value) noexcept;
   void text(std::string_view value) noexcept;

@@ -10,7 +10,7 @@ constexpr double no_bound = std::numeric_limits<double>::max();
 constexpr double figure_max = 1e9;  // as Fleet.signal's
 constexpr double term_s_max = 1e12;
 
-bool is_fraction(std::size_t figure) noexcept { return figure >= 2 && figure <= 6; }
+bool is_fraction(std::size_t figure) noexcept { return (figure >= 2 && figure <= 6) || figure == 8; }
 
 }  // namespace
 
@@ -82,6 +82,8 @@ void EventReader::event(EventRecord& r) {
       return prior(r);
     case EventKind::signal:
       return signal(r);
+    case EventKind::prompt:
+      return prompt(r);
     case EventKind::arrive:
       return arrival(r);
     case EventKind::cancel:
@@ -160,6 +162,7 @@ void EventReader::run(RunConfig& run) {
   text("batching", run.batching);
   run.seed = 0;
   for (unsigned i = 0; i < 8; ++i) run.seed |= std::uint64_t{byte("seed")} << (8 * i);
+  options(run.options);
   engine.admission.resize(number("n_admission", event_policies_max));
   for (std::string& name : engine.admission) text("admission", name);
   engine.overload_wait_ns = time("overload_wait_ns", 0, true);
@@ -173,7 +176,44 @@ void EventReader::run(RunConfig& run) {
   const std::uint64_t flags = number("retries bounded, log_terms", 3);
   engine.retry_budget = (flags & 1) != 0 ? real("retry_budget", no_bound) : CountedBudget::unbounded;
   engine.log_terms = (flags & 2) != 0;
+  health(engine);
   bounds_ = engine;
+}
+
+void EventReader::health(EngineConfig& engine) {
+  contracts::HealthConfig& health = engine.health;
+  engine.judges_health = number("judges_health", 1) != 0;
+  if (!engine.judges_health) return;
+  health.errors_in_a_row = static_cast<std::uint32_t>(number("errors_in_a_row", 64, 1));
+  health.probes = static_cast<std::uint32_t>(number("probes", 1000, 1));
+  health.error_rate = real("error_rate", 1.0);
+  health.slow_factor = real("slow_factor", 1e6);
+  health.ejected_share_max = real("ejected_share_max", 1.0);
+  for (TimeNs* time_ns :
+       {&health.eject_ns, &health.eject_ns_max, &health.forgive_ns, &health.slow_start_ns, &health.forget_ns}) {
+    *time_ns = time("a time of health", 0, false);
+  }
+}
+
+void EventReader::options(route::RoutingOptions& options) {
+  options = {};
+  std::string name, one;
+  for (std::uint64_t left = number("n_options", route::RoutingOptions::n_max); left > 0; --left) {
+    text("option", name);
+    switch (number("kind of option", std::variant_size_v<route::RoutingOptions::Value> - 1)) {
+      case 0:
+        options.set(name, real("option", no_bound, -no_bound));
+        break;
+      case 1:
+        text("option", one);
+        options.set(name, one);
+        break;
+      default:
+        route::RoutingOptions::Texts texts(number("n_texts", route::RoutingOptions::n_max));
+        for (std::string& each : texts) text("option", each);
+        options.set(name, std::move(texts));
+    }
+  }
 }
 
 void EventReader::model_config(EventRecord& r) {
@@ -211,12 +251,30 @@ void EventReader::node(EventRecord& r) {
   r.spec.price_per_hour = real("price_per_hour", no_bound);
   r.spec.rtt_s = real("rtt_s", no_bound);
   r.spec.slots = static_cast<std::uint32_t>(number("slots", event_ids_max, 1));
+  r.node_config.kv_blocks = static_cast<std::uint32_t>(number("kv_blocks", 0x7FFF'FFFFu));
   const std::uint64_t n_labels = number("n_labels", block_.size());  // each takes two bytes at least
   r.spec.labels.clear();
   for (std::uint64_t i = 0; i < n_labels; ++i) {
     auto& [key, value] = r.spec.labels.emplace_back();
     text("key", key);
     text("value", value);
+  }
+}
+
+void EventReader::prompt(EventRecord& r) {
+  r.prompt = {};
+  r.prompt.session = number("session", ~std::uint64_t{0});
+  r.prompt.prompt_tokens = static_cast<std::uint32_t>(number("prompt_tokens", 0x7FFF'FFFFu));
+  r.prompt.block_size = static_cast<std::uint32_t>(number("block_size", 0x7FFF'FFFFu));
+  r.prompt.n_blocks = static_cast<std::uint32_t>(number("n_blocks", event_blocks_max));
+  if (std::uint64_t{r.prompt.n_blocks} * r.prompt.block_size > r.prompt.prompt_tokens) {
+    fail_here("n_blocks", std::to_string(r.prompt.n_blocks), "full blocks of the prompt alone");
+  }
+  r.blocks.resize(r.prompt.n_blocks);
+  for (std::uint64_t& block : r.blocks) {
+    if (block_.size() - at_ < 8) fail_here("blocks", "cut off by the block's end", "8 bytes each");
+    block = load_le(block_.data() + at_, 8);
+    at_ += 8;
   }
 }
 
@@ -298,11 +356,13 @@ TimeNs EventReader::time(const char* field, TimeNs from, bool may_be_never) {
   fail_here(field, std::to_string(t_ns), may_be_never ? "within 2**62 ns of 0, or never" : "within 2**62 ns of 0");
 }
 
-double EventReader::real(const char* field, double most) {
+double EventReader::real(const char* field, double most, double least) {
   std::uint64_t word = 0;
   for (unsigned i = 0; i < 8; ++i) word |= std::uint64_t{byte(field)} << (8 * i);
   const auto value = std::bit_cast<double>(word);
-  if (!(value >= 0.0 && value <= most)) fail_here(field, std::to_string(value), "0 to " + std::to_string(most));
+  if (!(value >= least && value <= most)) {
+    fail_here(field, std::to_string(value), std::to_string(least) + " to " + std::to_string(most));
+  }
   return value;
 }
 

@@ -38,6 +38,8 @@ struct EventRecord {
   contracts::Curve curve{};
   contracts::Signal signal{};
   std::vector<ModelId> held{};
+  contracts::Request prompt{};  ///< what it says of the next arrival; its blocks:
+  std::vector<std::uint64_t> blocks{};
   std::string name{}, value{};  ///< of a model, of a label
   std::uint32_t version{};
   std::uint64_t n_requests{}, n_actions{}, n_records{};
@@ -69,20 +71,23 @@ class EventReader {
   void event(EventRecord&);
   void action(EventRecord&);
   void run(RunConfig&);
+  void health(EngineConfig&);
+  void options(route::RoutingOptions&);
   void model_config(EventRecord&);
   void node(EventRecord&);
   void prior(EventRecord&);
   void signal(EventRecord&);
   void end(EventRecord&);
   void arrival(EventRecord&);
+  void prompt(EventRecord&);
   void cancellation(EventRecord&);
 
   [[nodiscard]] std::uint8_t byte(const char* field);
   [[nodiscard]] std::uint64_t number(const char* field, std::uint64_t most, std::uint64_t least = 0);
   [[nodiscard]] std::uint64_t difference(const char* field, std::uint64_t from);
   [[nodiscard]] TimeNs time(const char* field, TimeNs from, bool may_be_never);
-  [[nodiscard]] double real(const char* field, double most);
   [[nodiscard]] float single(const char* field);
+  [[nodiscard]] double real(const char* field, double most, double least = 0.0);
   void text(const char* field, std::string&);
   void now(EventRecord&);
   [[nodiscard]] NodeId node_id();

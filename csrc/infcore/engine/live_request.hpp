@@ -44,6 +44,7 @@ struct LiveRequest {
   std::array<std::int64_t, dims_inline> dims_here{};
   std::unique_ptr<device::RowSource[]> rows_more{};  ///< only where a model has more inputs than fit here
   std::unique_ptr<std::int64_t[]> dims_more{};
+  std::unique_ptr<std::uint64_t[]> blocks{};  ///< what request.blocks points to
 
   void room_for_rows(std::uint32_t n) {
     if (n > rows_inline) rows_more = std::make_unique<device::RowSource[]>(n), rows = rows_more.get();

@@ -101,10 +101,12 @@ class LoggedMachine {
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return machine_.n_pending(); }
   [[nodiscard]] const Stats* model_stats(ModelId model) const noexcept { return machine_.model_stats(model); }
   [[nodiscard]] const Stats* node_stats(NodeId node) const noexcept { return machine_.node_stats(node); }
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return machine_.rung(model); }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId model) {
     return machine_.admission_figures(now_ns, model);
   }
+  [[nodiscard]] bool reads_blocks() const noexcept { return machine_.reads_blocks(); }
   [[nodiscard]] std::uint32_t n_timers() const noexcept { return machine_.n_timers(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return machine_.n_lanes(); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return machine_.cookie(slot); }

@@ -36,15 +36,20 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       nodes_(config.max_nodes),
       models_(config.max_models),
       free_at_s_(std::size_t{fleet.columns().n_words()} * 64, free_now),
+      weights_(routing_->joint()),
+      usd_per_s_(free_at_s_.size()),
       has_free_slot_(fleet.columns().n_words()),
+      bounded_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),
       free_candidates_(has_free_slot_.size()),
-      others_(has_free_slot_.size()) {
+      others_(has_free_slot_.size()),
+      by_tokens_(routing_->reads_blocks() && !routing_->binds_on_arrival()) {
   if (config.max_requests == 0) throw InvalidArgument("max_requests", "0", "1 or more");
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
+  tokens_.resize(config.max_nodes);
   constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
   for (auto* scratch : {&shown_, &late_here_, &firsts_}) scratch->reserve(n_shown_max);
   grouped_.reserve(n_shown_max);
@@ -55,6 +60,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
   set_up_door();
+  set_up_health();
   if (config.hedge_quantile <= 0.0) return;
   hedging_.copies.resize(config.max_requests);
   hedging_.looks.resize(config.max_nodes);
@@ -196,6 +202,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   for (const std::uint32_t slot : b.members)
     if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
   if (!hedging_.copies.empty()) learn_lateness(b, id, now_ns);
+  tell_health(now_ns, id, b, service_s, ok);
   if (ok) latency_.observe(b.model, id, learned_shape(b), service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {
@@ -224,7 +231,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
       continue;
-    } else if (model.config.idempotent && b.members.size() > 1 && may_retry(b.model)) {
+    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) && may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
@@ -234,6 +241,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   keep_members(b);
   mark_node(id);
   if (fleet_.state(id) == route::NodeState::lost) node_back(now_ns, id);  // it has just answered
+  settle_health(now_ns);
   return true;
 }
 
@@ -242,7 +250,9 @@ void StateMachine::first_token(TimeNs now_ns, NodeId id, std::uint64_t batch_id)
   const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return;
   for (const std::uint32_t slot : it->members) {
-    if (slot == vacated || std::exchange(slots_[slot].has_first_token, true)) continue;
+    if (slot == vacated) continue;
+    tokens_.first_token(now_ns, it->model, id, slots_[slot].share);  // of each run, once more after a loss
+    if (std::exchange(slots_[slot].has_first_token, true)) continue;
     const TimeNs ttft_ns = std::max<TimeNs>(0, now_ns - slots_[slot].request.arrival_ns);
     for (Stats* stats : {models_[it->model.value].stats.get(), node.stats.get()}) {
       if (stats->stages) stats->stages->ttft_s.record_ns(ttft_ns);
@@ -259,6 +269,7 @@ void StateMachine::record(StageHistograms& to, const Batch& b, const contracts::
 }
 
 void StateMachine::tick(TimeNs now_ns) {
+  settle_health(now_ns);
   release_put_off(now_ns);
   while (timers_.next_ns() <= now_ns) {
     const std::uint32_t owner = timers_.pop();
@@ -317,22 +328,15 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   return lane;
 }
 
-void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
+void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;
   s.bound_ns = base::never_ns;
   if (!models_[r.model.value].known) return end(now_ns, slot, ActionKind::reject, Reason::unloaded);
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
-  NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
-    const route::RouteQuery query{.model = r.model,
-                                  .work = r.work,
-                                  .tier = r.tier,
-                                  .now_ns = now_ns,
-                                  .deadline_ns = base::never_ns,
-                                  .require = r.require};
-    bound = routing_->select(query, view_);
-    // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
+    // With no device for it, it waits in the joint lane until bind_from() finds one.
+    if (bound == base::no_node) bound = choose_node(now_ns, r);
     if (bound != base::no_node) {
       contracts::BatchShape alone;
       alone.add(r.work);
@@ -359,7 +363,9 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   Slot& s = slots_[slot];
   act(slot, kind, reason, s.node, s.batch_id, member);
   tell_policy(now_ns, s, reason);
+  if (kind != ActionKind::complete && s.holds_credit && routing_->binds_on_arrival()) mark_node(s.node);
   unreserve(s);
+  leave_tokens(s);
   const double latency_s = base::seconds(now_ns - s.request.arrival_ns);
   Stats* stats[] = {models_[s.request.model.value].stats.get(),
                     s.node == base::no_node ? nullptr : nodes_[s.node.value].stats.get()};
@@ -386,6 +392,7 @@ void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason re
   ++nodes_[s.node.value].stats->retried;
   tell_policy(now_ns, s, reason);
   unreserve(s);
+  leave_tokens(s);
   s.node = base::no_node;
   s.batch_id = 0;
   s.solo = solo;

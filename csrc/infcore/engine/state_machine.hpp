@@ -3,6 +3,7 @@
 #include <infcore/batch/batching_policy.hpp>
 #include <infcore/batch/length_groups.hpp>
 #include <infcore/contracts/latency_table.hpp>
+#include <infcore/contracts/node_health.hpp>
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/admission_state.hpp>
@@ -13,6 +14,7 @@
 #include <infcore/engine/lateness.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
+#include <infcore/engine/token_choice.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -30,7 +32,7 @@ using base::ModelId;
 using base::NodeId;
 using base::TimeNs;
 
-inline constexpr ModelId no_model{0xFFFF'FFFFu};
+using base::no_model;
 
 struct EngineConfig {
   std::uint32_t max_requests{8192};  ///< accepted and not yet ended
@@ -50,6 +52,8 @@ struct EngineConfig {
   double hedge_budget{0.05};  ///< copies, as a share of requests
   double retry_budget{0.2};   ///< runs that are done again in vain, likewise; CountedBudget::unbounded
   bool log_terms{};           ///< terms() says what the node of each dispatch and hedge cost
+  bool judges_health{};       ///< false: nodes go and come only as the driver says
+  contracts::HealthConfig health{};
 };
 
 struct ModelConfig {
@@ -70,6 +74,7 @@ struct ModelConfig {
 
 struct NodeConfig {
   TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
+  std::uint32_t kv_blocks{};            ///< of a token node's cache; 0: none, or not known
 };
 
 /// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run
@@ -141,7 +146,8 @@ class StateMachine {
   /// Whether schedule() has anything to look at.
   [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
   [[nodiscard]] TimeNs next_timer_ns() const noexcept {
-    return std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
+    const TimeNs next_ns = std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
+    return health_ ? std::min(next_ns, health_->next_ns()) : next_ns;
   }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
   /// With EngineConfig::log_terms: of each dispatch and hedge among actions(), in order. Cleared with them.
@@ -151,11 +157,17 @@ class StateMachine {
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
+    return health_ ? health_->status(node) : contracts::HealthStatus{};
+  }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
   [[nodiscard]] std::uint32_t n_timers() const noexcept {
     return timers_.size() + door_.release.size() + hedging_.looks.size();
   }
+  /// Whether requests of token models should say what their prompts hold.
+  [[nodiscard]] bool reads_blocks() const noexcept { return routing_->reads_blocks(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
@@ -180,6 +192,7 @@ class StateMachine {
     Reason entered_as{};  ///< why it did not enter as it came: cheaper, off_peak
     bool was_put_off{};
     TimeNs deferred_until_ns{};
+    TokenChoice::Share share{};  ///< of a token request on its node
   };
   struct Lane {
     ModelId model{};
@@ -202,6 +215,7 @@ class StateMachine {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
     TimeNs progress_ns{};  ///< see progress()
     std::uint32_t slots{};
+    std::uint32_t pending_max{no_bound};  ///< requests that it may have at a time
     std::vector<Batch> in_flight{};
     contracts::BatchShape occupied{};  ///< all that is in flight, as if it were one batch
     std::vector<ModelId> models{};     ///< resident there
@@ -214,12 +228,15 @@ class StateMachine {
     std::uint32_t n_free{};              ///< nodes where it is resident that have a free slot
     std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
     std::vector<NodeId> open_nodes{};    ///< of each open batch of theirs
+    std::vector<std::uint64_t> tried{};  ///< nodes that were ever given something of it
+    std::uint64_t n_taken{}, n_tries{};
     std::unique_ptr<Stats> stats{};
     Lateness lateness{};
     /// At the start, and as the least that a budget may hold: enough for one batch or device that goes wrong.
     static constexpr double hedges_at_start = 16.0, retries_at_start = 100.0, retries_most = 1000.0;
     CountedBudget hedges{hedges_at_start}, retries{retries_at_start};
   };
+  static constexpr std::uint32_t no_bound = 0xFFFF'FFFFu;
   static constexpr std::size_t sources_max = 8;           ///< lanes that one batch is filled from
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   /// A device that takes requests of a lane: it has a free slot, or an open batch of this lane with room.
@@ -261,7 +278,9 @@ class StateMachine {
 
   // state_machine.cpp
   std::uint32_t lane_for(const contracts::Request&, NodeId bound);
-  void enqueue(TimeNs now_ns, std::uint32_t slot);
+  [[nodiscard]] NodeId choose_node(TimeNs now_ns, const contracts::Request&) noexcept;
+  /// `bound` to a node that was chosen already.
+  void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
@@ -332,10 +351,24 @@ class StateMachine {
   void follow_residency(NodeId);
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
+  void bind_from(TimeNs now_ns, std::uint32_t lane);
   template <class Which>
   void give_up_where(TimeNs now_ns, NodeId, Reason, Which);
   void give_up(TimeNs now_ns, Batch&, Reason);
+  void send_elsewhere(TimeNs now_ns, NodeId);
   void mark_node(NodeId);
+
+  // health_steps.cpp
+  void set_up_health();
+  void tell_health(TimeNs now_ns, NodeId, const Batch&, double service_s, bool ok);
+  void bound_pending(NodeId, std::uint32_t pending_max);
+  void settle_health(TimeNs now_ns);
+  void carry_out(TimeNs now_ns, const contracts::HealthChange&);
+  void restart_curves(NodeId);
+  [[nodiscard]] bool to_be_tried_elsewhere(const Slot&, NodeId) const noexcept;
+  [[nodiscard]] static std::uint32_t room_of(const Node& node) noexcept {
+    return node.pending_max > node.occupied.n_requests ? node.pending_max - node.occupied.n_requests : 0;
+  }
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
@@ -351,6 +384,19 @@ class StateMachine {
   [[nodiscard]] bool is_aged(std::uint32_t slot, TimeNs now_ns) const noexcept {
     return now_ns - slots_[slot].request.arrival_ns >= config_.ageing_ns;
   }
+
+  // weighing.cpp
+  [[nodiscard]] std::uint32_t share_by_work(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean);
+  void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
+  bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
+  [[nodiscard]] bool dispatch_untried(TimeNs now_ns, std::uint32_t lane, bool& sent);
+  void note_fastest(double latency_s) noexcept;
+  [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
+  // token_routing.cpp
+  bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
+  void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
+  void leave_tokens(Slot&) noexcept;
 
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
@@ -390,6 +436,7 @@ class StateMachine {
   route::RouteView view_;  ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
+  std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected
   queue::QueueSlots queue_slots_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
@@ -399,8 +446,13 @@ class StateMachine {
   std::vector<ModelState> models_;
   std::uint32_t n_models_{};  ///< beyond them none was ever known
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
-  std::vector<double> free_at_s_;             ///< see FinishColumns
+  std::vector<double> free_at_s_;  ///< see FinishColumns
+  route::JointWeights weights_;
+  std::vector<float> usd_per_s_;  ///< of a slot, by node
+  bool has_prices_{};             ///< not all nodes cost the same
+  double tail_s_{};               ///< what requests would take on whatever is fastest for them: weights_.tail
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
+  std::vector<std::uint64_t> bounded_;        ///< nodes with a bound of requests, 64 a word
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
   std::vector<std::uint64_t> candidates_, free_candidates_, others_;
   std::vector<Taker> open_takers_;
@@ -409,6 +461,8 @@ class StateMachine {
   std::vector<Source> sources_;
   std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, firsts_, competing_;
   std::vector<std::uint64_t> grouped_;  ///< group and place of each that is shown
+  std::vector<std::uint32_t> suited_;   ///< who waits, in the order in which the device at hand should have them
+  std::vector<double> works_before_;    ///< of suited_, the work of those before each, and of all
   queue::OrderScratch order_scratch_;
   batch::LengthGroups length_groups_{batch::BatchingPolicy::n_waiting_shown_max};
   std::vector<double> works_;
@@ -416,6 +470,8 @@ class StateMachine {
   std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
+  TokenChoice tokens_;
+  bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us
   std::vector<Action> actions_;
   std::vector<route::CostTerms> terms_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};

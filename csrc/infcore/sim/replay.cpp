@@ -81,7 +81,9 @@ void Replay::step() {
   due_terms_.swap(machine_->terms());
   due_ns_ = record_.now_ns;
   for (const Action& action : due_) {
-    if (ends(action.kind)) handles_.erase(action.cookie);
+    if (!ends(action.kind)) continue;
+    handles_.erase(action.cookie);
+    blocks_.erase(action.cookie);
   }
 }
 
@@ -148,6 +150,10 @@ void Replay::event() {
       return build();
     case EventKind::end:
       return;
+    case EventKind::prompt:
+      next_prompt_ = r.prompt;
+      next_blocks_ = r.blocks;
+      return;
     case EventKind::arrive:
       return arrive();
     case EventKind::cancel: {
@@ -180,7 +186,7 @@ void Replay::event() {
 void Replay::build() {
   config_ = record_.run;
   const engine::EngineConfig& config = config_.engine;
-  auto routing = route::make_routing_policy(config_.policy, config_.seed);
+  auto routing = route::make_routing_policy(config_.policy, config_.seed, config_.options);
   auto batching = batch::make_batching_policy(config_.batching);
   fleet_ = std::make_unique<route::Fleet>(config.max_nodes, config.max_models);
   latency_ = std::make_unique<contracts::LatencyTable>(config.max_nodes, config.max_models);
@@ -283,7 +289,16 @@ void Replay::residency() {
 void Replay::arrive() {
   check_model(record_.arrived.model);
   ++n_requests_;
-  const engine::RequestHandle handle = machine_->arrive(record_.now_ns, record_.arrived);
+  contracts::Request request = record_.arrived;
+  request.session = next_prompt_.session;
+  request.prompt_tokens = next_prompt_.prompt_tokens;
+  request.block_size = next_prompt_.block_size;
+  request.n_blocks = next_prompt_.n_blocks;
+  if (request.n_blocks > 0) {
+    request.blocks = blocks_.insert_or_assign(record_.request, std::move(next_blocks_)).first->second.data();
+  }
+  next_prompt_ = {};
+  const engine::RequestHandle handle = machine_->arrive(record_.now_ns, request);
   if (handle != 0) handles_.emplace(record_.request, handle);  // step() erases it again if it ended at once
   if (!collect_) return;
   arrivals_.push_back(record_.arrived);

@@ -123,6 +123,10 @@ class Replay {
   std::unique_ptr<contracts::LatencyTable> latency_;
   std::unique_ptr<engine::StateMachine> machine_;
   std::unordered_map<std::uint64_t, engine::RequestHandle> handles_;  ///< of what has not ended, by number
+  /// Their prompts' blocks, and those of the next arrival.
+  std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> blocks_;
+  std::vector<std::uint64_t> next_blocks_{};
+  contracts::Request next_prompt_{};
   std::vector<engine::Action> due_;                                   ///< decided now, not yet found in the log
   std::vector<route::CostTerms> due_terms_;                           ///< of the dispatches and hedges among them
   std::size_t n_matched_{}, n_terms_matched_{};

@@ -32,7 +32,8 @@ engine::EngineConfig engine_config(const SimConfig& config) {
           .shed_lowest = config.shed_lowest,
           .hedge_quantile = config.hedge_quantile,
           .hedge_budget = config.hedge_budget,
-          .retry_budget = config.retry_budget};
+          .retry_budget = config.retry_budget,
+          .judges_health = config.judges_health};
 }
 
 /// Spread evenly over the requests by the golden ratio's low-discrepancy sequence, the same under every policy.
@@ -49,7 +50,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       latency_(fleet_.max_nodes(), fleet_.max_models()),
       machine_(engine_config(config), fleet_, latency_,
                route::make_routing_policy(config.policy == clairvoyant ? any_policy : config.policy,
-                                          base::Draw(config.seed, engine_seed).bits()),
+                                          base::Draw(config.seed, engine_seed).bits(), config.policy_options),
                batch::make_batching_policy(config.batching)),
       ledger_(config),
       runs_(n_runs_of(config)),
@@ -109,8 +110,9 @@ void Simulation::add_node(std::uint32_t index) {
   node_of_run_.resize(node.first_run + node.n_runs, index);
   node.cold.resize(config_.models.size(), 1);
   const NodeId id = fleet_.add(config.spec);
-  machine_.add_node(id,
-                    {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns});
+  const auto token_service = static_cast<std::size_t>(config.token_service);
+  machine_.add_node(id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns,
+                         .kv_blocks = config.token_service >= 0 ? config_.token_services[token_service].n_blocks : 0});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
     if (service >= 0 && config_.curves_known) {
@@ -173,6 +175,7 @@ Simulation::Floor Simulation::floor_of(const Arrival& arrival) const noexcept {
 Pause Simulation::run(std::uint64_t steps_max) {
   for (std::uint64_t step_left = steps_max; step_left > 0; --step_left) {
     if (n_violations_ > 0) return Pause::end;  // from here on nothing means anything
+    if (machine_.routing().failed()) machine_.routing().rethrow();
     if (rows_) {
       if (rows_->starved()) return Pause::rows;
       agenda_.move(rows_owner, rows_->next_ns());
@@ -253,6 +256,8 @@ void Simulation::arrive(const Arrival& arrival) {
   request.tenant = arrival.tenant != 0 ? arrival.tenant : config_.workloads[arrival.workload].tenant;
   request.defer_ns = base::to_ns(config_.workloads[arrival.workload].defer_s);
   request.has_stale = has_stale(open.number, config_.workloads[arrival.workload].stale_share);
+  request.session = arrival.session;
+  if (arrival.tokens.output > 0 && machine_.reads_blocks()) tell_prompt(open, request);
   open.handle = machine_.arrive(now_ns_, request);
 }
 

@@ -88,6 +88,7 @@ class Simulation {
   struct Open {
     Arrival arrival{};
     std::vector<std::uint64_t> recorded{};  ///< names of its prompt's blocks in a trace
+    std::vector<std::uint64_t> blocks{};    ///< and as caches have them
     engine::RequestHandle handle{};
     std::uint64_t number{};
     std::uint32_t generation{}, node{base::no_node.value}, attempts{};
@@ -163,6 +164,7 @@ class Simulation {
   void resume_tokens(std::uint32_t node);
   void tokens_reachable_again(std::uint32_t node);
   void end_sequence(std::uint32_t run);
+  void tell_prompt(Open& open, contracts::Request& request);
   [[nodiscard]] Floor token_floor_of(std::uint32_t workload, const TokenWork& work) const noexcept;
 
   // disturbances.cpp
@@ -197,6 +199,7 @@ class Simulation {
   std::vector<ModelId> model_index_;             ///< and back
   std::vector<std::uint64_t> require_bits_;      ///< by workload
   std::vector<std::vector<FloorCurve>> floors_;  ///< by workload
+  std::vector<std::int64_t> prompt_scratch_;
   std::vector<ModelledNode> nodes_;
   std::vector<Run> runs_;
   std::vector<std::uint32_t> node_of_run_;

@@ -73,6 +73,18 @@ Simulation::Floor Simulation::token_floor_of(std::uint32_t workload, const Token
   return least;
 }
 
+/// What a live engine finds out at submit: the names of the prompt's blocks, as the first kind of node pages it.
+void Simulation::tell_prompt(Open& open, contracts::Request& request) {
+  const TokenWork& work = open.arrival.tokens;
+  const std::vector<FloorCurve>& served_by = floors_[open.arrival.workload];
+  if (served_by.empty()) return;
+  request.block_size = config_.token_services[served_by.front().service].block_size;
+  request.prompt_tokens = work.prompt;
+  TokenContent(work, open.recorded).prompt(request.block_size, prompt_scratch_, open.blocks);
+  request.blocks = open.blocks.data();
+  request.n_blocks = static_cast<std::uint32_t>(open.blocks.size());
+}
+
 void Simulation::start_sequence(std::uint32_t index, std::uint32_t run_index, const engine::Batch& batch) {
   ModelledNode& node = nodes_[index];
   const std::uint32_t model = model_index_[batch.model.value].value;

@@ -13,6 +13,8 @@ from infcore._core.token_worker cimport TokenWorkers
 
 from infcore.errors import DeadlineExceeded, EngineClosed, InvalidArgument, InvalidType, NoNodeAvailable, QueueFull, UnknownName
 
+include "prompt.pxi"
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
@@ -41,6 +43,10 @@ cdef class EngineCore(TokenWorkers):
         tier        0 (most urgent) to n_tiers - 1
         deadline_s  seconds from now, > 0; a request that can't be answered by then ends with DeadlineExceeded
         defer_s     how long it may be put off while devices have more to do than they can; None: as the model says
+        session     a str or an int that requests which belong together have in common: for policies that keep a session
+                    on one device
+        blocks      (n,) uint64, as block_hashes(prompt, the devices' block_size) gives: names of the prompt's full
+                    blocks, where the caller has them or salts them; copied. None: those of a TokenModel's prompt
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
         Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,
@@ -79,6 +85,8 @@ cdef class EngineCore(TokenWorkers):
         if not self.accepting:
             raise EngineClosed("the engine is not running; allowed: submit inside `with engine:`")
         self.driver.check_not_forked()
+        if self.driver.routing().failed():  # a policy in Python
+            self.driver.routing().rethrow()
         if not isinstance(model, str) or not (version is None or PyIndex_Check(version)):
             self._unknown(model, version)
         known = self.newest.get(model) if version is None else self.versions.get((model, version))
@@ -117,8 +125,12 @@ cdef class EngineCore(TokenWorkers):
         if self.stale is not None and self.driver.rung(future.c.request.model) >= self.stale_rung:
             future.stale = self.stale(spec.name, inputs)
             future.c.request.has_stale = future.stale is not None
-        if session is not None or blocks is not None or key is not None:
-            self._not_yet(session=session, blocks=blocks, key=key)
+        if session is not None:
+            future.c.request.session = session_of(session)
+        if spec.by_token or blocks is not None:
+            tell_prompt(self, future, spec, blocks)
+        if key is not None:
+            self._not_yet(key=key)
         return future
 
     cdef int _push(self, Future future, bint defer) except -1:

@@ -14,6 +14,7 @@ cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, do
     config.hedge_budget = faults.hedge_budget
     config.retry_budget = unbounded if faults.retry_budget is None else faults.retry_budget
     config.log_terms = faults.log_terms
+    config.judges_health = read_health(door.health, config.health)
     return config
 
 

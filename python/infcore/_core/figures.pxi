@@ -2,7 +2,7 @@
 cdef dict _figures(Stats& s):
     return {
         "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed, "cancelled": s.cancelled,
-        "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
+        "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections,
         "infeasible": s.infeasible, "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale,
         "cheaper": s.cheaper, "deferred": s.deferred,
         "batch_mean": (s.stages.get().batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,

@@ -1,5 +1,8 @@
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from infcore._core.fleet import Fleet
 
 Curve = tuple[float, float, float, float]
@@ -11,7 +14,7 @@ class Machine:
         self,
         fleet: Fleet,
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
         batching: str = "dynamic",
         seed: int = 0,
         max_requests: int = 8192,
@@ -27,6 +30,8 @@ class Machine:
         hedge_budget: float = 0.05,
         retry_budget: float = 0.2,
         log_terms: bool = False,
+        health: bool | Mapping[str, float] = False,
+        policy_options: Mapping[str, float | str | Sequence[str]] | None = None,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(
@@ -43,7 +48,7 @@ class Machine:
         preferred_batch_sizes: Sequence[int] = (),
     ) -> int: ...
     def remove_model(self, now_ns: int, model: int) -> None: ...
-    def add_node(self, node: int | str, *, run_limit_ns: int | None = None) -> None: ...
+    def add_node(self, node: int | str, *, run_limit_ns: int | None = None, kv_blocks: int = 0) -> None: ...
     def set_resident(
         self, now_ns: int, model: int, node: int | str, resident: bool = True, *, prior: Curve | None = None
     ) -> None: ...
@@ -62,6 +67,10 @@ class Machine:
         require: Mapping[str, str] | None = None,
         arrival_ns: int | None = None,
         tenant: int = 0,
+        session: int = 0,
+        blocks: NDArray[np.uint64] | None = None,
+        block_size: int = 16,
+        prompt_tokens: int = 0,
     ) -> int: ...
     def cancel(self, now_ns: int, handle: int) -> bool: ...
     def cancel_all(self, now_ns: int) -> None: ...

@@ -10,15 +10,18 @@ from libcpp.vector cimport vector
 
 from infcore._core.base cimport finite
 from infcore._core.fleet cimport Fleet, SignalGate, whole
+from infcore._core.health cimport read_health
 from infcore._core.latency cimport curve_of
+from infcore._core.route_args cimport options_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
 from infcore._cpp.engine cimport (Action, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig, LoggedMachine,
                                   Reason, Request, RunConfig, Stats, action_names, make_batching_policy, n_actions,
                                   n_reasons, reason_names, request_work_max)
 from infcore._cpp.latency cimport LatencyTable
-from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
+from infcore._cpp.route cimport Credit, RoutingOptions, RoutingPolicy, Signal, make_routing_policy, no_node
 
-from infcore.errors import InvalidArgument, UnknownName
+from infcore.errors import InvalidArgument, InvalidType, UnknownName
+
 
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -42,19 +45,22 @@ cdef class Machine:
     cdef unique_ptr[LoggedMachine] c_obj
     cdef uint32_t n_tiers
     cdef set models
+    cdef list prompts  # blocks that requests point to, as long as this lives
 
-    def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
+    def __init__(self, Fleet fleet not None, *, str policy="slo_cost", str batching="dynamic", uint64_t seed=0,
                  max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
                  overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False,
-                 double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False):
+                 double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False,
+                 health=False, policy_options=None):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
-        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed)
+        cdef RoutingOptions options = options_of(policy_options)
+        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed, options)
         cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(batching.encode())
         self.fleet = fleet
         self.n_tiers = <uint32_t>whole("n_tiers", n_tiers, 1, 64)
-        self.models = set()
+        self.models, self.prompts = set(), []
         config.max_requests = <uint32_t>whole("max_requests", max_requests, 1, 1 << 30)
         config.max_nodes = fleet.c_obj.get().max_nodes()
         config.max_models = fleet.c_obj.get().max_models()
@@ -65,11 +71,13 @@ cdef class Machine:
         config.overload_wait_ns = time_of("overload_wait_ns", overload_wait_ns)
         config.tier_capacity = [whole("tier_capacity", each, 1, 1 << 30) for each in tier_capacity]
         config.shed_lowest, config.log_terms = shed_lowest, log_terms
+        config.judges_health = read_health(health, config.health)
         config.hedge_quantile, config.hedge_budget, config.retry_budget = hedge_quantile, hedge_budget, retry_budget
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
         if log is not None:
             run.engine, run.policy, run.batching, run.seed = config, policy.encode(), batching.encode(), seed
+            run.options = options
             self.c_obj.get().start_log(log.encode(), 1 << 16, run)
             gate = LoggedSignals.__new__(LoggedSignals)
             gate.machine = self
@@ -99,10 +107,11 @@ cdef class Machine:
     def remove_model(self, now_ns, model) -> None:
         self.c_obj.get().remove_model(time_of("now_ns", now_ns), self.model_of(model))
 
-    def add_node(self, node, *, run_limit_ns=None) -> None:
+    def add_node(self, node, *, run_limit_ns=None, kv_blocks=0) -> None:
         """After Fleet.add."""
         cdef NodeConfig config
         config.run_limit_ns = time_of("run_limit_ns", run_limit_ns)
+        config.kv_blocks = <uint32_t>whole("kv_blocks", kv_blocks, 0, 0x7FFFFFFF)
         self.c_obj.get().add_node(self.fleet.node_of(node), config)
 
     def set_resident(self, now_ns, model, node, bint resident=True, *, prior=None) -> None:
@@ -130,13 +139,15 @@ cdef class Machine:
     # ---- events
 
     def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None,
-               tenant=0, defer_ns=0, bint has_stale=False) -> int:
+               tenant=0, defer_ns=0, bint has_stale=False, uint64_t session=0, const uint64_t[::1] blocks=None, block_size=16,
+               prompt_tokens=0) -> int:
         """One request; returns the handle that cancel() takes, 0 where the machine is full.
 
         cookie      uint64, handed back in actions
         require     {label: value} that a node must have
         arrival_ns  None: now_ns
         tenant      whose it is; 0: nobody's in particular
+        blocks      names of the full blocks of a prompt of so many tokens; not to be changed
         """
         cdef Request r
         cdef TimeNs now = time_of("now_ns", now_ns)
@@ -151,6 +162,11 @@ cdef class Machine:
         r.arrival_ns = now if arrival_ns is None else time_of("arrival_ns", arrival_ns)
         r.require = self.fleet.require_bits(require)
         r.defer_ns, r.has_stale = whole("defer_ns", defer_ns, 0, 1 << 62), has_stale
+        r.session, r.prompt_tokens = session, <uint32_t>whole("prompt_tokens", prompt_tokens, 0, 0x7FFFFFFF)
+        r.block_size = <uint32_t>whole("block_size", block_size, 1, 1 << 16)
+        if blocks is not None and blocks.shape[0] > 0:
+            self.prompts.append(blocks)
+            r.blocks, r.n_blocks = &blocks[0], <uint32_t>whole("blocks", blocks.shape[0], 1, r.prompt_tokens // r.block_size)
         return self.c_obj.get().arrive(now, r)
 
     def cancel(self, now_ns, uint64_t handle) -> bool:
@@ -262,7 +278,7 @@ cdef class Machine:
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
-                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections, "infeasible": s.infeasible,
                 "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
                 "deferred": s.deferred, "hedged": s.hedged, "hedge_won": s.hedge_won,
                 "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}

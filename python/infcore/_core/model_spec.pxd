@@ -28,6 +28,7 @@ cdef class ModelSpec:
     cdef object work_of
     cdef int work_input            # index of the input whose elements are the work; -1: constant, -2: work_of
     cdef uint32_t n_ragged_dims
+    cdef bint by_token             # a TokenModel: its one input is the prompt
     cdef int64_t defer_ns          # how long its requests may be put off, unless they say otherwise
     cdef object bind(self, object inputs, LiveRequest* request)
     cdef double work(self, object inputs, LiveRequest* request) except? -1.0

@@ -60,6 +60,7 @@ cdef class ModelSpec:
         self.outputs = tuple(TensorLayout(spec) for spec in model.outputs)
         self.n_ragged_dims = sum(len(spec.shape) for spec in model.inputs if spec.ragged)
         self.defer_ns = to_ns(model.defer_s)
+        self.by_token = model.by_token
         self.work_input = -1
         self.work_of = model.work_of
         if isinstance(model.work, str):

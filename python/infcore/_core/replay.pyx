@@ -30,7 +30,8 @@ _EVENTS = {
     <uint8_t>EventKind.cancel: "cancel", <uint8_t>EventKind.cancel_all: "cancel_all",
     <uint8_t>EventKind.claim: "claim", <uint8_t>EventKind.started: "started", <uint8_t>EventKind.complete: "complete",
     <uint8_t>EventKind.first_token: "first_token", <uint8_t>EventKind.progress: "progress",
-    <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end"}
+    <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end",
+    <uint8_t>EventKind.prompt: "prompt"}
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _TERMS = [cost_term_names[i].decode() for i in range(n_cost_terms)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -104,13 +105,17 @@ cdef dict fields_of(EventRecord* r):
     if kind == EventKind.remove_model:
         return {"model": r.model.value}
     if kind == EventKind.add_node:
-        return {"node": r.node.value, "run_limit_ns": _time(r.node_config.run_limit_ns), **spec_of(r.spec)}
+        return {"node": r.node.value, "run_limit_ns": _time(r.node_config.run_limit_ns),
+                "kv_blocks": r.node_config.kv_blocks, **spec_of(r.spec)}
     if kind == EventKind.residency:
         return {"node": r.node.value, "models": [model.value for model in r.held]}
     if kind == EventKind.prior:
         return {"model": r.model.value, "node": r.node.value, "curve": curve_of(r.curve)}
     if kind == EventKind.signal:
         return {"node": r.node.value, **signal_of(r.signal)}
+    if kind == EventKind.prompt:
+        return {"session": r.prompt.session, "prompt_tokens": r.prompt.prompt_tokens,
+                "block_size": r.prompt.block_size, "blocks": list(r.blocks)}
     if kind == EventKind.tick or kind == EventKind.schedule:
         return {}
     if kind == EventKind.end:

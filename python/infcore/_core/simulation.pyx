@@ -34,9 +34,9 @@ cdef class Simulation:
     cdef uint64_t n_fed
     cdef vector[uint32_t] contexts  # by workload: tokens of a request at most; 0: its model makes none
 
-    def __init__(self, scenario, *, str policy, seed=0, bint log=False):
+    def __init__(self, scenario, *, str policy, seed=0, bint log=False, policy_options=None):
         cdef bint rows
-        cdef SimConfig config = config_of(scenario, policy, seed)
+        cdef SimConfig config = config_of(scenario, policy, seed, policy_options)
         rows = any(workload.arrivals == "trace" for workload in scenario.workloads)
         self.n_workloads, self.n_models = <uint32_t>config.workloads.size(), <uint32_t>config.models.size()
         self.n_tiers = config.n_tiers

@@ -22,6 +22,7 @@ cdef class Workers:
     cdef list by_id                # model id -> ModelSpec, or None
     cdef dict run_names            # (node, model id) -> as which that device knows the model
     cdef int n_tiers
+    cdef uint32_t block_size       # in which prompts are named; 0: there is no token device
     cdef int64_t ageing_ns         # token devices order what waits there as the engine does
     cdef bint accepting
     cdef object door               # infcore._door.Door

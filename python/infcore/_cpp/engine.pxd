@@ -8,8 +8,9 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport HealthConfig
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
-from infcore._cpp.route cimport Fleet, RoutingPolicy, Signal
+from infcore._cpp.route cimport Fleet, RoutingOptions, RoutingPolicy, Signal
 from infcore._cpp.telemetry cimport Histogram
 
 
@@ -26,6 +27,9 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint16_t tier
         cbool has_stale
         TimeNs defer_ns
+        uint64_t session
+        const uint64_t* blocks
+        uint32_t n_blocks, block_size, prompt_tokens
 
 
 cdef extern from * nogil:
@@ -155,6 +159,20 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
     Reason form_of(const LiveRequest&) noexcept
 
 
+cdef extern from "<infcore/engine/live_prompt.hpp>" namespace "infcore::engine" nogil:
+    void name_blocks(LiveRequest&, uint32_t) except +infcore_translate
+    void copy_blocks(LiveRequest&, const uint64_t*, uint32_t) except +infcore_translate
+
+
+cdef extern from "<infcore/contracts/session_hash.hpp>" namespace "infcore::contracts" nogil:
+    uint64_t session_hash(const char*, size_t) noexcept
+    uint64_t session_hash(uint64_t) noexcept
+
+
+cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
+    const uint32_t event_blocks_max
+
+
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
         Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
@@ -164,7 +182,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass Stats:
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
-        uint64_t hedged, hedge_won, unretried
+        uint64_t hedged, hedge_won, unretried, ejections
         double busy_s, work, hedge_wasted_s
         unique_ptr[StageHistograms] stages
 
@@ -185,6 +203,8 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         cbool shed_lowest
         double hedge_quantile, hedge_budget, retry_budget
         cbool log_terms
+        cbool judges_health
+        HealthConfig health
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size
@@ -196,6 +216,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns
+        uint32_t kv_blocks
     cdef cppclass Batch:
         uint64_t id
         ModelId model
@@ -215,6 +236,7 @@ cdef extern from "<infcore/engine/event_log.hpp>" namespace "infcore::engine" no
         EngineConfig engine
         string policy, batching
         uint64_t seed
+        RoutingOptions options
 
 
 cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engine" nogil:
@@ -272,7 +294,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         vector[LiveRequest*] members
     cdef cppclass Driver:
         Driver(const EngineConfig&, Fleet&, LatencyTable&, const string&, const string&, uint64_t,
-               const ManualTime*) except +infcore_translate
+               const ManualTime*, const RoutingOptions&) except +infcore_translate
         void start_log(const string&, size_t) except +infcore_translate
         void log_loop() noexcept
         void end_log() except +infcore_translate
@@ -329,5 +351,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         unique_ptr[Stats] model_stats(ModelId) except +infcore_translate
         AdmissionFigures admission_figures(ModelId) except +infcore_translate
         void set_fallback(ModelId, const ModelConfig&) except +infcore_translate
+        RoutingPolicy& routing() noexcept
         uint32_t rung(ModelId) noexcept
+        cbool reads_blocks() noexcept
         unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

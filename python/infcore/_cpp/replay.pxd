@@ -55,6 +55,7 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         first_token
         progress
         node_failed
+        prompt
         end
 
 
@@ -86,6 +87,8 @@ cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine"
         Curve curve
         Signal signal
         vector[ModelId] held
+        Request prompt
+        vector[uint64_t] blocks
         string name, value
         uint32_t version
         uint64_t n_requests, n_actions, n_records

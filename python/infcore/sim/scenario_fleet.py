@@ -38,6 +38,7 @@ def run_of(table: Table) -> Run:
         hedge_quantile=table.optional("hedge_quantile", high=0.9999) or None,
         hedge_budget=table.number("hedge_budget", 0.05, high=1.0),
         retry_budget=table.number("retry_budget", 0.2, high=255.0),
+        health=table.flag("health", True),
         admission=_admission(table),
         overload_wait_s=table.optional("overload_wait_s", high=SECONDS_MAX),
         tier_capacity=_tier_capacity(table),
