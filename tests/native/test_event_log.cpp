@@ -55,6 +55,9 @@ TEST(EventLog, ConfigurationsComeBackAtTheirBounds) {
   RunConfig config = config_of();
   config.engine.ageing_ns = base::never_ns;
   config.engine.attempts_max = 255;
+  config.engine.hedge_quantile = 0.95;
+  config.engine.hedge_budget = 1e300;
+  config.engine.retry_budget = CountedBudget::unbounded;
   LogFile file(path.name, 256, 2);
   EventLog log(file, fleet, config);
   log.name_models();
@@ -75,6 +78,10 @@ TEST(EventLog, ConfigurationsComeBackAtTheirBounds) {
   ASSERT_EQ(records.size(), 10u);
   EXPECT_EQ(records[0].run.seed, all_bits);
   EXPECT_EQ(records[0].run.engine.attempts_max, 255);
+  EXPECT_EQ(records[0].run.engine.hedge_quantile, 0.95);
+  EXPECT_EQ(records[0].run.engine.hedge_budget, 1e300);
+  EXPECT_EQ(records[0].run.engine.retry_budget, CountedBudget::unbounded);
+  EXPECT_FALSE(records[0].run.engine.log_terms);
   EXPECT_EQ(records[0].run.engine.ageing_ns, base::never_ns);
   EXPECT_EQ(records[2].version, 0x7FFF'FFFFu);
   EXPECT_EQ(records[3].model_config.max_batch_size, 0xFFFF'FFFFu);

@@ -101,9 +101,9 @@ inline constexpr std::array<double contracts::Signal::*, 9> signal_figures{
 
 /// Of what the chosen node cost the request, in the order in which they are written; microseconds.
 inline constexpr std::array<double route::CostTerms::*, 10> cost_terms{
-    &route::CostTerms::wait_us,    &route::CostTerms::service_us, &route::CostTerms::pressure_us,
-    &route::CostTerms::load_us,    &route::CostTerms::network_us, &route::CostTerms::saving_us,
-    &route::CostTerms::price_us,   &route::CostTerms::risk_us,    &route::CostTerms::explore_us,
+    &route::CostTerms::wait_us,  &route::CostTerms::service_us, &route::CostTerms::pressure_us,
+    &route::CostTerms::load_us,  &route::CostTerms::network_us, &route::CostTerms::saving_us,
+    &route::CostTerms::price_us, &route::CostTerms::risk_us,    &route::CostTerms::explore_us,
     &route::CostTerms::cost_us};
 inline constexpr std::array<const char*, cost_terms.size()> cost_term_names{
     "wait", "service", "pressure", "load", "network", "saving", "price", "risk", "explore", "cost"};

@@ -27,10 +27,10 @@ struct EventRecord {
   std::uint64_t request{}, batch_id{};
   bool ok{};
   Reason reason{};
-  Action action{};               ///< its cookie is the request's number
-  bool has_terms{};              ///< a dispatch or hedge of a run that logs them
+  Action action{};                               ///< its cookie is the request's number
+  bool has_terms{};                              ///< a dispatch or hedge of a run that logs them
   std::array<float, cost_terms.size()> terms{};  ///< in the order of cost_terms
-  contracts::Request arrived{};  ///< its cookie is the request's number
+  contracts::Request arrived{};                  ///< its cookie is the request's number
   RunConfig run{};
   ModelConfig model_config{};
   NodeConfig node_config{};

@@ -294,8 +294,11 @@ void StateMachine::note_terms(TimeNs now_ns, const contracts::Request& r, NodeId
                                 .tier = r.tier,
                                 .now_ns = now_ns,
                                 .deadline_ns = r.deadline_ns,
-                                .require = r.require};
-  terms_.push_back(view_.terms(query, node));
+                                .require = r.require,
+                                .session = r.session,
+                                .blocks = {r.blocks, r.n_blocks}};
+  view_.prepare(query, routing_->weights());
+  terms_.push_back(view_.terms_of(node));
 }
 
 }  // namespace infcore::engine

@@ -50,7 +50,7 @@ class Lateness {
   [[nodiscard]] std::uint32_t n_observed() const noexcept { return n_; }
 
  private:
-  static constexpr unsigned shift = 49;                                                     // three bits of mantissa
+  static constexpr unsigned shift = 49;  // three bits of mantissa
   static constexpr std::uint64_t first = std::bit_cast<std::uint64_t>(0.25) >> shift;
 
   [[nodiscard]] static std::uint32_t bucket_of(double multiple) noexcept {
