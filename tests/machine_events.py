@@ -27,6 +27,7 @@ class Seen:
     require: dict
     deadline_ns: int | None
     batch: int | None = None  # None: waiting
+    copies: set = field(default_factory=set)  # batches that it was sent in as well
 
 
 @dataclass
@@ -42,6 +43,7 @@ class MachineEvents(RuleBasedStateMachine):
 
     policy = "fastest_finish"
     batching = "greedy"
+    options: dict = {}  # of the machine: hedging
 
     @initialize(
         ageing_ns=st.sampled_from([None, 20 * MS]),
@@ -78,6 +80,7 @@ class MachineEvents(RuleBasedStateMachine):
             max_requests=MAX_REQUESTS,
             n_tiers=2,
             ageing_ns=self.made[0],
+            **self.options,
         )
 
     def models_of(self, machine):
@@ -119,17 +122,30 @@ class MachineEvents(RuleBasedStateMachine):
                 self.check_dispatch(self.pending[cookie], node)
                 self.pending[cookie].batch = batch
                 self.batches[batch] = node
+            elif kind == "hedge":
+                self.check_hedge(self.pending[cookie], node, batch)
+                self.pending[cookie].copies.add(batch)
+                self.batches[batch] = node
             elif kind == "retry":
                 self.pending[cookie].batch = None
+                self.pending[cookie].copies.clear()
             else:
                 self.ended[cookie] = action
                 del self.pending[cookie]
-        held = {seen.batch for seen in self.pending.values()}
+        held = {batch for seen in self.pending.values() for batch in (seen.batch, *seen.copies)}
         self.batches = {batch: node for batch, node in self.batches.items() if batch in held}
 
+    def check_hedge(self, seen, id, batch):
+        assert seen.batch is not None and batch not in seen.copies, "nothing to be late"
+        assert self.batches.get(seen.batch) != id or len(seen.copies) > 0, "sent to where it is"
+        self.check_fits(seen, id)
+
     def check_dispatch(self, seen, id):
-        node = self.nodes[id]
         assert seen.batch is None, "sent twice"
+        self.check_fits(seen, id)
+
+    def check_fits(self, seen, id):
+        node = self.nodes[id]
         assert node.state == "up" and seen.model in node.models
         assert seen.require.items() <= node.labels.items()
 
@@ -172,9 +188,11 @@ class MachineEvents(RuleBasedStateMachine):
     def cancel(self, at):
         cookie = sorted(self.handles)[at % len(self.handles)]
         was_pending = cookie in self.pending
+        copied = was_pending and self.pending[cookie].copies  # no action tells when the first of two is gone
         done = self.call(Machine.cancel, self.now_ns, self.handles[cookie])
         assert was_pending or not done
-        if done and self.claimed.get(self.pending[cookie].batch, (None, True))[1]:  # else: once it is started
+        # What is claimed and not started ends once it is.
+        if done and not copied and self.claimed.get(self.pending[cookie].batch, (None, True))[1]:
             self.settle()
             assert self.ended[cookie][::5] == ("cancel", "caller")
 
@@ -185,7 +203,7 @@ class MachineEvents(RuleBasedStateMachine):
         if taken is not None:
             batch, model, cookies = taken
             assert 1 <= len(cookies) <= self.models[model]
-            assert all(self.pending[cookie].batch == batch for cookie in cookies)
+            assert all(batch in (self.pending[c].batch, *self.pending[c].copies) for c in cookies)
             self.claimed[batch] = [node, False]
             if start:
                 self.start(batch)

@@ -2,15 +2,21 @@
 
 A group per number of nodes. Rows: the floor (two C method calls that do nothing of it), the ten lines of Python that
 servers write by hand, each policy. The group "asked for" has a row for each thing that pick or done can be asked for;
-it unpacks its keywords, so its rows compare with each other only. No row asserts a time.
+it unpacks its keywords, so its rows compare with each other only. The C++ rows come from router_bench.cpp, compiled
+here. No row asserts a time.
 """
+
+import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import SaidTimer, compiled
 
 import infcore
 
-N_NODES = [4, 64, 1024]
+N_NODES = [4, 64, 1024, 10_000]
 MODEL = "m"
 
 
@@ -22,8 +28,12 @@ def fleet_of(n_nodes):
 
 
 def router_of(n_nodes, policy="fastest_finish"):
-    router = infcore.Router(fleet_of(n_nodes), policy=policy)
-    for node in range(n_nodes):
+    return router_over(fleet_of(n_nodes), policy)
+
+
+def router_over(fleet, policy):
+    router = infcore.Router(fleet, policy=policy)
+    for node in range(len(fleet)):
         router.set_prior(MODEL, node, base_s=1e-3 * (2 + node * 31 % 13), per_work_s=1e-5 * (1 + node * 17 % 11))
     return router
 
@@ -111,8 +121,8 @@ def test_asked_for(benchmark, asked, pick, done):
 
 
 def test_pick_many(benchmark):
-    benchmark.group = "1,000 decisions at once, fastest_finish, 64 nodes"
-    router, work = router_of(64), np.ones(1000)
+    benchmark.group = "1,000 decisions at once, slo_cost, 256 nodes"
+    router, work = router_of(256, "slo_cost"), np.ones(1000)
 
     def decide():
         decisions = router.pick_many(MODEL, work)
@@ -120,6 +130,46 @@ def test_pick_many(benchmark):
         return decisions
 
     assert len(np.unique(benchmark(decide).node)) > 1
+
+
+@pytest.mark.parametrize("n_nodes", [64, 1024, 10_000])
+@pytest.mark.parametrize("terms", ["of time and money", "and of risk, nodes signal"])
+def test_slo_cost_all_terms(benchmark, n_nodes, terms):
+    """The second has every term but the prefix's and the load's, and finds who is alike to share what is stale."""
+    benchmark.group = f"one decision, slo_cost, {n_nodes} nodes, terms"
+    benchmark.name = terms
+    fleet = fleet_of(n_nodes)
+    router = router_over(fleet, "slo_cost")
+    deadline_s = None if terms == "of time and money" else 60.0
+    if deadline_s:
+        for node in range(n_nodes):
+            fleet.signal(node, gpu=node % 7 / 10, network=node % 5 / 10)
+
+    def decide():
+        decision = router.pick(MODEL, work=3.0, deadline_s=deadline_s)
+        router.done(decision, ok=False)
+        return decision
+
+    assert benchmark(decide).feasible
+
+
+timer = SaidTimer()
+
+
+@pytest.mark.benchmark(timer=timer.read_s)
+@pytest.mark.parametrize("n_nodes", [64, 1024])
+@pytest.mark.parametrize("policy", ["power_of_two", "slo_cost"])
+def test_in_cpp(benchmark, n_nodes, policy):
+    """Without Python; extra_info has picks from two threads while a third signals, against one thread's."""
+    benchmark.group = f"C++: one decision, {n_nodes} nodes"
+    core = Path(infcore._core.route.__file__).parent
+    program = compiled("router_bench", f"-L{core}", f"-Wl,-rpath,{core}", "-linfcore")
+    said = json.loads(subprocess.run([program, str(n_nodes), "20000", "5", policy], capture_output=True, check=True,
+                                     text=True).stdout)  # fmt: skip
+    benchmark.extra_info.update(said)
+    benchmark.pedantic(timer.pass_s, args=(1e-9 * said["pick_and_done_ns"],), rounds=1)
+    print(f"\n{policy:16} {n_nodes:5} nodes {said['pick_and_done_ns']:7.0f} ns, two threads {said['ratio']:.2f}x one")
+    assert said["inflight_left"] == 0
 
 
 @pytest.mark.parametrize("shape", ["one", "all terms"])

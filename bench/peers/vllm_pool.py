@@ -49,14 +49,16 @@ class _StandIn(ModuleType):
         return type(name, (), {})
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def __init__(self, folder: Path):
-        self.folder = folder
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """These modules out of the folder; for every other of their package a stand-in."""
+
+    def __init__(self, folder: Path, modules: list[str]):
+        self.folder, self.modules = folder, modules
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] != "vllm":
+        if name.split(".")[0] != self.modules[0].split(".")[0]:
             return None
-        if name in MODULES:
+        if name in self.modules:
             return importlib.util.spec_from_file_location(name, self.folder / _file_of(name))
         return importlib.util.spec_from_loader(name, self, is_package=True)
 
@@ -72,7 +74,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def load(folder: Path) -> tuple[ModuleType, ModuleType, ModuleType]:
     """block_pool, kv_cache_utils and hashing of vLLM."""
-    sys.meta_path.insert(0, _Finder(folder))
+    sys.meta_path.insert(0, Finder(folder, MODULES))
     return tuple(importlib.import_module(module) for module in MODULES[:3])
 
 

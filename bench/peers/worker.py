@@ -43,6 +43,13 @@ def mocker(name: str):
     return mocker_sides.infcore, version("infcore")
 
 
+def radix(name: str):
+    import radix_sides
+
+    package = "ai-dynamo-runtime" if name.startswith("Dynamo") else "infcore"
+    return lambda task: radix_sides.measure(name, task), version(package)
+
+
 def main(name: str, venv: Path) -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -50,6 +57,8 @@ def main(name: str, venv: Path) -> None:
             measure, release = blocks(name, venv)
         elif name.endswith("mocker"):
             measure, release = mocker(name)
+        elif name.endswith("radix"):
+            measure, release = radix(name)
         else:
             measure, release = batcher(name)
         print(json.dumps({"release": release}), file=answers, flush=True)

@@ -12,7 +12,7 @@ from infcore.errors import __all__ as _errors
 from infcore.packing import Packed, pack, unpack
 from infcore.queueing import Queue, Ticket
 from infcore.request import Model, TensorSpec
-from infcore.router import Decision, Decisions, Fleet, Router
+from infcore.router import Decision, Decisions, Fleet, Router, register_policy
 from infcore.telemetry import Histogram
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from infcore.continuous import ContinuousBatcher, KVBlocks, TokenCurve, TokenStep, block_hashes
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
+    from infcore.prefix import Prefix, prefix_salt
     from infcore.stream import Stream
     from infcore.token_device import EmulatedTokenDevice, TokenBatch, TokenDevice
     from infcore.token_model import TokenModel
@@ -49,6 +50,7 @@ __all__ = [
     "Model",
     "OnnxDevice",
     "Packed",
+    "Prefix",
     "Queue",
     "Router",
     "Stream",
@@ -67,6 +69,8 @@ __all__ = [
     "block_table",
     "image_pack",
     "pack",
+    "prefix_salt",
+    "register_policy",
     "unpack",
     *_errors,
 ]
@@ -80,6 +84,7 @@ _LATER = {
     "EmulatedTokenDevice": "token_device",
     "KVBlocks": "continuous",
     "OnnxDevice": "onnx_device",
+    "Prefix": "prefix",
     "Stream": "stream",
     "TokenBatch": "token_device",
     "TokenCurve": "continuous",
@@ -92,6 +97,7 @@ _LATER = {
     "block_hashes": "continuous",
     "block_table": "block_tables",
     "image_pack": "image_packing",
+    "prefix_salt": "prefix",
 }
 
 

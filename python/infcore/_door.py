@@ -26,6 +26,7 @@ class Door(NamedTuple):
     overflow: str
     stale: Stale | None
     steps: tuple[str, ...]  # of the ladder, in the order in which it climbs
+    health: bool | Mapping[str, float]  # who of the devices is sent anything
 
     @property
     def stale_rung(self) -> int:
@@ -55,6 +56,7 @@ def door(
     overflow: str,
     stale: Stale | Mapping[str, Callable[[Mapping[str, Array]], Outputs | None]] | None,
     n_tiers: int,
+    health: bool | Mapping[str, float] = True,
 ) -> Door:
     """Checks the arguments of Engine that say who enters."""
     known = dict(_core.admission_policies())
@@ -80,6 +82,7 @@ def door(
         overflow=overflow,
         stale=_stale(stale, "stale" in names),
         steps=tuple(name for name in names if known[name]),
+        health=health,
     )
 
 

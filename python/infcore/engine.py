@@ -19,11 +19,12 @@ from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
 from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
+from infcore._faults import faults
 from infcore._figures import figures
 from infcore._weighted import weighted
 from infcore.device import Device
 from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
-from infcore.request import Model
+from infcore.request import Model, PolicyOption
 from infcore.stream import Stream
 
 __all__ = ["Engine"]
@@ -37,8 +38,9 @@ class Engine(EngineCore):
 
     devices        infcore.Device objects; each gets a thread of its own
     models         infcore.Model descriptions; every device that can serve one loads it
-    policy         one of infcore.Router.policies(): fastest_finish chooses device and batch together, the others give
-                   each request its device on arrival and a queue per device (as load balancers are deployed)
+    policy         one of infcore.Router.policies(): slo_cost and fastest_finish choose device and batch together, the
+                   others give each request its device on arrival and a queue per device (as load balancers do)
+    policy_options of the policy, by name: numbers, texts or sequences of texts
     batching       "dynamic" (size, delay, deadline) or "greedy"
     max_requests   accepted and not yet answered, at most; more are refused with QueueFull
     n_tiers        0 is the most urgent
@@ -58,6 +60,14 @@ class Engine(EngineCore):
                    one) or "block" (submit waits until its deadline, asubmit's future is pending meanwhile)
     stale          answers from before, for the policy "stale": a callable of (model, inputs), or {model: callable of
                    inputs}, that returns outputs or None; called on the submitting thread, under load only
+    hedge_quantile  a run that is later than this share of its model's runs is sent to a second device as well, where
+                   one is expected to answer sooner; the first answer counts. Idempotent models only, and none that
+                   stream tokens; a device's run is not interrupted. None: nothing is hedged
+    hedge_budget   such copies, at most, as a share of requests
+    retry_budget   runs that are done again because a device failed or was lost, at most, likewise (100 to start with);
+                   beyond it requests fail with the reason. What was sent and never ran is not counted. None: no bound
+    log_terms      the log says of each choice what the device cost: infcore.sim.events() has "terms"
+    health         devices whose answers are worse than others' get nothing for a while: as Router's
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load
 
     Accepted means answered: each request ends exactly once, with outputs or with an error that says why.
@@ -68,7 +78,8 @@ class Engine(EngineCore):
         devices: Iterable[Device] = (),
         models: Iterable[Model] = (),
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
+        policy_options: Mapping[str, PolicyOption] | None = None,
         batching: str = "dynamic",
         cache: None = None,
         clock: Clock | None = None,
@@ -84,6 +95,11 @@ class Engine(EngineCore):
         tier_capacity: Sequence[int] | None = None,
         overflow: str = "reject",
         stale: Stale | Mapping[str, Any] | None = None,
+        hedge_quantile: float | None = None,
+        hedge_budget: float = 0.05,
+        retry_budget: float | None = 0.2,
+        log_terms: bool = False,
+        health: bool | Mapping[str, float] = True,
     ) -> None:
         if cache is not None:
             raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
@@ -99,13 +115,15 @@ class Engine(EngineCore):
         self._setup(
             Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
             policy=_checks.text("policy", policy),
+            policy_options=policy_options,
             batching=_checks.text("batching", batching),
             seed=_checks.integer("seed", seed, 0, 2**64 - 1),
             max_requests=_checks.integer("max_requests", max_requests, 1, _MAX_REQUESTS),
             n_tiers=_checks.integer("n_tiers", n_tiers, 1, 64),
             ageing_s=-1.0 if ageing_s is None else _checks.finite("ageing_s", ageing_s),
             clock=clock,
-            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers),
+            faults=faults(hedge_quantile, hedge_budget, retry_budget, log_terms, has_log=log is not None),
+            door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
         )
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None
@@ -466,9 +484,10 @@ class Engine(EngineCore):
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
                  (answered), failed, lost, expired, shed, cancelled, rejected, retried, batches, batch_mean, busy_s,
-                 work, infeasible, overloaded, displaced, stale, cheaper, deferred, throughput_rps, and {p50, p90, p99,
-                 p999, mean} of queue_s, batch_wait_s, service_s, latency_s, ttft_s (of token models); a model's door:
-                 step (of the ladder, or None), limit, open, put_off, wait_s
+                 work, infeasible, overloaded, displaced, stale, cheaper, deferred, hedged, hedge_won, hedge_wasted_s,
+                 unretried, throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s,
+                 latency_s, ttft_s (of token models); a model's door: step (of the ladder, or None), limit, open,
+                 put_off, wait_s
         """
         self._check_not_forked()
         return figures(self)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # numpy.typing takes milliseconds to import
 __all__ = ["Array", "Model", "TensorSpec"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+PolicyOption = float | str | Sequence[str]
 Work = None | str | Callable[[Mapping[str, Array]], float]
 
 _RANK_MAX = 31  # NumPy 1.26 arrays have at most 32 axes, and a batch needs one of them

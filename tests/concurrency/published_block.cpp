@@ -1,5 +1,6 @@
 // PublishedBlock: two writers of a row each, and a reader that looks three times. A count that is seen brings every
-// store that it counts, of either writer; and what was seen once is never copied older.
+// store that it counts, of either writer; and what was seen once is never copied older. And two that put one word, each
+// from a figure that both change: the word ends as both changes make it.
 #include <infcore/contracts/published_block.hpp>
 
 #include "model.hpp"
@@ -37,6 +38,30 @@ struct Published : rl::test_suite<Published, 3> {
   }
 };
 
+struct Latest : rl::test_suite<Latest, 2> {
+  static constexpr const char* name = "PublishedBlock, put_latest";
+  static constexpr int context_bound = 4;
+  using Block = infcore::contracts::PublishedBlock<1, 1, model::Atom>;
+  Block* block{};
+  model::Atom<std::uint64_t>* figures{};  // one of each writer
+
+  void before() {
+    block = new Block;
+    figures = new model::Atom<std::uint64_t>[2];
+  }
+  void after() {
+    RL_ASSERT(block->get(0, 0) == 3);
+    delete[] figures;
+    delete block;
+  }
+  void thread(unsigned index) {
+    figures[index].store(index + 1, std::memory_order_relaxed);
+    block->put_latest(0, 0, [this] {
+      return figures[0].load(std::memory_order_relaxed) + figures[1].load(std::memory_order_relaxed);
+    });
+  }
+};
+
 }  // namespace
 
-int main(int argc, char** argv) { return model::run<Published>(argc, argv); }
+int main(int argc, char** argv) { return model::run<Published, Latest>(argc, argv); }

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from reference import routing
+from reference import routing, routing_policies
 
 import infcore
 
@@ -17,14 +17,15 @@ MODELS = ("m", "n")
 ZONES = ("z1", "z2")
 
 
-def class_name(policy):
-    return "".join(word.capitalize() for word in policy.split("_"))
+def model_of(policy):
+    name = "".join(word.capitalize() for word in policy.split("_"))
+    return getattr(routing, name, None) or getattr(routing_policies, name)
 
 
 class Pair:
     """A compiled router and its model, driven alike."""
 
-    def __init__(self, policy, seed, n_nodes):
+    def __init__(self, policy, seed, n_nodes, **options):
         self.rng = random.Random(f"{policy} {seed}")
         self.clock = infcore.ManualClock()
         self.tick = 0
@@ -35,25 +36,26 @@ class Pair:
             self.add()
         for model in MODELS:  # so that both are known to the fleet
             self.load(self.nodes[0], model)
-        self.router = infcore.Router(self.fleet, policy=policy, seed=seed)
-        self.model = getattr(routing, class_name(policy))(self.nodes, self.curves, seed)
+        self.router = infcore.Router(self.fleet, policy=policy, seed=seed, **options)
+        self.model = model_of(policy)(self.nodes, self.curves, seed, **options)
         for node in self.nodes:
             self.give_curves(node)
 
     def add(self):
         rng = self.rng
-        labels = {"zone": rng.choice(ZONES), "gpu_memory": rng.choice(("16", "80"))}
-        figures = {"rtt_s": rng.choice((0.0, 0.0, 0.003)), "slots": rng.choice((1, 1, 2, 8))}
+        labels = {"zone": rng.choice(ZONES), "location": rng.choice(("cloud", "edge"))}
+        others = {"gpu_memory": rng.choice(("16", "80")), "data": rng.choice("xyz"), "weight": rng.choice(("1", "0.5", "3"))}
+        figures = {
+            "rtt_s": rng.choice((0.0, 0.0, 0.003)),
+            "slots": rng.choice((1, 1, 2, 8)),
+            "price_per_hour": rng.choice((0.0, 0.4, 3.0, 12.5)),
+        }
         kind = rng.choice(("cpu", "gpu"))
         self.n_named += 1
         node_id = self.fleet.add(
-            f"node-{self.n_named}",
-            kind=kind,
-            zone=labels["zone"],
-            labels={"gpu_memory": labels["gpu_memory"]},
-            **figures,
+            f"node-{self.n_named}", kind=kind, labels=others, **labels, **figures
         )
-        node = routing.Node(node_id, kind, labels, **figures)
+        node = routing.Node(node_id, kind, labels | others, name=f"node-{self.n_named}", **figures)
         self.nodes.append(node)
         self.nodes.sort(key=lambda each: each.id)
         for model in MODELS:
@@ -87,7 +89,7 @@ class Pair:
         query = routing.Query(model, work, budget_ns, require, self.tick * TICK_NS)
         deadline_s = None if deadline_ticks is None else deadline_ticks * TICK_S
         call = {"work": work, "deadline_s": deadline_s, "require": require}
-        self.compare_explained(model, query, call)
+        nudge = self.compare_explained(model, query, call)
         expected = self.model.select(query)
         if expected is None:
             with pytest.raises((infcore.NoNodeAvailable, infcore.DeadlineInfeasible)):
@@ -96,20 +98,22 @@ class Pair:
         terms = self.model.terms(query, self.node(expected))
         decision = self.router.pick(model, **call)
         assert decision.node == expected
-        assert decision.cost_us == float(terms.cost)
+        assert decision.cost_us == float(terms.cost) + (nudge[1] if nudge else self.model.added_us)
         assert decision.wait_s == float(terms.wait) * 1e-6
         self.node(expected).add_credit(self.tick * TICK_NS, decision.service_s, 1)
         self.open.append((decision, self.node(expected), model, self.tick))
 
     def compare_explained(self, model, query, call):
         passing = {node.id for node in self.model.candidates(query)}
+        nudge = self.model.nudged(query)
         for row, node in zip(self.router.explain(model, **call), self.nodes, strict=True):
             terms = self.model.terms(query, node)
             assert row["node"] == node.id
             assert (row["reason"] is None) == (node.id in passing), row
-            assert row["cost_us"] == (float(terms.cost) if node.id in passing else None)
-            assert list(row["terms"].values()) == [float(terms.wait), float(terms.service), float(terms.load),
-                                                   float(terms.network)]  # fmt: skip
+            terms.explore = nudge[1] if nudge and nudge[0] == node.id else 0.0
+            assert row["cost_us"] == (float(terms.cost) + terms.explore if node.id in passing else None)
+            assert list(row["terms"].values()) == terms.listed()
+        return nudge
 
     def node(self, node_id):
         return next(node for node in self.nodes if node.id == node_id)
@@ -185,6 +189,22 @@ def test_same_decisions(policy, seed, n_nodes):
     while pair.open:
         pair.end()
     pair.compare_fleet()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"picker": "power_of_two"},
+        {"picker": "softmax", "temperature": 2.0},
+        {"price_us_per_usd": 0.0, "risk": 0.0, "herd_margin": 0.0, "explore": 0.5},
+        {"price_us_per_usd": 3e10, "risk": 30.0, "herd_margin": 4.0},
+    ],
+)
+def test_same_decisions_with_options(options):
+    pair = Pair("slo_cost", 5, 30, **options)
+    steps = [pair.pick] * 8 + [pair.end] * 6 + [pair.signal] * 4 + [pair.advance] * 3 + [pair.change]
+    for _ in range(600):
+        pair.rng.choice(steps)()
 
 
 @pytest.mark.parametrize("policy", infcore.Router.policies())

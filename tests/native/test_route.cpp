@@ -1,4 +1,4 @@
-// Latency table, credit history, leases, fleet and views where Python cannot look: ids reused, threads, columns.
+// Latency table, leases, fleet and views where Python cannot look: ids reused, threads, columns.
 #include <infcore/base/errors.hpp>
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/leases.hpp>
@@ -20,7 +20,6 @@ namespace infcore::route {
 namespace {
 
 using contracts::BatchShape;
-using contracts::CreditHistory;
 using contracts::Curve;
 using contracts::LatencyTable;
 
@@ -158,25 +157,6 @@ TEST(LatencyTable, FollowersHaveWhatEachWouldHaveBeenTold) {
   }
 }
 
-TEST(CreditHistory, NewestEightExactOlderOnesNear) {
-  CreditHistory history;
-  EXPECT_EQ(history.at(100).inflight, 0);
-  for (std::int64_t t = 1; t <= 1000; ++t) {
-    history.record(10 * t, {t, 100 * t});
-    for (std::int64_t back = 0; back < 8 && t - back > 0; ++back) {
-      EXPECT_EQ(history.at(10 * (t - back)).inflight, t - back);
-      EXPECT_EQ(history.at(10 * (t - back) + 9).inflight, t - back);
-    }
-    EXPECT_LE(history.at(5 * t).inflight, t / 2 + 1) << "never from a later time";
-  }
-  EXPECT_EQ(history.at(9).inflight, 0);
-  history.record(10'000, {7, 700});
-  EXPECT_EQ(history.at(10'000).inflight, 7) << "the same time: the last of it";
-  history.record(3, {8, 800});
-  EXPECT_EQ(history.at(9'999).inflight, 999) << "what comes late counts as now";
-  EXPECT_EQ(history.at(10'000).inflight, 8);
-}
-
 TEST(Leases, EndOnceInOrderAndOutliveTheirSlot) {
   Leases<int> leases;
   std::vector<int> ended;
@@ -247,7 +227,7 @@ TEST(Fleet, CreditOfOddFiguresStaysFinite) {
 }
 
 /// Writers of the same rows, a reader that selects all the while: no credit is lost, and the reader's copy ends equal
-/// to the fleet's figures. Under the thread sanitizer this is also the check of [L1], which guards plain fields.
+/// to the fleet's figures. Under the thread sanitizer this is also the check of signal locks.
 TEST(Fleet, ViewsSeeEveryChangeInTheEnd) {
   constexpr std::uint32_t n_nodes = 40;
   constexpr int rounds = 2000;

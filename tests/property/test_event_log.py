@@ -32,6 +32,7 @@ class Logged(MachineEvents):
             n_tiers=2,
             ageing_ns=self.made[0],
             log=self.path,
+            **self.options,
         )
 
     @rule(at=st.integers(0, 7), queue_wait_s=st.floats(0.0, 0.1), cpu=fractions, inflight=st.integers(0, 9))
@@ -65,6 +66,13 @@ class Logged(MachineEvents):
 def test_a_logged_history_replays_to_the_same_decisions(policy, batching):
     case = type("Logged", (Logged,), {"policy": policy, "batching": batching}).TestCase
     case.settings = settings(max_examples=30, stateful_step_count=40)
+    case().runTest()
+
+
+def test_a_logged_history_with_hedges_and_terms_replays_to_the_same_decisions():
+    options = {"hedge_quantile": 0.9, "hedge_budget": 0.5, "retry_budget": 0.0, "log_terms": True}
+    case = type("Hedging", (Logged,), {"options": options}).TestCase
+    case.settings = settings(max_examples=60, stateful_step_count=40)
     case().runTest()
 
 

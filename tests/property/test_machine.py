@@ -23,7 +23,8 @@ class Driven(MachineEvents):
     def credit_is_what_is_out(self):
         credits = [self.machine.credit(id) for id in self.nodes]
         n_sent = sum(seen.batch is not None for seen in self.pending.values())
-        assert n_sent <= sum(n for n, _ in credits) <= len(self.pending)
+        n_copies = sum(len(seen.copies) for seen in self.pending.values())
+        assert n_sent <= sum(n for n, _ in credits) <= len(self.pending) + n_copies
         assert self.pending or credits == [(0, 0)] * len(credits)
 
     @invariant()
@@ -82,4 +83,12 @@ class Driven(MachineEvents):
 def test_machine(policy, batching):
     case = type("Driven", (Driven,), {"policy": policy, "batching": batching}).TestCase
     case.settings = settings(max_examples=50, stateful_step_count=40)
+    case().runTest()
+
+
+@pytest.mark.parametrize("policy", ["fastest_finish", "round_robin"])
+def test_machine_that_hedges(policy):
+    options = {"hedge_quantile": 0.9, "hedge_budget": 0.5}
+    case = type("Hedging", (Driven,), {"policy": policy, "options": options}).TestCase
+    case.settings = settings(max_examples=60, stateful_step_count=40)
     case().runTest()

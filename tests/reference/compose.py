@@ -3,6 +3,7 @@
 In the order of service as long as everybody is in time; where deadlines are in danger, the batching rule selects.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,12 @@ def open_batch(engine: Any, lane: Lane, id: int) -> Batch | None:
     return None
 
 
-def serve(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: list[Any]) -> str:
+def serve(
+    engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: list[Any], listed: Sequence[Request] = ()
+) -> str:
     """Joins the device's open batch, or opens one unless the batching rule would rather wait for more to come. It may
-    not wait where more is there already and others do it sooner. The first source is the lane whose turn it is."""
+    not wait where more is there already and others do it sooner. The first source is the lane whose turn it is.
+    listed: who should be in it, in that order, where it is chosen by work."""
     lane, n_share = sources[0].lane, sources[0].left
     n_before = len(lane.requests)
     latency = engine.latency.at(lane.model, c.node)
@@ -62,8 +66,9 @@ def serve(engine: Any, now_ns: int, sources: list[Source], c: Any, candidates: l
     picks = in_danger
     if not picks:
         n = preferred(engine, now_ns, sources, latency, n)
-    picks = picks or matters_who_joins(engine, sources, latency)
-    if picks or not fill(engine, now_ns, sources, c, candidates, batch, n):
+    done = not picks and bool(listed) and fill_suited(engine, now_ns, sources[0], c, batch, listed, n)
+    picks = not done and (picks or matters_who_joins(engine, sources, latency))
+    if picks or (not done and not fill(engine, now_ns, sources, c, candidates, batch, n)):
         choose(engine, now_ns, sources, c, candidates, batch, n)
     if batch.members:
         engine.batches[c.node].append(batch)
@@ -155,6 +160,31 @@ def fill(
     return begins or bool(batch.members)
 
 
+def fill_suited(
+    engine: Any, now_ns: int, source: Source, c: Any, batch: Batch, listed: Sequence[Request], n_max: int
+) -> bool:
+    """The first of them, as far as they are in time on the device and go together; False: they would not be."""
+    lane = source.lane
+    latency = engine.latency.at(lane.model, c.node)
+    chosen: list[Request] = []
+    for r in listed:
+        if len(chosen) == n_max:
+            break
+        if r.solo or late_on(now_ns, r, c) or (chosen and not is_like(engine, batch, r.work, latency)):
+            continue
+        batch.shape = larger(batch.shape, r.work)
+        chosen.append(r)
+    in_time = bool(chosen) and ends_ns(now_ns, latency, batch.shape) <= min(r.deadline_ns for r in chosen)
+    batch.shape = (0, 0.0, 0.0)
+    if not in_time:
+        return False
+    source.left -= len(chosen)
+    slope_s = slope_of(latency, lane)
+    for r in chosen:
+        take(engine, r, c, batch, latency, slope_s)
+    return True
+
+
 def shed(engine: Any, now_ns: int, r: Request, reason: str) -> None:
     engine.leave_lane(r)
     engine.end(now_ns, r, "shed", reason)
@@ -174,6 +204,8 @@ def take(engine: Any, r: Request, c: Any, batch: Batch, latency: Any, slope_s: f
     engine.reserve(r, slope_s + (0.0 if batch.members else latency.curve[0]))
     batch.shape = larger(batch.shape, r.work)
     batch.members.append(r)
+    engine.models[batch.model].tried.add(c.node)
+    engine.models[batch.model].n_taken += 1
     engine.act(r, "dispatch", "none", batch.shape[0] - 1)
 
 

@@ -8,28 +8,53 @@ own, and sums are added up in the order of the C++, so that equal means equal to
 from typing import Any
 
 from reference.batching import NEVER_NS, rule, to_ns
+from reference.hedging import Budget, Lateness, drop, goes_on, learn, look_at_late, swap, watch
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
+from reference.weighing import Weights
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
+from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
 
 BINDS_ON_ARRIVAL = {
     "round_robin": RoundRobin,
     "least_outstanding": LeastOutstanding,
     "power_of_two": PowerOfTwo,
     "peak_ewma": PeakEwma,
+    "weighted": Weighted,
+    "consistent_hash": ConsistentHash,
+    "prefix_aware": PrefixAware,
 }
+SLO_COST = Weights(price_us_per_usd=5e10, goal_share=0.02, tail=0.97, by_work=True)
+JOINT = ("fastest_finish", "slo_cost", "cascade")
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
 
 class Engine:
     def __init__(
-        self, latency: Any, policy: str, batching: str, max_requests: int, ageing_ns: int, attempts_max: int, seed: int
+        self,
+        latency: Any,
+        policy: str,
+        batching: str,
+        max_requests: int,
+        ageing_ns: int,
+        attempts_max: int,
+        seed: int,
+        hedge_quantile: float = 0.0,
+        hedge_budget: float = 0.05,
+        retry_budget: float = 0.2,
     ) -> None:
         self.latency = latency  # infcore._core.latency.LatencyTable
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
+        self.weights = SLO_COST if policy == "slo_cost" else Weights()
+        self.tail_s = 0.0  # see weighing.note_fastest
+        self.price_per_hour: dict[int, float] = {}
         self.batching = rule(batching)
         self.max_requests, self.ageing_ns, self.attempts_max = max_requests, ageing_ns, attempts_max
+        self.hedge_quantile, self.hedge_budget, self.retry_budget = hedge_quantile, hedge_budget, retry_budget
+        self.lateness: dict[int, Lateness] = {}  # by model, as the budgets
+        self.hedges: dict[int, Budget] = {}
+        self.retries: dict[int, Budget] = {}
         self.models: dict[int, ModelState] = {}
         self.lanes: list[Lane] = []
         self.dirty: set[Lane] = set()
@@ -37,6 +62,7 @@ class Engine:
         self.free_since_ns: dict[int, int] = {}
         self.run_limit_ns: dict[int, int] = {}
         self.node_timer_ns: dict[int, int] = {}
+        self.look_timer_ns: dict[int, int] = {}
         self.pending: dict[int, Request] = {}  # by cookie
         self.actions: list[tuple[str, int, int | None, int, int, str]] = []
         self.n_arrived = self.n_batches = 0
@@ -45,6 +71,10 @@ class Engine:
 
     def add_model(self, model: int, **config: Any) -> None:
         self.models[model] = ModelState(**config)
+        self.lateness.setdefault(model, Lateness())
+        self.hedges.setdefault(model, Budget(self.hedge_budget, left=16.0, most=16.0))
+        self.hedges[model].most = max(16.0, config["max_batch_size"])
+        self.retries.setdefault(model, Budget(self.retry_budget, left=100.0, most=1000.0))
 
     def remove_model(self, now_ns: int, model: int) -> None:
         self.models[model].known = False
@@ -57,15 +87,20 @@ class Engine:
             for batch in batches:
                 if batch.open and batch.model == model:
                     for request in batch.members:
-                        self.end(now_ns, request, "reject", "unloaded")
+                        if not goes_on(self, now_ns, request, batch, "unloaded"):
+                            self.end(now_ns, request, "reject", "unloaded")
                     batch.members, batch.shape = [], (0, 0.0, 0.0)
 
-    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int) -> None:
+    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int, price_per_hour: float) -> None:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
         self.fleet[id:] = [node, *self.fleet[id + 1 :]]
+        self.price_per_hour[id] = price_per_hour
+        for model in self.models.values():
+            model.tried.discard(id)
         self.batches[id], self.free_since_ns[id] = [], 0
         self.run_limit_ns[id] = run_limit_ns
         self.node_timer_ns.setdefault(id, NEVER_NS)
+        self.look_timer_ns.setdefault(id, NEVER_NS)
         self.latency.forget(id)
         self.latency.set_class(id, kind)
 
@@ -149,6 +184,8 @@ class Engine:
         request = Request(cookie, model, work, tier, deadline_ns, now_ns, require, self.n_arrived, tenant)
         self.n_arrived += 1
         self.pending[cookie] = request
+        self.retries[model].earn()
+        self.hedges[model].earn()
         self.enqueue(now_ns, request)
 
     def enqueue(self, now_ns: int, r: Request) -> None:
@@ -162,7 +199,7 @@ class Engine:
             if r.node is not None:
                 r.bound_ns = now_ns
                 self.reserve(r, self.latency.at(r.model, r.node).service_s(1, r.work, r.work))
-        r.batch, r.lane = None, self.lane_for(r)
+        r.batch, r.lane = None, self.lane_for(r, r.node)
         r.lane.requests.append(r)
         is_first = len(r.lane.requests) == 1
         r.lane.work_least = r.work if is_first else min(r.lane.work_least, r.work)
@@ -174,12 +211,12 @@ class Engine:
         r.lane.timer_ns = min(r.lane.timer_ns, r.deadline_ns)
         self.dirty.add(r.lane)
 
-    def lane_for(self, r: Request) -> Lane:
-        require = r.require if r.node is None else {}
+    def lane_for(self, r: Request, bound: int | None) -> Lane:
+        require = r.require if bound is None else {}
         for lane in self.lanes:
-            if (lane.model, lane.bound, lane.require) == (r.model, r.node, require):
+            if (lane.model, lane.bound, lane.require) == (r.model, bound, require):
                 return lane
-        self.lanes.append(Lane(len(self.lanes), r.model, require, r.node))
+        self.lanes.append(Lane(len(self.lanes), r.model, require, bound))
         return self.lanes[-1]
 
     def leave_lane(self, r: Request, n_units: int = 0) -> None:
@@ -192,13 +229,12 @@ class Engine:
         r = self.pending.get(cookie)
         if r is None or r.doomed:
             return False
+        if r.copy is not None:
+            drop(self, r)
         if r.batch is None:
             self.leave_lane(r)
         elif r.batch.open:
-            r.batch.members.remove(r)
-            r.batch.shape = (0, 0.0, 0.0)
-            for member in r.batch.members:
-                r.batch.shape = larger(r.batch.shape, member.work)
+            self.leave_open(r.batch, r)
         elif r.batch.running:
             r.batch.members[r.batch.members.index(r)] = None
         else:
@@ -206,6 +242,12 @@ class Engine:
             return True
         self.end(now_ns, r, "cancel", reason)
         return True
+
+    def leave_open(self, batch: Batch, r: Request) -> None:
+        batch.members.remove(r)
+        batch.shape = (0, 0.0, 0.0)
+        for member in batch.members:
+            batch.shape = larger(batch.shape, member.work)
 
     def end(self, now_ns: int, r: Request, kind: str, reason: str, member: int = 0) -> None:
         self.act(r, kind, reason, member)
@@ -232,11 +274,11 @@ class Engine:
 
     def give_up(self, now_ns: int, batch: Batch, reason: str) -> None:
         for i, r in enumerate(batch.members):
-            if r is None:
+            if r is None or goes_on(self, now_ns, r, batch, reason):
                 continue
             r.attempts -= not batch.running
             may_rerun = self.models[batch.model].idempotent and r.attempts < self.attempts_max
-            if not batch.running or may_rerun:
+            if not batch.running or (may_rerun and self.retries[batch.model].spend()):
                 self.retry(now_ns, r, r.solo, reason)
             else:
                 self.end(now_ns, r, "complete", reason, i)
@@ -286,6 +328,7 @@ class Engine:
             if r is not None and r.doomed:
                 batch.members[i] = None
                 self.end(now_ns, r, "cancel", r.doomed)
+        watch(self, now_ns, id, batch)
 
     def occupied(self, id: int) -> tuple[int, float, float]:
         """All that the node has in flight, as if it were one batch."""
@@ -304,6 +347,8 @@ class Engine:
             return False
         self.batches[id].remove(batch)
         self.free_since_ns[id] = now_ns
+        if self.hedge_quantile:
+            learn(self, now_ns, id, batch)
         if ok:
             self.latency.observe(batch.model, id, *self.learned_shape(batch), (now_ns - batch.start_ns) * 1e-9)
         for i, r in enumerate(batch.members):
@@ -312,8 +357,14 @@ class Engine:
             if r.doomed:
                 self.end(now_ns, r, "cancel", r.doomed)
             elif ok:
+                if r.copy is not None:
+                    if r.copy.batch is batch:
+                        swap(r)
+                    drop(self, r)
                 self.end(now_ns, r, "complete", "ok", i)
-            elif self.models[batch.model].idempotent and len(batch.members) > 1:
+            elif goes_on(self, now_ns, r, batch, "device_failed"):
+                continue
+            elif self.models[batch.model].idempotent and len(batch.members) > 1 and self.retries[batch.model].spend():
                 self.retry(now_ns, r, True, "device_failed")
             else:
                 self.end(now_ns, r, "complete", "device_failed", i)
@@ -324,15 +375,19 @@ class Engine:
     # ---- time
 
     def next_timer_ns(self) -> int:
+        return min(self.machine_timer_ns(), min(self.look_timer_ns.values(), default=NEVER_NS))
+
+    def machine_timer_ns(self) -> int:
         return min([*self.node_timer_ns.values(), *(lane.timer_ns for lane in self.lanes)], default=NEVER_NS)
 
     def tick(self, now_ns: int) -> None:
-        while (at_ns := self.next_timer_ns()) <= now_ns:
+        while (at_ns := self.machine_timer_ns()) <= now_ns:
             due = [id for id, timer_ns in sorted(self.node_timer_ns.items()) if timer_ns == at_ns]
             if due:
                 self.check_run_limit(now_ns, due[0])
             else:
                 self.check_lane(now_ns, next(lane for lane in self.lanes if lane.timer_ns == at_ns))
+        look_at_late(self, now_ns)
 
     def check_run_limit(self, now_ns: int, id: int) -> None:
         ends = [add_ns(b.start_ns, self.run_limit_ns[id]) for b in self.batches[id] if b.running]

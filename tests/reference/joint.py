@@ -5,13 +5,14 @@ such that all devices together would not have finished everything before it is d
 in float32 and in the order of csrc/infcore/engine/finish_times.hpp.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from reference.batching import to_ns
 from reference.compose import Source, open_batch, serve
 from reference.lanes import Batch, Lane, add_ns, larger
+from reference.weighing import cheapest, has_prices, share_by_work, suited, untried
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)  # finished before a time means by this much of it
@@ -42,6 +43,9 @@ class Candidate:
     def slope_s(self, work: Any) -> Any:
         return self.per_request_s + self.per_work_s * work
 
+    def with_work(self, mean: Any) -> "Candidate":
+        return replace(self, work_mean=mean)
+
     def first_s(self) -> Any:
         return self.batch_s(self.joined + 1)
 
@@ -58,22 +62,57 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     candidates = gather(engine, now_ns, lane)
     if lane.bound is None and engine.models[lane.model].runs_share:
         return dispatch_shared(engine, now_ns, lane, candidates)
+    may_weigh = lane.bound is None and not any(c.open for c in candidates)
+    if may_weigh and engine.weights.by_work:
+        new = untried(engine, now_ns, lane, candidates)
+        if new is not None:
+            return serve(engine, now_ns, [Source(lane, 1)], new, candidates) == "sent"
+    if may_weigh and engine.weights.price_us_per_usd > 0.0 and has_prices(engine):
+        done = dispatch_costly(engine, now_ns, lane, candidates)
+        if done is not None:
+            return done
     for c in sorted((c for c in candidates if c.takes), key=lambda c: (c.first_s(), c.node)):
-        if lane.bound is None:
+        listed: list[Any] = []
+        if lane.bound is None and engine.weights.by_work and c.open is None and n_joint_lanes(engine, lane) == 1:
+            listed = suited(engine, now_ns, lane, c, candidates)
+        if listed:
+            share = share_by_work(engine, now_ns, lane, c, candidates, listed, finished_by)
+        elif lane.bound is None:
             share = share_of(engine, now_ns, lane, c, candidates)
         else:
             share = min(len(lane.requests), engine.models[lane.model].max_batch_size - c.joined)
         if share == 0:  # busy ones are sooner: look again when they should be done
-            again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(c.first_s()))), 1)
-            lane.timer_ns = min(lane.timer_ns, again_ns)
+            look_again(now_ns, lane, c.first_s())
             return False
         sources = [Source(lane, share)]
         if lane.bound is None and c.open is None:
             sources += riders(engine, now_ns, lane, c)
-        served = serve(engine, now_ns, sources, c, candidates)
+        served = serve(engine, now_ns, sources, c, candidates, listed)
         if served != "refused":
             return served == "sent"
     return False
+
+
+def dispatch_costly(engine: Any, now_ns: int, lane: Lane, candidates: list[Candidate]) -> bool | None:
+    """To where all that waits costs least, if that is free, else nowhere; None where nobody is in time for it."""
+    best, n, first_s = cheapest(engine, now_ns, lane, candidates)
+    if best is None:
+        return None
+    if not best.takes:
+        look_again(now_ns, lane, first_s)
+        return False
+    sources = [Source(lane, n), *riders(engine, now_ns, lane, best)]
+    return serve(engine, now_ns, sources, best, candidates) == "sent"
+
+
+def n_joint_lanes(engine: Any, lane: Lane) -> int:
+    """Sets of labels that its model was ever asked for with."""
+    return sum(other.model == lane.model and other.bound is None for other in engine.lanes)
+
+
+def look_again(now_ns: int, lane: Lane, seconds: Any) -> None:
+    again_ns = add_ns(add_ns(now_ns, to_ns(LOOK_AGAIN * float(seconds))), 1)
+    lane.timer_ns = min(lane.timer_ns, again_ns)
 
 
 def dispatch_shared(engine: Any, now_ns: int, lane: Lane, candidates: list[Candidate]) -> bool:

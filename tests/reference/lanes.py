@@ -35,6 +35,7 @@ class Request:
     solo: bool = False  # runs alone: its batch failed
     doomed: str = ""  # why it was cancelled, while its inputs are copied
     charged: bool = False  # its tenant was, for its work
+    copy: Any = None  # reference.hedging.Copy: where it was sent as well
 
 
 @dataclass(eq=False)
@@ -51,6 +52,8 @@ class Batch:
     beside: tuple[int, float, float] = (0, 0.0, 0.0)  # all that its node had when it started
     expected_end_ns: int = 0
     joins_from_seq: int = 0  # whoever came before was not selected
+    late_ns: int = NEVER_NS  # when it is late; never: it is not hedged
+    look_ns: int = NEVER_NS  # when to look whether it is to be
 
 
 def larger(shape: tuple[int, float, float], work: float) -> tuple[int, float, float]:
@@ -121,3 +124,6 @@ class ModelState:
     length_buckets: list[float] = field(default_factory=list)
     preferred_batch_sizes: list[int] = field(default_factory=list)
     known: bool = True
+    tried: set[int] = field(default_factory=set)  # nodes that were ever given something of it
+    n_taken: int = 0
+    n_tries: int = 0

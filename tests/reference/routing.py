@@ -36,6 +36,7 @@ class Node:
     labels: dict[str, str] = field(default_factory=dict)
     rtt_s: float = 0.0
     slots: int = 1
+    price_per_hour: float = 0.0
     state: str = "up"
     models: set[str] = field(default_factory=set)
     signals: dict[str, float] = field(default_factory=dict)
@@ -43,6 +44,8 @@ class Node:
     requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
     reserved_then_ns: int = 0  # and of the signalled queue wait
     events: list[tuple[int, int, int]] = field(default_factory=list)  # (time, requests, nanoseconds) since the start
+    name: str = ""
+    held: set[int] = field(default_factory=set)  # blocks of prompts
     averages: dict[str, "PeakAverage"] = field(default_factory=dict)  # by model; what peak_ewma learned of this node
 
     def credit(self, until_ns: int | None = None) -> tuple[int, int]:
@@ -68,6 +71,13 @@ class Node:
     def inflight(self) -> float:
         signalled = self.signals.get("inflight", self.signals.get("queue_depth", 0.0))
         return max(0.0, signalled + self.credit()[0] - self.requests_then)
+
+    def held_blocks(self, blocks: tuple[int, ...]) -> int:
+        """Leading ones of a prompt."""
+        n = 0
+        while n < len(blocks) and blocks[n] in self.held:
+            n += 1
+        return n
 
     def wait_us(self) -> F:
         since_ns = float(self.credit()[1] - self.reserved_then_ns)
@@ -95,16 +105,55 @@ class Query:
     budget_ns: int | None = None
     require: dict[str, str] = field(default_factory=dict)
     now_ns: int = 0
+    tier: int = 0
+    session: int = 0  # as the core hashes it
+    blocks: tuple[int, ...] = ()
+    among: frozenset[int] | None = None  # ids that a policy narrows the candidates to
+
+
+@dataclass
+class Weights:
+    """What a policy weighs beside time."""
+
+    price_us_per_usd: float = 0.0
+    risk: float = 0.0
+    block_size: float = 0.0
 
 
 @dataclass
 class Terms:
     wait: F
     service: F
+    pressure: F
     load: F
     network: F
+    saving: F
+    price: F
+    risk: F
     cost: F
+    standing: F  # of the cost, what does not depend on the moment
+    upper: F
     late: bool
+    explore: float = 0.0
+
+    def listed(self) -> list[float]:
+        return [float(self.wait), float(self.service), float(self.pressure), float(self.load), float(self.network),
+                0.0 - float(self.saving), float(self.price), float(self.risk), self.explore]  # fmt: skip
+
+
+def miss_share(mean_us: F, tail: F, slack_us: F) -> F:
+    """At most so many of those miss their deadline that have this slack in the mean (Cantelli)."""
+    sd = mean_us * (tail * (F(1.0) / F(2.33)))
+    slack = max(slack_us, F(0.0))
+    return (sd * sd) / ((sd * sd + slack * slack) + F(1e-12))
+
+
+def mixed(z: int) -> int:
+    mask = 2**64 - 1
+    z &= mask
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
+    return z ^ (z >> 31)
 
 
 class SplitMix64:
@@ -114,11 +163,8 @@ class SplitMix64:
         self.state = seed
 
     def next(self) -> int:
-        mask = 2**64 - 1
-        self.state = (self.state + 0x9E3779B97F4A7C15) & mask
-        z = (self.state ^ (self.state >> 30)) * 0xBF58476D1CE4E5B9 & mask
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & mask
-        return z ^ (z >> 31)
+        self.state = (self.state + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        return mixed(self.state)
 
 
 class Policy:
@@ -129,20 +175,37 @@ class Policy:
         self.curves = curves
         self.random = SplitMix64(seed)
 
+    def nudged(self, query: Query) -> tuple[int, float] | None:
+        """Whom `select` would give its turn, and what that adds to its cost."""
+        return None
+
+    weights = Weights()
+    added_us = 0.0  # to the cost of what was chosen last, where nudged() does not say it
+
     def terms(self, query: Query, node: Node) -> Terms:
+        weights, zero = self.weights, F(0.0)
         curve = self.curves.get((query.model, node.id), Curve())
         service = curve.service_us(query.work)
         wait = node.wait_us() + node.others_ahead() * service
-        load = service * node.pressure()
-        cost = ((wait + service) + load) + node.network_us()
-        budget_us = F(np.inf) if query.budget_ns is None else F(query.budget_ns * 1e-3)
-        return Terms(wait, service, load, node.network_us(), cost, bool(cost + service * curve.tail > budget_us))
+        pressure = service * node.pressure()
+        finish = ((wait + service) + pressure) + node.network_us()
+        standing = service + node.network_us()
+        upper = finish + service * curve.tail
+        price = service * (F(node.price_per_hour) * F(weights.price_us_per_usd * (1.0 / 3.6e9)))
+        cost, standing, risk, late = finish + price, standing + price, zero, False
+        if query.budget_ns is not None:
+            budget_us = F(query.budget_ns * 1e-3)
+            late = bool(upper > budget_us)
+            risk = F(weights.risk) * max(budget_us, zero) * miss_share(wait + service, curve.tail, budget_us - finish)
+            cost = cost + risk
+        return Terms(wait, service, pressure, zero, node.network_us(), zero, price, risk, cost, standing, upper, late)
 
     def candidates(self, query: Query) -> list[Node]:
         return [
             node
             for node in self.nodes
             if node.state == "up"
+            and (query.among is None or node.id in query.among)
             and query.model in node.models
             and query.require.items() <= ({"kind": node.kind} | node.labels).items()
             and not self.terms(query, node).late
@@ -246,7 +309,138 @@ class PeakEwma(Policy):
 
 
 class FastestFinish(Policy):
-    """Least waiting + service + load + network."""
+    """Least waiting + service + pressure + network."""
 
     def choose(self, query: Query, passing: list[Node]) -> Node:
         return min(passing, key=lambda node: (self.terms(query, node).cost, node.id))
+
+
+@dataclass
+class Choice:
+    node: Node
+    explore: float = 0.0  # what makes its sum the least
+    explored_us: float | None = None  # dearer than the least by so much
+    all_had_one: bool = False
+    random: tuple[int, int] = (0, 0)  # both generators afterwards
+
+
+@dataclass
+class Turns:
+    """What is due to the nodes that a model's requests pass by."""
+
+    requests: float = 0.0
+    cost_us: float = 0.0
+    had: set[int] = field(default_factory=set)
+
+
+class SloCost(Policy):
+    """Least cost of time, money and risk; nodes that get nothing have turns; alike ones share under stale signals."""
+
+    def __init__(
+        self,
+        nodes: list[Node],
+        curves: dict[tuple[str, int], Curve],
+        seed: int = 0,
+        *,
+        price_us_per_usd: float = 1e8,
+        risk: float = 1.0,
+        explore: float = 0.01,
+        picker: str = "least",
+        temperature: float = 0.1,
+        herd_margin: float = 0.25,
+    ):
+        super().__init__(nodes, curves, seed)
+        self.weights = Weights(price_us_per_usd, risk)
+        self.explore, self.picker, self.temperature, self.herd_margin = explore, picker, temperature, herd_margin
+        self.by_cost = SplitMix64(mixed(seed) ^ mixed(~1))
+        self.turns: dict[str, Turns] = {}
+
+    def select(self, query: Query) -> int | None:
+        choice = self.decide(query)
+        if choice is None:
+            return None
+        self.random.state, self.by_cost.state = choice.random
+        if self.picker == "least" and self.explore > 0.0:
+            self.take_turn(query, choice)
+        return choice.node.id
+
+    def nudged(self, query: Query) -> tuple[int, float] | None:
+        choice = self.decide(query)
+        return None if choice is None or choice.explore == 0.0 else (choice.node.id, choice.explore)
+
+    def decide(self, query: Query) -> Choice | None:
+        passing = self.candidates(query)
+        if not passing:
+            return None
+        costs = {node.id: self.terms(query, node).cost for node in passing}
+        least = min(passing, key=lambda node: (costs[node.id], node.id))
+        self.least_us = float(costs[least.id])
+        two, by_cost = SplitMix64(self.random.state), SplitMix64(self.by_cost.state)
+        choice = Choice(least)
+        if self.picker == "softmax":
+            choice.node = self.drawn_by_cost(passing, costs, by_cost)
+        elif self.picker == "power_of_two":
+            choice.node = min(two_of(passing, two), key=lambda node: (costs[node.id], node.id))
+        elif not self.give_turn(query, passing, costs, choice) and self.herd_margin and any(
+            node.as_of_ns > -(2**63) for node in self.nodes
+        ):
+            most = self.terms(query, least).standing * F(1.0 + self.herd_margin)
+            alike = [node for node in passing if self.terms(query, node).standing <= most]
+            choice.node = min(two_of(alike, two), key=lambda node: (costs[node.id], node.id))
+        choice.random = (two.state, by_cost.state)
+        if choice.node is not least:
+            choice.explore = float(np.nextafter(costs[least.id], F(-np.inf))) - float(costs[choice.node.id])
+        return choice
+
+    def drawn_by_cost(self, passing: list[Node], costs: dict[int, F], random: SplitMix64) -> Node:
+        scale = -1.0 / (self.temperature * max(self.least_us, 1e-3))
+        weights = []
+        for node in passing:
+            x = (float(costs[node.id]) - self.least_us) * scale
+            weights.append(exp(x) if x > -40.0 else 0.0)
+        left, total = (random.next() >> 11) * 2.0**-53, 0.0
+        for weight in weights:
+            total += weight
+        left *= total
+        for node, weight in zip(passing, weights, strict=True):
+            if weight == 0.0:
+                continue
+            last = node
+            if left < weight:
+                return node
+            left -= weight
+        return last
+
+    def give_turn(self, query: Query, passing: list[Node], costs: dict[int, F], choice: Choice) -> bool:
+        due = self.turns.setdefault(query.model, Turns())
+        if due.requests < 1.0:
+            return False
+        waiting = [node for node in passing if node.id not in due.had]
+        if not waiting:
+            choice.all_had_one = True
+            return False
+        node = min(waiting, key=lambda node: (costs[node.id], node.id))
+        dearer_us = float(costs[node.id]) - self.least_us
+        if dearer_us > due.cost_us or self.endangers(query, node):
+            return False
+        choice.node, choice.explored_us = node, dearer_us
+        return True
+
+    def endangers(self, query: Query, node: Node) -> bool:
+        """Whether it would be late if it took twice as long; ten times, where nothing is known of it."""
+        if query.budget_ns is None:
+            return False
+        terms = self.terms(query, node)
+        spare = F(1.0) if (query.model, node.id) in self.curves else F(9.0)
+        return float(terms.upper + spare * (terms.wait + terms.service)) > query.budget_ns * 1e-3
+
+    def take_turn(self, query: Query, choice: Choice) -> None:
+        due = self.turns.setdefault(query.model, Turns())
+        if choice.all_had_one:
+            due.had.clear()
+        due.had.add(choice.node.id)
+        if choice.explored_us is not None:
+            due.requests -= 1.0
+            due.cost_us -= choice.explored_us
+        due.requests = min(due.requests + self.explore, 1.0)
+        due.cost_us += self.explore * self.least_us

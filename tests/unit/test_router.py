@@ -24,7 +24,7 @@ def inflight(fleet):
 def test_policies_and_default():
     names = Router.policies()
     assert {"round_robin", "least_outstanding", "power_of_two", "peak_ewma", "fastest_finish"} <= set(names)
-    assert Router(fleet_of(1)).policy == "fastest_finish"
+    assert Router(fleet_of(1)).policy == "slo_cost"
     for name in names:
         assert Router(fleet_of(1), policy=name).policy == name
 
@@ -49,7 +49,7 @@ def test_least_outstanding_counts_signals_and_ours():
 
 def test_fastest_finish_weighs_waiting_against_speed():
     fleet = fleet_of(2)
-    router = Router(fleet)
+    router = Router(fleet, policy="fastest_finish")
     router.set_prior("m", 0, base_s=0.010)
     router.set_prior("m", 1, base_s=0.025)
     # Ends at 10, 20, (25 on the slow one), 30 ms ...
@@ -59,18 +59,19 @@ def test_fastest_finish_weighs_waiting_against_speed():
 def test_decision_terms():
     fleet = Fleet(clock=ManualClock())
     fleet.load_model(fleet.add("a", rtt_s=0.004, price_per_hour=3.6, slots=2), "m")
-    router = Router(fleet)
+    router = Router(fleet, price_us_per_usd=1e9)
     router.set_prior("m", 0, base_s=0.010, per_work_s=0.001)
     fleet.signal(0, queue_wait_s=0.2, gpu=1.0)
     decision = router.pick("m", work=5.0)
     assert decision.node == 0
     assert decision.wait_s == pytest.approx(0.2)
     assert decision.service_s == pytest.approx(0.015)
-    assert decision.load_s == pytest.approx(0.0075)
+    assert decision.pressure_s == pytest.approx(0.0075)
+    assert decision.load_s == 0.0
     assert decision.network_s == pytest.approx(0.004)
     assert decision.saving_s == 0.0
     assert decision.price_usd == pytest.approx(0.015 * 3.6 / 3600)
-    assert decision.cost_us == pytest.approx(1e6 * (0.2 + 0.015 + 0.0075 + 0.004))
+    assert decision.cost_us == pytest.approx(1e6 * (0.2 + 0.015 + 0.0075 + 0.004) + 1e9 * decision.price_usd)
     assert decision.feasible
     assert router.pick("m", work=5.0).wait_s == pytest.approx(0.2 + 0.015 / 2)
 
@@ -187,7 +188,7 @@ def test_every_policy_respects_every_filter(policy):
     assert reasons[2] == "model 'm' is not loaded" and "label" in reasons[3]
     assert [router.pick("m", require={"zone": "x"}).node for _ in range(3)] == [b] * 3
     fleet.remove(b)
-    with pytest.raises(NoNodeAvailable, match="model 'm': of 3 nodes, 1 not up, 1 without the model, 1 without"):
+    with pytest.raises(NoNodeAvailable, match="model 'm': of 3 nodes, 1 draining, 1 without the model, 1 without"):
         router.pick("m", require={"zone": "x"})
     assert router.pick("m").node == d
 
@@ -218,7 +219,8 @@ def test_explain_agrees_with_pick():
         assert decision.node == best["node"]
         assert decision.cost_us == best["cost_us"]
         for row in rows:
-            assert set(row["terms"]) == {"wait", "service", "load", "network"}
+            assert list(row["terms"]) == ["wait", "service", "pressure", "load", "network", "saving", "price", "risk",
+                                          "explore"]  # fmt: skip
             assert sum(row["terms"].values()) == pytest.approx(row["cost_us"], rel=1e-6)
     assert router.explain("m", deadline_s=1e-6)[0]["cost_us"] is None
     assert "late" in router.explain("m", deadline_s=1e-6)[0]["reason"]
@@ -327,8 +329,10 @@ def test_clock_is_read_at_most_once_a_call():
         (lambda r: r.pick("m", deadline_s=-0.1), InvalidArgument, "deadline_s is -0.1"),
         (lambda r: r.pick("m", lease_s=-1), InvalidArgument, "lease_s is -1"),
         (lambda r: r.pick("m", now_s=math.nan), InvalidArgument, "now_s is nan"),
-        (lambda r: r.pick("m", session="s"), InvalidArgument, "session is 's'"),
-        (lambda r: r.pick("m", blocks=[1]), InvalidArgument, "blocks is list"),
+        (lambda r: r.pick("m", session=0.5), InvalidType, "session is float"),
+        (lambda r: r.pick("m", blocks=[1]), InvalidType, "blocks is list"),
+        (lambda r: r.pick("m", blocks=np.ones(3)), InvalidArgument, "blocks is float64"),
+        (lambda r: r.pick("m", blocks=np.ones(8, np.uint64)[::2]), InvalidArgument, "contiguous"),
         (lambda r: r.pick("m", require=["eu"]), InvalidType, "require is list"),
         (lambda r: r.pick_many("m", [1.0, math.nan]), InvalidArgument, "work is nan at 1"),
         (lambda r: r.pick_many("m", [[1.0]]), InvalidArgument, "2 dimensions"),
@@ -344,7 +348,15 @@ def test_clock_is_read_at_most_once_a_call():
         (lambda r: Router(Fleet(), policy="random"), infcore.UnknownName, "policy is 'random'; known: round_robin"),
         (lambda r: Router(Fleet(), policy=None), InvalidType, "policy is NoneType"),
         (lambda r: Router(Fleet(), seed=-1), InvalidArgument, "seed is -1"),
-        (lambda r: Router(Fleet(), sharpness=2), InvalidArgument, "sharpness"),
+        (lambda r: Router(Fleet(), sharpness=2), infcore.UnknownName, "slo_cost is 'sharpness'; known: price_us"),
+        (lambda r: Router(Fleet(), policy="round_robin", risk=1), infcore.UnknownName, "'risk'; known: none"),
+        (lambda r: Router(Fleet(), explore=1.5), InvalidArgument, "explore is 1.5.* from 0.0.* to 1.0"),
+        (lambda r: Router(Fleet(), explore=math.nan), InvalidArgument, "explore is nan"),
+        (lambda r: Router(Fleet(), explore="much"), InvalidArgument, "explore is 'much'"),
+        (lambda r: Router(Fleet(), explore=True), InvalidType, "explore is bool"),
+        (lambda r: Router(Fleet(), picker="best"), infcore.UnknownName, "picker is 'best'; known: least"),
+        (lambda r: Router(Fleet(), picker=["least", 3]), InvalidType, r"picker\[1\] is int"),
+        (lambda r: Router(Fleet(), picker=3), InvalidArgument, "picker is 3.* a text"),
         (lambda r: Router("fleet"), InvalidType, "fleet is str"),
         (lambda r: Router(Fleet(), clock=1), InvalidType, "clock is int"),
         (lambda r: infcore.Decision(), InvalidType, "Router.pick"),

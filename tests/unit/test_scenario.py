@@ -17,10 +17,12 @@ SHIPPED = [
     "azure-llm",
     "edge-cloud",
     "flash-sale",
+    "grey-failure",
     "llm-prefix",
     "mixed-heterogeneous",
     "overload-mixed",
     "overload-uniform",
+    "zone-loss",
 ]
 GOOD = """
 [run]
@@ -122,6 +124,9 @@ def test_the_shipped_scenarios_are_what_their_names_say() -> None:
     assert [fault.kind for fault in flash.faults] == ["crash"]
     assert [(fault.kind, fault.zone) for fault in edge.faults] == [("partition", "site-us")]
     assert {workload.phase_s for workload in edge.workloads} == {0.0, 40.0, 80.0}
+    zones, grey = sim.load("zone-loss"), sim.load("grey-failure")
+    assert [(fault.kind, fault.zone) for fault in zones.faults] == [("partition", "b"), ("crash", "c")]
+    assert {fault.kind for fault in grey.faults} == {"slow", "errors", "freeze_signals", "lost_completions"}
     assert len(sim.load("antagonists").nodes) == 100
     assert {node.group for node in sim.load("azure-llm").nodes} >= {"h100", "a100", "l40s"}
     tokens = sim.load("llm-prefix")

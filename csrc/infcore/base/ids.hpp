@@ -16,5 +16,6 @@ using ModelId = Id<struct ModelTag, std::uint32_t>;
 using RequestId = Id<struct RequestTag, std::uint64_t>;
 
 inline constexpr NodeId no_node{0xFFFF'FFFFu};
+inline constexpr ModelId no_model{0xFFFF'FFFFu};
 
 }  // namespace infcore::base

@@ -38,7 +38,9 @@ void LatencyTable::ModelRow::publish(std::uint32_t node, const LatencyModel& mod
 }
 
 LatencyTable::LatencyTable(std::uint32_t max_nodes, std::uint32_t max_models)
-    : max_nodes_(max_nodes), classes_(max_nodes, no_class), untouched_(max_nodes), rows_(max_models) {}
+    : max_nodes_(max_nodes), classes_(max_nodes, no_class), untouched_(max_nodes), rows_(max_models) {
+  untouched_.models = std::vector<LatencyModel>(1);  // all are alike, and 200 bytes
+}
 
 LatencyTable::ModelRow& LatencyTable::touch(base::ModelId model) {
   auto& row = rows_[model.value];
@@ -122,6 +124,16 @@ void LatencyTable::own(ModelRow& row, std::uint32_t node) noexcept {
   row.ears[node] = Ear::open;
 }
 
+void LatencyTable::restart(base::ModelId model, base::NodeId node, const Curve& curve) noexcept {
+  if (!rows_[model.value]) return;
+  ModelRow& row = *rows_[model.value];
+  count(row, node.value, -1);
+  row.models[node.value] = LatencyModel(curve);
+  row.ears[node.value] = row.given[node.value] != 0 ? Ear::shut : Ear::open;
+  row.publish(node.value);
+  count(row, node.value, 1);
+}
+
 void LatencyTable::forget(base::NodeId node) noexcept {
   for (auto& row : rows_)
     if (row) count(*row, node.value, -1);
@@ -155,8 +167,15 @@ void LatencyTable::seed_from_class(ModelRow& row, std::uint32_t node) noexcept {
 }
 
 const LatencyModel& LatencyTable::at(base::ModelId model, base::NodeId node) const noexcept {
-  const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
+  if (!rows_[model.value]) return untouched_.models[0];
+  const ModelRow& row = *rows_[model.value];
   return row.ears[node.value] == Ear::follows ? row.told[classes_[node.value]] : row.models[node.value];
+}
+
+bool LatencyTable::knows(base::ModelId model, base::NodeId node) const noexcept {
+  if (!rows_[model.value]) return false;
+  const ModelRow& row = *rows_[model.value];
+  return row.given[node.value] != 0 || row.models[node.value].n_observed() >= LatencyModel::n_features;
 }
 
 BatchColumns LatencyTable::batch(base::ModelId model) const noexcept {

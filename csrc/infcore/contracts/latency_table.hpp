@@ -42,11 +42,15 @@ class LatencyTable {
   /// A known curve (profile, configuration): stronger than what class peers say. Forgets what was observed.
   void set_prior(base::ModelId model, base::NodeId node, const Curve& prior);
   void observe(base::ModelId model, base::NodeId node, const BatchShape& shape, double service_s);
+  /// What was learned of the pair is no longer true: it starts again from this curve.
+  void restart(base::ModelId model, base::NodeId node, const Curve& curve) noexcept;
   /// Before an id is used for another node or model; the node's class goes too.
   void forget(base::NodeId node) noexcept;
   void forget(base::ModelId model) noexcept;
 
   [[nodiscard]] const LatencyModel& at(base::ModelId model, base::NodeId node) const noexcept;
+  /// Whether the pair's curve is its own: it was given one, or seen as often as the curve has terms.
+  [[nodiscard]] bool knows(base::ModelId model, base::NodeId node) const noexcept;
   [[nodiscard]] SingleRequestColumns single(base::ModelId model) const noexcept;
   [[nodiscard]] BatchColumns batch(base::ModelId model) const noexcept;
   [[nodiscard]] std::uint32_t max_nodes() const noexcept { return max_nodes_; }

@@ -10,9 +10,11 @@ namespace infcore::contracts {
 /// A block of rows that some threads write and others keep a copy of. A reader asks one counter whether anything has
 /// changed since it last looked, and copies the rows only if so; it never waits, and no change is lost on it.
 ///
-/// Any number of writers and readers; writers of one row exclude each other (RowLock). Wait-free on both sides. A copy
-/// made while a writer is at work may mix a row's old and new words; the counter then moves again, so the next look
-/// copies it whole. Words are 64 bits, all relaxed: order comes from the counter alone.
+/// Any number of writers and readers; readers are wait-free. Who writes a word that others write too gives put_latest()
+/// what to work it out from: it is lock-free, and of two that write at once the one that is announced last has seen
+/// what the other had done before. A copy made while a writer is at work may mix a row's old and new words; the counter
+/// then moves again, so the next look copies it whole. Words are 64 bits, all relaxed: order comes from the counter
+/// alone.
 template <std::uint32_t n_rows, std::uint32_t n_words, template <class> class Atom = std::atomic>
 class alignas(base::false_sharing_bytes) PublishedBlock {
  public:
@@ -20,10 +22,21 @@ class alignas(base::false_sharing_bytes) PublishedBlock {
     words_[word][row].store(value, std::memory_order_relaxed);  // relaxed: announce() orders it
   }
   /// After the stores of a change.
-  void announce() noexcept {
-    // release [F1]: whoever sees this count sees the stores before it. A read-modify-write, so that it also carries on
-    // what writers of other rows released.
-    changes_.fetch_add(1, std::memory_order_release);
+  void announce() noexcept { announce_since(); }
+
+  /// Puts what `value_of()` makes of figures that other writers of the word change too, and announces it; again, where
+  /// somebody announced something meanwhile. Once all writers are done, the word is as if all changes came before the
+  /// last value_of().
+  template <class ValueOf>
+  void put_latest(std::uint32_t row, std::uint32_t word, ValueOf value_of) noexcept {
+    // acquire [F1]: what others did before their announcements is in the value.
+    std::uint32_t count = changes_.load(std::memory_order_acquire);
+    for (;;) {
+      put(row, word, value_of());
+      const std::uint32_t before = announce_since();
+      if (before == count) return;
+      count = before + 1;
+    }
   }
 
   /// Whether there is something that a reader who saw `seen` has not; if so, the words may be read, `seen` is moved.
@@ -38,6 +51,12 @@ class alignas(base::false_sharing_bytes) PublishedBlock {
   }
 
  private:
+  std::uint32_t announce_since() noexcept {
+    // release [F1]: whoever sees this count sees the stores before it; and acquire: put_latest(), where somebody was
+    // before it, sees what that one did. A read-modify-write, so that it also carries on what other writers released.
+    return changes_.fetch_add(1, std::memory_order_acq_rel);
+  }
+
   Atom<std::uint32_t> changes_{};
   std::array<std::array<Atom<std::uint64_t>, n_rows>, n_words> words_{};
 };

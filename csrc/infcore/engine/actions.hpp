@@ -8,7 +8,7 @@
 namespace infcore::engine {
 
 /// Version of the two lists below; it changes with any of their rows, and stands in every log.
-inline constexpr std::uint32_t action_list_version = 3;
+inline constexpr std::uint32_t action_list_version = 4;
 
 /// All that the engine ever asks of its driver. Closed: this is the log's format, too.
 enum class ActionKind : std::uint8_t {
@@ -19,7 +19,7 @@ enum class ActionKind : std::uint8_t {
   shed,      ///< request dropped after it was accepted
   defer,     ///< request put off to a later time
   retry,     ///< request goes back to its queue
-  hedge,     ///< request sent to a second node as well
+  hedge,     ///< request sent to a second node as well: the first answer ends it
   cancel,    ///< request ended by its caller
   preempt,   ///< running request paused
   complete   ///< request ended with a result or a failure

@@ -23,6 +23,8 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   Lane& lane = *lanes_[index];
   lane.unheld = false;
   Node& node = nodes_[id.value];
+  const std::uint32_t room = room_of(node);
+  n_share = std::min(n_share, room);
   const contracts::LatencyModel& latency = latency_.at(lane.model, id);
   const std::uint32_t n_before = lane.queue.size();
   std::vector<NodeId>& open_nodes = open_nodes_of(lane);
@@ -40,7 +42,7 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   }
   std::uint32_t n = 0;
   for (const Source& source : sources_) n += source.left;
-  n = std::min(n, models_[lane.model.value].config.max_batch_size);
+  n = std::min({n, models_[lane.model.value].config.max_batch_size, room});
   const Pool pool = pool_of_sources();
   batch::Close close = ask_rule(now_ns, lane, pool, id, n);
   // The rule may wait for more to come; not where more is there already, and others do it sooner.
@@ -56,8 +58,9 @@ StateMachine::Served StateMachine::serve(TimeNs now_ns, std::uint32_t index, Nod
   Batch b = new_batch(now_ns, index);
   bool picks = in_danger(now_ns, lane, pool, id, close.n_requests);
   if (!picks) close.n_requests = preferred(now_ns, lane, pool, id, close.n_requests);
-  picks = picks || matters_who_joins(lane, pool, id);
-  if (picks || !fill(now_ns, index, id, b, close.n_requests)) {
+  const bool suited = !picks && !suited_.empty() && fill_suited(now_ns, index, id, b, close.n_requests);
+  picks = !suited && (picks || matters_who_joins(lane, pool, id));
+  if (picks || (!suited && !fill(now_ns, index, id, b, close.n_requests))) {
     choose(now_ns, index, id, b, close.n_requests);
   }
   if (b.members.empty()) {  // who was given up is gone, and the lane another one; or all of them wait for a faster one
@@ -238,7 +241,7 @@ bool StateMachine::fill(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& b,
       }
     }
     --source->left;
-    take(slot, id, b, filling);
+    take(now_ns, slot, id, b, filling);
     if (const std::uint32_t next = lane.queue.front(now_ns); next != queue::no_slot) __builtin_prefetch(&slots_[next]);
   }
   if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
@@ -264,7 +267,7 @@ StateMachine::Filling StateMachine::filling_of(const Lane& lane, NodeId id) cons
 }
 
 /// From its lane into the batch.
-void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& filling) {
+void StateMachine::take(TimeNs now_ns, std::uint32_t slot, NodeId id, Batch& b, Filling& filling) {
   Slot& s = slots_[slot];
   // A request is charged to its tenant once, however often it is run.
   leave_lane(slot, std::exchange(s.charged, true) ? 0 : queue::TenantFlows::units_of(s.request.work));
@@ -276,9 +279,13 @@ void StateMachine::take(std::uint32_t slot, NodeId id, Batch& b, Filling& fillin
   reserve_into(filling.credit, s, filling.slope_s + (b.members.empty() ? filling.base_s : 0.0));
   b.shape.add(s.request.work);
   b.members.push_back(slot);
+  ModelState& model = models_[b.model.value];
+  model.tried[id.value / 64] |= std::uint64_t{1} << (id.value % 64);
+  ++model.n_taken;
   if (by_tokens_ && s.request.prompt_tokens > 0) share_tokens(slot, id, b.opened_ns);
   const bool unheld = filling.unheld && s.entered_as == Reason::none;
   act(slot, ActionKind::dispatch, unheld ? Reason::overload : s.entered_as, id, b.id, b.shape.n_requests - 1);
+  note_terms(now_ns, s.request, id);
 }
 
 /// Opens a batch of at most `n_max` where some might be late, or where it matters who goes with whom. If those who come
@@ -322,7 +329,7 @@ void StateMachine::choose(TimeNs now_ns, std::uint32_t index, NodeId id, Batch& 
     Source& source = *std::find_if(sources_.begin(), sources_.end(), its);
     if (source.left == 0) continue;
     --source.left;
-    take(slot, id, b, filling);
+    take(now_ns, slot, id, b, filling);
   }
   if (filling.credit.inflight != 0 || filling.credit.reserved_ns != 0) fleet_.change_credit(id, filling.credit);
 }
@@ -464,6 +471,7 @@ double StateMachine::share_of_device(NodeId id) {
 Batch* StateMachine::open_batch(Node& node, std::uint32_t lane) noexcept {
   const Lane& its = *lanes_[lane];
   const std::uint32_t max_batch_size = models_[its.model.value].config.max_batch_size;
+  if (room_of(node) == 0) return nullptr;
   for (Batch& b : node.in_flight) {
     if (!b.open || b.model != its.model || b.shape.n_requests >= max_batch_size) continue;
     if (lanes_[b.lane]->bound != its.bound) continue;

@@ -26,15 +26,16 @@ std::uint32_t open_max(const EngineConfig& config) noexcept {
 
 Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::LatencyTable& latency,
                const std::string& policy, const std::string& batching, std::uint64_t seed,
-               const std::atomic<TimeNs>* manual_clock)
+               const std::atomic<TimeNs>* manual_clock, const route::RoutingOptions& options)
     : ingress_(2 * static_cast<std::size_t>(open_max(config))),  // each request: one arrival, at most one cancel
       fleet_(fleet),
-      machine_(config, fleet, latency, route::make_routing_policy(policy, seed), batch::make_batching_policy(batching)),
+      machine_(config, fleet, latency, route::make_routing_policy(policy, seed, options),
+               batch::make_batching_policy(batching)),
       model_epochs_(config.max_models),
       mailboxes_(config.max_nodes),
       n_refused_(config.max_models),
       rungs_(config.max_models),
-      run_{config, policy, batching, seed},
+      run_{config, policy, batching, seed, options},
       built_under_(base::fork_generation()),
       // Where the machine makes room, it is the one that bounds tiers.
       places_(open_max(config), config.shed_lowest ? std::span<const std::uint32_t>() : run_.engine.tier_capacity),
@@ -154,9 +155,9 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
         }
       } else {
         request.cancel_seen = true;
-        if (request.ended) {
+        if (request.ended && !request.held_back) {
           release(outbox, request);
-        } else {
+        } else if (!request.ended) {
           machine_.cancel(now_ns, request.handle, Reason::caller);
         }
       }
@@ -165,7 +166,7 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
   machine_.tick(now_ns);
   machine_.schedule(now_ns);
   for (const Action& action : machine_.actions()) {
-    if (action.kind == ActionKind::dispatch) {
+    if (action.kind == ActionKind::dispatch || action.kind == ActionKind::hedge) {
       Mailbox& mailbox = *mailboxes_[action.node.value];
       // [M1] release: the open batch is there; pairs with the acquire in wait_batch().
       if (!mailbox.called.exchange(true, std::memory_order_acq_rel)) outbox.called.push_back(action.node);
@@ -182,7 +183,6 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
 
 void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, TimeNs now_ns) noexcept {
   request.ended = true;
-  bool carries = false;
   if (request.state.load(std::memory_order_acquire) == LiveState::pending) {
     request.kind = action.kind;
     request.reason = action.reason;
@@ -190,24 +190,35 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.member = action.member;
     request.hint_s = action.hint_s;
     request.end_ns = now_ns;
-    carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
-              (action.batch_id == outbox.batch_id ||
-               (outbox.batch_id == every_batch && action.reason == Reason::device_failed));
+    const bool carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
+                         (action.batch_id == outbox.batch_id ||
+                          (outbox.batch_id == every_batch && action.reason == Reason::device_failed));
     request.payload = carries ? outbox.payload : nullptr;
+    if (carries) ++outbox.n_payload_used;  // its reference is the request's from here on, whoever ends it
   }
+  request.held_back = request.n_readers > 0;
+  if (!request.held_back) hand_over(outbox, request);
+}
+
+/// The request ends for its caller, unless he has cancelled it: then its future lets go of the payload.
+void Driver::hand_over(Outbox& outbox, LiveRequest& request) noexcept {
   LiveState expected = LiveState::pending;
   // [L1] release: the outcome above is readable by whoever sees `done`.
   if (request.state.compare_exchange_strong(expected, LiveState::done, std::memory_order_acq_rel,
                                             std::memory_order_acquire)) {
-    if (carries)
-      ++outbox.n_payload_used;  // the future's from here on: whoever sees `done` may take the payload at once
     release(outbox, request);
-  } else {
-    request.payload = nullptr;  // its caller cancelled it: the result is nobody's
-    if (request.cancel_seen) release(outbox, request);
+  } else if (request.cancel_seen) {
+    release(outbox, request);
   }
   places_.give(request.request.tier);
   outbox.room = outbox.room || places_.is_wanted();
+}
+
+/// The worker has copied the batch's inputs. Members that ended meanwhile, since another node was first, are let go.
+void Driver::inputs_read(Outbox& outbox, const WorkBatch& batch) noexcept {
+  for (LiveRequest* const request : batch.members) {
+    if (--request->n_readers == 0 && std::exchange(request->held_back, false)) hand_over(outbox, *request);
+  }
 }
 
 /// Not as it came: what its future says of that.
@@ -320,6 +331,7 @@ bool Driver::claim(NodeId node, WorkBatch& batch) {
       batch.shape = taken->shape;
       for (const std::uint32_t slot : taken->members) {
         batch.members.push_back(reinterpret_cast<LiveRequest*>(machine_.cookie(slot)));
+        ++batch.members.back()->n_readers;
       }
     }
     settle(outbox, t_ns);
@@ -330,7 +342,11 @@ bool Driver::claim(NodeId node, WorkBatch& batch) {
 }
 
 void Driver::started(NodeId node, const WorkBatch& batch) noexcept {
-  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.started(now_ns, node, batch.id); });
+  Outbox& outbox = outbox_of_thread();
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    inputs_read(outbox, batch);
+    machine.started(now_ns, node, batch.id);
+  });
 }
 
 std::uint32_t Driver::finish(NodeId node, const WorkBatch& batch, bool ok, void* payload, bool runs_more) noexcept {

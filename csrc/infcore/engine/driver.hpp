@@ -1,5 +1,6 @@
 #pragma once
 #include <infcore/base/fork.hpp>
+#include <infcore/base/patience.hpp>
 #include <infcore/device/emulated.hpp>
 #include <infcore/engine/live_request.hpp>
 #include <infcore/engine/logged_machine.hpp>
@@ -36,7 +37,8 @@ enum class Wake : std::uint8_t { stop, batch, control, nothing };
 class Driver {
  public:
   Driver(const EngineConfig&, route::Fleet&, contracts::LatencyTable&, const std::string& policy,
-         const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock);
+         const std::string& batching, std::uint64_t seed, const std::atomic<TimeNs>* manual_clock,
+         const route::RoutingOptions& options = {});
 
   // The log, if one is wanted: start_log() before anything else, log_loop() on a thread of its own until end_log().
   void start_log(const std::string& path, std::size_t buffer_bytes);
@@ -141,9 +143,11 @@ class Driver {
   [[nodiscard]] AdmissionFigures admission_figures(ModelId);
   /// Who answers for a model that is there, under load.
   void set_fallback(ModelId, const ModelConfig&);
-  /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
   /// Whether the policy looks at the blocks of prompts. The same for the driver's life; any thread.
   [[nodiscard]] bool reads_blocks() const noexcept { return machine_.reads_blocks(); }
+  /// Any thread may ask it for failed() and rethrow().
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
+  /// How many steps of the ladder were in force for it at the last arrival. Any thread, no lock.
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept {
     return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
   }
@@ -193,6 +197,8 @@ class Driver {
   void settle(Outbox&, TimeNs now_ns) noexcept;
   void deliver(Outbox&) noexcept;
   void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
+  void hand_over(Outbox&, LiveRequest&) noexcept;
+  void inputs_read(Outbox&, const WorkBatch&) noexcept;
   static void note_form(const Action&) noexcept;
   void wake_for_room() noexcept;
   void release(Outbox&, LiveRequest&) noexcept;
@@ -203,7 +209,7 @@ class Driver {
   std::atomic<int> n_prompt_{0};
   queue::MpmcRing<std::uintptr_t> ingress_;
   queue::Sleeper<> dispatcher_;
-  std::mutex owner_;
+  base::PatientMutex owner_;  // a routing policy may be in Python
   route::Fleet& fleet_;
   LoggedMachine machine_;
   std::atomic<TimeNs> next_timer_ns_{base::never_ns}, asleep_until_ns_{base::never_ns};

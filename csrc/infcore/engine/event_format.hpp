@@ -14,7 +14,8 @@ namespace infcore::engine {
 ///
 ///   file    magic[8], u32 format version, u32 action_list_version, then blocks
 ///   block   u32 bytes of the body, u64 checksum of it (block_checksum), body: whole records
-///   record  u8 kind, then its fields. v: unsigned LEB128; s: zigzag, LEB128; f: 8 bytes IEEE 754; t: v bytes of UTF-8
+///   record  u8 kind, then its fields. v: unsigned LEB128; s: zigzag, LEB128; f: 8 bytes IEEE 754; g: 4 bytes IEEE 754;
+///           t: v bytes of UTF-8
 ///
 /// Where a field says "now", it is s, the difference from the last record that had one; request numbers and batch ids
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
@@ -36,7 +37,11 @@ inline constexpr TimeNs event_time_max = (TimeNs{1} << 62) - 1;
 
 enum class EventKind : std::uint8_t {
   /// v max_requests, max_nodes, max_models, n_tiers; s ageing_ns; v attempts_max; t policy, batching; 8 bytes seed;
-  /// v n, n x t admission; s overload_wait_ns; v n, n x v tier_capacity; v shed_lowest
+  /// v n options; n x (t name, v kind, f or t or v n texts, n x t);
+  /// v n, n x t admission; s overload_wait_ns; v n, n x v tier_capacity; v shed_lowest; f hedge_quantile, hedge_budget;
+  /// v whether retries are bounded | log_terms * 2; f retry_budget, where they are; v judges_health, and if so
+  /// v errors_in_a_row, probes; f error_rate, slow_factor, ejected_share_max; s eject_ns, eject_ns_max, forgive_ns,
+  /// slow_start_ns, forget_ns
   run = 1,
   model,  ///< t name; v version. Its number is how many came before
   label,  ///< t key, value. Its bit is how many came before
@@ -73,7 +78,8 @@ enum class EventKind : std::uint8_t {
 };
 inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::prompt);
 
-/// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member.
+/// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member;
+/// where the run has log_terms, of dispatch and hedge: g each of cost_terms.
 inline constexpr std::uint8_t action_record = 0x40;
 
 enum ArriveFlag : std::uint8_t {
@@ -88,10 +94,24 @@ enum ArriveFlag : std::uint8_t {
 };
 
 /// In the order of their bits in a signal record's mask.
-inline constexpr std::array<double contracts::Signal::*, 8> signal_figures{
-    &contracts::Signal::queue_depth, &contracts::Signal::inflight,    &contracts::Signal::cpu,
-    &contracts::Signal::gpu,         &contracts::Signal::memory,      &contracts::Signal::network,
-    &contracts::Signal::packet_loss, &contracts::Signal::queue_wait_s};
+inline constexpr std::array<double contracts::Signal::*, 9> signal_figures{
+    &contracts::Signal::queue_depth, &contracts::Signal::inflight,     &contracts::Signal::cpu,
+    &contracts::Signal::gpu,         &contracts::Signal::memory,       &contracts::Signal::network,
+    &contracts::Signal::packet_loss, &contracts::Signal::queue_wait_s, &contracts::Signal::error_rate};
+
+/// Of what the chosen node cost the request, in the order in which they are written; microseconds.
+inline constexpr std::array<double route::CostTerms::*, 10> cost_terms{
+    &route::CostTerms::wait_us,    &route::CostTerms::service_us, &route::CostTerms::pressure_us,
+    &route::CostTerms::load_us,    &route::CostTerms::network_us, &route::CostTerms::saving_us,
+    &route::CostTerms::price_us,   &route::CostTerms::risk_us,    &route::CostTerms::explore_us,
+    &route::CostTerms::cost_us};
+inline constexpr std::array<const char*, cost_terms.size()> cost_term_names{
+    "wait", "service", "pressure", "load", "network", "saving", "price", "risk", "explore", "cost"};
+
+/// Whether an action's record has them, in a run that logs them.
+[[nodiscard]] constexpr bool has_terms(ActionKind kind) noexcept {
+  return kind == ActionKind::dispatch || kind == ActionKind::hedge;
+}
 
 [[nodiscard]] constexpr std::uint64_t zigzag(std::uint64_t difference) noexcept {
   return (difference << 1) ^ (difference >> 63 != 0 ? ~std::uint64_t{0} : 0);

@@ -27,6 +27,21 @@ std::size_t text_bytes(const route::NodeSpec& spec) {
   return n;
 }
 
+std::size_t options_bytes(const route::RoutingOptions& options) {
+  check("options of a policy", options.given().size(), route::RoutingOptions::n_max);
+  std::size_t n_bytes = 0;
+  for (const auto& [name, value] : options.given()) {
+    n_bytes += name.size() + 3 * number_bytes_max;
+    if (const auto* one = std::get_if<std::string>(&value)) n_bytes += one->size();
+    const auto* texts = std::get_if<route::RoutingOptions::Texts>(&value);
+    if (texts == nullptr) continue;
+    check("texts of an option", texts->size(), route::RoutingOptions::n_max);
+    for (const std::string& each : *texts) n_bytes += each.size() + number_bytes_max;
+  }
+  check("bytes in a policy's options", n_bytes, event_text_bytes_max);
+  return n_bytes;
+}
+
 }  // namespace
 
 EventLog::EventLog(LogFile& file, const route::Fleet& fleet, const RunConfig& config)
@@ -44,6 +59,7 @@ void EventLog::run(const RunConfig& config) {
   const EngineConfig& engine = config.engine;
   std::size_t n_bytes = config.policy.size() + config.batching.size() + number_bytes_max * engine.tier_capacity.size();
   for (const std::string& name : engine.admission) n_bytes += name.size() + number_bytes_max;
+  n_bytes += options_bytes(config.options);
   open(EventKind::run, small_record_bytes + n_bytes);
   number(engine.max_requests);
   number(engine.max_nodes);
@@ -54,12 +70,49 @@ void EventLog::run(const RunConfig& config) {
   text(config.policy);
   text(config.batching);
   store_le(at_, config.seed, 8), at_ += 8;
+  options(config.options);
   number(engine.admission.size());
   for (const std::string& name : engine.admission) text(name);
   signed_number(engine.overload_wait_ns);
   number(engine.tier_capacity.size());
   for (const std::uint32_t capacity : engine.tier_capacity) number(capacity);
   number(engine.shed_lowest ? 1 : 0);
+  real(engine.hedge_quantile);
+  real(engine.hedge_budget);
+  const bool is_bounded = engine.retry_budget != CountedBudget::unbounded;
+  number((is_bounded ? 1u : 0u) | (engine.log_terms ? 2u : 0u));
+  if (is_bounded) real(engine.retry_budget);
+  health(engine);
+}
+
+void EventLog::health(const EngineConfig& engine) {
+  const contracts::HealthConfig& health = engine.health;
+  number(engine.judges_health ? 1 : 0);
+  if (!engine.judges_health) return;
+  number(health.errors_in_a_row);
+  number(health.probes);
+  for (const double share : {health.error_rate, health.slow_factor, health.ejected_share_max}) real(share);
+  for (const TimeNs time_ns : {health.eject_ns, health.eject_ns_max, health.forgive_ns, health.slow_start_ns,
+                               health.forget_ns}) {
+    signed_number(time_ns);
+  }
+}
+
+void EventLog::options(const route::RoutingOptions& options) noexcept {
+  number(options.given().size());
+  for (const auto& [name, value] : options.given()) {
+    text(name);
+    number(value.index());
+    if (const auto* figure = std::get_if<double>(&value)) {
+      real(*figure);
+    } else if (const auto* one = std::get_if<std::string>(&value)) {
+      text(*one);
+    } else {
+      const auto& texts = std::get<route::RoutingOptions::Texts>(value);
+      number(texts.size());
+      for (const std::string& each : texts) text(each);
+    }
+  }
 }
 
 void EventLog::name_models() {
@@ -234,7 +287,7 @@ void EventLog::first_token(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
   batch(batch_id);
 }
 
-void EventLog::action(const Action& action) {
+void EventLog::action(const Action& action, const route::CostTerms* terms) {
   room(small_record_bytes);
   ++n_records_;
   ++n_actions_;
@@ -245,6 +298,8 @@ void EventLog::action(const Action& action) {
   batch(action.batch_id);
   number(action.node == base::no_node ? 0 : std::uint64_t{action.node.value} + 1);
   number(action.member);
+  if (terms == nullptr) return;
+  for (const auto term : cost_terms) single(terms->*term);
 }
 
 // ---- blocks
@@ -276,6 +331,11 @@ void EventLog::room(std::size_t n_bytes) {
 void EventLog::real(double value) noexcept {
   store_le(at_, std::bit_cast<std::uint64_t>(value), 8);
   at_ += 8;
+}
+
+void EventLog::single(double value) noexcept {
+  store_le(at_, std::bit_cast<std::uint32_t>(static_cast<float>(value)), 4);
+  at_ += 4;
 }
 
 void EventLog::text(std::string_view value) noexcept {

@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/engine/event_format.hpp>
 #include <infcore/engine/log_file.hpp>
+#include <infcore/route/routing_options.hpp>
 
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@ struct RunConfig {
   EngineConfig engine{};
   std::string policy, batching;
   std::uint64_t seed{};
+  route::RoutingOptions options{};  ///< of the policy
 };
 
 /// Encodes what a state machine was told and what it decided (event_format.hpp). The machine's owner's; each call
@@ -42,7 +44,8 @@ class EventLog {
   void first_token(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   void tick(TimeNs now_ns) { open(EventKind::tick), time(now_ns); }
   void schedule(TimeNs now_ns) { open(EventKind::schedule), time(now_ns); }
-  void action(const Action&);
+  /// `terms`: what the node of a dispatch or hedge cost, where the run logs them; else nullptr.
+  void action(const Action&, const route::CostTerms* terms);
 
   /// What is there goes to the file, so that a crash costs no more than what came since.
   void seal();
@@ -50,6 +53,7 @@ class EventLog {
 
  private:
   void run(const RunConfig&);
+  void health(const EngineConfig&);
   void name_labels();
   void prompt(const contracts::Request&);
 
@@ -73,10 +77,12 @@ class EventLog {
   }
   void request(std::uint64_t number) noexcept { difference(number, last_request_), last_request_ = number; }
   void batch(std::uint64_t id) noexcept { difference(id, last_batch_), last_batch_ = id; }
+  void options(const route::RoutingOptions&) noexcept;
   void real(double value) noexcept;
+  void single(double value) noexcept;
   void text(std::string_view value) noexcept;
 
-  static constexpr std::size_t small_record_bytes = 128;  ///< of any record without text or list: 82 at most
+  static constexpr std::size_t small_record_bytes = 128;  ///< of any record without text or list: 88 at most
 
   LogFile& file_;
   const route::Fleet& fleet_;

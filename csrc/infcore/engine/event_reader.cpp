@@ -10,7 +10,7 @@ constexpr double no_bound = std::numeric_limits<double>::max();
 constexpr double figure_max = 1e9;  // as Fleet.signal's
 constexpr double term_s_max = 1e12;
 
-bool is_fraction(std::size_t figure) noexcept { return figure >= 2 && figure <= 6; }
+bool is_fraction(std::size_t figure) noexcept { return (figure >= 2 && figure <= 6) || figure == 8; }
 
 }  // namespace
 
@@ -162,6 +162,7 @@ void EventReader::run(RunConfig& run) {
   text("batching", run.batching);
   run.seed = 0;
   for (unsigned i = 0; i < 8; ++i) run.seed |= std::uint64_t{byte("seed")} << (8 * i);
+  options(run.options);
   engine.admission.resize(number("n_admission", event_policies_max));
   for (std::string& name : engine.admission) text("admission", name);
   engine.overload_wait_ns = time("overload_wait_ns", 0, true);
@@ -170,7 +171,49 @@ void EventReader::run(RunConfig& run) {
     capacity = static_cast<std::uint32_t>(number("tier_capacity", event_requests_max, 1));
   }
   engine.shed_lowest = number("shed_lowest", 1) != 0;
+  engine.hedge_quantile = real("hedge_quantile", 1.0);
+  engine.hedge_budget = real("hedge_budget", no_bound);
+  const std::uint64_t flags = number("retries bounded, log_terms", 3);
+  engine.retry_budget = (flags & 1) != 0 ? real("retry_budget", no_bound) : CountedBudget::unbounded;
+  engine.log_terms = (flags & 2) != 0;
+  health(engine);
   bounds_ = engine;
+}
+
+void EventReader::health(EngineConfig& engine) {
+  contracts::HealthConfig& health = engine.health;
+  engine.judges_health = number("judges_health", 1) != 0;
+  if (!engine.judges_health) return;
+  health.errors_in_a_row = static_cast<std::uint32_t>(number("errors_in_a_row", 64, 1));
+  health.probes = static_cast<std::uint32_t>(number("probes", 1000, 1));
+  health.error_rate = real("error_rate", 1.0);
+  health.slow_factor = real("slow_factor", 1e6);
+  health.ejected_share_max = real("ejected_share_max", 1.0);
+  for (TimeNs* time_ns : {&health.eject_ns, &health.eject_ns_max, &health.forgive_ns, &health.slow_start_ns,
+                          &health.forget_ns}) {
+    *time_ns = time("a time of health", 0, false);
+  }
+}
+
+void EventReader::options(route::RoutingOptions& options) {
+  options = {};
+  std::string name, one;
+  for (std::uint64_t left = number("n_options", route::RoutingOptions::n_max); left > 0; --left) {
+    text("option", name);
+    switch (number("kind of option", std::variant_size_v<route::RoutingOptions::Value> - 1)) {
+      case 0:
+        options.set(name, real("option", no_bound, -no_bound));
+        break;
+      case 1:
+        text("option", one);
+        options.set(name, one);
+        break;
+      default:
+        route::RoutingOptions::Texts texts(number("n_texts", route::RoutingOptions::n_max));
+        for (std::string& each : texts) text("option", each);
+        options.set(name, std::move(texts));
+    }
+  }
 }
 
 void EventReader::model_config(EventRecord& r) {
@@ -275,6 +318,10 @@ void EventReader::action(EventRecord& r) {
   const std::uint64_t node = number("node", bounds_.max_nodes);
   r.action.node = node == 0 ? base::no_node : NodeId{static_cast<std::uint32_t>(node - 1)};
   r.action.member = static_cast<std::uint32_t>(number("member", event_requests_max));
+  r.has_terms = bounds_.log_terms && has_terms(r.action.kind);
+  if (r.has_terms) {
+    for (float& term : r.terms) term = single("a term of the cost");
+  }
   ++n_actions_;
 }
 
@@ -309,11 +356,21 @@ TimeNs EventReader::time(const char* field, TimeNs from, bool may_be_never) {
   fail_here(field, std::to_string(t_ns), may_be_never ? "within 2**62 ns of 0, or never" : "within 2**62 ns of 0");
 }
 
-double EventReader::real(const char* field, double most) {
+double EventReader::real(const char* field, double most, double least) {
   std::uint64_t word = 0;
   for (unsigned i = 0; i < 8; ++i) word |= std::uint64_t{byte(field)} << (8 * i);
   const auto value = std::bit_cast<double>(word);
-  if (!(value >= 0.0 && value <= most)) fail_here(field, std::to_string(value), "0 to " + std::to_string(most));
+  if (!(value >= least && value <= most)) {
+    fail_here(field, std::to_string(value), std::to_string(least) + " to " + std::to_string(most));
+  }
+  return value;
+}
+
+float EventReader::single(const char* field) {
+  std::uint32_t word = 0;
+  for (unsigned i = 0; i < 4; ++i) word |= std::uint32_t{byte(field)} << (8 * i);
+  const auto value = std::bit_cast<float>(word);
+  if (value != value) fail_here(field, "not a number", "a number");
   return value;
 }
 

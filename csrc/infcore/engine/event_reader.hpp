@@ -2,6 +2,7 @@
 #include <infcore/base/errors.hpp>
 #include <infcore/engine/event_log.hpp>
 
+#include <array>
 #include <cstdint>
 #include <istream>
 #include <string>
@@ -27,6 +28,8 @@ struct EventRecord {
   bool ok{};
   Reason reason{};
   Action action{};               ///< its cookie is the request's number
+  bool has_terms{};              ///< a dispatch or hedge of a run that logs them
+  std::array<float, cost_terms.size()> terms{};  ///< in the order of cost_terms
   contracts::Request arrived{};  ///< its cookie is the request's number
   RunConfig run{};
   ModelConfig model_config{};
@@ -68,6 +71,8 @@ class EventReader {
   void event(EventRecord&);
   void action(EventRecord&);
   void run(RunConfig&);
+  void health(EngineConfig&);
+  void options(route::RoutingOptions&);
   void model_config(EventRecord&);
   void node(EventRecord&);
   void prior(EventRecord&);
@@ -81,7 +86,8 @@ class EventReader {
   [[nodiscard]] std::uint64_t number(const char* field, std::uint64_t most, std::uint64_t least = 0);
   [[nodiscard]] std::uint64_t difference(const char* field, std::uint64_t from);
   [[nodiscard]] TimeNs time(const char* field, TimeNs from, bool may_be_never);
-  [[nodiscard]] double real(const char* field, double most);
+  [[nodiscard]] float single(const char* field);
+  [[nodiscard]] double real(const char* field, double most, double least = 0.0);
   void text(const char* field, std::string&);
   void now(EventRecord&);
   [[nodiscard]] NodeId node_id();

@@ -48,6 +48,50 @@ alignas(64) constexpr auto lane_bit = [] {
   return least;
 }
 
+[[gnu::always_inline]] inline LeastCost cost_body(const FinishColumns& columns, const float* usd_per_s,
+                                                  const std::uint64_t* mask, std::uint32_t n_nodes,
+                                                  const CostQuery& query) noexcept {
+  const CostQuery q = query;
+  std::array<float, lanes> cost_s;
+  const auto look = [&](std::uint32_t from) __attribute__((always_inline)) {
+    const std::uint32_t bits = bits_at(mask, from);
+    const double* __restrict const free_at_s = columns.free_at_s + from;
+    const float* __restrict const base_s = columns.curves.base_s + from;
+    const float* __restrict const per_request_s = columns.curves.per_request_s + from;
+    const float* __restrict const per_work_s = columns.curves.per_work_s + from;
+    const float* __restrict const usd = usd_per_s + from;
+    alignas(64) std::array<float, lanes> free_in_s;
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      free_in_s[lane] = NodeFinish::free_in(free_at_s[lane], q.now_s);
+    }
+    float first_s = none;
+#pragma omp simd reduction(min : first_s)
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      const float batch_s = base_s[lane] + (per_request_s[lane] + per_work_s[lane] * q.work_mean) * q.n_requests;
+      const float finish_s = (bits & lane_bit[lane]) != 0 ? free_in_s[lane] + batch_s : none;
+      const float costs_s = finish_s + q.s_per_usd * usd[lane] * batch_s;
+      cost_s[lane] = finish_s <= q.by_s ? costs_s : none;
+      first_s = finish_s < first_s ? finish_s : first_s;
+    }
+    return first_s;
+  };
+  LeastCost least{none, 0, none};
+  for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
+    if (bits_at(mask, from) == 0) continue;
+    const float first_s = look(from);
+    least.first_s = first_s < least.first_s ? first_s : least.first_s;
+    float here = none;
+#pragma omp simd reduction(min : here)
+    for (std::uint32_t lane = 0; lane < lanes; ++lane) here = cost_s[lane] < here ? cost_s[lane] : here;
+    if (here >= least.cost_s) continue;  // the lowest id among equals
+    std::uint32_t lane = 0;
+    while (cost_s[lane] != here) ++lane;
+    least.cost_s = here;
+    least.node = from + lane;
+  }
+  return least;
+}
+
 [[gnu::always_inline]] inline bool fewer_body(const FinishColumns& columns, const std::uint64_t* mask,
                                               std::uint32_t n_nodes, const FinishQuery& query, float t_s,
                                               std::uint32_t n_enough) noexcept {
@@ -102,6 +146,10 @@ alignas(64) constexpr auto lane_bit = [] {
                                     float work) noexcept {                                                        \
     return least_body(c, mask, n, work);                                                                          \
   }                                                                                                               \
+  attributes LeastCost cost_##isa(const FinishColumns& c, const float* usd_per_s, const std::uint64_t* mask,      \
+                                  std::uint32_t n, const CostQuery& q) noexcept {                                 \
+    return cost_body(c, usd_per_s, mask, n, q);                                                                   \
+  }                                                                                                               \
   attributes bool fewer_##isa(const FinishColumns& c, const std::uint64_t* mask, std::uint32_t n,                 \
                               const FinishQuery& q, float t_s, std::uint32_t n_enough) noexcept {                 \
     return fewer_body(c, mask, n, q, t_s, n_enough);                                                              \
@@ -122,6 +170,7 @@ INFCORE_FINISH_FOR(avx512, [[gnu::target(INFCORE_AVX512)]])
 
 struct Loops {
   decltype(&least_baseline) least;
+  decltype(&cost_baseline) cost;
   decltype(&fewer_baseline) fewer;
 };
 
@@ -129,12 +178,12 @@ const Loops loops = [] {
   switch (base::isa()) {
 #if defined(__x86_64__)
     case base::Isa::avx512:
-      return Loops{least_avx512, fewer_avx512};
+      return Loops{least_avx512, cost_avx512, fewer_avx512};
     case base::Isa::avx2:
-      return Loops{least_avx2, fewer_avx2};
+      return Loops{least_avx2, cost_avx2, fewer_avx2};
 #endif
     default:
-      return Loops{least_baseline, fewer_baseline};
+      return Loops{least_baseline, cost_baseline, fewer_baseline};
   }
 }();
 
@@ -143,6 +192,11 @@ const Loops loops = [] {
 LeastAlone least_alone(const contracts::BatchColumns& curves, const std::uint64_t* mask, std::uint32_t n_nodes,
                        float work) noexcept {
   return loops.least(curves, mask, n_nodes, work);
+}
+
+LeastCost least_cost(const FinishColumns& columns, const float* usd_per_s, const std::uint64_t* mask,
+                     std::uint32_t n_nodes, const CostQuery& query) noexcept {
+  return loops.cost(columns, usd_per_s, mask, n_nodes, query);
 }
 
 bool finish_fewer(const FinishColumns& columns, const std::uint64_t* mask, std::uint32_t n_nodes,

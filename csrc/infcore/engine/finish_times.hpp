@@ -62,6 +62,21 @@ struct NodeFinish {
   }
 };
 
+/// What least_cost asks of every candidate alike.
+struct CostQuery {
+  double now_s;
+  float work_mean;
+  float n_requests;  ///< in one batch
+  float by_s;        ///< nobody who would be done with them later is looked at
+  float s_per_usd;   ///< seconds that a US dollar of the batch's time counts for
+};
+
+struct LeastCost {
+  float cost_s;        ///< +inf where nobody is done in time
+  std::uint32_t node;  ///< the lowest of those that hold it
+  float first_s;       ///< until the first of all is done, whatever it costs; +inf where the mask is empty
+};
+
 struct LeastAlone {
   float seconds;       ///< +inf where the mask is empty
   std::uint32_t node;  ///< the lowest of those that hold it
@@ -70,6 +85,11 @@ struct LeastAlone {
 /// The node of the mask (64 a word) that is done first with one request of that work, were it free now.
 [[nodiscard]] LeastAlone least_alone(const contracts::BatchColumns&, const std::uint64_t* mask, std::uint32_t n_nodes,
                                      float work) noexcept;
+
+/// The node of the mask where one batch of so many, begun once it is free, costs least: the seconds until it is done, and
+/// the money for as long as it takes. `usd_per_s`: of one slot, a figure per node.
+[[nodiscard]] LeastCost least_cost(const FinishColumns&, const float* usd_per_s, const std::uint64_t* mask,
+                                   std::uint32_t n_nodes, const CostQuery&) noexcept;
 
 /// Whether the nodes of the mask together finish fewer than `n_enough` by then. Looks no further once they are enough.
 [[nodiscard]] bool finish_fewer(const FinishColumns&, const std::uint64_t* mask, std::uint32_t n_nodes,

@@ -27,6 +27,10 @@ struct LiveRequest {
   std::uint64_t handle{};  ///< of the state machine
   std::atomic<LiveState> state{LiveState::pending};
   bool ended{}, cancel_seen{};  ///< owner's: a cancelled request leaves when both are true
+  /// Owner's: workers that copy the inputs just now. One that was hedged may have been answered meanwhile: its outcome
+  /// is held back until nobody reads them, since they are the caller's again then.
+  std::uint16_t n_readers{};
+  bool held_back{};
   Reason reason{};
   std::atomic<Reason> form{Reason::none};  ///< in which it was served, where that is not as it came
   float hint_s{};                          ///< Action::hint_s

@@ -25,7 +25,12 @@ void LoggedMachine::end_log() {
 
 void LoggedMachine::log_actions() {
   const std::vector<Action>& actions = machine_.actions();
-  for (; n_logged_ < actions.size(); ++n_logged_) log_->action(actions[n_logged_]);
+  const std::vector<route::CostTerms>& terms = machine_.terms();
+  for (; n_logged_ < actions.size(); ++n_logged_) {
+    const Action& action = actions[n_logged_];
+    const bool with_terms = !terms.empty() && has_terms(action.kind);
+    log_->action(action, with_terms ? &terms[n_terms_logged_++] : nullptr);
+  }
 }
 
 void LoggedMachine::add_model(ModelId model, const ModelConfig& config) {

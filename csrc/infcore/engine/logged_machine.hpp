@@ -88,9 +88,12 @@ class LoggedMachine {
   bool signal(NodeId, const contracts::Signal&);
 
   [[nodiscard]] const std::vector<Action>& actions() noexcept { return machine_.actions(); }
+  /// Of the dispatches and hedges among them; empty unless EngineConfig::log_terms.
+  [[nodiscard]] const std::vector<route::CostTerms>& terms() noexcept { return machine_.terms(); }
   void clear_actions() noexcept {
     machine_.actions().clear();
-    n_logged_ = 0;
+    machine_.terms().clear();
+    n_logged_ = n_terms_logged_ = 0;
   }
   [[nodiscard]] TimeNs next_timer_ns() const noexcept { return machine_.next_timer_ns(); }
   [[nodiscard]] bool node_empty(NodeId node) const noexcept { return machine_.node_empty(node); }
@@ -98,6 +101,7 @@ class LoggedMachine {
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return machine_.n_pending(); }
   [[nodiscard]] const Stats* model_stats(ModelId model) const noexcept { return machine_.model_stats(model); }
   [[nodiscard]] const Stats* node_stats(NodeId node) const noexcept { return machine_.node_stats(node); }
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return machine_.rung(model); }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId model) {
     return machine_.admission_figures(now_ns, model);
@@ -115,7 +119,7 @@ class LoggedMachine {
   StateMachine machine_;
   std::unique_ptr<LogFile> file_;
   std::unique_ptr<EventLog> log_;
-  std::size_t n_logged_{};  ///< of the machine's actions
+  std::size_t n_logged_{}, n_terms_logged_{};  ///< of the machine's actions, and of their terms
 };
 
 }  // namespace infcore::engine

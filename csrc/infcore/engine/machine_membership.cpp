@@ -1,6 +1,7 @@
 // Models and devices come and go; what waits or was handed over follows them.
 #include <infcore/base/errors.hpp>
 #include <infcore/engine/state_machine.hpp>
+#include <infcore/route/health_gate.hpp>
 
 #include <algorithm>
 #include <iterator>
@@ -20,6 +21,8 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
   if (!state.stats) state.stats = std::make_unique<Stats>(config_.stage_histograms);
   state.known = true;
   state.config = config;
+  state.tried.assign(candidates_.size(), 0);
+  state.n_taken = state.n_tries = 0;
   if (model.value < n_models_) return;
   n_models_ = model.value + 1;
   for (NodeId node{0}; node.value < fleet_.n_nodes(); ++node.value) follow_residency(node);
@@ -39,7 +42,9 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
   for (Node& node : nodes_) {
     for (Batch& b : node.in_flight) {
       if (!b.open || b.model != model) continue;
-      for (const std::uint32_t slot : b.members) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      for (const std::uint32_t slot : b.members) {
+        if (!goes_on(now_ns, slot, b, Reason::unloaded)) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
+      }
       b.members.clear();
       b.shape = {};
     }
@@ -50,23 +55,32 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.run_limit_ns = config.run_limit_ns;
   node.slots = fleet_.slots(id);
+  for (ModelState& model : models_) {
+    if (!model.tried.empty()) model.tried[id.value / 64] &= ~(std::uint64_t{1} << (id.value % 64));
+  }
+  usd_per_s_[id.value] = static_cast<float>(fleet_.price_per_hour(id) / 3600.0 / node.slots);
+  has_prices_ = std::any_of(usd_per_s_.begin(), usd_per_s_.begin() + fleet_.n_nodes(),
+                            [&](float usd_per_s) { return usd_per_s != usd_per_s_.front(); });
   node.stats = std::make_unique<Stats>(config_.stage_histograms);
   node.free_since_ns = node.progress_ns = 0;
   for (const Batch& b : node.in_flight)
     if (b.open) close_door(b, id);
   node.in_flight.clear();  // of a removed node whose id this was: nobody waits for it, or its credit would hold the id
-  occupancy_changed(id);
+  bound_pending(id, 0);
   latency_.forget(id);
   latency_.set_class(id, fleet_.kind_id(id));
   tokens_.add_node(id, fleet_.kind_id(id), config.kv_blocks);
   follow_residency(id);
+  if (!health_) return;
+  health_->joined(id, route::alike(fleet_, id));
+  health_->changes().clear();  // it is as the fleet has it
 }
 
 /// Brings the list of what the node holds up to date with the fleet.
 void StateMachine::follow_residency(NodeId id) {
   ++door_.membership;
   Node& node = nodes_[id.value];
-  const std::uint32_t free = node.in_flight.size() < node.slots ? 1 : 0;
+  const auto free = static_cast<std::uint32_t>(has_free_slot_[id.value / 64] >> (id.value % 64) & 1);
   for (const ModelId model : node.models) models_[model.value].n_free -= free;
   node.models.clear();
   for (ModelId model{0}; model.value < n_models_; ++model.value) {
@@ -90,6 +104,13 @@ void StateMachine::give_up_where(TimeNs now_ns, NodeId id, Reason reason, Which 
   for (Batch& b : given_up) give_up(now_ns, b, reason);
 }
 
+/// What the node was given and has not begun.
+void StateMachine::send_elsewhere(TimeNs now_ns, NodeId id) {
+  give_up_where(now_ns, id, Reason::device_removed, [](const Batch& b) { return b.open; });
+  rebind(now_ns, id);
+  mark_node(id);
+}
+
 void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
   mark_node(id);  // those who waited for it and can't any more
   follow_residency(id);
@@ -104,6 +125,8 @@ void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
   fleet_.drain(id);
   rebind(now_ns, id);
   mark_node(id);
+  if (health_) health_->members_changed(now_ns);
+  settle_health(now_ns);
 }
 
 bool StateMachine::node_empty(NodeId id) const noexcept { return nodes_[id.value].in_flight.empty(); }
@@ -115,6 +138,10 @@ void StateMachine::remove_node(TimeNs now_ns, NodeId id) {
   give_up_where(now_ns, id, Reason::device_removed, [](const Batch& b) { return b.open; });
   give_up_where(now_ns, id, Reason::device_lost, [](const Batch& b) { return b.running; });
   rebind(now_ns, id);
+  if (!health_) return;
+  health_->left(id);
+  health_->members_changed(now_ns);
+  settle_health(now_ns);
 }
 
 void StateMachine::node_lost(TimeNs now_ns, NodeId id) { take_out(now_ns, id, Reason::device_lost); }
@@ -122,18 +149,25 @@ void StateMachine::node_lost(TimeNs now_ns, NodeId id) { take_out(now_ns, id, Re
 void StateMachine::node_failed(TimeNs now_ns, NodeId id) { take_out(now_ns, id, Reason::device_failed); }
 
 void StateMachine::take_out(TimeNs now_ns, NodeId id, Reason reason) {
-  if (fleet_.state(id) == route::NodeState::up) fleet_.set_state(id, route::NodeState::lost);
+  const route::NodeState state = fleet_.state(id);
+  if (state == route::NodeState::up || state == route::NodeState::ejected) {
+    fleet_.set_state(id, route::NodeState::lost);
+    if (health_) health_->lost(now_ns, id);
+  }
   tokens_.forget(id);
   // A worker reads the inputs of what it has claimed: those stay until started().
   give_up_where(now_ns, id, reason, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);
   mark_node(id);
+  settle_health(now_ns);
 }
 
 void StateMachine::node_back(TimeNs now_ns, NodeId id) {
   if (fleet_.state(id) != route::NodeState::lost) return;
   fleet_.set_state(id, route::NodeState::up);
   nodes_[id.value].free_since_ns = now_ns;
+  if (health_) health_->back(now_ns, id);
+  settle_health(now_ns);
   mark_node(id);
   bind_waiting(now_ns, id);
 }
@@ -172,14 +206,26 @@ void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
   }
 }
 
+/// The same for a lane when some device has more room: it may be what the policy waited for.
+void StateMachine::bind_from(TimeNs now_ns, std::uint32_t index) {
+  queue::TieredLane& waiting = lanes_[index]->queue;
+  while (waiting.size() > 0) {
+    const std::uint32_t slot = waiting.front(now_ns);
+    const NodeId node = choose_node(now_ns, slots_[slot].request);
+    if (node == base::no_node) return;
+    leave_lane(slot);
+    enqueue(now_ns, slot, node);
+  }
+}
+
 void StateMachine::give_up(TimeNs now_ns, Batch& b, Reason reason) {
   for (std::uint32_t i = 0; i < b.members.size(); ++i) {
     const std::uint32_t slot = b.members[i];
-    if (slot == vacated) continue;
+    if (slot == vacated || goes_on(now_ns, slot, b, reason)) continue;
     // A batch that never ran costs no attempt and may go elsewhere whatever the model.
     if (!b.running) --slots_[slot].attempts;
-    const bool again =
-        !b.running || (models_[b.model.value].config.idempotent && slots_[slot].attempts < config_.attempts_max);
+    const bool again = !b.running || (models_[b.model.value].config.idempotent &&
+                                      slots_[slot].attempts < config_.attempts_max && may_retry(b.model));
     if (again) {
       retry(now_ns, slot, slots_[slot].solo, reason);
     } else {

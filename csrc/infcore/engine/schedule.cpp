@@ -40,6 +40,10 @@ void StateMachine::schedule(TimeNs now_ns) {
         dispatch_bound(now_ns, lane);
         continue;
       }
+      if (routing_->binds_on_arrival()) {
+        bind_from(now_ns, lane);
+        continue;
+      }
       while (lanes_[lane]->queue.size() > 0 && dispatch_from(now_ns, lane)) {
       }
     }
@@ -79,6 +83,11 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     const bool by_tokens = by_tokens_ && slots_[head].request.prompt_tokens > 0;
     return by_tokens ? dispatch_tokens(now_ns, index) : dispatch_shared(now_ns, index);
   }
+  if (bool sent = false; weights_.by_work && open_takers_.empty() && dispatch_untried(now_ns, index, sent)) return sent;
+  if (weights_.price_us_per_usd > 0.0 && has_prices_ && open_takers_.empty()) {
+    bool sent = false;
+    if (dispatch_costly(now_ns, index, work_mean, sent)) return sent;
+  }
   const LeastAlone free = least_alone(latency_.batch(lane.model), free_candidates_.data(), fleet_.n_nodes(), work_mean);
   for (;;) {
     Taker first{.node = free.seconds < std::numeric_limits<float>::infinity() ? NodeId{free.node} : base::no_node,
@@ -91,7 +100,10 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
       open = it;
     }
     if (first.node == base::no_node) return false;
-    const std::uint32_t n_share = share_of(now_ns, index, first, work_mean);
+    suited_.clear();
+    const bool by_work = weights_.by_work && open == open_takers_.end() && model.lanes.size() == 1;
+    const std::uint32_t n_share = by_work ? share_by_work(now_ns, index, first, work_mean)
+                                          : share_of(now_ns, index, first, work_mean);
     if (n_share == 0) {  // busy ones are sooner, and then the devices after this one have no share either
       set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first.first_s)), 1));
       return false;
@@ -130,6 +142,7 @@ bool StateMachine::dispatch_shared(TimeNs now_ns, std::uint32_t index) {
     }
   }
   if (best == base::no_node) return false;
+  suited_.clear();
   sources_.assign(1, {.lane = index, .left = 1});
   return serve(now_ns, index, best, 1) == Served::sent;
 }
@@ -139,6 +152,7 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
   Lane& lane = *lanes_[index];
   Node& node = nodes_[lane.bound.value];
   const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
+  suited_.clear();
   while (lane.queue.size() > 0 && fleet_.state(lane.bound) == route::NodeState::up) {
     std::uint32_t room = max_batch_size;
     if (const Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {
@@ -146,6 +160,8 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
     } else if (node.in_flight.size() >= node.slots) {
       return;
     }
+    room = std::min(room, room_of(node));
+    if (room == 0) return;
     const std::uint32_t n = std::min(room, lane.queue.size());
     sources_.assign(1, {.lane = index, .left = n});
     if (serve(now_ns, index, lane.bound, n) != Served::sent) return;
@@ -188,7 +204,8 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     for (std::uint64_t left = lane.require; left != 0 && passing != 0; left &= left - 1) {
       passing &= columns.labelled(std::countr_zero(left), word).load(std::memory_order_relaxed);
     }
-    candidates_[word] = others_[word] = passing;
+    candidates_[word] = passing;
+    others_[word] = passing & ~bounded_[word];  // nobody waits for a node that may have a few at a time only
     free_candidates_[word] = passing & has_free_slot_[word];
     any |= free_candidates_[word];
   }
@@ -267,7 +284,6 @@ const contracts::BatchShape& StateMachine::learned_shape(const Batch& b) const n
 /// After any change of the node's batches: when its next slot is free, as the joint choice reads it.
 void StateMachine::occupancy_changed(NodeId id) {
   Node& node = nodes_[id.value];
-  const bool has_free_slot = node.in_flight.size() < node.slots;
   TimeNs free_ns = base::never_ns;
   node.occupied = {};
   for (const Batch& b : node.in_flight) {
@@ -276,6 +292,7 @@ void StateMachine::occupancy_changed(NodeId id) {
     node.occupied.work_sum += b.shape.work_sum;
     node.occupied.work_max = std::max(node.occupied.work_max, b.shape.work_max);
   }
+  const bool has_free_slot = node.in_flight.size() < node.slots && room_of(node) > 0;
   free_at_s_[id.value] = has_free_slot ? free_now : base::seconds(free_ns);
   std::uint64_t& word = has_free_slot_[id.value / 64];
   const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);

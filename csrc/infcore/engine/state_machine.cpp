@@ -36,7 +36,10 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       nodes_(config.max_nodes),
       models_(config.max_models),
       free_at_s_(std::size_t{fleet.columns().n_words()} * 64, free_now),
+      weights_(routing_->joint()),
+      usd_per_s_(free_at_s_.size()),
       has_free_slot_(fleet.columns().n_words()),
+      bounded_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),
       free_candidates_(has_free_slot_.size()),
       others_(has_free_slot_.size()),
@@ -57,6 +60,10 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   verdicts_.reserve(n_shown_max);
   routing_->attach(fleet);
   set_up_door();
+  set_up_health();
+  if (config.hedge_quantile <= 0.0) return;
+  hedging_.copies.resize(config.max_requests);
+  hedging_.looks.resize(config.max_nodes);
 }
 
 // ---- events
@@ -77,6 +84,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& aske
   s.solo = s.doomed = s.charged = s.was_put_off = s.has_first_token = false;
   s.entered_as = entrance.reason;
   ++n_pending_;
+  earn_budgets(models_[request.model.value]);
   ++door_.models[request.model.value].n_open;
   ++door_.n_in_tier[request.tier];
   queue::QueueSlot& queued = queue_slots_[slot];
@@ -108,13 +116,12 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
     end(now_ns, slot, ending(reason), reason);
     return true;
   }
+  if (has_copy(slot)) drop_copy(slot);  // then the first one runs, and it ends at once
   for (Batch& b : nodes_[s.node.value].in_flight) {
     const auto member = std::find(b.members.begin(), b.members.end(), slot);
     if (b.id != s.batch_id || member == b.members.end()) continue;
     if (b.open) {
-      b.members.erase(member);
-      b.shape = {};
-      for (const std::uint32_t m : b.members) b.shape.add(slots_[m].request.work);
+      leave_open(b, member);
       occupancy_changed(s.node);
     } else if (b.running) {
       *member = vacated;
@@ -175,10 +182,11 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   occupancy_changed(id);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
-    if (!slots_[member].doomed) continue;
+    if (member == vacated || !slots_[member].doomed) continue;
     const Reason reason = slots_[member].doomed_reason;
     end(now_ns, std::exchange(member, vacated), ending(reason), reason);
   }
+  watch(now_ns, id, b);
 }
 
 bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bool ok) {
@@ -193,6 +201,8 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   ModelState& model = models_[b.model.value];
   for (const std::uint32_t slot : b.members)
     if (slot != vacated) __builtin_prefetch(&slots_[slot]);  // cold by now; learning takes as long as they do to come
+  if (!hedging_.copies.empty()) learn_lateness(b, id, now_ns);
+  tell_health(now_ns, id, b, service_s, ok);
   if (ok) latency_.observe(b.model, id, learned_shape(b), service_s);
   Stats* const both[] = {model.stats.get(), node.stats.get()};
   for (Stats* stats : both) {
@@ -214,10 +224,13 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       if (stats->stages) record(*stats->stages, b, s.request, service_s);
     }
     if (ok) {
+      if (has_copy(slot)) outran(slot, b);
       if (door_.learns) answered(s, b, now_ns, service_s);
       unreserve_into(credit, s);
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
-    } else if (model.config.idempotent && b.members.size() > 1) {
+    } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
+      continue;
+    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) && may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
@@ -227,6 +240,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
   keep_members(b);
   mark_node(id);
   if (fleet_.state(id) == route::NodeState::lost) node_back(now_ns, id);  // it has just answered
+  settle_health(now_ns);
   return true;
 }
 
@@ -253,6 +267,7 @@ void StateMachine::record(StageHistograms& to, const Batch& b, const contracts::
 }
 
 void StateMachine::tick(TimeNs now_ns) {
+  settle_health(now_ns);
   release_put_off(now_ns);
   while (timers_.next_ns() <= now_ns) {
     const std::uint32_t owner = timers_.pop();
@@ -266,6 +281,7 @@ void StateMachine::tick(TimeNs now_ns) {
     mark(index);
     set_lane_timer(index, lane.queue.next_deadline_ns());
   }
+  look_at_late(now_ns);
 }
 
 void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
@@ -310,24 +326,30 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   return lane;
 }
 
-void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot) {
+/// Of a policy that binds on arrival.
+NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) noexcept {
+  const route::RouteQuery query{.model = r.model,
+                                .work = r.work,
+                                .tier = r.tier,
+                                .now_ns = now_ns,
+                                .deadline_ns = base::never_ns,
+                                .require = r.require,
+                                .session = r.session,
+                                .blocks = {r.blocks, r.n_blocks}};
+  const NodeId chosen = routing_->select(query, view_);
+  if (chosen != base::no_node || !routing_->failed()) return chosen;
+  return view_.filter(query) ? view_.least_inflight() : chosen;
+}
+
+void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   Slot& s = slots_[slot];
   const contracts::Request& r = s.request;
   s.bound_ns = base::never_ns;
   if (!models_[r.model.value].known) return end(now_ns, slot, ActionKind::reject, Reason::unloaded);
   if (r.deadline_ns <= now_ns) return end(now_ns, slot, ActionKind::shed, Reason::deadline);
-  NodeId bound = base::no_node;
   if (routing_->binds_on_arrival()) {
-    const route::RouteQuery query{.model = r.model,
-                                  .work = r.work,
-                                  .tier = r.tier,
-                                  .now_ns = now_ns,
-                                  .deadline_ns = base::never_ns,
-                                  .require = r.require,
-                                  .session = r.session,
-                                  .blocks = {r.blocks, r.n_blocks}};
-    bound = routing_->select(query, view_);
-    // With every device out it waits in the joint lane; bind_waiting() gives it one that comes back.
+    // With no device for it, it waits in the joint lane until bind_from() finds one.
+    if (bound == base::no_node) bound = choose_node(now_ns, r);
     if (bound != base::no_node) {
       contracts::BatchShape alone;
       alone.add(r.work);
@@ -354,6 +376,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   Slot& s = slots_[slot];
   act(slot, kind, reason, s.node, s.batch_id, member);
   tell_policy(now_ns, s, reason);
+  if (kind != ActionKind::complete && s.holds_credit && routing_->binds_on_arrival()) mark_node(s.node);
   unreserve(s);
   leave_tokens(s);
   const double latency_s = base::seconds(now_ns - s.request.arrival_ns);

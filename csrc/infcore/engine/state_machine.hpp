@@ -3,11 +3,15 @@
 #include <infcore/batch/batching_policy.hpp>
 #include <infcore/batch/length_groups.hpp>
 #include <infcore/contracts/latency_table.hpp>
+#include <infcore/contracts/node_health.hpp>
 #include <infcore/contracts/request.hpp>
 #include <infcore/engine/actions.hpp>
 #include <infcore/engine/admission_state.hpp>
 #include <infcore/engine/arrival_rate.hpp>
+#include <infcore/engine/counted_budget.hpp>
 #include <infcore/engine/finish_times.hpp>
+#include <infcore/engine/hedging.hpp>
+#include <infcore/engine/lateness.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
 #include <infcore/engine/token_choice.hpp>
@@ -28,7 +32,7 @@ using base::ModelId;
 using base::NodeId;
 using base::TimeNs;
 
-inline constexpr ModelId no_model{0xFFFF'FFFFu};
+using base::no_model;
 
 struct EngineConfig {
   std::uint32_t max_requests{8192};  ///< accepted and not yet ended
@@ -43,6 +47,13 @@ struct EngineConfig {
   TimeNs overload_wait_ns{base::never_ns};     ///< a wait that counts as overload; never_ns: by batches and deadlines
   std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
   bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
+  // What goes wrong (hedging.cpp).
+  double hedge_quantile{};     ///< of how late batches are: one later than that is hedged; 0: none is
+  double hedge_budget{0.05};   ///< copies, as a share of requests
+  double retry_budget{0.2};    ///< runs that are done again, likewise; CountedBudget::unbounded
+  bool log_terms{};            ///< terms() says what the node of each dispatch and hedge cost
+  bool judges_health{};                        ///< false: nodes go and come only as the driver says
+  contracts::HealthConfig health{};
 };
 
 struct ModelConfig {
@@ -78,6 +89,9 @@ struct Batch {
   contracts::BatchShape shape{};
   contracts::BatchShape beside{};        ///< all that its node had when it started, this one included
   std::vector<std::uint32_t> members{};  ///< request slots
+  TimeNs late_ns{base::never_ns};        ///< when it is later than almost all are; never_ns: it is not hedged
+  TimeNs look_ns{base::never_ns};        ///< when to look whether it is to be hedged
+  std::uint32_t n_outrun{};              ///< members whose other copy was answered while this one ran
 };
 
 /// Generation-tagged slot of an accepted request; 0 is none.
@@ -131,18 +145,29 @@ class StateMachine {
   void schedule(TimeNs now_ns);
   /// Whether schedule() has anything to look at.
   [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
-  [[nodiscard]] TimeNs next_timer_ns() const noexcept { return std::min(timers_.next_ns(), door_.release.next_ns()); }
+  [[nodiscard]] TimeNs next_timer_ns() const noexcept {
+    const TimeNs next_ns = std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
+    return health_ ? std::min(next_ns, health_->next_ns()) : next_ns;
+  }
   [[nodiscard]] std::vector<Action>& actions() noexcept { return actions_; }
+  /// With EngineConfig::log_terms: of each dispatch and hedge among actions(), in order. Cleared with them.
+  [[nodiscard]] std::vector<route::CostTerms>& terms() noexcept { return terms_; }
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
 
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
   [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
   [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
+    return health_ ? health_->status(node) : contracts::HealthStatus{};
+  }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
+  [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
+  [[nodiscard]] std::uint32_t n_timers() const noexcept {
+    return timers_.size() + door_.release.size() + hedging_.looks.size();
+  }
   /// Whether requests of token models should say what their prompts hold.
   [[nodiscard]] bool reads_blocks() const noexcept { return routing_->reads_blocks(); }
-  [[nodiscard]] std::uint32_t n_timers() const noexcept { return timers_.size() + door_.release.size(); }
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
@@ -190,6 +215,7 @@ class StateMachine {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
     TimeNs progress_ns{};  ///< see progress()
     std::uint32_t slots{};
+    std::uint32_t pending_max{no_bound};  ///< requests that it may have at a time
     std::vector<Batch> in_flight{};
     contracts::BatchShape occupied{};  ///< all that is in flight, as if it were one batch
     std::vector<ModelId> models{};     ///< resident there
@@ -202,8 +228,15 @@ class StateMachine {
     std::uint32_t n_free{};              ///< nodes where it is resident that have a free slot
     std::vector<std::uint32_t> lanes{};  ///< the joint ones; one for each set of labels asked for
     std::vector<NodeId> open_nodes{};    ///< of each open batch of theirs
+    std::vector<std::uint64_t> tried{};  ///< nodes that were ever given something of it
+    std::uint64_t n_taken{}, n_tries{};
     std::unique_ptr<Stats> stats{};
+    Lateness lateness{};
+    /// At the start, and as the least that a budget may hold: enough for one batch or device that goes wrong.
+    static constexpr double hedges_at_start = 16.0, retries_at_start = 100.0, retries_most = 1000.0;
+    CountedBudget hedges{hedges_at_start}, retries{retries_at_start};
   };
+  static constexpr std::uint32_t no_bound = 0xFFFF'FFFFu;
   static constexpr std::size_t sources_max = 8;           ///< lanes that one batch is filled from
   static constexpr std::uint32_t vacated = 0xFFFF'FFFFu;  ///< a batch member that ended before its batch
   /// A device that takes requests of a lane: it has a free slot, or an open batch of this lane with room.
@@ -212,6 +245,12 @@ class StateMachine {
     float first_s{};         ///< until it would be done with one more
     std::uint32_t joined{};  ///< already in its open batch
     bool refused{};          ///< what comes first in the lane
+  };
+  /// Where a copy of a request may go, and in how many seconds it would be answered there.
+  struct Second {
+    NodeId node{base::no_node};
+    std::uint64_t batch_id{};  ///< one that was opened there for others; 0: one of its own
+    double takes_s{};
   };
   /// A lane that a batch is filled from, and how many of it the device may have.
   struct Source {
@@ -239,7 +278,9 @@ class StateMachine {
 
   // state_machine.cpp
   std::uint32_t lane_for(const contracts::Request&, NodeId bound);
-  void enqueue(TimeNs now_ns, std::uint32_t slot);
+  [[nodiscard]] NodeId choose_node(TimeNs now_ns, const contracts::Request&) noexcept;
+  /// `bound` to a node that was chosen already.
+  void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
   void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
@@ -260,6 +301,27 @@ class StateMachine {
   void check_run_limit(TimeNs now_ns, NodeId);
   void expire(TimeNs now_ns, Lane&);
   void act(std::uint32_t slot, ActionKind, Reason, NodeId, std::uint64_t batch_id = 0, std::uint32_t member = 0);
+
+  // hedging.cpp
+  [[nodiscard]] bool has_copy(std::uint32_t slot) const noexcept;
+  void watch(TimeNs now_ns, NodeId, Batch&);
+  void set_look(NodeId);
+  void look_at_late(TimeNs now_ns);
+  TimeNs hedge(TimeNs now_ns, NodeId, const Batch&);
+  TimeNs hedge_one(TimeNs now_ns, NodeId, const Batch&, std::uint32_t slot, double left_s, Second& to);
+  [[nodiscard]] Second second_node(NodeId first, const contracts::Request&) const noexcept;
+  [[nodiscard]] bool may_go_with(TimeNs now_ns, std::uint32_t slot, Second& to) noexcept;
+  void send_copy(TimeNs now_ns, std::uint32_t slot, const Second& to);
+  void swap_copy(std::uint32_t slot) noexcept;
+  void forget_copy(std::uint32_t slot) noexcept;
+  void drop_copy(std::uint32_t slot);
+  void leave_open(Batch&, std::vector<std::uint32_t>::iterator member);
+  void outran(std::uint32_t slot, const Batch&);
+  [[nodiscard]] bool goes_on(TimeNs now_ns, std::uint32_t slot, const Batch&, Reason);
+  void learn_lateness(const Batch&, NodeId, TimeNs now_ns);
+  [[nodiscard]] bool may_retry(ModelId) noexcept;
+  void earn_budgets(ModelState&) noexcept;
+  void note_terms(TimeNs now_ns, const contracts::Request&, NodeId);
 
   // admission.cpp
   struct LowestFirst;
@@ -289,10 +351,24 @@ class StateMachine {
   void follow_residency(NodeId);
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
+  void bind_from(TimeNs now_ns, std::uint32_t lane);
   template <class Which>
   void give_up_where(TimeNs now_ns, NodeId, Reason, Which);
   void give_up(TimeNs now_ns, Batch&, Reason);
+  void send_elsewhere(TimeNs now_ns, NodeId);
   void mark_node(NodeId);
+
+  // health_steps.cpp
+  void set_up_health();
+  void tell_health(TimeNs now_ns, NodeId, const Batch&, double service_s, bool ok);
+  void bound_pending(NodeId, std::uint32_t pending_max);
+  void settle_health(TimeNs now_ns);
+  void carry_out(TimeNs now_ns, const contracts::HealthChange&);
+  void restart_curves(NodeId);
+  [[nodiscard]] bool to_be_tried_elsewhere(const Slot&, NodeId) const noexcept;
+  [[nodiscard]] static std::uint32_t room_of(const Node& node) noexcept {
+    return node.pending_max > node.occupied.n_requests ? node.pending_max - node.occupied.n_requests : 0;
+  }
 
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
@@ -309,6 +385,14 @@ class StateMachine {
     return now_ns - slots_[slot].request.arrival_ns >= config_.ageing_ns;
   }
 
+  // weighing.cpp
+  [[nodiscard]] std::uint32_t share_by_work(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean);
+  void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
+  bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
+  [[nodiscard]] bool dispatch_untried(TimeNs now_ns, std::uint32_t lane, bool& sent);
+  void note_fastest(double latency_s) noexcept;
+  [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
   // token_routing.cpp
   bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
   void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
@@ -330,7 +414,7 @@ class StateMachine {
   bool fill(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_more);
   [[nodiscard]] Filling filling_of(const Lane&, NodeId) const noexcept;
   [[nodiscard]] bool may_join(std::uint32_t slot, const Batch&) const noexcept;
-  void take(std::uint32_t slot, NodeId, Batch&, Filling&);
+  void take(TimeNs now_ns, std::uint32_t slot, NodeId, Batch&, Filling&);
   void shed(TimeNs now_ns, std::uint32_t slot, Reason);
   void choose(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
   void show(TimeNs now_ns, std::uint32_t lane, NodeId);
@@ -352,6 +436,7 @@ class StateMachine {
   route::RouteView view_;  ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
+  std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected
   queue::QueueSlots queue_slots_;
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
@@ -362,7 +447,12 @@ class StateMachine {
   std::uint32_t n_models_{};  ///< beyond them none was ever known
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
   std::vector<double> free_at_s_;             ///< see FinishColumns
+  route::JointWeights weights_;
+  std::vector<float> usd_per_s_;              ///< of a slot, by node
+  bool has_prices_{};                         ///< not all nodes cost the same
+  double tail_s_{};                           ///< what requests would take on whatever is fastest for them: weights_.tail
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
+  std::vector<std::uint64_t> bounded_;        ///< nodes with a bound of requests, 64 a word
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
   std::vector<std::uint64_t> candidates_, free_candidates_, others_;
   std::vector<Taker> open_takers_;
@@ -371,6 +461,8 @@ class StateMachine {
   std::vector<Source> sources_;
   std::vector<std::uint32_t> riders_, first_, merged_, shown_, late_here_, firsts_, competing_;
   std::vector<std::uint64_t> grouped_;  ///< group and place of each that is shown
+  std::vector<std::uint32_t> suited_;   ///< who waits, in the order in which the device at hand should have them
+  std::vector<double> works_before_;    ///< of suited_, the work of those before each, and of all
   queue::OrderScratch order_scratch_;
   batch::LengthGroups length_groups_{batch::BatchingPolicy::n_waiting_shown_max};
   std::vector<double> works_;
@@ -381,9 +473,11 @@ class StateMachine {
   TokenChoice tokens_;
   bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us
   std::vector<Action> actions_;
+  std::vector<route::CostTerms> terms_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};
   AdmissionState door_;
+  HedgingState hedging_;
   double hint_s_{};  ///< of the actions that are being taken
 };
 

@@ -17,7 +17,11 @@ struct Outcomes {
   std::uint64_t batches{};
   /// Of admission. The first three are among rejected, and cancelled, too.
   std::uint64_t infeasible{}, overloaded{}, displaced{}, stale{}, cheaper{}, deferred{};
-  double busy_s{}, work{};
+  /// Requests sent to a second node as well, those answered by it, and seconds of runs that another outran; runs that
+  /// were not done again for want of retry budget.
+  std::uint64_t hedged{}, hedge_won{}, unretried{};
+  std::uint64_t ejections{};  ///< of a device
+  double busy_s{}, work{}, hedge_wasted_s{};
 };
 
 /// Counts by outcome, and histograms where they are wanted; one per model and one per device. Written by the engine's

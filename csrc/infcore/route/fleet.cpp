@@ -1,5 +1,6 @@
 #include <infcore/base/errors.hpp>
 #include <infcore/route/fleet.hpp>
+#include <infcore/route/fleet_text.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -60,26 +61,29 @@ const char* name_of(NodeState state) noexcept {
 Fleet::Fleet(std::uint32_t max_nodes, std::uint32_t max_models)
     : columns_(checked_size("max_nodes", max_nodes, nodes_max), checked_size("max_models", max_models, nodes_max)),
       specs_(max_nodes) {
+  columns_.header().alive.store(1, std::memory_order_relaxed);
   models_.reserve(max_models);  // never moves, so that model_name needs no lock
 }
 
 NodeId Fleet::add(const NodeSpec& spec) {
   check_spec(spec);
-  const std::lock_guard hold(membership_);
-  if (find_locked(spec.name) != base::no_node)
-    throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
-  const NodeId node = free_row();
-  place(node, spec);
-  return node;
+  const Hold hold(*this);
+  return add_locked(base::no_node, spec);
 }
 
 NodeId Fleet::add_at(NodeId node, const NodeSpec& spec) {
   check_spec(spec);
-  const std::lock_guard hold(membership_);
-  if (find_locked(spec.name) != base::no_node)
-    throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
+  const Hold hold(*this);
   if (node.value >= max_nodes() || !is_free(node))
     throw InvalidArgument("node", std::to_string(node.value), "an id below max_nodes that is free");
+  return add_locked(node, spec);
+}
+
+NodeId Fleet::add_locked(NodeId node, const NodeSpec& spec) {
+  if (find_locked(spec.name) != base::no_node)
+    throw InvalidArgument("name", "'" + spec.name + "'", "a name that no node of the fleet has");
+  if (columns_.is_shared()) check_text(spec);
+  if (node == base::no_node) node = free_row();
   place(node, spec);
   return node;
 }
@@ -87,42 +91,61 @@ NodeId Fleet::add_at(NodeId node, const NodeSpec& spec) {
 void Fleet::place(NodeId node, const NodeSpec& spec) {
   auto& header = columns_.header();
   clear_sets(node);
-  columns_.kind_id(node.value).store(kind_id_of(spec.kind, node), std::memory_order_relaxed);
+  know(node, spec);
+  enter_kind(node, spec.kind);
   columns_.slots(node.value).store(spec.slots, std::memory_order_relaxed);
-  specs_[node.value] = spec;
-  ids_.emplace(spec.name, node);
+  columns_.memory_bytes(node.value).store(spec.memory_bytes, std::memory_order_relaxed);
   columns_.price_per_hour(node.value).store(spec.price_per_hour, std::memory_order_relaxed);
+  if (columns_.is_shared()) write_text(spec, columns_.node_text(node.value));
   for (std::uint32_t bit = 0; bit < labels_.size(); ++bit)
-    set_bit(columns_.labelled(bit, node.value / 64), node.value, carries(node, labels_[bit]));
+    if (carries(node, labels_[bit])) set_bit(columns_.labelled(bit, node.value / 64), node.value, true);
   reset_credit(node);
+  const std::uint64_t born = header.version.load(std::memory_order_relaxed) + 1;
+  columns_.born(node.value).store(born, std::memory_order_relaxed);
+  if (columns_.is_shared()) known_born_[node.value] = born;
   if (node.value >= n_nodes()) header.n_nodes.store(node.value + 1, std::memory_order_release);
   columns_.state(node.value).store(static_cast<std::uint8_t>(NodeState::up), std::memory_order_release);
-  columns_.born(node.value).store(header.version.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  header.version.fetch_add(1, std::memory_order_release);
+  changed();
+  header.residency.fetch_add(1, std::memory_order_release);
   set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last: from here on scorers see the row
 }
 
+void Fleet::changed() noexcept { known_version_ = columns_.header().version.fetch_add(1, std::memory_order_release) + 1; }
+
+/// Of the node's id, what this process keeps of it beside the columns.
+void Fleet::know(NodeId node, NodeSpec spec) {
+  ids_.emplace(spec.name, node);
+  specs_[node.value] = std::move(spec);
+}
+
+void Fleet::unknow(NodeId node) noexcept {
+  ids_.erase(specs_[node.value].name);
+  leave_kind(specs_[node.value].kind);
+  lowest_absent_ = std::min(lowest_absent_, node);
+}
+
 void Fleet::set_state(NodeId node, NodeState state) {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   check_present(node);
   if (state != NodeState::up) set_bit(columns_.up(node.value / 64), node.value, false);
   if (state == NodeState::absent) {
     clear_sets(node);
-    ids_.erase(specs_[node.value].name);
-    lowest_absent_ = std::min(lowest_absent_, node);
+    unknow(node);
+    if (columns_.is_shared()) known_born_[node.value] = 0;
+    columns_.header().residency.fetch_add(1, std::memory_order_release);
   }
   columns_.state(node.value).store(static_cast<std::uint8_t>(state), std::memory_order_release);
-  columns_.header().version.fetch_add(1, std::memory_order_release);
+  changed();
   if (state == NodeState::up) set_bit(columns_.up(node.value / 64), node.value, true);
 }
 
 NodeId Fleet::find(std::string_view name) const {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   return find_locked(name);
 }
 
 std::uint64_t Fleet::label_bits(const Labels& labels, bool add) {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   std::uint64_t bits = 0;
   for (const auto& label : labels) {
     const auto known = std::find(labels_.begin(), labels_.end(), label);
@@ -142,66 +165,25 @@ std::uint64_t Fleet::label_bits(const Labels& labels, bool add) {
                             "at most " + std::to_string(labels_max) + " different pairs that requests require");
     const auto bit = static_cast<std::uint32_t>(labels_.size());
     labels_.push_back(label);
+    write_label(bit);
     for (const NodeId node : carriers) set_bit(columns_.labelled(bit, node.value / 64), node.value, true);
     bits |= std::uint64_t{1} << bit;
   }
   return bits;
 }
 
-ModelId Fleet::model_id(std::string_view name, std::uint32_t version) {
-  if (name.empty()) throw InvalidArgument("model", "''", "a name of at least one character");
-  const std::lock_guard hold(membership_);
-  const auto find_or_add = [&](std::uint32_t wanted, ModelId any) {
-    for (std::uint32_t i = 0; i < models_.size(); ++i)
-      if (models_[i].version == wanted && models_[i].name == name) return ModelId{i};
-    if (models_.size() == max_models())
-      throw InvalidArgument("model", "'" + std::string(name) + "'",
-                            "at most " + std::to_string(max_models()) + " names and versions in one fleet");
-    const ModelId id{static_cast<std::uint32_t>(models_.size())};
-    models_.push_back({std::string(name), wanted, wanted == 0 ? id : any});
-    return id;
-  };
-  const ModelId any = find_or_add(0, {});
-  return version == 0 ? any : find_or_add(version, any);
-}
-
-void Fleet::load_model(NodeId node, ModelId model) {
-  const std::lock_guard hold(membership_);
-  check_present(node);
-  check_model(model);
-  const std::uint32_t word = node.value / 64;
-  set_bit(columns_.resident(model.value, word), node.value, true);
-  set_bit(columns_.resident(models_[model.value].any.value, word), node.value, true);
-}
-
-void Fleet::unload_model(NodeId node, ModelId model) {
-  const std::lock_guard hold(membership_);
-  check_present(node);
-  check_model(model);
-  const std::uint32_t word = node.value / 64;
-  const ModelId any = models_[model.value].any;
-  set_bit(columns_.resident(model.value, word), node.value, false);
-  bool held = false;
-  for (std::uint32_t i = 0; i < models_.size() && !held; ++i)
-    held = ModelId{i} != any && models_[i].any == any && resident(node, ModelId{i});
-  set_bit(columns_.resident(any.value, word), node.value, held);
+std::uint32_t Fleet::n_present() const {
+  const Hold hold(*this);
+  return static_cast<std::uint32_t>(ids_.size());
 }
 
 Labels Fleet::labels_from(std::uint32_t bit) const {
-  const std::lock_guard hold(membership_);
+  const Hold hold(*this);
   return {labels_.begin() + std::min<std::ptrdiff_t>(bit, std::ssize(labels_)), labels_.end()};
 }
 
-std::uint32_t Fleet::n_models() const {
-  const std::lock_guard hold(membership_);
-  return static_cast<std::uint32_t>(models_.size());
-}
-
 bool Fleet::is_free(NodeId node) const noexcept {
-  contracts::Credit own;
-  Signal last;
-  read(node, own, last);
-  return state(node) == NodeState::absent && own.inflight == 0;
+  return state(node) == NodeState::absent && own_of(node).inflight == 0;
 }
 
 NodeId Fleet::free_row() {
@@ -222,11 +204,6 @@ void Fleet::check_present(NodeId node) const {
   throw UnknownName("node", std::to_string(node.value), "the ids that add() returned, until remove()");
 }
 
-void Fleet::check_model(ModelId model) const {
-  if (model.value < models_.size()) return;
-  throw UnknownName("model", std::to_string(model.value), "the ids that model_id() returned");
-}
-
 bool Fleet::carries(NodeId node, const std::pair<std::string, std::string>& label) const {
   const NodeSpec& spec = specs_[node.value];
   const auto& [key, value] = label;
@@ -237,22 +214,35 @@ bool Fleet::carries(NodeId node, const std::pair<std::string, std::string>& labe
 
 void Fleet::clear_sets(NodeId node) noexcept {
   const std::uint32_t word = node.value / 64;
-  for (std::uint32_t model = 0; model < models_.size(); ++model)
-    set_bit(columns_.resident(model, word), node.value, false);
-  for (std::uint32_t bit = 0; bit < labels_.size(); ++bit) set_bit(columns_.labelled(bit, word), node.value, false);
+  const auto clear = [&](std::atomic<std::uint64_t>& set) {
+    // relaxed: under the membership lock. Most sets don't have it, and each removal would cost a locked instruction.
+    if ((set.load(std::memory_order_relaxed) & bit_of(node.value)) != 0) set_bit(set, node.value, false);
+  };
+  for (std::uint32_t model = 0; model < models_.size(); ++model) clear(columns_.resident(model, word));
+  for (std::uint32_t bit = 0; bit < labels_.size(); ++bit) clear(columns_.labelled(bit, word));
 }
 
-/// The class of a present node of that kind, else the lowest class that no present node has.
-std::uint32_t Fleet::kind_id_of(const std::string& kind, NodeId node) const noexcept {
-  std::uint32_t lowest = 0;
-  const auto present = [&](std::uint32_t i) { return i != node.value && state(NodeId{i}) != NodeState::absent; };
-  for (std::uint32_t i = 0; i < n_nodes(); ++i)
-    if (present(i) && specs_[i].kind == kind) return kind_id(NodeId{i});
-  for (bool taken = true; taken; lowest += taken ? 1u : 0u) {
-    taken = false;
-    for (std::uint32_t i = 0; i < n_nodes() && !taken; ++i) taken = present(i) && kind_id(NodeId{i}) == lowest;
-  }
-  return lowest;
+/// The class of present nodes of that kind, else the lowest that no present node has.
+void Fleet::enter_kind(NodeId node, const std::string& kind) {
+  const auto known = kinds_.find(kind);
+  const std::uint32_t id = known == kinds_.end() ? lowest_kind_ : known->second.id;
+  columns_.kind_id(node.value).store(id, std::memory_order_relaxed);
+  count_kind(kind, id);
+}
+
+void Fleet::count_kind(const std::string& kind, std::uint32_t id) {
+  if (kind_taken_.size() <= id) kind_taken_.resize(id + 1);
+  ++kinds_.try_emplace(kind, Kind{id, 0}).first->second.n_nodes;
+  kind_taken_[id] = 1;
+  while (lowest_kind_ < kind_taken_.size() && kind_taken_[lowest_kind_] != 0) ++lowest_kind_;
+}
+
+void Fleet::leave_kind(const std::string& kind) noexcept {
+  const auto found = kinds_.find(kind);
+  if (--found->second.n_nodes > 0) return;
+  kind_taken_[found->second.id] = 0;
+  lowest_kind_ = std::min(lowest_kind_, found->second.id);
+  kinds_.erase(found);
 }
 
 }  // namespace infcore::route

@@ -2,7 +2,9 @@
 #include <infcore/route/fleet.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <mutex>
+#include <thread>
 
 namespace infcore::route {
 namespace {
@@ -10,7 +12,7 @@ namespace {
 using contracts::Credit;
 using contracts::FleetColumns;
 using contracts::FloatPair;
-using contracts::NodeCredit;
+using contracts::NodeRow;
 
 /// The time that one lost packet costs: Linux does not retransmit before 200 ms (TCP_RTO_MIN, net/tcp.h).
 constexpr double lost_packet_us = 200e3;
@@ -18,6 +20,9 @@ constexpr double lost_packet_us = 200e3;
 constexpr double pressure_when_saturated = 0.5;
 /// Memory that is merely full of weights and KV blocks slows nothing down; the last tenth does.
 constexpr double memory_pressure_from = 0.9;
+/// How often a signal looks for a moment in which nobody is half way through a reserve; one that stays half way has
+/// died there.
+constexpr std::uint32_t signal_tries = 64;
 
 bool given(double figure) noexcept { return figure == figure; }
 
@@ -31,21 +36,25 @@ float bound_of(std::uint32_t pending_max) noexcept {
 
 double or_zero(double figure) noexcept { return given(figure) ? figure : 0.0; }
 
-double inflight_of(const NodeCredit& row) noexcept {
-  const double since = static_cast<double>(row.own.inflight - row.own_at_inflight.inflight);
-  // A queue depth alone is a lower bound of the node's total.
-  const double signalled = given(row.last.inflight) ? row.last.inflight : or_zero(row.last.queue_depth);
-  return std::max(0.0, signalled + since);
+// The atomics of a row are relaxed: PublishedBlock::put_latest orders them, and asks again where they changed.
+
+double inflight_of(const NodeRow& row, const Credit& own) noexcept {
+  const std::int64_t since = own.inflight - row.inflight_then.load(std::memory_order_relaxed);
+  return std::max(0.0, row.inflight_signalled.load(std::memory_order_relaxed) + static_cast<double>(since));
 }
 
-double wait_ns_of(const NodeCredit& row) noexcept {
-  const double since_ns = static_cast<double>(row.own.reserved_ns - row.own_at_queue_wait.reserved_ns);
-  return std::max(0.0, or_zero(row.last.queue_wait_s) * 1e9 + since_ns / row.slots);
+double wait_ns_of(const NodeRow& row, const Credit& own) noexcept {
+  const auto since_ns = static_cast<double>(own.reserved_ns - row.reserved_then_ns.load(std::memory_order_relaxed));
+  return std::max(0.0, row.wait_signalled_ns.load(std::memory_order_relaxed) +
+                           since_ns / row.slots.load(std::memory_order_relaxed));
 }
 
-double others_ahead_of(const NodeCredit& row) noexcept {
+/// Others' requests per slot, where no signalled wait covers them. Ours come and go without changing it.
+double others_ahead_of(const NodeRow& row) noexcept {
   if (given(row.last.queue_wait_s)) return 0.0;
-  return std::max(0.0, inflight_of(row) - static_cast<double>(row.own.inflight)) / row.slots;
+  const auto then = static_cast<double>(row.inflight_then.load(std::memory_order_relaxed));
+  return std::max(0.0, row.inflight_signalled.load(std::memory_order_relaxed) - then) /
+         row.slots.load(std::memory_order_relaxed);
 }
 
 double pressure_of(const Signal& last) noexcept {
@@ -54,7 +63,7 @@ double pressure_of(const Signal& last) noexcept {
   return pressure_when_saturated * std::max(busy * busy, full);
 }
 
-double network_us_of(const NodeCredit& row) noexcept {
+double network_us_of(const NodeRow& row) noexcept {
   const Signal& last = row.last;
   const double busy = or_zero(last.network);
   return row.rtt_s * 1e6 * (1.0 + busy * busy) + or_zero(last.packet_loss) * lost_packet_us;
@@ -62,54 +71,81 @@ double network_us_of(const NodeCredit& row) noexcept {
 
 }  // namespace
 
-/// Under the row's lock.
-void Fleet::publish(NodeId node) noexcept {
-  const NodeCredit& row = columns_.credit(node.value);
-  FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
-  const std::uint32_t at = node.value % FleetColumns::block_nodes;
-  const FloatPair ours{static_cast<float>(wait_ns_of(row) * 1e-3), static_cast<float>(inflight_of(row))};
-  const FloatPair others{static_cast<float>(others_ahead_of(row)), row.pending_max};
-  block.put(at, FleetColumns::wait_inflight, pack(ours));
-  block.put(at, FleetColumns::others_bound, pack(others));
-  block.announce();
+Credit Fleet::own_of(NodeId node) const noexcept {
+  Credit own;
+  for (std::uint64_t left = columns_.header().alive.load(std::memory_order_acquire); left != 0; left &= left - 1) {
+    const Credit each = columns_.cell(static_cast<std::uint32_t>(std::countr_zero(left)), node.value).total();
+    own.inflight += each.inflight;
+    own.reserved_ns += each.reserved_ns;
+  }
+  return own;
 }
 
-/// Under the row's lock, before publish().
-void Fleet::publish_signals(NodeId node) noexcept {
-  const NodeCredit& row = columns_.credit(node.value);
-  const FloatPair theirs{static_cast<float>(pressure_of(row.last)), static_cast<float>(network_us_of(row))};
+std::uint64_t Fleet::load_of(NodeId node) const noexcept {
+  const NodeRow& row = columns_.row(node.value);
+  const Credit own = own_of(node);
+  return pack(FloatPair{static_cast<float>(wait_ns_of(row, own) * 1e-3), static_cast<float>(inflight_of(row, own))});
+}
+
+/// After whatever changes the figures that it is made of.
+void Fleet::publish_load(NodeId node) noexcept {
   columns_.block(node.value / FleetColumns::block_nodes)
-      .put(node.value % FleetColumns::block_nodes, FleetColumns::pressure_network, pack(theirs));
+      .put_latest(node.value % FleetColumns::block_nodes, FleetColumns::wait_inflight, [&] { return load_of(node); });
+}
+
+/// Under the node's signal lock, before publish_load().
+void Fleet::publish_signals(NodeId node) noexcept {
+  const NodeRow& row = columns_.row(node.value);
+  FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
+  const std::uint32_t at = node.value % FleetColumns::block_nodes;
+  const auto put = [&](FleetColumns::Word word, double first, float second) {
+    block.put(at, word, pack(FloatPair{static_cast<float>(first), second}));
+  };
+  put(FleetColumns::pressure_network, pressure_of(row.last), static_cast<float>(network_us_of(row)));
+  put(FleetColumns::others_bound, others_ahead_of(row), row.pending_max);
+  put(FleetColumns::error_rate, or_zero(row.last.error_rate), 0.0f);
+  block.put(at, FleetColumns::heard_at, std::bit_cast<std::uint64_t>(row.last.as_of_ns));
 }
 
 void Fleet::reset_credit(NodeId node) noexcept {
-  NodeCredit& row = columns_.credit(node.value);
-  const std::lock_guard hold(row.lock);
-  row.slots = specs_[node.value].slots;
+  NodeRow& row = columns_.row(node.value);
+  const std::lock_guard hold(columns_.signal_lock(node.value));
+  row.slots.store(specs_[node.value].slots, std::memory_order_relaxed);
   row.rtt_s = specs_[node.value].rtt_s;
   row.pending_max = bound_of(specs_[node.value].pending_max);
-  row.own = row.own_at_inflight = row.own_at_queue_wait = {};
+  if (specs_[node.value].pending_max != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);
+  row.inflight_signalled.store(0.0, std::memory_order_relaxed);
+  row.inflight_then.store(0, std::memory_order_relaxed);
+  row.wait_signalled_ns.store(0.0, std::memory_order_relaxed);
+  row.reserved_then_ns.store(0, std::memory_order_relaxed);
   row.last = {.as_of_ns = untimed};
-  row.history = {};
   publish_signals(node);
-  publish(node);
+  publish_load(node);
 }
 
 void Fleet::bound_pending(NodeId node, std::uint32_t pending_max) noexcept {
-  NodeCredit& row = columns_.credit(node.value);
-  const std::lock_guard hold(row.lock);
+  NodeRow& row = columns_.row(node.value);
+  const std::lock_guard hold(columns_.signal_lock(node.value));
+  // relaxed: which pick is the first to look at bounds is a race with this call in any case
+  if (pending_max != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);
   row.pending_max = bound_of(pending_max);
-  publish(node);
+  publish_signals(node);
+  publish_load(node);
+}
+
+std::uint32_t Fleet::pending_max(NodeId node) const noexcept {
+  const float bound = columns_.pair(node.value, FleetColumns::others_bound).second;
+  return bound <= 4e9f ? static_cast<std::uint32_t>(bound) : 0;
 }
 
 bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
-  NodeCredit& row = columns_.credit(node.value);
-  const std::lock_guard hold(row.lock);
+  NodeRow& row = columns_.row(node.value);
+  const std::lock_guard hold(columns_.signal_lock(node.value));
   Signal& last = row.last;
   if (signal.as_of_ns < last.as_of_ns) return false;
-  const Credit then = row.history.at(signal.as_of_ns);
-  if (given(signal.inflight) || (given(signal.queue_depth) && !given(last.inflight))) row.own_at_inflight = then;
-  if (given(signal.queue_wait_s)) row.own_at_queue_wait = then;
+  auto& signalled = columns_.header().signalled;
+  if (signalled.load(std::memory_order_relaxed) == 0) signalled.store(1, std::memory_order_relaxed);  // relaxed: a flag
+  const bool depth_counts = given(signal.queue_depth) && !given(last.inflight);
   last.as_of_ns = signal.as_of_ns;
   take(last.queue_depth, signal.queue_depth);
   take(last.inflight, signal.inflight);
@@ -119,9 +155,35 @@ bool Fleet::signal(NodeId node, const Signal& signal) noexcept {
   take(last.network, signal.network);
   take(last.packet_loss, signal.packet_loss);
   take(last.queue_wait_s, signal.queue_wait_s);
+  take(last.error_rate, signal.error_rate);
+  const bool inflight_counts = given(signal.inflight) || depth_counts;
+  if (inflight_counts || given(signal.queue_wait_s)) {
+    const Credit then = own_then(node, signal.as_of_ns);
+    if (inflight_counts) {
+      // A queue depth alone is a lower bound of the node's total.
+      row.inflight_signalled.store(given(last.inflight) ? last.inflight : last.queue_depth, std::memory_order_relaxed);
+      row.inflight_then.store(then.inflight, std::memory_order_relaxed);
+    }
+    if (given(signal.queue_wait_s)) {
+      row.wait_signalled_ns.store(signal.queue_wait_s * 1e9, std::memory_order_relaxed);
+      row.reserved_then_ns.store(then.reserved_ns, std::memory_order_relaxed);
+    }
+  }
   publish_signals(node);
-  publish(node);
+  publish_load(node);
   return true;
+}
+
+/// Everybody's credit at a time.
+Credit Fleet::own_then(NodeId node, base::TimeNs at_ns) const noexcept {
+  Credit then;
+  for (std::uint64_t left = columns_.header().alive.load(std::memory_order_acquire); left != 0; left &= left - 1) {
+    const auto& cell = columns_.cell(static_cast<std::uint32_t>(std::countr_zero(left)), node.value);
+    const auto reading = cell.read(at_ns, signal_tries, [] { std::this_thread::yield(); });
+    then.inflight += reading.total.inflight - reading.since.inflight;
+    then.reserved_ns += reading.total.reserved_ns - reading.since.reserved_ns;
+  }
+  return then;
 }
 
 std::int64_t Fleet::credit_ns(double service_s) noexcept {
@@ -130,12 +192,13 @@ std::int64_t Fleet::credit_ns(double service_s) noexcept {
 }
 
 void Fleet::change_credit(NodeId node, const Credit& by, base::TimeNs now_ns) noexcept {
-  NodeCredit& row = columns_.credit(node.value);
-  const std::lock_guard hold(row.lock);
-  row.own.inflight += by.inflight;
-  row.own.reserved_ns += by.reserved_ns;
-  row.history.record(now_ns, row.own);
-  publish(node);
+  auto& cell = columns_.cell(process_.load(std::memory_order_relaxed), node.value);
+  cell.add(by, now_ns);
+  // What was reserved in a slot that is another's now is gone: its release takes nothing from what came after.
+  if (columns_.is_shared() && by.inflight < 0 && cell.total().inflight < 0)
+    cell.add({std::min(-by.inflight, -cell.total().inflight), -by.reserved_ns}, now_ns);
+  publish_load(node);
+  beat_if_due(now_ns);
 }
 
 void Fleet::reserve(NodeId node, double service_s, base::TimeNs now_ns) noexcept {
@@ -180,10 +243,9 @@ std::uint64_t Fleet::born(NodeId node) const noexcept {
 }
 
 void Fleet::read(NodeId node, Credit& own, Signal& last) const noexcept {
-  NodeCredit& row = columns_.credit(node.value);
-  const std::lock_guard hold(row.lock);
-  own = row.own;
-  last = row.last;
+  const std::lock_guard hold(columns_.signal_lock(node.value));
+  own = own_of(node);
+  last = columns_.row(node.value).last;
 }
 
 std::uint32_t Fleet::n_nodes() const noexcept { return columns_.header().n_nodes.load(std::memory_order_acquire); }

@@ -16,7 +16,10 @@ struct RouteQuery {
   base::TimeNs deadline_ns{base::never_ns};
   std::uint64_t require{};  ///< label bits that a node must have
   std::uint64_t session{};  ///< names whose requests belong together; 0: none
-  /// Chained hashes of its prompt's blocks, see contracts/block_hash.hpp. Valid during the call alone.
+  /// A policy's own narrowing: nodes that may be candidates, 64 a word, a word for each 64 ids of the fleet. None: all.
+  /// Valid during the call alone, as the next is.
+  const std::uint64_t* among{};
+  /// Chained hashes of its prompt's blocks, see contracts/block_hash.hpp.
   std::span<const std::uint64_t> blocks{};
 };
 
@@ -29,13 +32,13 @@ struct CostTerms {
   double pressure_us{};  ///< what a busy processor or full memory adds
   double load_us{};      ///< until the model is there, and what is evicted for it costs to bring back
   double network_us{};
-  double
-      saving_us{};  ///< what need not be computed, since the node holds a part of the prompt; counted against the rest
+  double saving_us{};    ///< what the node need not compute, since it holds that part of the prompt; taken off
   double price_us{};    ///< its money, as microseconds by the policy's price weight
   double risk_us{};     ///< of missing the deadline
   double explore_us{};  ///< what finding out about a node is worth, or costs
   double cost_us{};
-  bool late{};  ///< at the upper quantile of its service it would end after the deadline
+  double saved_work{};   ///< of the request's work, what saving_us is about
+  bool late{};           ///< at the upper quantile of its service it would end after the deadline
 };
 
 }  // namespace infcore::route

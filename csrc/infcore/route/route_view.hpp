@@ -1,16 +1,30 @@
 #pragma once
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/fleet.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/route_query.hpp>
 #include <infcore/route/score.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 namespace infcore::route {
 
 /// Why a node is no candidate.
 enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late, full };
+inline constexpr std::size_t n_filtered = 6;
+
+/// What a policy weighs beside time. All zero: time alone.
+struct CostWeights {
+  double price_us_per_usd{};  ///< microseconds that a US dollar counts for
+  double risk{};              ///< times the time until the deadline: what missing it costs
+  double block_size{};        ///< work that one block of a prompt stands for; 0: prefixes are not looked at
+  bool loads{};               ///< nodes that would have to load the model first are candidates, too
+  [[nodiscard]] bool any() const noexcept { return price_us_per_usd > 0.0 || risk > 0.0; }
+};
 
 /// One router's view of a fleet: a private copy of the columns, brought up to date where they changed, the latency
 /// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes, when something first
@@ -20,8 +34,10 @@ enum class Filtered : std::uint8_t { no, not_up, no_model, no_label, late, full 
 class RouteView {
  public:
   RouteView(const Fleet& fleet, const contracts::LatencyTable& latency);
+  /// What nodes hold of prompts; it outlives the view. Null, as at first: nobody knows.
+  void use_prefix(const PrefixIndex* index) noexcept { prefix_ = index; }
 
-  /// Candidates: up, holding the model, carrying the labels, and, where there is a deadline, able to meet it.
+  /// Candidates: up, holding the model, carrying the labels, not full, and, where there is a deadline, able to meet it.
   /// False where there is none.
   bool filter(const RouteQuery& query) noexcept;
   /// The candidate of least cost, the lowest id among equals; base::no_node without candidates.
@@ -40,26 +56,70 @@ class RouteView {
   /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals.
   [[nodiscard]] NodeId least_inflight() noexcept;
 
-  /// What the node costs now, whether it is a candidate or not.
-  [[nodiscard]] CostTerms terms(const RouteQuery& query, NodeId node) noexcept;
-  [[nodiscard]] Filtered why_not(const RouteQuery& query, NodeId node) noexcept;
+  /// Makes `query` the one that the functions below are about, and finds its candidates, late ones still among them.
+  /// False where there is none.
+  bool prepare(const RouteQuery& query, const CostWeights& weights) noexcept;
+  /// The candidate of least cost that is not late, the lowest id among equals; value +inf where there is none.
+  [[nodiscard]] Least least_cost() const noexcept;
+  /// The same of those that are not in the set, 64 nodes a word.
+  [[nodiscard]] Least least_cost_outside(const std::uint64_t* set) noexcept;
+  /// Takes from the candidates who is late, or whose standing cost is above `standing_us_max`.
+  void keep_within(float standing_us_max) noexcept;
+  /// cost_us of each candidate that is not late, by id, +inf for other nodes. Valid until the next call.
+  [[nodiscard]] std::span<const float> costs() noexcept;
+  [[nodiscard]] NodeScore score(NodeId node) const noexcept;
+  /// Leading blocks of the prompt that the node holds, by the credit of where it holds them.
+  [[nodiscard]] float held_blocks(NodeId node) const noexcept {
+    return (scored_.parts & ScoreParts::prefix) != 0 ? held_blocks_[node.value] : 0.0f;
+  }
+  /// How the node's cost comes about, whether it is a candidate or not.
+  [[nodiscard]] CostTerms terms_of(NodeId node) const noexcept;
+  [[nodiscard]] Filtered why_not(NodeId node) const noexcept;
 
+  /// What the node costs now in time, whether it is a candidate or not: for who asks of one node.
+  [[nodiscard]] CostTerms terms(const RouteQuery& query, NodeId node) noexcept;
+  [[nodiscard]] Filtered why_not(const RouteQuery& query, NodeId node) noexcept {
+    prepare(query, {});
+    return why_not(node);
+  }
+
+  /// Whether any node ever said something of itself: figures that are as old as their signal.
+  [[nodiscard]] bool signalled() const noexcept {
+    return fleet_->columns().header().signalled.load(std::memory_order_relaxed) != 0;  // relaxed: nothing hangs on it
+  }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
   [[nodiscard]] const contracts::LatencyTable& latency() const noexcept { return *latency_; }
 
  private:
-  bool find_candidates(const RouteQuery& query) noexcept;
+  /// What loading one model costs each node, as of a count of the fleet's changes.
+  struct Loads {
+    std::uint64_t residency{};
+    bool any{};
+    std::vector<float> load_us;
+    std::vector<std::uint64_t> able;  // nodes that hold the model or could, 64 a word
+  };
+  bool find_candidates(const RouteQuery& query, bool loads) noexcept;
+  Loads* loads_of(ModelId model) noexcept;
   void copy_changed() noexcept;
-  [[nodiscard]] NodeId first_at(const Least& least) const noexcept;
-  Least score_all(const RouteQuery& query) noexcept;
-  [[nodiscard]] ScoreColumns columns_of(ModelId model) const noexcept;
+  void copy_block(std::uint32_t index) noexcept;
+  void copy_prices() noexcept;
+  void use_columns(const RouteQuery& query) noexcept;
+  [[nodiscard]] NodeFigures figures(NodeId node) const noexcept;
 
   const Fleet* fleet_;
   const contracts::LatencyTable* latency_;
+  const PrefixIndex* prefix_{};
+  std::vector<std::unique_ptr<Loads>> loads_;  // by model, made when a query first asks
+  Loads* loads_in_use_{};
   std::uint32_t n_nodes_{};
+  std::uint64_t priced_version_{};
+  RouteQuery query_;  // what was prepared: its blocks are not read afterwards
+  ScoreQuery scored_;
+  ScoreColumns columns_{};
   std::vector<std::uint32_t> seen_;  // change count of each block, as of our copy
-  std::vector<std::uint64_t> candidates_;
-  std::vector<float> wait_us_, inflight_, others_ahead_, pending_max_, pressure_, network_us_, cost_us_;
+  std::vector<std::uint64_t> candidates_, narrowed_;
+  std::vector<float> wait_us_, inflight_, others_ahead_, pending_max_, pressure_, network_us_, price_per_hour_,
+      held_blocks_, cost_us_;
 };
 
 }  // namespace infcore::route

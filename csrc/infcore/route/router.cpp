@@ -6,6 +6,7 @@
 #include <atomic>
 #include <limits>
 #include <string>
+#include <utility>
 
 namespace infcore::route {
 namespace {
@@ -15,30 +16,46 @@ std::uint64_t next_serial() noexcept {
   return serial.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
-double service_s_of(const Decision& decision) noexcept { return decision.terms.service_us * 1e-6; }
+PrefixConfig sized_for(const Fleet& fleet, PrefixConfig prefix) noexcept {
+  prefix.max_nodes = fleet.max_nodes();
+  return prefix;
+}
+
+/// What the node will have to do for it: the credit.
+double busy_s_of(const Decision& decision) noexcept {
+  return (decision.terms.service_us - decision.terms.saving_us) * 1e-6;
+}
+
+/// The work that the node did not hold already.
+double work_done(const Decision& decision) noexcept { return decision.query.work - decision.terms.saved_work; }
 
 }  // namespace
 
-Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed)
+Router::Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options, PrefixConfig prefix)
+    : Router(fleet, make_routing_policy(policy, seed, std::move(options)), prefix) {}
+
+Router::Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix)
     : fleet_(&fleet),
       latency_(fleet.max_nodes(), fleet.max_models()),
+      prefix_(sized_for(fleet, prefix)),
       view_(fleet, latency_),
-      policy_(make_routing_policy(policy, seed)),
+      policy_(std::move(policy)),
       serial_(next_serial()),
       born_(fleet.max_nodes()) {
   policy_->attach(fleet);
+  view_.use_prefix(&prefix_);
 }
 
 void Router::pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
-  const std::lock_guard hold(mutex_);
   end_leases(query.now_ns);
-  pick_locked(query, options, decision);
+  if (health_) health_->tick(query.now_ns);
+  pick_one(query, options, decision);
 }
 
 void Router::pick_many(const RouteQuery& query, std::span<const double> work, const PickOptions& options,
                        std::vector<Decision>& decisions) {
-  const std::lock_guard hold(mutex_);
   end_leases(query.now_ns);
+  if (health_) health_->tick(query.now_ns);
   decisions.clear();
   decisions.reserve(work.size());
   RouteQuery each = query;
@@ -46,112 +63,131 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
     for (const double w : work) {
       each.work = w;
       Decision decision;
-      pick_locked(each, options, decision);
+      pick_one(each, options, decision);
       decisions.push_back(decision);
     }
   } catch (...) {
-    for (Decision& decision : decisions) close_locked(decision, query.now_ns);
+    for (Decision& decision : decisions) close(decision, query.now_ns);
     throw;
   }
 }
 
-void Router::pick_locked(const RouteQuery& query, const PickOptions& options, Decision& decision) {
-  follow_membership();
-  NodeId node = policy_->select(query, view_);
-  const bool feasible = node != base::no_node;
-  if (!feasible && options.allow_late && query.deadline_ns != base::never_ns) {
-    RouteQuery late = query;
-    late.deadline_ns = base::never_ns;
-    node = policy_->select(late, view_);
-  }
-  if (node == base::no_node) refuse(query);
-
+void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision) {
+  follow_membership(query.now_ns);
+  if (!query.blocks.empty()) follow_prefixes(query.now_ns);
   decision.query = query;
-  decision.terms = view_.terms(query, node);
-  decision.price_usd = service_s_of(decision) * fleet_->price_per_hour(node) / 3600.0;
-  decision.starts_idle = fleet_->inflight(node) < fleet_->slots(node);
+  decision.query.model = policy_->start_at(query, view_);
+  NodeId node = policy_->select(decision.query, view_);
+  decision.feasible = node != base::no_node;
+  if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
+    decision.query.deadline_ns = base::never_ns;
+    node = policy_->select(decision.query, view_);
+  }
+  if (node == base::no_node) {
+    policy_->rethrow();
+    refuse(query);
+  }
+
+  decision.terms = policy_->terms(decision.query, view_, node);
+  decision.query.deadline_ns = query.deadline_ns;
+  decision.query.blocks = {};
+  decision.price_usd = busy_s_of(decision) * fleet_->price_per_hour(node) / 3600.0;
+  const std::uint32_t inflight = fleet_->inflight(node), slots = fleet_->slots(node);
+  decision.starts_idle = inflight < slots;
+  decision.crowd = decision.starts_idle ? 1.0f : static_cast<float>(inflight + 1) / static_cast<float>(slots);
   decision.lease = Leases<Lease>::none;
   if (options.lease_end_ns != base::never_ns)
-    decision.lease = leases_.add({node, service_s_of(decision)}, options.lease_end_ns);
+    decision.lease = leases_.add({node, busy_s_of(decision)}, options.lease_end_ns);
   decision.node = node;
   decision.router = serial_;
-  decision.feasible = feasible;
   decision.open = true;
-  fleet_->reserve(node, service_s_of(decision), query.now_ns);
+  fleet_->reserve(node, busy_s_of(decision), query.now_ns);
+  if (fleet_->any_declared()) fleet_->want(decision.query.model, query.now_ns);
+  if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
 
-bool Router::close_locked(Decision& decision, base::TimeNs now_ns) {
+bool Router::close(Decision& decision, base::TimeNs now_ns) {
   end_leases(now_ns);
   if (!decision.open) return false;
   decision.open = false;
   if (decision.lease != Leases<Lease>::none && !leases_.end(decision.lease)) return false;
-  fleet_->release(decision.node, service_s_of(decision), now_ns);
+  fleet_->release(decision.node, busy_s_of(decision), now_ns);
   return true;
 }
 
-bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
-  const std::lock_guard hold(mutex_);
+bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
   check_ours(decision);
-  return done_locked(decision, ok, service_s, now_ns);
+  return done_one(decision, ok, service_s, now_ns, confidence);
 }
 
-bool Router::done_locked(Decision& decision, bool ok, double service_s, base::TimeNs now_ns) {
-  if (!close_locked(decision, now_ns)) return false;
+bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
+  if (!close(decision, now_ns)) return false;
   const base::TimeNs latency_ns = std::max<base::TimeNs>(0, now_ns - decision.query.now_ns);
-  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok});
-  if (!ok) return true;
-  follow_membership();  // before learning: the node may be another one by now
+  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok, confidence});
+  if (confidence >= 0.0) decision.next_model = policy_->next_model(decision.query.model, confidence);
+  follow_membership(now_ns);  // before learning: the node may be another one by now
   double learned_s = service_s;
   if (!(learned_s > 0.0) && decision.starts_idle)
     learned_s = base::seconds(now_ns - decision.query.now_ns) - decision.terms.network_us * 1e-6;
-  const double work = decision.query.work;
+  if (health_) tell_health(decision, ok, learned_s, now_ns);
+  if (!ok) return true;
+  const double work = work_done(decision);
   if (learned_s > 0.0) latency_.observe(decision.query.model, decision.node, {1, work, work}, learned_s);
   return true;
 }
 
 bool Router::cancel(Decision& decision, base::TimeNs now_ns) {
-  const std::lock_guard hold(mutex_);
   check_ours(decision);
-  return close_locked(decision, now_ns);
+  return close(decision, now_ns);
 }
 
 std::size_t Router::done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s,
                               base::TimeNs now_ns) {
-  const std::lock_guard hold(mutex_);
   for (const Decision& decision : decisions) check_ours(decision);
   std::size_t n = 0;
   for (std::size_t i = 0; i < decisions.size(); ++i)
-    n += done_locked(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns) ? 1u : 0u;
+    n += done_one(decisions[i], ok, service_s.empty() ? 0.0 : service_s[i], now_ns, -1.0) ? 1u : 0u;
   return n;
 }
 
 std::size_t Router::cancel_many(std::span<Decision> decisions, base::TimeNs now_ns) {
-  const std::lock_guard hold(mutex_);
   for (const Decision& decision : decisions) check_ours(decision);
   std::size_t n = 0;
-  for (Decision& decision : decisions) n += close_locked(decision, now_ns) ? 1u : 0u;
+  for (Decision& decision : decisions) n += close(decision, now_ns) ? 1u : 0u;
   return n;
 }
 
 void Router::explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations) {
-  const std::lock_guard hold(mutex_);
   end_leases(query.now_ns);
-  follow_membership();
-  explanations.clear();
-  bool any = false;
-  for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
-    if (fleet_->state(node) == NodeState::absent) continue;
-    explanations.push_back({node, view_.terms(query, node), view_.why_not(query, node)});
-    any = any || explanations.back().filtered == Filtered::no;
+  if (health_) health_->tick(query.now_ns);
+  follow_membership(query.now_ns);
+  follow_prefixes(query.now_ns);
+  const auto explain_all = [&](const RouteQuery& asked) {
+    explanations.clear();
+    const Nudge nudge = policy_->nudge(asked, view_);
+    view_.prepare(asked, policy_->weights());
+    for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) explain_one(node, nudge, explanations);
+    return std::any_of(explanations.begin(), explanations.end(),
+                       [](const Explanation& each) { return each.filtered == Filtered::no; });
+  };
+  if (explain_all(query) || !options.allow_late || query.deadline_ns == base::never_ns) return;
+  RouteQuery late = query;  // what pick falls back to
+  late.deadline_ns = base::never_ns;
+  explain_all(late);
+}
+
+void Router::explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const {
+  if (fleet_->state(node) == NodeState::absent) return;
+  CostTerms terms = view_.terms_of(node);
+  if (node == nudge.node) {
+    terms.explore_us = nudge.explore_us;
+    terms.cost_us += nudge.explore_us;
   }
-  if (any || !options.allow_late) return;
-  for (Explanation& each : explanations)  // what pick falls back to
-    if (each.filtered == Filtered::late) each.filtered = Filtered::no;
+  explanations.push_back({node, terms, view_.why_not(node)});
 }
 
 void Router::set_prior(ModelId model, NodeId node, const contracts::Curve& prior) {
-  const std::lock_guard hold(mutex_);
-  follow_membership();
+  follow_membership(std::numeric_limits<base::TimeNs>::min());
   latency_.set_prior(model, node, prior);
 }
 
@@ -162,15 +198,22 @@ void Router::check_ours(const Decision& decision) const {
 
 void Router::end_leases(base::TimeNs now_ns) noexcept {
   leases_.end_due(now_ns, [this](const Lease& lease, base::TimeNs end_ns) {
-    fleet_->release(lease.node, lease.service_s, end_ns);
+    fleet_->release(lease.node, lease.busy_s, end_ns);
   });
 }
 
+/// What is known of nodes that are gone, and picks that are too old, count no more.
+void Router::follow_prefixes(base::TimeNs now_ns) {
+  prefix_.follow(*fleet_);
+  prefix_.advance(now_ns);
+}
+
 /// Curves of a node that is gone are not those of the one that has its id now.
-void Router::follow_membership() {
+void Router::follow_membership(base::TimeNs now_ns) {
   const std::uint64_t version = fleet_->version();
   if (version == version_) return;
   version_ = version;
+  if (health_) follow_health(now_ns);
   for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
     if (fleet_->born(node) == born_[node.value]) continue;
     born_[node.value] = fleet_->born(node);
@@ -179,30 +222,70 @@ void Router::follow_membership() {
   }
 }
 
+void Router::use_health(std::shared_ptr<HealthGate> health) {
+  health_ = std::move(health);
+  n_restarts_.assign(fleet_->max_nodes(), 0);
+  version_ = 0;
+}
+
+/// Where a request had to wait and nobody measured its service, the crowd at its pick says how much of its time that
+/// was: rough, but as rough for the peers that it is held against.
+void Router::tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns) {
+  const double work = work_done(decision);
+  const double whole_s = base::seconds(now_ns - decision.query.now_ns) - decision.terms.network_us * 1e-6;
+  const double service_s = learned_s > 0.0 ? learned_s : whole_s / static_cast<double>(decision.crowd);
+  health_->answered(now_ns, {decision.node, decision.query.model, {1, work, work}, service_s, ok}, latency_);
+}
+
+/// A node that was too slow is let in again with the curve that it had before, or it would not be asked.
+void Router::follow_health(base::TimeNs now_ns) {
+  health_->follow(now_ns);
+  for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
+    const std::uint32_t n_restarts = health_->n_restarts(node);
+    if (std::exchange(n_restarts_[node.value], n_restarts) == n_restarts) continue;
+    for (ModelId model{0}; model.value < latency_.max_models(); ++model.value) {
+      contracts::Curve curve;
+      if (health_->expected(model, node, curve)) latency_.restart(model, node, curve);
+    }
+  }
+}
+
 /// Cold: says why no node passed.
 void Router::refuse(const RouteQuery& query) {
-  std::array<std::uint32_t, 6> counts{};
-  CostTerms best;
-  best.cost_us = std::numeric_limits<double>::infinity();
+  view_.prepare(query, policy_->weights());
+  std::array<std::uint32_t, n_filtered> counts{};
+  std::array<std::uint32_t, n_states> states{};  // of those that are not up
+  double first_us = std::numeric_limits<double>::infinity();
   std::uint32_t n = 0;
   for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
-    if (fleet_->state(node) == NodeState::absent) continue;
+    const NodeState state = fleet_->state(node);
+    if (state == NodeState::absent) continue;
     ++n;
-    const Filtered why = view_.why_not(query, node);
+    const Filtered why = view_.why_not(node);
     ++counts[static_cast<std::size_t>(why)];
-    const CostTerms terms = view_.terms(query, node);
-    if (why == Filtered::late && terms.cost_us < best.cost_us) best = terms;
+    if (why == Filtered::not_up) ++states[static_cast<std::size_t>(state)];
+    const CostTerms terms = view_.terms_of(node);
+    if (why == Filtered::late) first_us = std::min(first_us, terms.cost_us - terms.price_us - terms.risk_us);
   }
-  const auto count = [&](Filtered why) { return std::to_string(counts[static_cast<std::size_t>(why)]); };
   const std::string model = "model '" + fleet_->model_name(query.model) + "'";
-  if (counts[static_cast<std::size_t>(Filtered::late)] > 0) {
+  const std::uint32_t n_late = counts[static_cast<std::size_t>(Filtered::late)];
+  if (n_late > 0) {
     throw DeadlineInfeasible("deadline_s is " + std::to_string(base::seconds(query.deadline_ns - query.now_ns)) +
-                             " for " + model + "; the first of " + count(Filtered::late) +
-                             " nodes is expected to answer after " + std::to_string(best.cost_us * 1e-6) + " s");
+                             " for " + model + "; the first of " + std::to_string(n_late) +
+                             " nodes is expected to answer after " + std::to_string(first_us * 1e-6) + " s");
   }
-  throw NoNodeAvailable("no node for " + model + ": of " + std::to_string(n) + " nodes, " + count(Filtered::not_up) +
-                        " not up, " + count(Filtered::no_model) + " without the model, " + count(Filtered::no_label) +
-                        " without the labels that are required");
+  std::string why;
+  const auto say = [&](std::uint32_t count, const char* what) {
+    if (count > 0) why += ", " + std::to_string(count) + " " + what;
+  };
+  for (std::size_t state = 0; state < n_states; ++state) say(states[state], name_of(static_cast<NodeState>(state)));
+  say(counts[static_cast<std::size_t>(Filtered::no_model)], "without the model");
+  say(counts[static_cast<std::size_t>(Filtered::no_label)], "without the labels that are required");
+  say(counts[static_cast<std::size_t>(Filtered::full)], "at their bound of requests in flight");
+  say(counts[static_cast<std::size_t>(Filtered::no)], "that the policy does not use");
+  const std::string who = health_ ? health_->why_out() : "";
+  throw NoNodeAvailable("no node for " + model + ": of " + std::to_string(n) + " nodes" + why +
+                        (who.empty() ? "" : "; " + who));
 }
 
 }  // namespace infcore::route

@@ -1,10 +1,11 @@
 #pragma once
+#include <infcore/route/health_gate.hpp>
 #include <infcore/route/leases.hpp>
+#include <infcore/route/prefix_index.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -19,13 +20,15 @@ struct PickOptions {
 /// One pick, and the credit it holds. Plain data; copies share no credit, so keep one.
 struct Decision {
   NodeId node{base::no_node};
-  RouteQuery query;
+  RouteQuery query;  ///< without its blocks
   CostTerms terms;
   double price_usd{};
   std::uint64_t router{};
   std::uint64_t lease{Leases<int>::none};
   bool feasible{};
   bool open{};         ///< still holds its credit, as far as is known
+  ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
+  float crowd{1.0f};   ///< requests in flight per slot, itself included; at least 1
   bool starts_idle{};  ///< a slot was free, so that nothing but network and service lies before its end
 };
 
@@ -37,11 +40,14 @@ struct Explanation {
 
 /// A policy over a fleet, with latency curves of its own: select, then reserve; learn when requests end.
 ///
-/// Any thread; calls are serialised by a mutex. Reads no clock: every call is handed the time. The fleet outlives it.
+/// One thread at a time, and no lock: each thread that picks has a Router of its own over one Fleet, where they see each
+/// other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
 class Router {
  public:
-  /// Throws UnknownName for a policy that is not in the registry.
-  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed);
+  /// Throws as make_routing_policy does, and InvalidArgument for a prefix index that can't be.
+  Router(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options = {},
+         PrefixConfig prefix = {});
+  Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig prefix = {});
 
   /// Throws NoNodeAvailable, or DeadlineInfeasible where nodes could serve it but none in time.
   void pick(const RouteQuery& query, const PickOptions& options, Decision& decision);
@@ -50,8 +56,9 @@ class Router {
                  std::vector<Decision>& decisions);
   /// Releases the credit, tells the policy the time since the pick and, where `ok`, learns. service_s <= 0: not
   /// measured; then the time since the pick is learned less the network, if the request did not have to wait. False
-  /// where the credit was released before.
-  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
+  /// where the credit was released before. `confidence` of the answer, negative: not reported; decision.next_model says
+  /// who goes on.
+  bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence = -1.0);
   bool cancel(Decision& decision, base::TimeNs now_ns);
   /// done for each; `service_s` is empty (not measured) or has a figure for each. How many still held their credit.
   std::size_t done_many(std::span<Decision> decisions, bool ok, std::span<const double> service_s, base::TimeNs now_ns);
@@ -59,32 +66,46 @@ class Router {
   /// Every node that is not absent, by id.
   void explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations);
 
+  /// Tells it of every answer, and follows what becomes of the nodes. Before the first pick; its fleet is this one.
+  void use_health(std::shared_ptr<HealthGate> health);
   void set_prior(ModelId model, NodeId node, const contracts::Curve& prior);
+  /// What nodes hold of prompts: use(PrefixIndex&), as the fleet is now.
+  template <class Use>
+  auto with_prefix(Use use) {
+    prefix_.follow(*fleet_);
+    return use(prefix_);
+  }
   [[nodiscard]] const char* policy() const noexcept { return policy_->name(); }
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 
  private:
   struct Lease {
     NodeId node;
-    double service_s;
+    double busy_s;
   };
-  void pick_locked(const RouteQuery& query, const PickOptions& options, Decision& decision);
-  bool done_locked(Decision& decision, bool ok, double service_s, base::TimeNs now_ns);
-  bool close_locked(Decision& decision, base::TimeNs now_ns);
+  void pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision);
+  bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence);
+  bool close(Decision& decision, base::TimeNs now_ns);
+  void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;
-  void follow_membership();
+  void tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns);
+  void follow_health(base::TimeNs now_ns);
+  void follow_membership(base::TimeNs now_ns);
+  void follow_prefixes(base::TimeNs now_ns);
   [[noreturn]] void refuse(const RouteQuery& query);
 
   Fleet* fleet_;
-  std::mutex mutex_;
   contracts::LatencyTable latency_;
+  PrefixIndex prefix_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;
   std::uint64_t version_{};
   std::vector<std::uint64_t> born_;  // Fleet::born of the node that our curves are about
   Leases<Lease> leases_;
+  std::shared_ptr<HealthGate> health_;    // nullptr: nobody is ejected
+  std::vector<std::uint32_t> n_restarts_;  // HealthGate::n_restarts that our curves know of
 };
 
 }  // namespace infcore::route

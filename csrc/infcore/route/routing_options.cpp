@@ -58,6 +58,11 @@ RoutingOptions::Texts RoutingOptions::texts(const char* name) {
   throw InvalidArgument(name, shown(*value), "a text or a list of texts");
 }
 
+const std::vector<std::pair<std::string, RoutingOptions::Value>>& RoutingOptions::take_all() {
+  for (const auto& [name, value] : given_) asked_.push_back(name);
+  return given_;
+}
+
 void RoutingOptions::check_all_known(std::string_view policy) const {
   for (const auto& [name, value] : given_) {
     if (std::find(asked_.begin(), asked_.end(), name) != asked_.end()) continue;

@@ -15,6 +15,8 @@ class RoutingOptions {
   using Texts = std::vector<std::string>;
   using Value = std::variant<double, std::string, Texts>;
 
+  static constexpr std::size_t n_max = 64;  ///< options, and texts of one
+
   /// The last value of a name holds.
   void set(std::string name, Value value);
   /// Throws InvalidArgument for what is no number within [least, most].
@@ -24,6 +26,8 @@ class RoutingOptions {
   Texts texts(const char* name);
   /// Throws UnknownName for an option that was not asked for.
   void check_all_known(std::string_view policy) const;
+  /// All of them, for who has options that this cannot know; they count as asked for.
+  const std::vector<std::pair<std::string, Value>>& take_all();
   /// As they were given, sorted by name.
   [[nodiscard]] const std::vector<std::pair<std::string, Value>>& given() const noexcept { return given_; }
 

@@ -1,4 +1,5 @@
 #include <infcore/base/errors.hpp>
+#include <infcore/route/foreign_policy.hpp>
 #include <infcore/route/routing_policy.hpp>
 
 namespace infcore::route {
@@ -31,6 +32,10 @@ std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::u
       return policy;
     }
     known += (known.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  if (auto policy = make_foreign_policy(name, seed, options)) {
+    options.check_all_known(name);
+    return policy;
   }
   throw UnknownName("policy", std::string(name), known);
 }

@@ -17,14 +17,24 @@ struct RouteOutcome {
   base::TimeNs now_ns;
   double latency_s;  ///< from the choice of the node to the end, >= 0: what a balancer in front of the node measures
   bool ok;
+  double confidence{-1.0};  ///< 0 to 1, of the answer, as the caller reported it; negative: it did not
 };
 
-/// What an engine's joint choice weighs beside the time of finishing. All zero: the first to finish gets it.
+/// What an engine's joint choice weighs beside the time of finishing. As it stands: the first to finish gets it.
 struct JointWeights {
-  double price_us_per_usd{};  ///< microseconds that a US dollar counts for
+  double price_us_per_usd{};  ///< microseconds that a US dollar counts for; 0: money is not looked at
+  double goal_share{};        ///< of the time that its deadline leaves a request, what money may cost it
+  double tail{};              ///< quantile of what requests take anyway, which money may not move them beyond
+  bool by_work{};             ///< of those that wait, each device takes those that it has the better speed for
   /// Of a token request: what a second counts by which one that runs beside it gets its answer later, beside a second
   /// of its own until its first token.
   double beside{};
+};
+
+/// What a policy adds to one node's cost, so that the least sum is the node that it has drawn, or gives its turn.
+struct Nudge {
+  NodeId node{base::no_node};  ///< no_node: it adds nothing
+  double explore_us{};
 };
 
 /// Which node gets a request. `select` only chooses: it changes nothing but the policy's own fixed-size state, and
@@ -42,11 +52,28 @@ class RoutingPolicy {
   [[nodiscard]] virtual bool reads_blocks() const noexcept { return false; }
   /// base::no_node where no node passes the filter.
   [[nodiscard]] virtual NodeId select(const RouteQuery& query, RouteView& view) noexcept = 0;
+  /// What it weighs beside time: explain goes by it.
+  [[nodiscard]] virtual CostWeights weights() const noexcept { return {}; }
+  /// What select() would add, were it called now.
+  [[nodiscard]] virtual Nudge nudge(const RouteQuery& /*query*/, RouteView& /*view*/) noexcept { return {}; }
+  /// After a select() that returned a node, with the same query: how that node's cost came about.
+  [[nodiscard]] virtual CostTerms terms(const RouteQuery& query, RouteView& view, NodeId node) noexcept {
+    return view.terms(query, node);
+  }
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
   /// policy.
   virtual void attach(const Fleet& /*fleet*/) {}
+  /// The model that a Router's pick serves in place of the one asked for, before select(). An engine serves what was
+  /// asked for.
+  virtual ModelId start_at(const RouteQuery& query, RouteView& /*view*/) noexcept { return query.model; }
+  /// The model that goes on where `model` was so confident of its answer; base::no_model: it is good enough.
+  virtual ModelId next_model(ModelId /*model*/, double /*confidence*/) noexcept { return base::no_model; }
   /// For policies that learn from outcomes. In an engine: only under a policy that binds on arrival.
   virtual void observe(const RouteOutcome& /*outcome*/) noexcept {}
+  /// Of a policy that may fail (one in another language): whether select or observe did, since the last rethrow().
+  [[nodiscard]] virtual bool failed() const noexcept { return false; }
+  /// Throws what it failed of, if it did.
+  virtual void rethrow() {}
 
   RoutingPolicy() = default;
   RoutingPolicy(const RoutingPolicy&) = delete;
@@ -57,7 +84,7 @@ class RoutingPolicy {
 /// seed, options and calls: same choices.
 [[nodiscard]] std::unique_ptr<RoutingPolicy> make_routing_policy(std::string_view name, std::uint64_t seed,
                                                                  RoutingOptions options = {});
-/// Their names, in the order of routing_registry.def.
+/// Their names, in the order of routing_registry.def: those compiled in, without what foreign_policy.hpp registers.
 [[nodiscard]] std::vector<std::string> routing_policies();
 
 }  // namespace infcore::route

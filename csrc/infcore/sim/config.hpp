@@ -125,7 +125,8 @@ struct AntagonistConfig {
 struct SimConfig {
   std::uint64_t seed{};
   double seconds{}, warmup_s{};
-  std::string policy{"fastest_finish"}, batching{"dynamic"};
+  std::string policy{"slo_cost"}, batching{"dynamic"};
+  route::RoutingOptions policy_options{};
   std::uint32_t max_requests{65536};
   double ageing_s{};  ///< 0: none
   std::vector<std::string> admission{};
@@ -133,6 +134,8 @@ struct SimConfig {
   std::vector<std::uint32_t> tier_capacity{};
   bool shed_lowest{};
   std::uint8_t attempts_max{3};
+  double hedge_quantile{}, hedge_budget{0.05}, retry_budget{0.2};  ///< as engine::EngineConfig has them
+  bool judges_health{true};
   std::uint16_t n_tiers{1};
   double run_limit_s{};  ///< 0: none
   double detect_s{1.0}, probe_s{1.0};

@@ -75,8 +75,10 @@ void Replay::step() {
   }
   if (!machine_) return;
   due_.clear();
-  n_matched_ = 0;
+  due_terms_.clear();
+  n_matched_ = n_terms_matched_ = 0;
   due_.swap(machine_->actions());
+  due_terms_.swap(machine_->terms());
   due_ns_ = record_.now_ns;
   for (const Action& action : due_) {
     if (!ends(action.kind)) continue;
@@ -103,7 +105,20 @@ void Replay::match_action() {
   if (n_matched_ == due_.size()) return differ(text_of(record_.action), "nothing");
   const Action& replayed = due_[n_matched_++];
   add(replayed_, due_ns_, replayed);
-  if (!same(replayed, record_.action)) differ(text_of(record_.action), text_of(replayed));
+  if (!same(replayed, record_.action)) return differ(text_of(record_.action), text_of(replayed));
+  if (record_.has_terms) match_terms();
+}
+
+/// They decide nothing, so that they are in no digest; but they are what a policy of costs would have decided by.
+void Replay::match_terms() {
+  if (n_terms_matched_ == due_terms_.size()) return;  // after a difference there may be fewer
+  const route::CostTerms& replayed = due_terms_[n_terms_matched_++];
+  for (std::size_t i = 0; i < engine::cost_terms.size(); ++i) {
+    const auto ours = static_cast<float>(replayed.*engine::cost_terms[i]);
+    if (ours == record_.terms[i]) continue;
+    const std::string name = std::string(engine::cost_term_names[i]) + " of ";
+    return differ(name + std::to_string(record_.terms[i]) + " us", name + std::to_string(ours) + " us");
+  }
 }
 
 void Replay::nothing_left_over() {
@@ -171,7 +186,7 @@ void Replay::event() {
 void Replay::build() {
   config_ = record_.run;
   const engine::EngineConfig& config = config_.engine;
-  auto routing = route::make_routing_policy(config_.policy, config_.seed);
+  auto routing = route::make_routing_policy(config_.policy, config_.seed, config_.options);
   auto batching = batch::make_batching_policy(config_.batching);
   fleet_ = std::make_unique<route::Fleet>(config.max_nodes, config.max_models);
   latency_ = std::make_unique<contracts::LatencyTable>(config.max_nodes, config.max_models);

@@ -107,6 +107,7 @@ class Replay {
   void claim();
   void complete_batch();
   void match_action();
+  void match_terms();
   void nothing_left_over();
   void differ(std::string recorded, std::string replayed);
   void keep_curves(NodeId);
@@ -126,8 +127,9 @@ class Replay {
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> blocks_;
   std::vector<std::uint64_t> next_blocks_{};
   contracts::Request next_prompt_{};
-  std::vector<engine::Action> due_;  ///< decided now, not yet found in the log
-  std::size_t n_matched_{};
+  std::vector<engine::Action> due_;          ///< decided now, not yet found in the log
+  std::vector<route::CostTerms> due_terms_;  ///< of the dispatches and hedges among them
+  std::size_t n_matched_{}, n_terms_matched_{};
   TimeNs due_ns_{};
   bool derailed_{};                                ///< nothing is carried out any more
   std::vector<std::uint32_t> node_at_, model_at_;  ///< id -> place in nodes_, models_; none

@@ -29,7 +29,11 @@ engine::EngineConfig engine_config(const SimConfig& config) {
           .admission = config.admission,
           .overload_wait_ns = config.overload_wait_s > 0.0 ? base::to_ns(config.overload_wait_s) : base::never_ns,
           .tier_capacity = config.tier_capacity,
-          .shed_lowest = config.shed_lowest};
+          .shed_lowest = config.shed_lowest,
+          .hedge_quantile = config.hedge_quantile,
+          .hedge_budget = config.hedge_budget,
+          .retry_budget = config.retry_budget,
+          .judges_health = config.judges_health};
 }
 
 /// Spread evenly over the requests by the golden ratio's low-discrepancy sequence, the same under every policy.
@@ -46,7 +50,7 @@ Simulation::Simulation(const SimConfig& config, bool with_rows, bool with_log)
       latency_(fleet_.max_nodes(), fleet_.max_models()),
       machine_(engine_config(config), fleet_, latency_,
                route::make_routing_policy(config.policy == clairvoyant ? any_policy : config.policy,
-                                          base::Draw(config.seed, engine_seed).bits()),
+                                          base::Draw(config.seed, engine_seed).bits(), config.policy_options),
                batch::make_batching_policy(config.batching)),
       ledger_(config),
       runs_(n_runs_of(config)),
@@ -171,6 +175,7 @@ Simulation::Floor Simulation::floor_of(const Arrival& arrival) const noexcept {
 Pause Simulation::run(std::uint64_t steps_max) {
   for (std::uint64_t step_left = steps_max; step_left > 0; --step_left) {
     if (n_violations_ > 0) return Pause::end;  // from here on nothing means anything
+    if (machine_.routing().failed()) machine_.routing().rethrow();
     if (rows_) {
       if (rows_->starved()) return Pause::rows;
       agenda_.move(rows_owner, rows_->next_ns());
@@ -316,6 +321,10 @@ void Simulation::carry_out(const engine::Action& action) {
       ++open.attempts;
       if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
       return;
+    case engine::ActionKind::hedge:
+      ++open.attempts;
+      if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
+      return;
     case engine::ActionKind::retry:
       open.node = base::no_node.value;
       return;
@@ -344,6 +353,7 @@ void Simulation::end(const engine::Action& action, Outcome outcome) {
     ++n_duplicated_;
     return;
   }
+  if (action.node != base::no_node) open.node = action.node.value;  // of two that had it, the one that ended it
   Ended e{.number = open.number,
           .arrival_ns = open.arrival.at_ns,
           .deadline_ns = open.arrival.deadline_ns == base::never_ns
@@ -452,47 +462,6 @@ void Simulation::close_run(std::uint32_t index, TimeNs end_ns) noexcept {
   run.active = run.held = false;
   if (token_lines_[node_of_run_[index]]) return;  // whose use is counted step by step
   ledger_.ran(node_of_run_[index], run.start_ns, end_ns, run.n_requests);
-}
-
-// ---- what must hold at each step
-
-void Simulation::violated(const char* what, const engine::Action& action) {
-  if (n_violations_++ > 0) return;
-  first_violation_ = std::string(what) + " at " + std::to_string(base::seconds(now_ns_)) + " s";
-  if (action.kind != engine::ActionKind{} || action.cookie != 0) {
-    first_violation_ += ", request " + std::to_string(opens_[static_cast<std::uint32_t>(action.cookie)].number);
-  }
-  if (action.node != base::no_node) first_violation_ += ", node " + config_.nodes[action.node.value].spec.name;
-}
-
-/// Nothing more will happen and requests are open: right only where a fault that lasts keeps their nodes away.
-void Simulation::check_nobody_waits_for_ever() {
-  const auto answers = [](const ModelledNode& node) { return node.answers(); };
-  if (!std::all_of(nodes_.begin(), nodes_.end(), answers)) return;
-  if (config_.run_limit_s <= 0.0 && !faults_.empty()) return;  // a lost answer is then waited for, for ever
-  for (const Open& open : opens_) {
-    if (!open.open) continue;
-    const std::uint32_t workload = open.arrival.workload;
-    const ModelId model = model_ids_[config_.workloads[workload].model.value];
-    for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
-      if (!fleet_.resident(NodeId{n}, model) || !fleet_.columns().carries(n, require_bits_[workload])) continue;
-      return violated("requests wait for ever though a node could serve them", {.node = NodeId{n}});
-    }
-  }
-}
-
-void Simulation::check(const engine::Action& action) {
-  const Open& open = opens_[static_cast<std::uint32_t>(action.cookie)];
-  if (!open.open || open.generation != action.cookie >> 32)
-    return violated("an action for a request that has ended", action);
-  if (action.kind != engine::ActionKind::dispatch) return;
-  if (fleet_.state(action.node) != route::NodeState::up) violated("a node was chosen that is not up", action);
-  const std::uint32_t asked = config_.workloads[open.arrival.workload].model.value;
-  const ModelId fallback = config_.models[asked].engine.fallback;  // an index of ours
-  const ModelId model = model_ids_[action.reason == engine::Reason::cheaper ? fallback.value : asked];
-  if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
-  if (!fleet_.columns().carries(action.node.value, require_bits_[open.arrival.workload]))
-    violated("a node lacks a label that is required", action);
 }
 
 }  // namespace infcore::sim

@@ -57,6 +57,8 @@ class Simulation {
   [[nodiscard]] const std::vector<FaultEvent>& fault_events() const noexcept { return fault_events_; }
   [[nodiscard]] std::uint64_t n_faults() const noexcept { return n_faults_; }
   [[nodiscard]] TokenNode::Totals token_totals() const noexcept;
+  /// Of the machine's own: what no end of a request tells.
+  [[nodiscard]] engine::Outcomes second_runs() const noexcept;
   /// Under "clairvoyant": the least that the requests after the warm-up could have cost.
   [[nodiscard]] double bound_cost_usd() const noexcept { return bound_cost_usd_; }
 
@@ -146,6 +148,8 @@ class Simulation {
   void run_done(std::uint32_t run);
   void close_run(std::uint32_t run, TimeNs end_ns) noexcept;
   void note(std::uint64_t what) noexcept { digest_ = (digest_ ^ what) * 0x0000'0100'0000'01B3u; }  // FNV-1a's step
+
+  // invariants.cpp
   void check_nobody_waits_for_ever();
   void violated(const char* what, const engine::Action& action);
   void check(const engine::Action& action);

@@ -1,13 +1,16 @@
 from libcpp.vector cimport vector
 
+from infcore._core.fleet cimport Fleet
 from infcore._cpp.route cimport Decision as CppDecision
 
 
 cdef class Decisions:
+    cdef Fleet fleet
     cdef vector[CppDecision] c_obj  # never resized once pick_many has filled it
 
 
 cdef class Decision:
+    cdef Fleet fleet  # whose names its models have
     cdef CppDecision own
     cdef CppDecision* c_obj  # &own, or an element of `row_of`
     cdef Decisions row_of

@@ -4,6 +4,7 @@ import numpy as np
 cimport cython
 
 from infcore._core.fleet cimport whole
+from infcore._cpp.route cimport no_model
 
 from infcore.errors import InvalidType
 
@@ -26,8 +27,20 @@ cdef class Decision:
         return self.c_obj.node.value
 
     @property
+    def model(self) -> str:
+        """The model to run: the one asked for, or where cascade would start instead."""
+        return self.fleet.c_obj.get().model_name(self.c_obj.query.model).decode()
+
+    @property
+    def next_model(self) -> str | None:
+        """After done(confidence=): the model that goes on, for want of confidence; None: the answer is good enough."""
+        if self.c_obj.next_model == no_model:
+            return None
+        return self.fleet.c_obj.get().model_name(self.c_obj.next_model).decode()
+
+    @property
     def cost_us(self) -> float:
-        """What nodes were compared by: wait + service + load + network in microseconds, summed in float32."""
+        """What nodes were compared by, in microseconds: the sum of the terms that Router.explain gives, in float32."""
         return self.c_obj.terms.cost_us
 
     @property
@@ -37,13 +50,18 @@ cdef class Decision:
 
     @property
     def service_s(self) -> float:
-        """Predicted seconds of service: what is reserved on the node."""
+        """Predicted seconds of service for all of the work: less saving_s, this is what is reserved on the node."""
         return self.c_obj.terms.service_us * 1e-6
 
     @property
-    def load_s(self) -> float:
+    def pressure_s(self) -> float:
         """Seconds added for a node whose processors or memory are nearly full."""
         return self.c_obj.terms.pressure_us * 1e-6
+
+    @property
+    def load_s(self) -> float:
+        """Seconds until the model is there, and those that what is evicted for it costs to bring back."""
+        return self.c_obj.terms.load_us * 1e-6
 
     @property
     def network_s(self) -> float:
@@ -52,12 +70,12 @@ cdef class Decision:
 
     @property
     def saving_s(self) -> float:
-        """Seconds saved by what the node holds of the prefix: none before there is a prefix index."""
-        return 0.0
+        """Seconds of service saved by what the node holds of the prompt."""
+        return self.c_obj.terms.saving_us * 1e-6
 
     @property
     def price_usd(self) -> float:
-        """US dollars: predicted service at the node's price per hour."""
+        """US dollars: predicted service less saving, at the node's price per hour."""
         return self.c_obj.price_usd
 
     @property
@@ -91,6 +109,7 @@ cdef class Decisions:
             raise IndexError(f"index is {index}; allowed: {-n} to {n - 1}")
         cdef Decision decision = Decision.__new__(Decision)
         decision.row_of = self
+        decision.fleet = self.fleet
         decision.c_obj = &self.c_obj[i]
         return decision
 
@@ -101,6 +120,7 @@ cdef class Decisions:
     cost_us = property(lambda self: self._column("cost_us", np.float64))
     wait_s = property(lambda self: self._column("wait_s", np.float64))
     service_s = property(lambda self: self._column("service_s", np.float64))
+    pressure_s = property(lambda self: self._column("pressure_s", np.float64))
     load_s = property(lambda self: self._column("load_s", np.float64))
     network_s = property(lambda self: self._column("network_s", np.float64))
     saving_s = property(lambda self: self._column("saving_s", np.float64))

@@ -85,6 +85,8 @@ cdef class EngineCore(TokenWorkers):
         if not self.accepting:
             raise EngineClosed("the engine is not running; allowed: submit inside `with engine:`")
         self.driver.check_not_forked()
+        if self.driver.routing().failed():  # a policy in Python
+            self.driver.routing().rethrow()
         if not isinstance(model, str) or not (version is None or PyIndex_Check(version)):
             self._unknown(model, version)
         known = self.newest.get(model) if version is None else self.versions.get((model, version))

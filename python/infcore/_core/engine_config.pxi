@@ -1,5 +1,5 @@
 # What the state machine is built with, and told of a model.
-cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, double ageing_s, door) except *:
+cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, double ageing_s, door, faults) except *:
     cdef EngineConfig config
     config.max_requests = max_requests
     config.max_nodes = fleet.c_obj.get().max_nodes()
@@ -10,6 +10,11 @@ cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, do
     config.overload_wait_ns = never_ns if door.overload_wait_s is None else to_ns(door.overload_wait_s)
     config.tier_capacity = door.tier_capacity
     config.shed_lowest = door.overflow == "shed_lowest"
+    config.hedge_quantile = faults.hedge_quantile or 0.0
+    config.hedge_budget = faults.hedge_budget
+    config.retry_budget = unbounded if faults.retry_budget is None else faults.retry_budget
+    config.log_terms = faults.log_terms
+    config.judges_health = read_health(door.health, config.health)
     return config
 
 

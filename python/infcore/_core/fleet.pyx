@@ -7,46 +7,22 @@ from libc.math cimport isnan
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.pair cimport pair
 from libcpp.string cimport string
+from libcpp.vector cimport vector
 
-from infcore._core.base cimport as_clock, finite
+from infcore._core.base cimport as_clock, finite, now_of
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation, to_ns
-from infcore._cpp.route cimport Credit, Fleet as CppFleet, Labels, NodeSpec, NodeState, Signal, name_of, no_node
+from infcore._cpp.route cimport (Credit, Fleet as CppFleet, Labels, ModelSize, NodeSpec, NodeState, Signal, models_max,
+                                 name_of, no_node, not_given, untimed)
 
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 
-_SIGNALS = ("queue_depth", "inflight", "cpu", "gpu", "memory", "network", "packet_loss", "queue_wait_s")
-_FRACTIONS = frozenset(("cpu", "gpu", "memory", "network", "packet_loss"))
+_SIGNALS = ("queue_depth", "inflight", "cpu", "gpu", "memory", "network", "packet_loss", "queue_wait_s", "error_rate")
+_FRACTIONS = frozenset(("cpu", "gpu", "memory", "network", "packet_loss", "error_rate"))
 
 
-cdef int64_t whole(str field, object value, int64_t least, int64_t most) except? -1:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidType(f"{field} is {type(value).__name__}; allowed: an int") from None
-    if not least <= number <= most:
-        raise InvalidArgument(f"{field} is {number}; allowed: an int from {least} to {most}")
-    return number
-
-
-cdef string text(str field, object value) except *:
-    if not isinstance(value, str):
-        raise InvalidType(f"{field} is {type(value).__name__}; allowed: a str")
-    return (<str>value).encode()
-
-
-cdef Labels labels_of(str field, object labels) except *:
-    cdef Labels out
-    cdef pair[string, string] label
-    if not hasattr(labels, "items"):
-        raise InvalidType(f"{field} is {type(labels).__name__}; allowed: a mapping of str to str")
-    for key, value in labels.items():
-        label.first = text(f"a key of {field}", key)
-        label.second = text(f"{field}[{key!r}]", value)
-        out.push_back(label)
-    return out
-
-
+include "fleet_arguments.pxi"
 include "signal_figures.pxi"
+include "fleet_rows.pxi"
 
 
 cdef class SignalGate:
@@ -57,22 +33,27 @@ cdef class SignalGate:
 cdef class Fleet:
     """The nodes that requests may go to: who is there, what each holds, how busy it is.
 
-    shared     None: private memory (a name, for several processes on one host, is not there yet)
-    max_nodes  capacity, fixed; node ids are below it
-    clock      stamps signals and credit; None: the machine's monotonic clock
-    Raises     InvalidArgument, InvalidType; ForkedProcess from every method after a fork
+    shared       None: private memory. A name: one fleet for all processes of this host that give it; nodes, models and
+                 signals are everybody's, credit is each one's own. They use one clock, max_nodes and heartbeat_s alike
+    max_nodes    capacity, fixed; node ids are below it
+    heartbeat_s  of a shared fleet: the credit of a process that gave no sign for so long is taken back, until its next.
+                 A pick, done, signal or beat() is one
+    clock        stamps signals and credit; None: the machine's monotonic clock
+    Raises       InvalidArgument, InvalidType; ForkedProcess from every method after a fork
     """
 
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, *, shared=None, max_nodes=1024, clock=None):
-        if shared is not None:
-            raise InvalidArgument(f"shared is {shared!r}; allowed: None (memory of this process)")
-        cdef uint32_t n = whole("max_nodes", max_nodes, 1, 1 << 20)
+    def __init__(self, *, shared=None, max_nodes=1024, heartbeat_s=5.0, clock=None):
+        cdef uint32_t n = <uint32_t>whole("max_nodes", max_nodes, 1, 1 << 20)
+        cdef double heartbeat = finite("heartbeat_s", heartbeat_s, 1e-3)
         self.clock = as_clock(clock)
         self.model_ids = {}
-        self.c_obj.reset(new CppFleet(n))
+        if shared is None:
+            self.c_obj.reset(new CppFleet(n))
+        else:
+            self.c_obj.reset(new CppFleet(text("shared", shared), n, models_max, to_ns(heartbeat), self.clock.now_ns()))
         self.built_under = fork_generation()
 
     cdef int check_alive(self) except -1:
@@ -105,13 +86,16 @@ cdef class Fleet:
         return 0
 
     def add(self, name, *, kind="gpu", zone="", location="cloud", memory_bytes=0, price_per_hour=0.0, rtt_s=0.0,
-            slots=1, labels=None) -> int:
+            slots=1, pending_max=None, labels=None) -> int:
         """Add a node, up and without a model, and return its id.
 
-        kind    device class: nodes of one kind start from each other's latency curves
-        slots   requests or batches that it runs at once
-        labels  {key: value}; kind, zone and location count as labels too
-        Raises  InvalidArgument: a name in use, a negative figure, more than max_nodes
+        kind          device class: nodes of one kind start from each other's latency curves
+        memory_bytes  for the weights of models, see add_model
+        slots         requests or batches that it runs at once
+        pending_max   requests in flight at which it is sent nothing more; None: no bound
+        labels        {key: value}; kind, zone and location count as labels too
+        Raises        InvalidArgument: a name in use, a negative figure, more than max_nodes; of a shared fleet: more
+                      than 256 bytes of name, kind, zone, location and labels
         """
         self.check_free("add")
         cdef NodeSpec spec
@@ -123,17 +107,19 @@ cdef class Fleet:
         spec.price_per_hour = finite("price_per_hour", price_per_hour, 0.0)
         spec.rtt_s = finite("rtt_s", rtt_s, 0.0)
         spec.slots = <uint32_t>whole("slots", slots, 1, 1 << 20)
+        spec.pending_max = pending_of(pending_max)
         if labels is not None:
             spec.labels = labels_of("labels", labels)
         return self.c_obj.get().add(spec).value
 
     def signal(self, node, *, as_of_s=None, queue_depth=None, inflight=None, cpu=None, gpu=None, memory=None,
-               network=None, packet_loss=None, queue_wait_s=None) -> bool:
+               network=None, packet_loss=None, queue_wait_s=None, error_rate=None) -> bool:
         """Tell what a node says of itself; what is None stays as it was.
 
         as_of_s       the clock's time at which the figures held; None, or later than now: now
         inflight      the node's own total, running and waiting; queue_depth: those that wait
-        cpu, gpu, memory, network, packet_loss  fractions 0..1;  queue_wait_s: what a new request would wait
+        cpu, gpu, memory, network, packet_loss, error_rate  fractions 0..1
+        queue_wait_s  what a new request would wait
         Returns       False where the node already said something newer
         Raises        UnknownName, InvalidArgument
         """
@@ -141,23 +127,13 @@ cdef class Fleet:
         cdef Signal signal
         cdef NodeId id = self.node_of(node)
         cdef int64_t now_ns = self.clock.now_ns()
+        self.c_obj.get().beat_if_due(now_ns)
         signal.as_of_ns = now_ns if as_of_s is None else min(now_ns, to_ns(finite("as_of_s", as_of_s, -9e9)))
-        if queue_depth is not None:
-            signal.queue_depth = figure("queue_depth", queue_depth)
-        if inflight is not None:
-            signal.inflight = figure("inflight", inflight)
-        if cpu is not None:
-            signal.cpu = figure("cpu", cpu)
-        if gpu is not None:
-            signal.gpu = figure("gpu", gpu)
-        if memory is not None:
-            signal.memory = figure("memory", memory)
-        if network is not None:
-            signal.network = figure("network", network)
-        if packet_loss is not None:
-            signal.packet_loss = figure("packet_loss", packet_loss)
-        if queue_wait_s is not None:
-            signal.queue_wait_s = figure("queue_wait_s", queue_wait_s)
+        signal.queue_depth, signal.inflight = said("queue_depth", queue_depth), said("inflight", inflight)
+        signal.cpu, signal.gpu = said("cpu", cpu), said("gpu", gpu)
+        signal.memory, signal.network = said("memory", memory), said("network", network)
+        signal.packet_loss = said("packet_loss", packet_loss)
+        signal.queue_wait_s, signal.error_rate = said("queue_wait_s", queue_wait_s), said("error_rate", error_rate)
         return self.take(id, signal)
 
     cdef bint take(self, NodeId id, const Signal& signal) except *:
@@ -170,35 +146,24 @@ cdef class Fleet:
         Returns  how many were taken, not being older than what is known
         """
         self.check_alive()
-        names = getattr(getattr(rows, "dtype", None), "names", None)
-        if names is None or "node" not in names:
-            raise InvalidType("rows is no structured array with a field 'node'")
-        unknown = set(names) - {"node", "as_of_s", *_SIGNALS}
-        if unknown:
-            raise InvalidArgument(f"rows has fields {sorted(unknown)}; allowed: node, as_of_s, {', '.join(_SIGNALS)}")
-        rows = np.atleast_1d(rows)
-        table = np.full((1 + len(_SIGNALS), len(rows)), np.nan)
-        for i, name in enumerate(("as_of_s", *_SIGNALS)):
-            if name in names:
-                table[i] = _checked_column(name, rows[name])
-        cdef uint32_t[::1] ids = np.array([self.node_of(node).value for node in rows["node"].tolist()], np.uint32)
-        return self._signal_all(ids, table)
+        table = _signal_table(rows)
+        return _signal_all(self, _ids_of(self, rows["node"]), table)
 
-    cdef size_t _signal_all(self, const uint32_t[::1] ids, const double[:, ::1] table) except? 0:
-        cdef Signal signal
-        cdef NodeId id
-        cdef Py_ssize_t i
-        cdef size_t n_taken = 0
-        cdef int64_t now_ns = self.clock.now_ns()
-        for i in range(ids.shape[0]):
-            id.value = ids[i]
-            signal.as_of_ns = now_ns if isnan(table[0, i]) else min(now_ns, to_ns(table[0, i]))
-            signal.queue_depth, signal.inflight = table[1, i], table[2, i]
-            signal.cpu, signal.gpu = table[3, i], table[4, i]
-            signal.memory, signal.network = table[5, i], table[6, i]
-            signal.packet_loss, signal.queue_wait_s = table[7, i], table[8, i]
-            n_taken += self.take(id, signal)
-        return n_taken
+    def add_model(self, model, *, version=1, weights_bytes=0, load_s=0.0, require=None) -> None:
+        """Say that a version of a model may be loaded where it is not, and what that takes; again: from now on.
+
+        weights_bytes  of a node's memory_bytes, while it is there
+        load_s         seconds until a node that was told to load it can run it
+        require        {label: value} that a node must have to hold it
+        Raises         InvalidArgument, InvalidType
+        """
+        self.check_free("add_model")
+        cdef ModelSize size
+        size.weights_bytes = <uint64_t>whole("weights_bytes", weights_bytes, 0, 1 << 62)
+        size.load_s = finite("load_s", load_s, 0.0)
+        size.require = 0 if not require else self.c_obj.get().label_bits(labels_of("require", require), True)
+        self.c_obj.get().declare_model(self.exact_model(model, version), size)
+        self.find_model(model)
 
     def load_model(self, node, model, *, version=1) -> None:
         """Say that a node holds a version of a model and may be sent its requests.
@@ -208,10 +173,8 @@ cdef class Fleet:
         """
         self.check_free("load_model")
         cdef NodeId id = self.node_of(node)
-        cdef string name = text("model", model)
-        cdef ModelId exact = self.c_obj.get().model_id(name, <uint32_t>whole("version", version, 1, 0x7FFFFFFF))
-        self.c_obj.get().load_model(id, exact)
-        self.model_ids[model] = self.c_obj.get().model_id(name, 0).value
+        self.c_obj.get().load_model(id, self.exact_model(model, version))
+        self.find_model(model)
 
     def unload_model(self, node, model, *, version=1) -> None:
         """Take load_model back; nothing if the node did not hold that version.
@@ -220,11 +183,65 @@ cdef class Fleet:
         """
         self.check_free("unload_model")
         cdef NodeId id = self.node_of(node)
-        cdef string name = text("model", model)
-        if model not in self.model_ids:
+        text("model", model)
+        if self.find_model(model) is None:
             raise UnknownName(f"model is {model!r}; known: {', '.join(self.model_ids) or 'none yet'}")
-        self.c_obj.get().unload_model(
-            id, self.c_obj.get().model_id(name, <uint32_t>whole("version", version, 1, 0x7FFFFFFF)))
+        self.c_obj.get().unload_model(id, self.exact_model(model, version))
+
+    cdef ModelId exact_model(self, object model, object version) except *:
+        return self.c_obj.get().model_id(text("model", model), <uint32_t>whole("version", version, 1, 0x7FFFFFFF))
+
+    cpdef object find_model(self, str model):
+        """The id of "any version" of a model that anybody made known, else None; model_ids has it then."""
+        cdef ModelId id
+        if model not in self.model_ids:  # another process may have, too
+            for id.value in range(self.c_obj.get().n_models()):
+                if self.c_obj.get().model_version(id) == 0:
+                    self.model_ids[self.c_obj.get().model_name(id).decode()] = id.value
+        return self.model_ids.get(model)
+
+    def models(self, node=None):
+        """Every version of a model that is known, or that a node holds: a structured array, one row each.
+
+        Fields  model, version, weights_bytes and load_s (0 unless declared), declared (by add_model), n_nodes (that
+                hold it)
+        """
+        self.check_alive()
+        return _models_of(self, None if node is None else self.node_of(node).value)
+
+    def load_costs(self, model):
+        """Seconds before each node could run the model, by node id: 0 where it is, inf where it cannot be loaded.
+
+        load_s, and the load_s of what must go to make room (what was not asked for longest goes first), which has to
+        be loaded again some day. A model without add_model is loaded nowhere.
+        Raises  UnknownName for a model that nobody made known
+        """
+        self.check_alive()
+        return _load_costs_of(self, model)
+
+    def bound_pending(self, node, pending_max=None) -> None:
+        """From now on send the node nothing more at so many requests in flight; None: no bound."""
+        self.check_free("bound_pending")
+        self.c_obj.get().bound_pending(self.node_of(node), pending_of(pending_max))
+
+    def beat(self, *, now_s=None) -> None:
+        """Of a shared fleet: say that this process lives, and take back the credit of those that no longer do."""
+        self.check_alive()
+        self.c_obj.get().beat(now_of(self.clock, now_s))
+
+    def unlink(self) -> bool:
+        """Of a shared fleet: take its name away. Who has it keeps it; who gives the name from now on makes another.
+
+        The last process out does so itself. Returns False where the name was gone, or the memory is private.
+        """
+        self.check_alive()
+        return self.c_obj.get().unlink()
+
+    @property
+    def n_processes(self) -> int:
+        """How many processes' credit counts: 1 in private memory."""
+        self.check_alive()
+        return self.c_obj.get().n_processes()
 
     def drain(self, node) -> None:
         """Send the node nothing new; what is in flight ends there."""
@@ -255,39 +272,19 @@ cdef class Fleet:
     def nodes(self):
         """Every node that is there, by id: a structured array, one row each.
 
-        Fields  id, name, kind, zone, location, state ("up", "draining", "lost"), slots, memory_bytes, price_per_hour,
-                rtt_s, inflight, wait_s (before a new request would start), and the last signals (NaN: never given)
+        Fields  id, name, kind, zone, location, state ("up", "draining", "lost", "ejected"), slots, pending_max (0: no
+                bound), memory_bytes, used_bytes (of models whose weights_bytes are known), price_per_hour, rtt_s,
+                inflight, wait_s (before a new request would start), signal_age_s and the last signals (NaN: never given)
         """
         self.check_alive()
-        cdef CppFleet* fleet = self.c_obj.get()
-        cdef NodeId id
-        cdef Credit own
-        cdef Signal last
-        cdef const NodeSpec* spec
-        rows = []
-        for id.value in range(fleet.n_nodes()):
-            if fleet.state(id) == NodeState.absent:
-                continue
-            spec = &fleet.spec(id)
-            fleet.read(id, own, last)
-            rows.append((id.value, spec.name.decode(), spec.kind.decode(), spec.zone.decode(), spec.location.decode(),
-                         name_of(fleet.state(id)).decode(), spec.slots, spec.memory_bytes, spec.price_per_hour,
-                         spec.rtt_s, fleet.inflight(id), fleet.wait_s(id), last.queue_depth, last.cpu, last.gpu,
-                         last.memory, last.network, last.packet_loss, last.queue_wait_s))
-        widest = [max([len(row[i]) for row in rows], default=1) or 1 for i in range(1, 5)]
-        return np.array(rows, dtype=[
-            ("id", "u4"), ("name", f"U{widest[0]}"), ("kind", f"U{widest[1]}"), ("zone", f"U{widest[2]}"),
-            ("location", f"U{widest[3]}"), ("state", "U8"), ("slots", "u4"), ("memory_bytes", "u8"),
-            ("price_per_hour", "f8"), ("rtt_s", "f8"), ("inflight", "u4"), ("wait_s", "f8"), ("queue_depth", "f8"),
-            ("cpu", "f8"), ("gpu", "f8"), ("memory", "f8"), ("network", "f8"), ("packet_loss", "f8"),
-            ("queue_wait_s", "f8")])
+        return _rows_of(self)
 
     def _names(self) -> str:
         return ", ".join(self.nodes()["name"].tolist()) or "none yet"
 
     def __len__(self) -> int:
         self.check_alive()
-        return len(self.nodes())
+        return self.c_obj.get().n_present()
 
     def __repr__(self) -> str:
         return f"<infcore.Fleet of {len(self)} nodes: {self._names()}>"

@@ -14,7 +14,7 @@ class Machine:
         self,
         fleet: Fleet,
         *,
-        policy: str = "fastest_finish",
+        policy: str = "slo_cost",
         batching: str = "dynamic",
         seed: int = 0,
         max_requests: int = 8192,
@@ -26,6 +26,12 @@ class Machine:
         overload_wait_ns: int | None = None,
         tier_capacity: Sequence[int] = (),
         shed_lowest: bool = False,
+        hedge_quantile: float = 0.0,
+        hedge_budget: float = 0.05,
+        retry_budget: float = 0.2,
+        log_terms: bool = False,
+        health: bool | Mapping[str, float] = False,
+        policy_options: Mapping[str, float | str | Sequence[str]] | None = None,
     ) -> None: ...
     def end_log(self) -> None: ...
     def add_model(

@@ -10,15 +10,18 @@ from libcpp.vector cimport vector
 
 from infcore._core.base cimport finite
 from infcore._core.fleet cimport Fleet, SignalGate, whole
+from infcore._core.health cimport read_health
 from infcore._core.latency cimport curve_of
+from infcore._core.route_args cimport options_of
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs, never_ns
 from infcore._cpp.engine cimport (Action, Batch, BatchingPolicy, EngineConfig, ModelConfig, NodeConfig, LoggedMachine,
                                   Reason, Request, RunConfig, Stats, action_names, make_batching_policy, n_actions,
                                   n_reasons, reason_names, request_work_max)
 from infcore._cpp.latency cimport LatencyTable
-from infcore._cpp.route cimport Credit, RoutingPolicy, Signal, make_routing_policy, no_node
+from infcore._cpp.route cimport Credit, RoutingOptions, RoutingPolicy, Signal, make_routing_policy, no_node
 
-from infcore.errors import InvalidArgument, UnknownName
+from infcore.errors import InvalidArgument, InvalidType, UnknownName
+
 
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -44,13 +47,16 @@ cdef class Machine:
     cdef set models
     cdef list prompts  # blocks that requests point to, as long as this lives
 
-    def __init__(self, Fleet fleet not None, *, str policy="fastest_finish", str batching="dynamic", uint64_t seed=0,
+    def __init__(self, Fleet fleet not None, *, str policy="slo_cost", str batching="dynamic", uint64_t seed=0,
                  max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
-                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False):
+                 overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False,
+                 double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False,
+                 health=False, policy_options=None):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
-        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed)
+        cdef RoutingOptions options = options_of(policy_options)
+        cdef unique_ptr[RoutingPolicy] routing = make_routing_policy(policy.encode(), seed, options)
         cdef unique_ptr[BatchingPolicy] rule = make_batching_policy(batching.encode())
         self.fleet = fleet
         self.n_tiers = <uint32_t>whole("n_tiers", n_tiers, 1, 64)
@@ -64,11 +70,14 @@ cdef class Machine:
         config.admission = [name.encode() for name in admission]
         config.overload_wait_ns = time_of("overload_wait_ns", overload_wait_ns)
         config.tier_capacity = [whole("tier_capacity", each, 1, 1 << 30) for each in tier_capacity]
-        config.shed_lowest = shed_lowest
+        config.shed_lowest, config.log_terms = shed_lowest, log_terms
+        config.judges_health = read_health(health, config.health)
+        config.hedge_quantile, config.hedge_budget, config.retry_budget = hedge_quantile, hedge_budget, retry_budget
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.c_obj.reset(new LoggedMachine(config, deref(fleet.c_obj), deref(self.latency), move(routing), move(rule)))
         if log is not None:
             run.engine, run.policy, run.batching, run.seed = config, policy.encode(), batching.encode(), seed
+            run.options = options
             self.c_obj.get().start_log(log.encode(), 1 << 16, run)
             gate = LoggedSignals.__new__(LoggedSignals)
             gate.machine = self
@@ -269,9 +278,10 @@ cdef class Machine:
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
-                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "infeasible": s.infeasible,
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections, "infeasible": s.infeasible,
                 "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
-                "deferred": s.deferred}
+                "deferred": s.deferred, "hedged": s.hedged, "hedge_won": s.hedge_won,
+                "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
 
     # ---- ids
 

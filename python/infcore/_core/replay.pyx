@@ -11,10 +11,10 @@ from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport TimeNs, never_ns
 from infcore._cpp.engine cimport (ModelConfig, Request, RunConfig, action_names, n_actions, n_reasons,
-                                  reason_names)
+                                  reason_names, unbounded)
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.replay cimport (EventKind, EventReader, EventRecord, RecordedBatch, RecordedCurve, RecordedModel,
-                                  RecordedNode, Replay as CppReplay, binary, ifstream)
+                                  RecordedNode, Replay as CppReplay, binary, cost_term_names, ifstream, n_cost_terms)
 from infcore._cpp.route cimport Labels, NodeSpec, Signal, no_node
 
 from infcore.errors import InvalidArgument
@@ -33,6 +33,7 @@ _EVENTS = {
     <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end",
     <uint8_t>EventKind.prompt: "prompt"}
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
+_TERMS = [cost_term_names[i].decode() for i in range(n_cost_terms)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
 
 
@@ -68,10 +69,13 @@ cdef class Events:
         if not self.c_obj.get().next(self.record):
             raise StopIteration
         if r.is_action:
-            return _ACTIONS[<uint8_t>r.action.kind], r.now_ns, True, {
+            fields = {
                 "request": r.request, "reason": _REASONS[<uint8_t>r.action.reason],
                 "node": None if r.action.node.value == no_node.value else r.action.node.value,
                 "batch": r.batch_id, "member": r.action.member}
+            if r.has_terms:
+                fields["terms"] = {name: r.terms[i] for i, name in enumerate(_TERMS)}
+            return _ACTIONS[<uint8_t>r.action.kind], r.now_ns, True, fields
         return _EVENTS[<uint8_t>r.kind], r.now_ns, False, fields_of(r)
 
 
@@ -232,7 +236,10 @@ cdef dict config_of(const RunConfig& run):
             "ageing_ns": _time(run.engine.ageing_ns), "attempts_max": run.engine.attempts_max,
             "admission": [name.decode("utf-8", "replace") for name in admission],
             "overload_wait_ns": _time(run.engine.overload_wait_ns),
-            "tier_capacity": list(tier_capacity), "shed_lowest": run.engine.shed_lowest}
+            "tier_capacity": list(tier_capacity), "shed_lowest": run.engine.shed_lowest,
+            "hedge_quantile": run.engine.hedge_quantile or None, "hedge_budget": run.engine.hedge_budget,
+            "retry_budget": None if run.engine.retry_budget == unbounded else run.engine.retry_budget,
+            "log_terms": run.engine.log_terms}
 
 
 cdef dict model_config_of(const ModelConfig& config):

@@ -1,10 +1,13 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
+from infcore._core.python_policy import RoutePolicy
+from infcore._core.prefix import Prefix
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...
@@ -14,15 +17,19 @@ class Router:
         self,
         fleet: Fleet,
         *,
-        policy: str = "fastest_finish",
+        policy: str | RoutePolicy = "slo_cost",
         seed: int = 0,
         clock: _HasNow | None = None,
+        health: bool | Mapping[str, float] = True,
+        prefix: str | Mapping[str, str | float] = "exact",
         **policy_options: Any,
     ) -> None: ...
     @staticmethod
     def policies() -> list[str]: ...
     @property
     def policy(self) -> str: ...
+    @property
+    def prefix(self) -> Prefix: ...
     def set_prior(
         self,
         model: str,
@@ -40,8 +47,8 @@ class Router:
         work: float = 1.0,
         tier: int = 0,
         deadline_s: float | None = None,
-        session: None = None,
-        blocks: None = None,
+        session: str | int | None = None,
+        blocks: NDArray[np.uint64] | None = None,
         require: Mapping[str, str] | None = None,
         allow_late: bool = False,
         lease_s: float | None = None,
@@ -54,8 +61,8 @@ class Router:
         *,
         tier: int = 0,
         deadline_s: float | None = None,
-        session: None = None,
-        blocks: None = None,
+        session: str | int | None = None,
+        blocks: NDArray[np.uint64] | None = None,
         require: Mapping[str, str] | None = None,
         allow_late: bool = False,
         lease_s: float | None = None,
@@ -67,9 +74,12 @@ class Router:
         *,
         ok: bool = True,
         service_s: float | ArrayLike | None = None,
+        confidence: float | None = None,
         now_s: float | None = None,
     ) -> bool: ...
     def cancel(self, decision: Decision | Decisions, *, now_s: float | None = None) -> bool: ...
+    def report(self, node: int | str, *, ok: bool, now_s: float | None = None) -> None: ...
+    def probe_due(self, *, now_s: float | None = None) -> list[int]: ...
     def explain(
         self,
         model: str,
@@ -77,8 +87,8 @@ class Router:
         work: float = 1.0,
         tier: int = 0,
         deadline_s: float | None = None,
-        session: None = None,
-        blocks: None = None,
+        session: str | int | None = None,
+        blocks: NDArray[np.uint64] | None = None,
         require: Mapping[str, str] | None = None,
         allow_late: bool = False,
         lease_s: float | None = None,

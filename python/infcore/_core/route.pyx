@@ -3,15 +3,21 @@ import numpy as np
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libcpp.memory cimport unique_ptr
+from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 from infcore._core.base cimport as_clock, finite, now_of, until_ns
 from infcore._core.decision cimport Decision, Decisions
 from infcore._core.fleet cimport Fleet, whole
+from infcore._core.python_policy cimport policy_of
+from infcore._core.route_args cimport blocks_of, options_of, session_of
+from infcore._core.health cimport FleetHealth, health_of
 from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
+from infcore._cpp.health cimport HealthGate
 from infcore._cpp.latency cimport Curve
-from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, RouteQuery,
-                                 Router as CppRouter, const_doubles, decision_span, name_of, routing_policies)
+from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, PrefixConfig, RouteQuery,
+                                 Router as CppRouter, RoutingPolicy, const_doubles, decision_span, name_of, routing_policies)
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
 
@@ -31,9 +37,18 @@ cdef class Router:
     """Choose a node for each request, reserve credit on it, and learn how long nodes take.
 
     fleet    where requests may go; several routers may share one
-    policy   one of Router.policies()
+    policy   one of Router.policies(), one that register_policy knows, or an object as its factory returns
     seed     of policies that draw; same seed, same calls: same decisions
     clock    None: the fleet's
+    **policy_options  the policy's own: numbers, a str, lists of str; policies() names them
+    health   True: nodes whose answers are worse than their peers' are ejected for a while; False: this router tells
+             nothing of what it sees; or a mapping of what is to be otherwise, the same for all routers of a fleet:
+             errors_in_a_row (5), error_rate (0.1 of the last 64 answers), slow_factor (4: times its class's latency),
+             ejected_share_max (0.5 of the fleet, and of a model's nodes), eject_s (5, doubled each time up to
+             eject_s_max, 60), forgive_s (60), probes (3 good answers before more is sent), slow_start_s (4), forget_s
+    prefix   what is known of who holds which prefix: "exact", told by Router.prefix; "approximate", also one's own picks,
+             of nodes that tell nothing; or a mapping: mode, max_blocks (1,048,576), ttl_s of picks (120), host_credit
+             and disk_credit (.75, .25 of what a block on the device saves), max_engine_blocks (1,048,576)
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
     Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
     """
@@ -41,7 +56,7 @@ cdef class Router:
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, fleet, *, policy="fastest_finish", seed=0, clock=None, **policy_options):
+    def __init__(self, fleet, *, policy="slo_cost", seed=0, clock=None, health=True, prefix="exact", **policy_options):
         if not isinstance(fleet, Fleet):
             raise InvalidType(f"fleet is {type(fleet).__name__}; allowed: an infcore.Fleet")
         self.fleet = fleet
@@ -49,13 +64,27 @@ cdef class Router:
         if self.fleet.gate is not None:
             raise InvalidArgument("fleet is that of an Engine with a log; allowed: one without, since the log would "
                                   "not hold what a Router reserves there")
-        if not isinstance(policy, str):
-            raise InvalidType(f"policy is {type(policy).__name__}; allowed: a str of {', '.join(self.policies())}")
-        if policy_options:
-            raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options, {policy} has none")
+        cdef unique_ptr[RoutingPolicy] made
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
-        self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
-                                       <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF)))
+        cdef PrefixConfig prefix_config
+        if prefix != "exact":
+            from infcore._core.prefix import config_of
+
+            (prefix_config.approximate, prefix_config.max_blocks, prefix_config.host_credit, prefix_config.disk_credit,
+             prefix_config.ttl_ns) = config_of(prefix)
+        if isinstance(policy, str):
+            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
+                                           <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF),
+                                           options_of(policy_options), prefix_config))
+        elif policy_options:
+            raise InvalidArgument(f"{next(iter(policy_options))} is given; allowed: no options beside an object as policy")
+        else:
+            policy_of(policy, made)
+            self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], move(made), prefix_config))
+        self.health = health_of(self.fleet, health)
+        if self.health is not None:
+            self.c_obj.get().use_health(self.health.c_obj)
+        self.prefix_options = prefix
         self.built_under = fork_generation()
 
     @staticmethod
@@ -66,7 +95,24 @@ cdef class Router:
         least_outstanding  fewest requests in flight
         power_of_two       of two at random, fewest requests in flight
         peak_ewma          of two at random, least peak-sensitive average of latency * (requests in flight + 1)
-        fastest_finish     least predicted waiting + service + load + network
+        fastest_finish     least predicted waiting + service + pressure + network
+        weighted           each node in turn, as often as its weight says. Options: weight ("slots", "speed", "label")
+        prequal            of recent probes, the least latency of nodes that are not hot. Options: q_rif (0.84), probes
+                           (3 a pick), pool (16), reuse (2 uses of a probe), age_s (1.0)
+        consistent_hash    a session's node, unless it has more than bound (1.25) times its share in flight
+        prefix_aware       the node that holds most of the prompt, if at least min_match (0.3) of it, unless it is gap (2.0)
+                           requests a slot and gap_ratio (1.5) times fuller than the emptiest; block_size (16)
+        priority           slo_cost, with a part of each node's slots kept for tier 0: reserve (0.25)
+        locality           slo_cost, nodes of a zone ("") and with the label data ("") first, while they cost at most
+                           spill (2.0) times the best
+        edge_first         slo_cost, nodes at the edge first, while they have fewer than load (2.0) in flight a slot
+        cascade            slo_cost, the first of models first, the next where done() reports less than min_confidence
+                           (0.8): Decision.model, Decision.next_model
+        slo_cost           least cost of time, model load, money, risk and what a node holds of the prompt. Options:
+                           price_us_per_usd (1e8), risk (1.0), block_size (16), explore (0.01: share of requests and
+                           cost for nodes that would get none), picker ("least", "power_of_two", "softmax"),
+                           temperature (0.1), herd_margin (0.25: how alike nodes must be to share what stale signals
+                           would send to one; 0: off)
         """
         return [name.decode() for name in routing_policies()]
 
@@ -74,6 +120,16 @@ cdef class Router:
     def policy(self) -> str:
         """The policy's name."""
         return self.c_obj.get().policy().decode()
+
+    @property
+    def prefix(self):
+        """Which node holds which prefix: infcore.Prefix."""
+        self.check_alive()
+        if self._prefix is None:
+            from infcore._core.prefix import prefix_of  # its modules are loaded for who needs them
+
+            self._prefix = prefix_of(self)
+        return self._prefix
 
     def set_prior(self, model, node, *, base_s=0.0, per_request_s=0.0, per_work_s=0.0, per_padded_work_s=0.0) -> None:
         """Give a known latency curve (a profile's): predictions start there, and forget what was learned before.
@@ -103,7 +159,7 @@ cdef class Router:
             return self.last_model_id
         if not isinstance(model, str):
             raise InvalidType(f"model is {type(model).__name__}; allowed: a str")
-        id = self.fleet.model_ids.get(model)
+        id = self.fleet.find_model(model)
         if id is None:
             raise NoNodeAvailable(f"no node for model {model!r}: of {len(self.fleet)} nodes, none was ever told to "
                                   "hold it (Fleet.load_model)")
@@ -116,9 +172,9 @@ cdef class Router:
                         object now_s) except -1:
         self.check_alive()
         if session is not None:
-            raise InvalidArgument(f"session is {session!r}; allowed: None (no policy keeps sessions yet)")
+            query.session = session_of(session)
         if blocks is not None:
-            raise InvalidArgument(f"blocks is {type(blocks).__name__}; allowed: None (no policy reads prefixes yet)")
+            query.blocks = blocks_of(blocks)
         query.model.value = self.model_of(model)
         if tier is not _tier_0:
             query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
@@ -140,6 +196,8 @@ cdef class Router:
         work        of the request, >= 0, in the unit of the model's latency curve (items, tokens, pixels)
         tier        0 is the most urgent
         deadline_s  seconds from now; None: none
+        session     a str or an int that requests which belong together have in common
+        blocks      (n,) uint64, as block_hashes returns: read during the call
         require     {label: value} that the node must have; kind, zone and location count as labels
         allow_late  where no node is in time, the least cost with feasible False instead of an error
         lease_s     seconds until the credit is released by itself; None: never
@@ -150,6 +208,7 @@ cdef class Router:
         query.work = at_least_0("work", work)
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
         cdef Decision decision = Decision.__new__(Decision)
+        decision.fleet = self.fleet
         self.c_obj.get().pick(query, options, decision.own)
         return decision
 
@@ -166,16 +225,18 @@ cdef class Router:
         cdef const double[::1] works = numbers("work", work)
         cdef size_t n = works.shape[0]
         cdef Decisions decisions = Decisions.__new__(Decisions)
+        decisions.fleet = self.fleet
         cdef const_doubles span = const_doubles(&works[0], n) if n else const_doubles()
         with nogil:
             self.c_obj.get().pick_many(query, span, options, decisions.c_obj)
         return decisions
 
-    def done(self, decision, *, ok=True, service_s=None, now_s=None) -> bool:
+    def done(self, decision, *, ok=True, service_s=None, confidence=None, now_s=None) -> bool:
         """The request has ended: release its credit and, if ok, learn from it.
 
         service_s  seconds it took on the node without waiting and network, one or (for Decisions) one each. None: if
                    it did not have to wait, the time since pick less the predicted network is learned, else nothing
+        confidence of the answer, 0 to 1, for cascade: then decision.next_model says which model goes on, if any
         A policy that learns from outcomes (peak_ewma) is told of the time since pick and of ok, whatever service_s is.
         Returns    False if done, cancel or the end of the lease came before (of Decisions: for all of them)
         Raises     InvalidArgument for another router's decision
@@ -188,9 +249,12 @@ cdef class Router:
         if type(decision) is Decision:
             one = decision
             return self.c_obj.get().done(
-                one.c_obj[0], bool(ok), 0.0 if service_s is None else at_least_0("service_s", service_s), now_ns)
+                one.c_obj[0], bool(ok), 0.0 if service_s is None else at_least_0("service_s", service_s), now_ns,
+                -1.0 if confidence is None else share("confidence", confidence))
         if type(decision) is not Decisions:
             raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
+        if confidence is not None:
+            raise InvalidArgument(f"confidence is {confidence!r}; allowed: None for Decisions, report them one by one")
         many = decision
         cdef size_t n = many.c_obj.size()
         cdef const_doubles span = const_doubles()
@@ -213,45 +277,52 @@ cdef class Router:
         many = decision
         return self.c_obj.get().cancel_many(decision_span(many.c_obj.data(), many.c_obj.size()), now_ns) > 0
 
+    def report(self, node, *, ok, now_s=None) -> None:
+        """Tell of a check of the node itself: good ones bring an ejected node back sooner, bad ones in a row eject.
+
+        Raises  UnknownName, InvalidArgument where the router judges nobody
+        """
+        self.judge().checked(now_of(self.clock, now_s), self.fleet.node_of(node), bool(ok))
+
+    def probe_due(self, *, now_s=None) -> list:
+        """Ids of ejected nodes to be asked how they are, and reported: each once a second."""
+        cdef vector[NodeId] due
+        self.judge().check_due(now_of(self.clock, now_s), due)
+        return [due[i].value for i in range(due.size())]
+
+    cdef HealthGate* judge(self) except NULL:
+        self.check_alive()
+        if self.health is None:
+            raise InvalidArgument("health is False; allowed for this call: a Router that judges its nodes")
+        return self.health.c_obj.get()
+
     def explain(self, model, *, work=1.0, tier=0, deadline_s=None, session=None, blocks=None, require=None,
                 allow_late=False, lease_s=None, now_s=None) -> list:
         """What every node would cost this request now, and why those that are out are out; reserves nothing.
 
-        Returns  a mapping per node: node (id), name, terms {name: microseconds}, cost_us (None if out), reason (None
-                 if not out). cost_us is the sum of the terms in float32, as pick compares it
+        Returns  a mapping per node: node (id), name, terms {name: microseconds, saving as a negative number}, cost_us
+                 (None if out), reason (None if not out). cost_us is the sum of the terms in float32, as pick compares
+                 it: slo_cost and fastest_finish take the least, the lowest id among equals
         """
         cdef RouteQuery query
         cdef PickOptions options
         cdef vector[Explanation] explanations
-        cdef NodeId id
         query.work = at_least_0("work", work)
-        if isinstance(model, str) and model not in self.fleet.model_ids:
+        if isinstance(model, str) and self.fleet.find_model(model) is None:
             return [{"node": int(row["id"]), "name": str(row["name"]), "cost_us": None, "terms": {},
                      "reason": f"model {model!r} is not loaded"} for row in self.fleet.nodes()]
         self.read_query(query, options, model, tier, deadline_s, session, blocks, require, allow_late, lease_s, now_s)
         self.c_obj.get().explain(query, options, explanations)
-        out = []
-        for i in range(explanations.size()):
-            terms = explanations[i].terms
-            id = explanations[i].node
-            reason = None
-            if explanations[i].filtered == Filtered.not_up:
-                reason = name_of(self.fleet.c_obj.get().state(id)).decode()
-            elif explanations[i].filtered == Filtered.no_model:
-                reason = f"model {model!r} is not loaded"
-            elif explanations[i].filtered == Filtered.no_label:
-                reason = f"lacks a label of {dict(require)!r}"
-            elif explanations[i].filtered == Filtered.late:
-                reason = f"too late for deadline_s={deadline_s!r}"
-            out.append({
-                "node": id.value,
-                "name": self.fleet.c_obj.get().spec(id).name.decode(),
-                "cost_us": terms.cost_us if reason is None else None,
-                "terms": {"wait": terms.wait_us, "service": terms.service_us, "load": terms.pressure_us,
-                          "network": terms.network_us},
-                "reason": reason,
-            })
-        return out
+        return explained(self, explanations, model, deadline_s, require)
+
+
+include "explained.pxi"
+
+
+cdef double share(str field, object value) except? -1.0:
+    if finite(field, value, 0.0) > 1.0:
+        raise InvalidArgument(f"{field} is {value!r}; allowed: 0 to 1")
+    return value
 
 
 def numbers(str field, values):

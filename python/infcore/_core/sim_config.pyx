@@ -3,10 +3,15 @@ from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
 from infcore._core.fleet cimport labels_of, whole
+from infcore._core.route_args cimport options_of
 from infcore._cpp.base cimport ModelId, to_ns
 from infcore._cpp.sim cimport (AntagonistConfig, FaultConfig, FaultKind, Gaps, ModelConfig, NodeConfig, RandomFaultConfig,
                                RateKind, RateShape, Residency, Service, SimConfig, TokenService, WorkDist, WorkKind,
                                WorkloadConfig)
+from infcore._cpp.route cimport RoutingOptions
+
+from infcore.errors import InvalidType
+
 
 cdef dict _WORK = {"constant": <int>WorkKind.constant, "lognormal": <int>WorkKind.lognormal,
                    "exponential": <int>WorkKind.exponential, "uniform": <int>WorkKind.uniform,
@@ -21,15 +26,19 @@ cdef dict _FAULTS = {"crash": <int>FaultKind.crash, "slow": <int>FaultKind.slow,
 cdef frozenset _SILENT = frozenset(("hang", "lost_completions", "partition"))
 
 
-cdef SimConfig config_of(object scenario, str policy, object seed) except *:
+cdef SimConfig config_of(object scenario, str policy, object seed, object policy_options=None) except *:
     cdef SimConfig config
     run = scenario.run
     config.seed = <uint64_t>whole("seed", seed, 0, (1 << 63) - 1)
+    config.policy_options = options_of(policy_options)
     config.policy, config.batching = policy.encode(), run.batching.encode()
     config.seconds, config.warmup_s = run.seconds, run.warmup_s
     config.max_requests = run.max_requests
     config.ageing_s = run.ageing_s or 0.0
     config.attempts_max = run.attempts_max
+    config.hedge_quantile, config.hedge_budget = run.hedge_quantile or 0.0, run.hedge_budget
+    config.retry_budget = run.retry_budget
+    config.attempts_max, config.judges_health = run.attempts_max, run.health
     config.admission = [name.encode() for name in run.admission]
     config.overload_wait_s = run.overload_wait_s or 0.0
     config.shed_lowest = run.overflow == "shed_lowest"

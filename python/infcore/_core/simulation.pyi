@@ -1,13 +1,24 @@
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from infcore.request import PolicyOption
+
 OUTCOMES: tuple[str, ...]
 FAULTS: tuple[str, ...]
 
 class Simulation:
-    def __init__(self, scenario: Any, *, policy: str, seed: int = ..., log: bool = ...) -> None: ...
+    def __init__(
+        self,
+        scenario: Any,
+        *,
+        policy: str,
+        seed: int = ...,
+        log: bool = ...,
+        policy_options: Mapping[str, PolicyOption] | None = ...,
+    ) -> None: ...
     def run(self, steps_max: int) -> str: ...
     def feed(
         self,

@@ -7,7 +7,7 @@ from libcpp.vector cimport vector
 from infcore._core.sim_config cimport config_of
 from infcore._core.telemetry cimport copy_of
 from infcore._cpp.base cimport ModelId, never_ns
-from infcore._cpp.engine cimport n_reasons, reason_names
+from infcore._cpp.engine cimport Outcomes, n_reasons, reason_names
 from infcore._cpp.kv cimport ConstNames
 from infcore._cpp.sim cimport (Arrival, Arrivals, FaultEvent, Ledger, NodeUse, Part, Pause, SimConfig,
                                Simulation as CppSimulation, TokenFigures, TokenTotals, Totals)
@@ -34,9 +34,9 @@ cdef class Simulation:
     cdef uint64_t n_fed
     cdef vector[uint32_t] contexts  # by workload: tokens of a request at most; 0: its model makes none
 
-    def __init__(self, scenario, *, str policy, seed=0, bint log=False):
+    def __init__(self, scenario, *, str policy, seed=0, bint log=False, policy_options=None):
         cdef bint rows
-        cdef SimConfig config = config_of(scenario, policy, seed)
+        cdef SimConfig config = config_of(scenario, policy, seed, policy_options)
         rows = any(workload.arrivals == "trace" for workload in scenario.workloads)
         self.n_workloads, self.n_models = <uint32_t>config.workloads.size(), <uint32_t>config.models.size()
         self.n_tiers = config.n_tiers
@@ -163,11 +163,14 @@ cdef class Simulation:
                 "preempted": sum.preempted}
 
     def state(self) -> dict:
-        """steps, digest (of every decision, in order), lost, duplicated, violations, first_violation, last_ok_s,
+        """retried, unretried, hedged, hedge_won, hedge_wasted_s, of all requests; steps, digest (of every decision, in order), lost, duplicated, violations, first_violation, last_ok_s,
         last_run_s; bound_cost_usd under "clairvoyant"."""
         cdef CppSimulation* sim = self.c_obj.get()
         cdef bytes first = sim.first_violation()
-        return {"steps": sim.n_steps(), "digest": f"{sim.digest():016x}", "lost": sim.n_lost(),
+        cdef Outcomes runs = sim.second_runs()
+        return {"retried": runs.retried, "unretried": runs.unretried, "hedged": runs.hedged,
+                "hedge_won": runs.hedge_won, "hedge_wasted_s": runs.hedge_wasted_s,
+                "steps": sim.n_steps(), "digest": f"{sim.digest():016x}", "lost": sim.n_lost(),
                 "duplicated": sim.n_duplicated(), "violations": sim.n_violations(),
                 "first_violation": first.decode(),
                 "last_ok_s": sim.ledger().last_ok_ns() * 1e-9,

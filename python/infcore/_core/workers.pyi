@@ -1,13 +1,14 @@
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from infcore._core.fleet import Fleet
 from infcore._core.live import Live
 from infcore._core.model_spec import ModelSpec
 from infcore._door import Door
+from infcore._faults import Faults
 from infcore.device import Device
-from infcore.request import Model
+from infcore.request import Model, PolicyOption
 
 class Workers:
     @property
@@ -26,6 +27,8 @@ class Workers:
         ageing_s: float,
         clock: object,
         door: Door,
+        faults: Faults,
+        policy_options: Mapping[str, PolicyOption] | None = ...,
     ) -> None: ...
     def _dispatch(self) -> None: ...
     def _work(self, node: int, device: Device, controls: deque[Any]) -> None: ...

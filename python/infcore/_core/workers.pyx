@@ -9,19 +9,22 @@ from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
 from infcore._cpp.engine cimport (AdmissionFigures, Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
-                                  Wake, WorkBatch)
+                                  Wake, WorkBatch, unbounded)
 from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.route cimport RoutingOptions
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.arena cimport Arena
 from infcore._core.base cimport Clock, ManualClock, as_clock
 from infcore._core.device cimport Timer
 from infcore._core.fleet cimport Fleet
+from infcore._core.health cimport read_health
 from infcore._core.live cimport Arrivals, Live
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.staging cimport Staging, failure_of
 from infcore._core.token_sequence cimport TokenSpec
+from infcore._core.route_args cimport options_of
 
-from infcore.errors import InvalidArgument
+from infcore.errors import InvalidArgument, InvalidType
 
 
 include "figures.pxi"
@@ -30,8 +33,8 @@ include "engine_config.pxi"
 
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
-               double ageing_s, object clock, object door):
-        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door)
+               double ageing_s, object clock, object door, object faults, object policy_options=None):
+        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door, faults)
         cdef const ManualTime* manual = NULL
         self.fleet = fleet
         self.clock = as_clock(clock)
@@ -42,7 +45,8 @@ cdef class Workers:
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.live = Live()
         self.live.c_obj.reset(new Driver(config, fleet.c_obj.get()[0], self.latency.get()[0], policy.encode(),
-                                         batching.encode(), seed, manual))
+                                         batching.encode(), seed, manual,
+                                         options_of(policy_options)))
         self.driver = self.live.c_obj.get()
         self.live.threads = Arrivals.__new__(Arrivals)
         self.live.threads.live = self.live

@@ -32,6 +32,7 @@ cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
         uint32_t value
     cdef cppclass ModelId:
         uint32_t value
+        bint operator==(ModelId) noexcept
 
 
 cdef extern from "<infcore/base/isa.hpp>" namespace "infcore::base" nogil:

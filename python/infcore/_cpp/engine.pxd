@@ -8,8 +8,9 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport HealthConfig
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
-from infcore._cpp.route cimport Fleet, RoutingPolicy, Signal
+from infcore._cpp.route cimport Fleet, RoutingOptions, RoutingPolicy, Signal
 from infcore._cpp.telemetry cimport Histogram
 
 
@@ -128,6 +129,10 @@ cdef extern from "<infcore/engine/hub.hpp>" namespace "infcore::engine" nogil:
         void wake() noexcept
 
 
+cdef extern from "<infcore/engine/counted_budget.hpp>" namespace "infcore::engine" nogil:
+    const double unbounded "infcore::engine::CountedBudget::unbounded"
+
+
 cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine" nogil:
     cdef enum class LiveState(uint8_t):
         pending
@@ -171,10 +176,14 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
 cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass StageHistograms:
         Histogram queue_s, batch_wait_s, service_s, latency_s, ttft_s
+    cdef cppclass Outcomes:
+        uint64_t retried, hedged, hedge_won, unretried
+        double hedge_wasted_s
     cdef cppclass Stats:
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
-        double busy_s, work
+        uint64_t hedged, hedge_won, unretried, ejections
+        double busy_s, work, hedge_wasted_s
         unique_ptr[StageHistograms] stages
 
 
@@ -192,6 +201,10 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         TimeNs overload_wait_ns
         vector[uint32_t] tier_capacity
         cbool shed_lowest
+        double hedge_quantile, hedge_budget, retry_budget
+        cbool log_terms
+        cbool judges_health
+        HealthConfig health
     cdef cppclass ModelConfig:
         ModelConfig() noexcept
         uint32_t max_batch_size
@@ -223,6 +236,7 @@ cdef extern from "<infcore/engine/event_log.hpp>" namespace "infcore::engine" no
         EngineConfig engine
         string policy, batching
         uint64_t seed
+        RoutingOptions options
 
 
 cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engine" nogil:
@@ -280,7 +294,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         vector[LiveRequest*] members
     cdef cppclass Driver:
         Driver(const EngineConfig&, Fleet&, LatencyTable&, const string&, const string&, uint64_t,
-               const ManualTime*) except +infcore_translate
+               const ManualTime*, const RoutingOptions&) except +infcore_translate
         void start_log(const string&, size_t) except +infcore_translate
         void log_loop() noexcept
         void end_log() except +infcore_translate
@@ -337,6 +351,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         unique_ptr[Stats] model_stats(ModelId) except +infcore_translate
         AdmissionFigures admission_figures(ModelId) except +infcore_translate
         void set_fallback(ModelId, const ModelConfig&) except +infcore_translate
+        RoutingPolicy& routing() noexcept
         uint32_t rung(ModelId) noexcept
         cbool reads_blocks() noexcept
         unique_ptr[Stats] node_stats(NodeId) except +infcore_translate

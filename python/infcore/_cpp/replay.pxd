@@ -1,3 +1,4 @@
+from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
@@ -17,6 +18,15 @@ cdef extern from "<fstream>" namespace "std" nogil:
         ifstream(const char*, int) except +infcore_translate
         cbool is_open() noexcept
     const int binary "std::ios_base::binary"
+
+
+cdef extern from *:
+    """
+    #include <infcore/engine/event_format.hpp>
+    typedef std::array<float, infcore::engine::cost_terms.size()> InfcoreCostFigures;
+    """
+    cdef cppclass CostFigures "InfcoreCostFigures":
+        float operator[](size_t) noexcept
 
 
 cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
@@ -49,6 +59,11 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         end
 
 
+cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
+    const char** cost_term_names "((const char**)infcore::engine::cost_term_names.data())"
+    size_t n_cost_terms "infcore::engine::cost_term_names.size()"
+
+
 cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass EventRecord:
         EventRecord() noexcept
@@ -62,6 +77,8 @@ cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine"
         cbool ok
         Reason reason
         Action action
+        cbool has_terms
+        CostFigures terms
         Request arrived
         RunConfig run
         ModelConfig model_config

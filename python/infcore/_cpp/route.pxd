@@ -1,25 +1,27 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
-from libcpp.memory cimport unique_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.pair cimport pair
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, NodeId, TimeNs
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.health cimport FleetColumns, HealthGate, NodeHealth
 from infcore._cpp.latency cimport Curve
 
 
 cdef extern from "<infcore/base/ids.hpp>" namespace "infcore::base" nogil:
     const NodeId no_node
+    const ModelId no_model
 
 
 cdef extern from "<infcore/contracts/node_credit.hpp>" namespace "infcore::contracts" nogil:
     const double not_given
     cdef cppclass Signal:
         TimeNs as_of_ns
-        double queue_depth, inflight, cpu, gpu, memory, network, packet_loss, queue_wait_s
+        double queue_depth, inflight, cpu, gpu, memory, network, packet_loss, queue_wait_s, error_rate
     cdef cppclass Credit:
         int64_t inflight
         int64_t reserved_ns
@@ -39,10 +41,32 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         string name, kind, zone, location
         uint64_t memory_bytes
         double price_per_hour, rtt_s
-        uint32_t slots
+        uint32_t slots, pending_max
         Labels labels
+    cdef cppclass ModelSize:
+        uint64_t weights_bytes, require
+        double load_s
+    const uint32_t models_max "infcore::route::Fleet::models_max"
+    const TimeNs untimed "infcore::route::Fleet::untimed"
     cdef cppclass Fleet:
         Fleet(uint32_t max_nodes) except +infcore_translate
+        Fleet(const string& shared, uint32_t max_nodes, uint32_t max_models, TimeNs heartbeat,
+              TimeNs now) except +infcore_translate
+        void bound_pending(NodeId, uint32_t) noexcept
+        uint32_t pending_max(NodeId) noexcept
+        void beat(TimeNs) noexcept
+        void beat_if_due(TimeNs) noexcept
+        cbool unlink() noexcept
+        uint32_t n_processes() noexcept
+        uint32_t n_present() except +infcore_translate
+        void declare_model(ModelId, const ModelSize&) except +infcore_translate
+        ModelSize size_of(ModelId) noexcept
+        cbool is_declared(ModelId) noexcept
+        vector[uint64_t] used_bytes() except +infcore_translate
+        cbool load_costs(ModelId, float*) except +infcore_translate
+        uint32_t n_models() except +infcore_translate
+        const string& model_name(ModelId) noexcept
+        uint32_t model_version(ModelId) noexcept
         NodeId add(const NodeSpec&) except +infcore_translate
         void drain(NodeId) except +infcore_translate
         void remove(NodeId) except +infcore_translate
@@ -61,10 +85,28 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint32_t max_models() noexcept
         NodeId find(string) except +infcore_translate
         uint64_t version() noexcept
+        uint64_t born(NodeId) noexcept
         uint64_t label_bits(const Labels&, cbool add) except +infcore_translate
         ModelId model_id(string, uint32_t version) except +infcore_translate
+        const string& model_name(ModelId) noexcept
         void load_model(NodeId, ModelId) except +infcore_translate
         void unload_model(NodeId, ModelId) except +infcore_translate
+        const FleetColumns& columns() noexcept
+
+
+cdef extern from "<span>" namespace "std" nogil:
+    cdef cppclass const_blocks "std::span<const std::uint64_t>":
+        const_blocks() noexcept
+        const_blocks(const uint64_t*, size_t) noexcept
+
+
+cdef extern from "<infcore/route/routing_options.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass OptionValue "infcore::route::RoutingOptions::Value":
+        OptionValue(double) except +infcore_translate
+        OptionValue(string) except +infcore_translate
+        OptionValue(vector[string]) except +infcore_translate
+    cdef cppclass RoutingOptions:
+        void set(string, OptionValue) except +infcore_translate
 
 
 cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" nogil:
@@ -74,6 +116,7 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
         uint16_t tier
         TimeNs now_ns, deadline_ns
         uint64_t require, session
+        const_blocks blocks
     cdef cppclass CostTerms:
         double wait_us, service_us, pressure_us, load_us, network_us, saving_us, price_us, risk_us, explore_us, cost_us
         cbool late
@@ -81,8 +124,10 @@ cdef extern from "<infcore/route/route_query.hpp>" namespace "infcore::route" no
 
 cdef extern from "<infcore/route/routing_policy.hpp>" namespace "infcore::route" nogil:
     cdef cppclass RoutingPolicy:
-        pass
+        cbool failed() noexcept
+        void rethrow() except +infcore_translate
     unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t) except +infcore_translate
+    unique_ptr[RoutingPolicy] make_routing_policy(const string&, uint64_t, RoutingOptions) except +infcore_translate
     vector[string] routing_policies() except +infcore_translate
 
 
@@ -90,6 +135,21 @@ cdef extern from "<span>" namespace "std" nogil:
     cdef cppclass const_doubles "std::span<const double>":
         const_doubles() noexcept
         const_doubles(const double*, size_t) noexcept
+
+
+cdef extern from "<infcore/route/health_gate.hpp>" namespace "infcore::route" nogil:
+    shared_ptr[HealthGate] make_health_gate(Fleet&, unique_ptr[NodeHealth]) except +infcore_translate
+
+
+cdef extern from "<infcore/route/prefix_index.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass PrefixConfig:
+        PrefixConfig() noexcept
+        uint32_t max_nodes
+        uint32_t max_blocks
+        float host_credit
+        float disk_credit
+        cbool approximate
+        TimeNs ttl_ns
 
 
 cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
@@ -101,6 +161,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         no_model
         no_label
         late
+        full
     cdef cppclass PickOptions:
         cbool allow_late
         TimeNs lease_end_ns
@@ -109,19 +170,30 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         RouteQuery query
         CostTerms terms
         double price_usd
+        ModelId next_model
         cbool feasible
     cdef cppclass Explanation:
         NodeId node
         CostTerms terms
         Filtered filtered
-    cdef cppclass Router:
-        Router(Fleet&, string, uint64_t) except +infcore_translate
+
+
+cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
+    cdef cppclass Router "infcore::route::GuardedRouter":
+        Router(Fleet&, string, uint64_t, RoutingOptions, PrefixConfig) except +infcore_translate
+        Router(Fleet&, unique_ptr[RoutingPolicy], PrefixConfig) except +infcore_translate
         void pick(const RouteQuery&, const PickOptions&, Decision&) except +infcore_translate
         void pick_many(const RouteQuery&, const_doubles, const PickOptions&, vector[Decision]&) except +infcore_translate
-        cbool done(Decision&, cbool ok, double, TimeNs) except +infcore_translate
+        cbool done(Decision&, cbool ok, double, TimeNs, double confidence) except +infcore_translate
         cbool cancel(Decision&, TimeNs) except +infcore_translate
         size_t done_many(decision_span, cbool ok, const_doubles, TimeNs) except +infcore_translate
         size_t cancel_many(decision_span, TimeNs) except +infcore_translate
         void explain(const RouteQuery&, const PickOptions&, vector[Explanation]&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void use_health(shared_ptr[HealthGate]) except +infcore_translate
         const char* policy() noexcept
+
+
+cdef extern from "<infcore/contracts/session_hash.hpp>" namespace "infcore::contracts" nogil:
+    uint64_t session_hash(const char*, size_t) noexcept
+    uint64_t session_hash(uint64_t) noexcept

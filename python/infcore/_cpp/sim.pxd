@@ -5,8 +5,9 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from infcore._cpp.base cimport ModelId, TimeNs
-from infcore._cpp.engine cimport ModelConfig as EngineModelConfig
+from infcore._cpp.engine cimport Outcomes, ModelConfig as EngineModelConfig
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.route cimport RoutingOptions
 from infcore._cpp.kv cimport ConstNames, TokenCurve
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.route cimport Labels, NodeSpec
@@ -102,12 +103,14 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         cbool curves_known
         double signal_period_s, signal_delay_s, signal_loss
         string policy, batching
+        RoutingOptions policy_options
         vector[string] admission
         double overload_wait_s
         vector[uint32_t] tier_capacity
-        cbool shed_lowest
+        cbool shed_lowest, judges_health
         uint32_t max_requests
         uint8_t attempts_max
+        double hedge_quantile, hedge_budget, retry_budget
         uint16_t n_tiers
         vector[ModelConfig] models
         vector[Service] services
@@ -212,4 +215,5 @@ cdef extern from "<infcore/sim/simulation.hpp>" namespace "infcore::sim" nogil:
         const vector[FaultEvent]& fault_events() noexcept
         uint64_t n_faults() noexcept
         double bound_cost_usd() noexcept
+        Outcomes second_runs() noexcept
         TokenTotals token_totals() noexcept

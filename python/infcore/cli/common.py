@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +53,34 @@ def integer(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Add --policy-option NAME=VALUE."""
+    parser.add_argument(
+        "--policy-option",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of the one policy that runs: a number, a text, or texts with commas between",
+    )
+
+
+def policy_options(arguments: argparse.Namespace, policies: Sequence[str]) -> dict[str, Any] | None:
+    """What --policy-option says; None where it says nothing. Raises InvalidArgument."""
+    options: dict[str, Any] = {}
+    if arguments.policy_option and len(policies) != 1:
+        raise InvalidArgument(f"--policy-option is for one policy, got --policy {' '.join(policies)}")
+    for given in arguments.policy_option:
+        name, equals, value = given.partition("=")
+        if not (name and equals):
+            raise InvalidArgument(f"--policy-option must be NAME=VALUE, got {given!r}")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            options[name] = value.split(",") if "," in value else value
+    return options or None
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

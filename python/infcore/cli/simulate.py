@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infcore.cli.bench import chosen_policies
-from infcore.cli.common import Parser, add_json, check_writable, integer, number, write_json
+from infcore.cli.common import (
+    Parser,
+    add_json,
+    add_policy_options,
+    check_writable,
+    integer,
+    number,
+    policy_options,
+    write_json,
+)
 from infcore.cli.terminal import progress
 from infcore.errors import InvalidArgument
 
@@ -29,6 +38,7 @@ def add_parser(commands: "_SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--policy", action="extend", nargs="+", metavar="P", help="policies to run, in this order (default: all)"
     )
+    add_policy_options(parser)
     parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, metavar="N", help="(default: 0)")
     parser.add_argument(
         "--load", type=number(0.0, 1e6, above=True), default=1.0, metavar="X", help="times the arrivals (default: 1)"
@@ -99,6 +109,7 @@ def _runs(arguments: argparse.Namespace, scenario: Any, chosen: list[str], trace
                 capacity=arguments.capacity,
                 env=environment(),
                 progress=shown,
+                options=policy_options(arguments, chosen),
             )
     finally:
         if log is not None:
@@ -116,7 +127,7 @@ def _swarm(arguments: argparse.Namespace, scenario: Any, chosen: list[str]) -> i
 
     seeds = range(arguments.seed, arguments.seed + arguments.swarm)
     with progress() as shown:
-        document = swarm(scenario, chosen, seeds, load=arguments.load, progress=shown)
+        document = swarm(scenario, chosen, seeds, load=arguments.load, progress=shown, options=policy_options(arguments, chosen))
     write_json(arguments.json, document)
     if arguments.json != Path("-"):
         counts = (f"{document[name]:,} {name}" for name in ("runs", "requests", "faults", "lost", "duplicated"))

@@ -10,13 +10,14 @@ from infcore.errors import InvalidArgument
 from infcore.profiling.capacity import WITHIN_SLO_MIN, Capacity, Probe, highest_load
 from infcore.profiling.progress import Progress, Silent
 from infcore.profiling.summary import ratio
+from infcore.request import PolicyOption
 from infcore.sim.bound import capacity_bound
 from infcore.sim.scenario_schema import RandomFault, Scenario
 from infcore.sim.simulate import BOUND, COST_BASIS, FAULTS, simulate
 from infcore.sim.traces import Trace
 
 SCHEMA_VERSION = 1
-DEFAULT_POLICIES = ("round_robin", "least_outstanding", "power_of_two", "peak_ewma", "fastest_finish", BOUND)
+DEFAULT_POLICIES = ("round_robin", "least_outstanding", "power_of_two", "peak_ewma", "fastest_finish", "slo_cost", BOUND)
 # What a document of this schema holds at least; `infcore report` refuses one that lacks any.
 REQUIRED = ("schema_version", "scenario", "seed", "load", "runs", "valid", "invalid_reasons", "env")
 REQUIRED_RUN = ("policy", "latency_s", "within_slo", "cost_usd", "digest", "nodes", "parts", "faults")
@@ -37,14 +38,25 @@ def run_policies(
     env: Mapping[str, Any],
     progress: Progress,
     on_run: Callable[[dict[str, Any]], None] = lambda row: None,
+    options: Mapping[str, PolicyOption] | None = None,
 ) -> dict[str, Any]:
     """Run each policy, and search its capacity where asked for; the JSON document."""
     runs, capacities = [], {}
     for policy in policies:
         progress.stage(f"{policy}: load {load:g}")
-        row = simulate(scenario, policy=policy, seed=seed, load=load, trace=trace, log=log, progress=progress.advance)
+        its = None if policy == BOUND else options
+        row = simulate(
+            scenario,
+            policy=policy,
+            seed=seed,
+            load=load,
+            trace=trace,
+            log=log,
+            progress=progress.advance,
+            policy_options=its,
+        )
         if capacity:
-            row["capacity_load"], capacities[policy] = _capacity(scenario, policy, seed, trace, load, progress)
+            row["capacity_load"], capacities[policy] = _capacity(scenario, policy, seed, trace, load, progress, its)
         runs.append(row)
         on_run(row)
     base = next((row for row in runs if row["policy"] == "round_robin"), runs[0] if runs else None)
@@ -110,7 +122,13 @@ def capacity_of(scenario: Scenario, policy: str, *, seed: int) -> float | None:
 
 
 def _capacity(
-    scenario: Scenario, policy: str, seed: int, trace: Trace | None, start: float, progress: Progress
+    scenario: Scenario,
+    policy: str,
+    seed: int,
+    trace: Trace | None,
+    start: float,
+    progress: Progress,
+    options: Mapping[str, PolicyOption] | None = None,
 ) -> tuple[float | None, list[dict[str, Any]]]:
     """The highest load with 99 % inside the goal, and every load tried; of the bound: what nobody can carry."""
     if policy == BOUND:
@@ -119,7 +137,15 @@ def _capacity(
 
     def probe(load: float) -> Probe:
         progress.stage(f"{policy}: does it carry load {load:.3g}?")
-        row = simulate(scenario, policy=policy, seed=seed, load=load, trace=trace, progress=progress.advance)
+        row = simulate(
+            scenario,
+            policy=policy,
+            seed=seed,
+            load=load,
+            trace=trace,
+            progress=progress.advance,
+            policy_options=options,
+        )
         within = 1.0 if row["within_slo"] is None else row["within_slo"]  # nothing came: nothing was late
         return Probe(load, within, 0.0, within >= WITHIN_SLO_MIN)
 
@@ -145,7 +171,13 @@ def swarmed(scenario: Scenario) -> Scenario:
 
 
 def swarm(
-    scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], *, load: float, progress: Progress
+    scenario: Scenario,
+    policies: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    load: float,
+    progress: Progress,
+    options: Mapping[str, PolicyOption] | None = None,
 ) -> dict[str, Any]:
     """Run each seed under a policy, in turn, with faults at random; stops at the first that breaks an invariant."""
     scenario = swarmed(scenario)
@@ -157,7 +189,7 @@ def swarm(
     failed: list[dict[str, Any]] = []
     progress.stage(f"{len(seeds)} seeds")
     for done, seed in enumerate(seeds):
-        row = simulate(scenario, policy=usable[seed % len(usable)], seed=seed, load=load)
+        row = simulate(scenario, policy=usable[seed % len(usable)], seed=seed, load=load, policy_options=options)
         counts["runs"] += 1
         counts["requests"] += row["requests_total"]
         counts["faults"] += row["faults"]["count"]

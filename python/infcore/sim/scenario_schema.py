@@ -21,6 +21,8 @@ class Run:
     max_requests       accepted and not yet ended, at most
     ageing_s           after how long a waiting request counts one tier more urgent; None: never
     attempts_max       how often a request is run before it fails
+    hedge_quantile, hedge_budget, retry_budget  infcore.Engine's
+    health             whether nodes whose answers are worse than others' get nothing for a while: infcore.Engine's
     admission          policies at the door, in the order in which they are asked: infcore.Engine's
     overload_wait_s    a wait for devices that counts as overload; None: by batches and deadlines
     tier_capacity      accepted and not yet ended, at most, by tier; empty: not bounded
@@ -44,6 +46,10 @@ class Run:
     max_requests: int = 65536
     ageing_s: float | None = None
     attempts_max: int = 3
+    hedge_quantile: float | None = None
+    hedge_budget: float = 0.05
+    retry_budget: float = 0.2
+    health: bool = True
     admission: tuple[str, ...] = ("infeasible",)
     overload_wait_s: float | None = None
     tier_capacity: tuple[int, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from infcore._core.simulation import FAULTS, OUTCOMES, Simulation
+from infcore.request import PolicyOption
 from infcore.router import Router
 from infcore.sim.rows import Rows, Source, replaying, rows_of
 from infcore.sim.scenario import scaled
@@ -38,6 +39,7 @@ def simulate(
     trace: Trace | None = None,
     log: BinaryIO | None = None,
     progress: Callable[[float], None] | None = None,
+    policy_options: Mapping[str, PolicyOption] | None = None,
 ) -> dict[str, Any]:
     """Run a scenario under a policy and return its figures.
 
@@ -50,6 +52,7 @@ def simulate(
     trace     its arrivals instead of the scenario's
     log       a binary file: one JSON object a line and request, in the order of their ends
     progress  called with the part done, 0 to 1
+    policy_options  of the policy, by name: numbers, texts or sequences of texts
     Returns   the row that `infcore simulate --json` has in runs[]; histograms are within 0.4 %
     Raises    InvalidArgument, UnknownName
     Cost      O(nodes) a request: 1.8 million a second and core at 64 nodes, .8 at 1,024, .08 at 10,000; memory does
@@ -66,7 +69,7 @@ def simulate(
             if workload.arrivals == "trace"
         ]
     began_s = time.perf_counter()
-    core = Simulation(scenario, policy=policy, seed=seed, log=log is not None)
+    core = Simulation(scenario, policy=policy, seed=seed, log=log is not None, policy_options=policy_options)
     _run(core, rows_of(scenario, sources, seed), scenario.run.seconds, log, progress)
     return _row(core, scenario, policy, seed, load, time.perf_counter() - began_s)
 
@@ -166,6 +169,9 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
         "cost_usd": busy_usd,
         "cost_usd_per_1k": busy_usd / n_ok * 1000.0 if n_ok else None,
         "cost_usd_up": math.fsum(node.price_per_hour for node in scenario.nodes) / 3600.0 * span_s,
+        "second_runs": {
+            name: state[name] for name in ("retried", "unretried", "hedged", "hedge_won", "hedge_wasted_s")
+        },
         "lost": state["lost"],
         "duplicated": state["duplicated"],
         "violations": state["violations"],

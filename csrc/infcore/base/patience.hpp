@@ -1,0 +1,44 @@
+#pragma once
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+namespace infcore::base {
+
+/// How a thread waits for a lock under which code of another language may run, which needs a lock of that language
+/// (Python's GIL) to come out. Who waits must not hold that one, or both wait for ever: so a binding may take over.
+struct Patience {
+  /// Calls blocking(what) without the language's lock. Process-wide.
+  using Hook = void (*)(void (*blocking)(void*), void* what);
+  static inline std::atomic<Hook> hook{nullptr};
+
+  static void wait(void (*blocking)(void*), void* what) noexcept {
+    const Hook by = hook.load(std::memory_order_acquire);
+    if (by == nullptr) {
+      blocking(what);
+    } else {
+      by(blocking, what);
+    }
+  }
+};
+
+/// For locks that try again and again: contracts::RowLock<std::atomic, base::patient_yield>.
+inline void patient_yield() noexcept {
+  Patience::wait([](void*) { std::this_thread::yield(); }, nullptr);
+}
+
+/// Costs what std::mutex costs; a wait, an attempt more.
+class PatientMutex {
+ public:
+  void lock() noexcept {
+    if (mutex_.try_lock()) return;
+    Patience::wait([](void* mutex) { static_cast<std::mutex*>(mutex)->lock(); }, &mutex_);
+  }
+  bool try_lock() noexcept { return mutex_.try_lock(); }
+  void unlock() noexcept { mutex_.unlock(); }
+
+ private:
+  std::mutex mutex_;
+};
+
+}  // namespace infcore::base

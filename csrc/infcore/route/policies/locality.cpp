@@ -1,0 +1,78 @@
+// The nearest nodes first: where the data is and in the caller's zone, where the data is, in the zone, anywhere. A level
+// is taken if its best node costs at most `spill` times what the best of all costs; which node of it, slo_cost says.
+//
+// Source: locality levels and spill over as in Envoy's zone-aware and priority routing (its documentation, "Zone aware
+//   routing", "Priority levels"); data before zone as in M. Zaharia et al., Delay Scheduling (EuroSys 2010, section 3;
+//   doi:10.1145/1755913.1755940).
+// Differs: spills by predicted cost (queue, service, network), not by the share of healthy hosts, and does not wait: a
+//   node that must be waited for costs as much as the wait.
+// Cost: slo_cost's, once for each level that is looked at and once for all. A bit a node and level.
+// Tunables: zone = "" and data = "": the caller's zone, and the value of the nodes' label `data` that its data has; ""
+//   is no preference. spill = 2, 1 to 1000000. And slo_cost's.
+// In an engine: binds on arrival, since the joint choice knows no levels.
+#include <infcore/route/narrowing_policy.hpp>
+#include <infcore/route/node_facts.hpp>
+
+#include <array>
+
+namespace infcore::route {
+namespace {
+
+/// What a node has of what the caller wants; as a number, the nearer the greater.
+struct Nearness {
+  bool zone{}, data{};
+  [[nodiscard]] std::size_t level() const noexcept { return (data ? 2u : 0u) + (zone ? 1u : 0u); }
+};
+
+class Locality final : public NarrowingPolicy {
+ public:
+  Locality(std::uint64_t seed, RoutingOptions& options)
+      : NarrowingPolicy(seed, options),
+        zone_(options.text("zone", "")),
+        data_(options.text("data", "")),
+        spill_(options.number("spill", 2.0, 1.0, 1e6)) {}
+  const char* name() const noexcept override { return "locality"; }
+  bool binds_on_arrival() const noexcept override { return true; }
+
+  void attach(const Fleet& fleet) override {
+    NarrowingPolicy::attach(fleet);
+    near_.attach(fleet);
+    for (NodeSet& level : levels_) level.attach(fleet);
+  }
+
+  NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
+    const Choice best = of_all(query, view);
+    if (!best.found() || (zone_.empty() && data_.empty())) return take(best);
+    follow(view.fleet());
+    const double most_us = best.terms.cost_us * spill_;
+    for (std::size_t level = levels_.size() - 1; level > near_[best.node].level(); --level) {
+      const Choice near = of(levels_[level], query, view);
+      if (near.found() && near.terms.cost_us <= most_us) return take(near);
+    }
+    return take(best);
+  }
+
+ private:
+  void follow(const Fleet& fleet) noexcept {
+    const bool any = near_.follow([this](NodeId, const NodeSpec& spec) {
+      return Nearness{.zone = !zone_.empty() && spec.zone == zone_,
+                      .data = !data_.empty() && carries(spec, "data", data_)};
+    });
+    if (!any) return;
+    for (NodeSet& level : levels_) level.clear();
+    for (NodeId node{0}; node.value < fleet.n_nodes(); ++node.value) levels_[near_[node].level()].add(node);
+  }
+
+  std::string zone_, data_;
+  double spill_;
+  NodeFacts<Nearness> near_;
+  std::array<NodeSet, 4> levels_;
+};
+
+}  // namespace
+
+std::unique_ptr<RoutingPolicy> make_locality(std::uint64_t seed, RoutingOptions& options) {
+  return std::make_unique<Locality>(seed, options);
+}
+
+}  // namespace infcore::route

@@ -1,0 +1,26 @@
+from collections.abc import Mapping
+
+from infcore._core.fleet import Fleet
+
+class FleetHealth:
+    options: dict[str, float]
+
+class HealthRig:
+    def __init__(self, fleet: Fleet, options: Mapping[str, float]) -> None: ...
+    def prior(self, model: int, node: int, curve: tuple[float, float, float, float]) -> None: ...
+    def set_state(self, now_ns: int, node: int, state: str) -> None: ...
+    def follow(self, now_ns: int) -> None: ...
+    def tick(self, now_ns: int) -> None: ...
+    def checked(self, now_ns: int, node: int, ok: bool) -> None: ...
+    def answered(
+        self,
+        now_ns: int,
+        node: int,
+        model: int,
+        n_requests: int,
+        work_sum: float,
+        work_max: float,
+        service_s: float,
+        ok: bool,
+    ) -> None: ...
+    def status(self, node: int) -> tuple[str, str, int | None, int]: ...

@@ -1,0 +1,157 @@
+"""What slo_cost's joint choice weighs beside the time of finishing, readably: money and work. Called by reference.joint.
+
+Arithmetic in float32 where csrc/infcore/engine/finish_times.hpp has it, and in its order.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from reference.batching import NEVER_NS
+from reference.lanes import Lane, Request
+
+F = np.float32
+STRICTLY = F(1 - 2**-16)
+TAIL_STEP = 0.05  # that the running quantile moves by, as a share of itself
+UNLIKE = F(1.25)  # devices whose seconds for a unit of work are within this factor are alike
+N_TRIES_FREE, N_TAKEN_A_TRY = 16, 128  # requests that go to devices only so that these are known: at first, then
+TRY_SHARE = 0.25  # of the time that its deadline leaves a request
+N_PASSED_MAX = 4  # devices that are looked at in vain
+N_SORTED_MAX = 256  # of those that wait, sorted by work
+
+
+@dataclass
+class Weights:
+    """route::JointWeights."""
+
+    price_us_per_usd: float = 0.0
+    goal_share: float = 0.0
+    tail: float = 0.0
+    by_work: bool = False
+
+
+def has_prices(engine: Any) -> bool:
+    """Not all nodes cost the same."""
+    return len({float(usd_per_s(engine, node.id)) for node in engine.fleet}) > 1
+
+
+def usd_per_s(engine: Any, id: int) -> Any:
+    return F(engine.price_per_hour[id] / 3600.0 / engine.fleet[id].slots)
+
+
+def untried(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> Any:
+    """A free device that was never given anything of the model, and is believed to be like its class, if it leaves the
+    first in the lane most of its time; as long as few requests go so."""
+    model = engine.models[lane.model]
+    if model.n_tries > N_TRIES_FREE + model.n_taken // N_TAKEN_A_TRY:
+        return None
+    head = lane.front(now_ns, engine.ageing_ns)
+    n_passed = 0
+    for c in sorted(candidates, key=lambda c: c.node):
+        if not c.takes or c.node in model.tried:
+            continue
+        if engine.latency.at(lane.model, c.node).has_prior:
+            model.tried.add(c.node)
+            continue
+        left_s = float(head.deadline_ns - now_ns) * 1e-9
+        if head.deadline_ns != NEVER_NS and c.alone_s(head.work) > TRY_SHARE * left_s:
+            n_passed += 1
+            if n_passed == N_PASSED_MAX:
+                return None
+            continue
+        model.n_tries += 1
+        return c
+    return None
+
+
+def note_fastest(engine: Any, latency_s: float) -> None:
+    """Moves the running quantile of what requests would take on whatever is fastest for them."""
+    if engine.tail_s <= 0.0:
+        engine.tail_s = latency_s
+    elif latency_s > engine.tail_s:
+        engine.tail_s += engine.tail_s * (TAIL_STEP * engine.weights.tail)
+    else:
+        engine.tail_s -= engine.tail_s * (TAIL_STEP * (1.0 - engine.weights.tail))
+
+
+def cheapest(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> tuple[Any, int, Any]:
+    """Where all that waits costs least in one batch, of those that are done with it in the time that money may cost;
+    how many that are; and until when the first of all devices is done with them, whatever it costs."""
+    head = lane.front(now_ns, engine.ageing_ns)
+    n = min(len(lane.requests), engine.models[lane.model].max_batch_size)
+    waited_s = float(now_ns - head.arrival_ns) * 1e-9
+    goal_s = engine.tail_s
+    if head.deadline_ns != NEVER_NS:
+        goal_s = min(goal_s, engine.weights.goal_share * (float(head.deadline_ns - head.arrival_ns) * 1e-9))
+    by_s, s_per_usd = F(goal_s - waited_s), F(engine.weights.price_us_per_usd * 1e-6) / F(n)
+    best, best_cost_s, first_s = None, F(np.inf), F(np.inf)
+    for c in sorted(candidates, key=lambda c: c.node):
+        finish_s = c.free_in_s + c.batch_s(n)
+        cost_s = finish_s + s_per_usd * usd_per_s(engine, c.node) * c.batch_s(n)
+        first_s = min(first_s, finish_s)
+        if finish_s <= by_s and cost_s < best_cost_s:
+            best, best_cost_s = c, cost_s
+    note_fastest(engine, waited_s + float(first_s))
+    return best, n, first_s
+
+
+def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) -> list[Request]:
+    """Of those that wait, those who stand where the first does, in the order in which the device should have them: the
+    small first where the device that is first for the others does more work in the time, the large first where it does
+    less. Empty where it does not matter."""
+    head = lane.front(now_ns, engine.ageing_ns)
+    n_max = max(64, engine.models[lane.model].max_batch_size)
+    if len(lane.requests) < 2 or lane.work_least == lane.work_most or head.solo or n_max > N_SORTED_MAX:
+        return []
+    others = [other for other in candidates if other is not c and other.open is None]
+    if not others:
+        return []
+    rest = min(others, key=lambda other: (other.free_in_s + other.batch_s(1), other.node))
+    if c.per_work_s <= rest.per_work_s * UNLIKE and rest.per_work_s <= c.per_work_s * UNLIKE:
+        return []
+
+    def aged(r: Request) -> bool:
+        return bool(now_ns - r.arrival_ns >= engine.ageing_ns)
+
+    listed: list[Request] = []
+    for r in lane.in_order(now_ns, engine.ageing_ns):
+        if r.tier != head.tier or aged(r) != aged(head) or len(listed) == n_max:
+            break
+        listed.append(r)
+    if len(listed) < 2:
+        return []
+    waited_s, left_s = F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9)
+    alone_s = F(c.alone_s(head.work)) * STRICTLY
+    n_kept = 1 if alone_s <= waited_s and alone_s <= left_s else 0
+    sign = 1.0 if c.per_work_s > rest.per_work_s else -1.0
+    return listed[:n_kept] + sorted(listed[n_kept:], key=lambda r: sign * r.work)
+
+
+def share_by_work(
+    engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any], listed: list[Request], finished_by: Any
+) -> int:
+    """How many of them it can have, as joint.share_of(), where the others have the rest."""
+    n_requests, max_batch_size = len(lane.requests), engine.models[lane.model].max_batch_size
+    head = lane.front(now_ns, engine.ageing_ns)
+    waited_s, left_s = F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9)
+    before = [0.0]
+    for r in listed:
+        before.append(before[-1] + r.work)
+
+    def can_have(n: int) -> bool:
+        t_s = (c.base_s + (c.per_request_s * F(n) + c.per_work_s * F(before[n]))) * STRICTLY
+        if t_s <= waited_s and t_s <= left_s:
+            return True
+        n_enough = n_requests - n + 1
+        mean = F(max(max(0.0, lane.work_pending - before[n - 1]) / n_enough, listed[n - 1].work))
+        done = 0
+        for other in candidates:
+            if other is not c and other.open is None:
+                done += finished_by(t_s, other.with_work(mean), n_requests, max_batch_size)
+        return done < n_enough
+
+    least, beyond = 0, min(len(listed), max_batch_size) + 1
+    while beyond - least > 1:
+        n = (least + beyond) // 2
+        least, beyond = (n, beyond) if can_have(n) else (least, n)
+    return least
