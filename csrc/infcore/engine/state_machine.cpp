@@ -255,8 +255,9 @@ void StateMachine::first_token(TimeNs now_ns, NodeId id, std::uint64_t batch_id)
   const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return;
   for (const std::uint32_t slot : it->members) {
-    if (slot == vacated || std::exchange(slots_[slot].has_first_token, true)) continue;
-    tokens_.first_token(now_ns, it->model, id, slots_[slot].share);
+    if (slot == vacated) continue;
+    tokens_.first_token(now_ns, it->model, id, slots_[slot].share);  // of each run, once more after a loss
+    if (std::exchange(slots_[slot].has_first_token, true)) continue;
     const TimeNs ttft_ns = std::max<TimeNs>(0, now_ns - slots_[slot].request.arrival_ns);
     for (Stats* stats : {models_[it->model.value].stats.get(), node.stats.get()}) {
       if (stats->stages) stats->stages->ttft_s.record_ns(ttft_ns);
