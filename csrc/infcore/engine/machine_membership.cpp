@@ -69,7 +69,16 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   bound_pending(id, 0);
   latency_.forget(id);
   latency_.set_class(id, fleet_.kind_id(id));
-  tokens_.add_node(id, fleet_.kind_id(id), config.kv_blocks);
+  // Alike for the first token's model: a kind may be as wide as "gpu", and price and memory tell what it is made of.
+  const route::NodeSpec& spec = fleet_.spec(id);
+  std::uint32_t alike = 0;
+  for (; alike < id.value; ++alike) {
+    const NodeId other{alike};
+    if (fleet_.state(other) == route::NodeState::absent || fleet_.kind_id(other) != fleet_.kind_id(id)) continue;
+    const route::NodeSpec& its = fleet_.spec(other);
+    if (its.price_per_hour == spec.price_per_hour && its.memory_bytes == spec.memory_bytes) break;
+  }
+  tokens_.add_node(id, alike, config.kv_blocks);
   follow_residency(id);
   if (!health_) return;
   health_->joined(id, route::alike(fleet_, id));

@@ -50,6 +50,11 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   actions_.reserve(config.max_requests);
   timers_.resize(config.max_nodes);
   tokens_.resize(config.max_nodes);
+  if (routing_->reads_blocks() && routing_->binds_on_arrival()) {
+    prefixes_ =
+        std::make_unique<route::PrefixIndex>(route::PrefixConfig{.max_nodes = fleet.max_nodes(), .approximate = true});
+    view_.use_prefix(prefixes_.get());
+  }
   constexpr std::size_t n_shown_max = batch::BatchingPolicy::n_waiting_shown_max;
   for (auto* scratch : {&shown_, &late_here_, &firsts_}) scratch->reserve(n_shown_max);
   grouped_.reserve(n_shown_max);
@@ -231,7 +236,8 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
       continue;
-    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) && may_retry(b.model)) {
+    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) &&
+               may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);

@@ -278,7 +278,7 @@ class StateMachine {
 
   // state_machine.cpp
   std::uint32_t lane_for(const contracts::Request&, NodeId bound);
-  [[nodiscard]] NodeId choose_node(TimeNs now_ns, const contracts::Request&) noexcept;
+  [[nodiscard]] NodeId choose_node(TimeNs now_ns, const contracts::Request&);
   /// `bound` to a node that was chosen already.
   void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
@@ -433,7 +433,8 @@ class StateMachine {
   EngineConfig config_;
   route::Fleet& fleet_;
   contracts::LatencyTable& latency_;
-  route::RouteView view_;  ///< what policies that bind on arrival see of the fleet
+  route::RouteView view_;                         ///< what policies that bind on arrival see of the fleet
+  std::unique_ptr<route::PrefixIndex> prefixes_;  ///< of their own picks, where they read blocks
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
   std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected

@@ -7,6 +7,26 @@
 
 namespace infcore::engine {
 
+/// Of a policy that binds on arrival.
+NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) {
+  const route::RouteQuery query{.model = r.model,
+                                .work = r.work,
+                                .tier = r.tier,
+                                .now_ns = now_ns,
+                                .deadline_ns = base::never_ns,
+                                .require = r.require,
+                                .session = r.session,
+                                .blocks = {r.blocks, r.n_blocks}};
+  const bool has_prefix = prefixes_ && r.n_blocks > 0;
+  if (has_prefix) prefixes_->follow(fleet_), prefixes_->advance(now_ns);
+  const NodeId chosen = routing_->select(query, view_);
+  if (chosen != base::no_node) {
+    if (has_prefix) prefixes_->picked(chosen, query.blocks, now_ns);
+    return chosen;
+  }
+  return routing_->failed() && view_.filter(query) ? view_.least_inflight() : chosen;
+}
+
 /// Sends the first request to the candidate of least cost that has a free slot, the lowest id among equals.
 bool StateMachine::dispatch_tokens(TimeNs now_ns, std::uint32_t index) {
   const Lane& lane = *lanes_[index];

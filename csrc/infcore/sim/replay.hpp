@@ -127,8 +127,8 @@ class Replay {
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> blocks_;
   std::vector<std::uint64_t> next_blocks_{};
   contracts::Request next_prompt_{};
-  std::vector<engine::Action> due_;                                   ///< decided now, not yet found in the log
-  std::vector<route::CostTerms> due_terms_;                           ///< of the dispatches and hedges among them
+  std::vector<engine::Action> due_;          ///< decided now, not yet found in the log
+  std::vector<route::CostTerms> due_terms_;  ///< of the dispatches and hedges among them
   std::size_t n_matched_{}, n_terms_matched_{};
   TimeNs due_ns_{};
   bool derailed_{};                                ///< nothing is carried out any more

@@ -52,3 +52,10 @@ cdef inline NodeId _node(uint32_t node):
     cdef NodeId id
     id.value = node
     return id
+
+
+cdef NodeConfig node_config_of(object run_limit_s, uint32_t kv_blocks):
+    cdef NodeConfig config
+    config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
+    config.kv_blocks = kv_blocks
+    return config

@@ -151,22 +151,11 @@ cdef class Machine:
         """
         cdef Request r
         cdef TimeNs now = time_of("now_ns", now_ns)
-        r.cookie = cookie
+        r.cookie, r.has_stale = cookie, has_stale
         r.model = self.model_of(model)
-        r.work = finite("work", work, 0.0)
-        if r.work > request_work_max:
-            raise InvalidArgument(f"work is {work!r}; allowed: at most {request_work_max:g}")
-        r.tenant = <uint32_t>whole("tenant", tenant, 0, 0xFFFFFFFF)
-        r.tier = <uint16_t>whole("tier", tier, 0, self.n_tiers - 1)
-        r.deadline_ns = time_of("deadline_ns", deadline_ns)
-        r.arrival_ns = now if arrival_ns is None else time_of("arrival_ns", arrival_ns)
         r.require = self.fleet.require_bits(require)
-        r.defer_ns, r.has_stale = whole("defer_ns", defer_ns, 0, 1 << 62), has_stale
-        r.session, r.prompt_tokens = session, <uint32_t>whole("prompt_tokens", prompt_tokens, 0, 0x7FFFFFFF)
-        r.block_size = <uint32_t>whole("block_size", block_size, 1, 1 << 16)
-        if blocks is not None and blocks.shape[0] > 0:
-            self.prompts.append(blocks)
-            r.blocks, r.n_blocks = &blocks[0], <uint32_t>whole("blocks", blocks.shape[0], 1, r.prompt_tokens // r.block_size)
+        tell_limits(self, r, now, work, tenant, tier, deadline_ns, arrival_ns, defer_ns)
+        tell_prompt(self, r, session, blocks, block_size, prompt_tokens)
         return self.c_obj.get().arrive(now, r)
 
     def cancel(self, now_ns, uint64_t handle) -> bool:
@@ -306,3 +295,6 @@ cdef class LoggedSignals(SignalGate):
 
     cdef bint take(self, NodeId id, const Signal& signal) except *:
         return self.machine.c_obj.get().signal(id, signal)
+
+
+include "machine_request.pxi"

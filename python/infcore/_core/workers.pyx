@@ -220,14 +220,11 @@ cdef class Workers:
         self.fleet.owner = owner
 
     def _add_node(self, uint32_t node, run_limit_s, uint32_t kv_blocks, uint32_t block_size):
-        cdef NodeConfig config
         cdef NodeId id
         id.value = node
-        config.run_limit_ns = never_ns if run_limit_s is None else to_ns(run_limit_s)
-        config.kv_blocks = kv_blocks
         if self.block_size == 0:
             self.block_size = block_size  # prompts are named as the first token device pages them
-        self.driver.add_node(id, config)
+        self.driver.add_node(id, node_config_of(run_limit_s, kv_blocks))
         return self.driver.generation(id)
 
     def _set_run_name(self, ModelSpec spec, uint32_t node, str run_name):
