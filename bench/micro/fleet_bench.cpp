@@ -99,9 +99,10 @@ int main(int argc, char** argv) {
     fleet->read(node, own, last);
     inflight += static_cast<std::uint64_t>(own.inflight);
   }
-  std::printf("{\"add\": %.1f, \"reserve_release\": %.1f, \"signal\": %.1f, \"reserve_look\": %.1f, \"one_thread\": %.1f, "
-              "\"two_threads\": %.1f, \"changed\": %llu, \"inflight\": %llu}\n",
-              add_ns, reserve_ns, signal_ns, look_ns, one_ns, two_ns, static_cast<unsigned long long>(n_changed),
-              static_cast<unsigned long long>(inflight));
+  std::printf(
+      "{\"add\": %.1f, \"reserve_release\": %.1f, \"signal\": %.1f, \"reserve_look\": %.1f, \"one_thread\": %.1f, "
+      "\"two_threads\": %.1f, \"changed\": %llu, \"inflight\": %llu}\n",
+      add_ns, reserve_ns, signal_ns, look_ns, one_ns, two_ns, static_cast<unsigned long long>(n_changed),
+      static_cast<unsigned long long>(inflight));
   return 0;
 }
