@@ -1,4 +1,4 @@
-"""Who holds which prefix: infcore's index and Dynamo's RadixTree on the same random events, and what a match costs each.
+"""Who holds which prefix: infcore's index and Dynamo's RadixTree on the same random events, and what a match costs.
 
     make peers && python bench/peers/radix.py [--seeds 200] [--smoke]
 

@@ -1,12 +1,12 @@
 """Records KV events of the engines' own code: python bench/peers/record_events.py vllm|sglang OUT.jsonl.gz FOLDER
 
-Requests with shared beginnings come and go in a small cache, so that blocks are stored after others, reused, and evicted;
-at the end it is reset. A line is an event batch as a subscriber decodes it from msgpack, or a prompt and how many of its
-leading blocks the engine itself finds: what a router that was told the events must say, too.
+Requests with shared beginnings come and go in a small cache, so that blocks are stored after others, reused, and
+evicted; at the end it is reset. A line is an event batch as a subscriber decodes it from msgpack, or a prompt and how
+many of its leading blocks the engine itself finds: what a router that was told the events must say, too.
 
 vllm: its block pool (vllm_pool.py), with msgspec, pyzmq, cbor2 and xxhash. sglang: its radix cache, out of its wheel as
-well, with msgspec, pyzmq, pydantic and PyTorch; its hash in C++ is replaced by SHA-256 of the same chain. FOLDER holds the
-modules; those of vLLM are fetched there.
+well, with msgspec, pyzmq, pydantic and PyTorch; its hash in C++ is replaced by SHA-256 of the same chain. FOLDER holds
+the modules; those of vLLM are fetched there.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Where the slowest requests of a policy lose their time against the clairvoyant: python bench/replay/regret.py SCENARIO.
+"""Where a policy loses time against the clairvoyant, of its slowest requests: python bench/replay/regret.py SCENARIO.
 
 A request's time beyond the least that it could have taken (alone, at once, on its fastest node) is parted into: another
 node than that one, the others in its batch, service that took longer than its curve says, and waiting. Waiting is laid
@@ -20,7 +20,20 @@ from infcore.profiling.tables import render
 from infcore.sim import load, simulate
 from infcore.sim.scenario_schema import Latency, Scenario
 
-HEAD = ("model", "node", "n", "share", "ms", "over least", "node", "batch", "service", "waiting", "behind", "$/1k of all")
+HEAD = (
+    "model",
+    "node",
+    "n",
+    "share",
+    "ms",
+    "over least",
+    "node",
+    "batch",
+    "service",
+    "waiting",
+    "behind",
+    "$/1k of all",
+)
 
 
 @dataclass
@@ -125,7 +138,9 @@ def main() -> int:
         shown = [f"{s * per:.2f}" for s in figures] if cell.n else [""] * 6
         share = f"{cell.n / max(1, len(slowest)):.1%}"
         table.append([*key, str(cell.n), share, *shown, behind, f"{usd[key] / max(1, len(rows)) * 1e3:.3g}"])
-    print(f"{arguments.scenario}, {arguments.policy}, load {arguments.load:g}: the slowest {len(slowest)} of {len(rows)}")
+    print(
+        f"{arguments.scenario}, {arguments.policy}, load {arguments.load:g}: the slowest {len(slowest)} of {len(rows)}"
+    )
     print(render(HEAD, table))
     return 0
 

@@ -65,7 +65,8 @@ class Engine(EngineCore):
                    stream tokens; a device's run is not interrupted. None: nothing is hedged
     hedge_budget   such copies, at most, as a share of requests
     retry_budget   runs that are done again because a device failed or was lost, at most, likewise (100 to start with);
-                   beyond it requests fail with the reason. What was sent and never ran is not counted. None: no bound
+                   beyond it requests fail with the reason. Not counted: what was sent and never ran; who was in a
+                   batch that failed, and is answered alone. None: no bound
     log_terms      the log says of each choice what the device cost: infcore.sim.events() has "terms"
     health         devices whose answers are worse than others' get nothing for a while: as Router's
     Raises         InvalidArgument, InvalidType, UnknownName naming the argument; DeviceError where a device can't load

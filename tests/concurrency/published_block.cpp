@@ -25,15 +25,43 @@ struct Published : rl::test_suite<Published, 3> {
       }
       return;
     }
-    std::uint32_t seen = 0;
+    std::uint64_t seen = 0;
     std::uint64_t before = 0;
     for (int look = 0; look < 3; ++look) {
-      const std::uint32_t last = seen;
-      if (!block->changed(seen)) continue;
-      RL_ASSERT(seen > last);
+      const std::uint64_t last = seen;
+      const Block::Changed changed = block->changed(seen);
+      if (changed == Block::Changed::nothing) continue;
+      RL_ASSERT(seen > last && changed == Block::Changed::any);
       const std::uint64_t now = block->get(0, 0) + block->get(1, 0);
-      RL_ASSERT(now >= seen && now >= before);
+      RL_ASSERT(now >= seen >> 32 && now >= before);
       before = now;
+    }
+  }
+};
+
+/// A writer of any word beside one of put_latest(): a reader that is told of the latest words alone has all others.
+struct Halves : rl::test_suite<Halves, 3> {
+  static constexpr const char* name = "PublishedBlock, what changed";
+  static constexpr int context_bound = 3;
+  using Block = infcore::contracts::PublishedBlock<1, 2, model::Atom>;
+  Block* block{};
+
+  void before() { block = new Block; }
+  void after() { delete block; }
+  void thread(unsigned index) {
+    if (index == 0) {
+      block->put(0, 1, 1);
+      block->announce();
+    } else if (index == 1) {
+      block->put_latest(0, 0, [] { return std::uint64_t{1}; });
+    } else {
+      std::uint64_t seen = 0, latest = 0, other = 0;
+      for (int look = 0; look < 3; ++look) {
+        const Block::Changed changed = block->changed(seen);
+        if (changed != Block::Changed::nothing) latest = block->get(0, 0);
+        if (changed == Block::Changed::any) other = block->get(0, 1);
+        RL_ASSERT(latest >= (seen & 1) && other >= seen >> 32);
+      }
     }
   }
 };
@@ -64,4 +92,4 @@ struct Latest : rl::test_suite<Latest, 2> {
 
 }  // namespace
 
-int main(int argc, char** argv) { return model::run<Published, Latest>(argc, argv); }
+int main(int argc, char** argv) { return model::run<Published, Halves, Latest>(argc, argv); }

@@ -1,6 +1,7 @@
 """Everything at once: threads, event loops, cancels, deadlines, devices that come, go and fail. Also run under TSAN."""
 
 import asyncio
+import itertools
 import random
 import threading
 
@@ -84,7 +85,8 @@ def test_everything_at_once():
             failures.append(e)
 
     devices = [infcore.CallableDevice("d0", run=_sum), infcore.CallableDevice("d1", run=_sum, slots=2)]
-    with infcore.Engine(devices, [_model("a"), _model("b")]) as engine:
+    # A third of all inputs are bad ones: more runs are in vain than the budget allows.
+    with infcore.Engine(devices, [_model("a"), _model("b")], retry_budget=None) as engine:
         threads = [
             threading.Thread(target=guarded, args=(_thread, engine, i, outcomes[i])) for i in range(N_THREADS)
         ] + [
@@ -106,3 +108,58 @@ def test_everything_at_once():
     total = sum(sum(counts.values()) for counts in outcomes)
     assert total == N_THREADS * (N_EACH // 10) * 10 + 2 * N_TASKS * (N_EACH // N_TASKS)
     assert all(counts.get("dict", 0) > 0 for counts in outcomes)
+
+
+def _straggler(every, pause_s):
+    """Doubles, and is late with every so many-th batch."""
+    turns, late = itertools.count(), threading.Event()
+
+    def run(model_name, inputs):
+        if next(turns) % every == 0:
+            late.wait(pause_s)
+        return {"y": inputs["x"].sum(axis=1)}
+
+    return run
+
+
+def test_hedges_at_once():
+    """Both copies of what is late race, are cancelled and lose their device; each request has its own answer, once."""
+    curves = {"a": (2e-4, 1e-5, 0.0, 0.0)}
+    devices = [
+        infcore.CallableDevice(f"d{i}", run=_straggler(5 + i, 0.004), curves=curves, slots=1 + i % 2) for i in range(3)
+    ]
+    failures = []
+
+    def one(engine, seed):
+        rng = random.Random(seed)
+        try:
+            for _ in range(25):
+                xs = [np.full(4, rng.randint(1, 9), np.float32) for _ in range(4)]
+                futures = [engine.submit("a", {"x": x}) for x in xs]
+                if rng.random() < 0.2:
+                    futures[0].cancel()
+                for x, future in zip(xs, futures, strict=True):
+                    expected = float(x.sum())
+                    try:
+                        assert float(future.result(timeout_s=60.0)["y"]) == expected
+                        x.fill(-1.0)  # it is ours again: whoever still read it would do so too late
+                    except (infcore.Cancelled, infcore.DeviceLost):
+                        pass
+        except BaseException as e:
+            failures.append(e)
+
+    with infcore.Engine(devices, [_model("a")], hedge_quantile=0.5, hedge_budget=1.0, retry_budget=None) as engine:
+        threads = [threading.Thread(target=one, args=(engine, i)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            engine.lose_device("d2")
+            engine.stats()
+            engine.restore_device("d2")
+        for thread in threads:
+            thread.join()
+        assert not failures, failures
+        assert engine.n_open == 0
+        stats = engine.stats()["models"]["a"]
+    assert stats["requests"] + stats["cancelled"] + stats["lost"] == 4 * 25 * 4
+    assert stats["hedged"] > 0

@@ -4,6 +4,7 @@
 
 #include <infcore/base/draw.hpp>
 #include <infcore/base/errors.hpp>
+#include <infcore/route/engine_blocks.hpp>
 #include <infcore/route/prefix_index.hpp>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 namespace {
 
 using infcore::base::NodeId;
+using infcore::route::EngineBlocks;
 using infcore::route::KvTier;
 using infcore::route::PrefixConfig;
 using infcore::route::PrefixIndex;
@@ -216,6 +218,72 @@ TEST(PrefixIndex, PicksAreForgottenAndWhatNodesSayCounts) {
   index.picked(NodeId{2}, blocks, 2000);
   index.advance(5000);
   EXPECT_FALSE(matched(index, blocks).contains(2));
+}
+
+TEST(PrefixIndex, ForgetsAPickBetweenHalfItsTimeAndAllOfIt) {
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    infcore::base::Draw draw(seed);
+    PrefixConfig config = config_of(70);
+    config.approximate = true;
+    config.ttl_ns = 1000;
+    PrefixIndex index(config);
+    std::map<std::uint64_t, std::map<std::uint32_t, std::int64_t>> last;  // block, node: when it was picked for
+    std::int64_t now_ns = 0;
+    for (int step = 0; step < 400; ++step) {
+      now_ns += below(draw, 100) == 0 ? below(draw, 3000) : below(draw, 40);
+      const NodeId node{below(draw, 70)};
+      const Blocks blocks = path(draw, 1 + below(draw, 12), 3), asked = path(draw, 1 + below(draw, 12), 3);
+      index.picked(node, blocks, now_ns);
+      for (const std::uint64_t block : blocks) last[block][node.value] = now_ns;
+      index.advance(now_ns);
+      const auto found = matched(index, asked);
+      for (std::uint32_t each = 0; each < 70; ++each) {
+        std::int32_t least = 0, most = 0;
+        for (const std::uint64_t block : asked) {
+          if (!last.contains(block) || !last[block].contains(each)) break;
+          const std::int64_t age_ns = now_ns - last[block][each];
+          if (age_ns >= config.ttl_ns) break;
+          ++most;
+          if (age_ns < config.ttl_ns / 2 && least == most - 1) ++least;
+        }
+        const std::int32_t is = found.contains(each) ? found.at(each) : 0;
+        ASSERT_GE(is, least) << seed << " " << step;
+        ASSERT_LE(is, most) << seed << " " << step;
+      }
+    }
+  }
+}
+
+TEST(EngineBlocks, NeverSaysWhatItWasNotTold) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    infcore::base::Draw draw(seed);
+    const std::uint32_t max_names = 1 + below(draw, 300);
+    EngineBlocks names(3, max_names);
+    std::map<std::pair<std::uint32_t, std::uint64_t>, std::uint64_t> told;
+    std::size_t n_found = 0;
+    for (int step = 0; step < 3000; ++step) {
+      const NodeId node{below(draw, 3)};
+      const std::uint64_t id = below(draw, 600);
+      if (below(draw, 200) == 0) {
+        names.clear_node(node);
+        std::erase_if(told, [&](const auto& each) { return each.first.first == node.value; });
+      } else if (below(draw, 3) == 0) {
+        names.put(node, id, draw.bits());
+        std::uint64_t block = 0;
+        ASSERT_TRUE(names.find(node, id, block));
+        told[{node.value, id}] = block;
+      } else {
+        std::uint64_t block = 0;
+        if (!names.find(node, id, block)) continue;
+        const std::pair<std::uint32_t, std::uint64_t> key{node.value, id};
+        ASSERT_TRUE(told.contains(key));
+        ASSERT_EQ(told[key], block);
+        ++n_found;
+      }
+      ASSERT_LE(names.n_names(), max_names);
+    }
+    ASSERT_GT(n_found, 0u);
+  }
 }
 
 TEST(PrefixIndex, RefusesWhatItCannotBe) {

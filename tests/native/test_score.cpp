@@ -1,9 +1,9 @@
 // The scoring loops against the scalar arithmetic that explain uses: same bits for every set of parts; bounds of
 // requests in flight; sessions' names.
 #include <infcore/base/draw.hpp>
+#include <infcore/base/errors.hpp>
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/contracts/session_hash.hpp>
-#include <infcore/base/errors.hpp>
 #include <infcore/route/router.hpp>
 #include <infcore/route/score.hpp>
 

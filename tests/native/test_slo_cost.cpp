@@ -40,8 +40,7 @@ TEST(SloCost, WhoHoldsThePromptSavesItsWork) {
   Rig rig(3);
   for (std::uint32_t i = 0; i < 3; ++i) rig.fleet.load_model(NodeId{i}, rig.model);
   Router router(rig.fleet, "slo_cost", 0);
-  for (std::uint32_t i = 0; i < 3; ++i)
-    router.set_prior(rig.model, NodeId{i}, {.base_s = 1e-3, .per_work_s = 1e-4});
+  for (std::uint32_t i = 0; i < 3; ++i) router.set_prior(rig.model, NodeId{i}, {.base_s = 1e-3, .per_work_s = 1e-4});
   const std::vector<std::uint64_t> blocks = blocks_of(10, 1000);
   router.with_prefix([&](PrefixIndex& prefix) { prefix.stored(NodeId{2}, std::span(blocks).first(8)); });
   const RouteQuery query{.model = rig.model, .work = 160.0, .blocks = blocks};
@@ -67,8 +66,7 @@ TEST(SloCost, AHotPrefixDoesNotOverloadItsNode) {
   Rig rig(8);
   for (std::uint32_t i = 0; i < 8; ++i) rig.fleet.load_model(NodeId{i}, rig.model);
   Router router(rig.fleet, "slo_cost", 0);
-  for (std::uint32_t i = 0; i < 8; ++i)
-    router.set_prior(rig.model, NodeId{i}, {.base_s = 1e-3, .per_work_s = 1e-4});
+  for (std::uint32_t i = 0; i < 8; ++i) router.set_prior(rig.model, NodeId{i}, {.base_s = 1e-3, .per_work_s = 1e-4});
   const std::vector<std::uint64_t> blocks = blocks_of(10, 1);
   router.with_prefix([&](PrefixIndex& prefix) { prefix.stored(NodeId{3}, blocks); });
   std::array<std::uint32_t, 8> counts{};

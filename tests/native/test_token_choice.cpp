@@ -159,34 +159,25 @@ TEST(TokenChoice, ModelsOfANodeShareNoBlocks) {
   EXPECT_EQ(choice.send(0, request, NodeId{0}, 0).n_tokens, 21u);
 }
 
-TEST(TokenChoice, ASlowNodeOfTheClassIsSeenAndChanceIsNot) {
-  TokenChoice choice = choice_of(2);
+TEST(TokenChoice, KindsAreToldApartByWhatTheyTake) {
+  TokenChoice choice;
+  choice.resize(3);
+  for (NodeId node{0}; node.value < 3; ++node.value) choice.add_node(node, node.value / 2, 100);
   std::uint64_t next = 1'000'000;
-  const auto answer = [&](NodeId node, double seconds) {
-    const Names names = counted(next += 100, 50);
-    TokenChoice::Share share = choice.send(0, request_of(names), node, 0);
-    choice.first_token(infcore::base::to_ns(seconds), llm, node, share);
-  };
-  const Names names = counted(1, 50);
+  infcore::base::Draw draw(7, 0);
+  for (int i = 0; i < 100; ++i) {
+    for (NodeId node{0}; node.value < 3; ++node.value) {
+      const Names names = counted(next += 1000, 1 + static_cast<std::uint64_t>(500.0 * draw.uniform()));
+      TokenChoice::Share share = choice.send(0, request_of(names), node, 0);
+      choice.first_token(infcore::base::to_ns(0.01 + share.n_tokens * (node.value == 2 ? 4e-5 : 1e-5)), llm, node,
+                         share);
+    }
+  }
+  const Names names = counted(1, 250);
   const Request request = request_of(names);
-  const auto ratio = [&] {
-    return choice.cost_s(request, NodeId{1}, 0, beside) / choice.cost_s(request, NodeId{0}, 0, beside);
-  };
-  for (int i = 0; i < 200; ++i) {
-    answer(NodeId{0}, 0.020);
-    answer(NodeId{1}, 0.022);
-  }
-  EXPECT_EQ(ratio(), 1.0);
-  for (int i = 0; i < 30; ++i) {
-    for (int n = 0; n < 7; ++n) answer(NodeId{0}, 0.020);
-    answer(NodeId{1}, 0.200);
-  }
-  EXPECT_GT(ratio(), 2.0);
-  for (int i = 0; i < 300; ++i) {
-    answer(NodeId{0}, 0.020);
-    answer(NodeId{1}, 0.020);
-  }
-  EXPECT_EQ(ratio(), 1.0);
+  EXPECT_EQ(choice.cost_s(request, NodeId{0}, 0, beside), choice.cost_s(request, NodeId{1}, 0, beside));
+  EXPECT_NEAR(choice.cost_s(request, NodeId{0}, 0, beside), 0.02, 0.001);
+  EXPECT_NEAR(choice.cost_s(request, NodeId{2}, 0, beside), 0.05, 0.002);
 }
 
 TEST(TokenChoice, WhoRunsBesideCounts) {

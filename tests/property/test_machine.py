@@ -90,5 +90,5 @@ def test_machine(policy, batching):
 def test_machine_that_hedges(policy):
     options = {"hedge_quantile": 0.9, "hedge_budget": 0.5}
     case = type("Hedging", (Driven,), {"policy": policy, "options": options}).TestCase
-    case.settings = settings(max_examples=60, stateful_step_count=40)
+    case.settings = settings(max_examples=30, stateful_step_count=40)
     case().runTest()

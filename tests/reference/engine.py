@@ -11,9 +11,9 @@ from reference.batching import NEVER_NS, rule, to_ns
 from reference.hedging import Budget, Lateness, drop, goes_on, learn, look_at_late, swap, watch
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
-from reference.weighing import Weights
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
 from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
+from reference.weighing import Weights
 
 BINDS_ON_ARRIVAL = {
     "round_robin": RoundRobin,
@@ -91,7 +91,9 @@ class Engine:
                             self.end(now_ns, request, "reject", "unloaded")
                     batch.members, batch.shape = [], (0, 0.0, 0.0)
 
-    def add_node(self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int, price_per_hour: float) -> None:
+    def add_node(
+        self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int, price_per_hour: float
+    ) -> None:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
         self.fleet[id:] = [node, *self.fleet[id + 1 :]]
         self.price_per_hour[id] = price_per_hour
@@ -361,6 +363,7 @@ class Engine:
                     if r.copy.batch is batch:
                         swap(r)
                     drop(self, r)
+                self.retries[batch.model].left += r.solo
                 self.end(now_ns, r, "complete", "ok", i)
             elif goes_on(self, now_ns, r, batch, "device_failed"):
                 continue

@@ -1,4 +1,4 @@
-"""Who holds which prefix, said plainly: sets of (node, tier) by block, and the order in which blocks leave a full index."""
+"""Who holds which prefix, said plainly: sets of (node, tier) by block, and in which order blocks leave a full index."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -381,8 +381,10 @@ class SloCost(Policy):
             choice.node = self.drawn_by_cost(passing, costs, by_cost)
         elif self.picker == "power_of_two":
             choice.node = min(two_of(passing, two), key=lambda node: (costs[node.id], node.id))
-        elif not self.give_turn(query, passing, costs, choice) and self.herd_margin and any(
-            node.as_of_ns > -(2**63) for node in self.nodes
+        elif (
+            not self.give_turn(query, passing, costs, choice)
+            and self.herd_margin
+            and any(node.as_of_ns > -(2**63) for node in self.nodes)
         ):
             most = self.terms(query, least).standing * F(1.0 + self.herd_margin)
             alike = [node for node in passing if self.terms(query, node).standing <= most]

@@ -14,8 +14,6 @@ import numpy as np
 BLOCKS_MAX, BLOCKS_UNKNOWN = 1 << 16, 1 << 14
 FORGETTING = 0.99
 PRIOR_VARIANCE = (0.025, 1e-8, 1e-5)
-FACTOR_STEP, FACTOR_LEAST, FACTOR_MOST, FACTOR_TOLD = 0.05, 0.25, 16.0, 1.5
-N_LEARNED = 32
 
 
 @dataclass
@@ -31,7 +29,6 @@ class FirstTokens:
 
     def __init__(self) -> None:
         self.terms = [0.0, 1e-5, 0.0]
-        self.n_observed = 0
         self.covariance = [[PRIOR_VARIANCE[i] if i == j else 0.0 for j in range(3)] for i in range(3)]
 
     def observe(self, n_tokens: float, n_beside: float, seconds: float) -> None:
@@ -40,19 +37,18 @@ class FirstTokens:
         scale = 1.0 / max(seconds, 1e-4)
         x = [scale, n_tokens * scale, n_beside * scale]
         gain = [0.0, 0.0, 0.0]
-        denominator, error = FORGETTING, seconds * scale
+        winds_up = any(self.covariance[i][i] > PRIOR_VARIANCE[i] * FORGETTING for i in range(3))
+        kept = 1.0 if winds_up else FORGETTING
+        denominator, error = kept, seconds * scale
         for i in range(3):
             for j in range(3):
                 gain[i] += self.covariance[i][j] * x[j]
             denominator += x[i] * gain[i]
             error -= self.terms[i] * x[i]
-        error = min(max(error, -1.0), 1.0)
         for i in range(3):
             self.terms[i] += gain[i] / denominator * error
             for j in range(3):
-                self.covariance[i][j] = (self.covariance[i][j] - gain[i] * gain[j] / denominator) / FORGETTING
-            self.covariance[i][i] = min(self.covariance[i][i], PRIOR_VARIANCE[i])
-        self.n_observed += 1
+                self.covariance[i][j] = (self.covariance[i][j] - gain[i] * gain[j] / denominator) / kept
 
     @property
     def per_token_s(self) -> float:
@@ -79,7 +75,6 @@ class Node:
     kind: int
     n_blocks: int
     held: dict[int, OrderedDict[int, None]] = field(default_factory=dict)  # by model; the least recently used first
-    factor: dict[int, float] = field(default_factory=dict)
 
 
 class TokenChoice:
@@ -111,10 +106,9 @@ class TokenChoice:
         node = self.nodes[id]
         first = self.classes[prompt.model, node.kind]
         own = float(self.n_new(prompt, id))
-        cost = first.seconds(self.n_ahead(prompt.model, id) + own, n_beside)
-        cost = cost + self.beside * n_beside * own * first.per_token_s
-        factor = node.factor.get(prompt.model, 1.0)
-        return factor * cost if factor > FACTOR_TOLD or factor * FACTOR_TOLD < 1.0 else cost
+        return first.seconds(self.n_ahead(prompt.model, id) + own, n_beside) + (
+            self.beside * n_beside * own * first.per_token_s
+        )
 
     def choose(self, prompt: Prompt, free: Iterable[tuple[int, int]]) -> int:
         """`free`: nodes with a slot, and how many requests are there."""
@@ -126,7 +120,6 @@ class TokenChoice:
         share = Share(prompt.model, id, own, ahead, float(n_beside), now_ns)
         self.shares.append(share)
         node = self.nodes[id]
-        node.factor.setdefault(prompt.model, 1.0)
         held = node.held.setdefault(prompt.model, OrderedDict())
         for name in reversed(prompt.blocks[: node.n_blocks]):
             held[name] = None
@@ -138,14 +131,8 @@ class TokenChoice:
     def first_token(self, now_ns: int, share: Share) -> None:
         if share not in self.shares:
             return
-        node = self.nodes[share.node]
-        first = self.classes[share.model, node.kind]
-        seconds = (now_ns - share.sent_ns) * 1e-9
-        if first.n_observed >= N_LEARNED:
-            ratio = seconds / max(first.seconds(share.n_ahead, share.n_beside), 1e-4)
-            ratio = min(max(ratio, FACTOR_LEAST), FACTOR_MOST)
-            node.factor[share.model] += FACTOR_STEP * (ratio - node.factor[share.model])
-        first.observe(share.n_ahead, share.n_beside, seconds)
+        first = self.classes[share.model, self.nodes[share.node].kind]
+        first.observe(share.n_ahead, share.n_beside, (now_ns - share.sent_ns) * 1e-9)
         self.leave(share)
 
     def leave(self, share: Share) -> None:

@@ -1,4 +1,4 @@
-"""What slo_cost's joint choice weighs beside the time of finishing, readably: money and work. Called by reference.joint.
+"""What slo_cost's joint choice weighs beside the time of finishing, readably: money and work. For reference.joint.
 
 Arithmetic in float32 where csrc/infcore/engine/finish_times.hpp has it, and in its order.
 """
@@ -91,7 +91,8 @@ def cheapest(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> tup
         first_s = min(first_s, finish_s)
         if finish_s <= by_s and cost_s < best_cost_s:
             best, best_cost_s = c, cost_s
-    note_fastest(engine, waited_s + float(first_s))
+    if waited_s == 0.0 and len(lane.requests) == 1:  # those who wait do so for money
+        note_fastest(engine, float(first_s))
     return best, n, first_s
 
 

@@ -55,7 +55,10 @@ def policies(tree: Tree) -> Iterator[str]:
 
 def _is_model(path: str, family: Family) -> bool:
     """In the module of that name, a package of it, or one whose name begins with it."""
-    return re.fullmatch(rf"tests/reference/{family.models}(_\w+)?\.py|tests/reference/{family.models}/.*", path) is not None
+    return (
+        re.fullmatch(rf"tests/reference/{family.models}(_\w+)?\.py|tests/reference/{family.models}/.*", path)
+        is not None
+    )
 
 
 def _class_name(policy: str) -> str:

@@ -43,7 +43,7 @@ def test_a_hang_costs_no_request_its_deadline():
     hang = [{"kind": "hang", "at_s": 5.0, "for_s": 3.0, "node": "n-0"}, {"kind": "hang", "at_s": 10.0, "node": "n-1"}]
     plain = simulate(world(fault=hang), policy="fastest_finish")
     row = simulate(hedging(world(fault=hang)), policy="fastest_finish")
-    assert plain["latency_s"]["p999"] <= row["latency_s"]["p999"] * 1.01 or plain["availability"] <= row["availability"]
-    assert row["parts"]["latency_max_s"] and max(row["parts"]["latency_max_s"]) < 0.1
-    assert max(plain["parts"]["latency_max_s"]) > 1.0
-    assert row["availability"] == 1.0
+    # Whoever was on a node when it hung is retried after the run limit, and too late for the deadline.
+    assert plain["outcomes"]["expired"] == 2 == plain["second_runs"]["retried"]
+    assert row["availability"] == 1.0 and row["second_runs"]["retried"] == 0
+    assert max(row["parts"]["latency_max_s"]) < 0.1 and row["second_runs"]["hedge_won"] == 2

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from reference.prefix_index import PrefixIndex
 
 FOLDER = Path(__file__).parents[2] / "bench" / "peers"
-NAMES = ["install", "mocker", "mocker_model", "mocker_sides", "sides", "vllm_pool"]
+NAMES = ["install", "mocker", "mocker_model", "mocker_sides", "radix_sides", "sides", "vllm_pool"]
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,21 @@ def test_the_model_says_what_the_mocker_said(peers):
     assert [each[::2] for each in told(like)] == [pytest.approx((125.680652, n)) for n in (0, 3072, 3072)]
     with pytest.raises(AssertionError, match="blocks run out"):
         told([unlike(i) for i in range(300)])
+
+
+def test_the_radix_tree_is_asked_what_the_plain_model_answers(peers):
+    """Events that are told to both sides are sound: of a prefix index said plainly, infcore's side says the same."""
+    radix = peers["radix_sides"]
+
+    class Plain(PrefixIndex):
+        def stored(self, node, blocks, parent):
+            return super().stored(node, blocks, after=parent)
+
+        def match(self, blocks):
+            return sorted(super().match(blocks).items())
+
+    for seed in range(3):
+        told = radix.scores(radix.Infcore(), seed, 200)
+        assert told == radix.scores(Plain(), seed, 200)
+        assert sum(bool(match) for match in told) > 100
+    assert radix.speed_ns(radix.Infcore(5), 5, 8, 2) > 0.0

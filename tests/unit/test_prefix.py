@@ -160,7 +160,7 @@ def test_options_that_are_refused(fleet, options, says):
 
 
 def test_it_is_made_by_a_router(fleet):
-    with pytest.raises(infcore.InfcoreError, match="router.prefix"):
+    with pytest.raises(infcore.InfcoreError, match=r"router\.prefix"):
         infcore.Prefix()
     router = infcore.Router(fleet)
     assert router.prefix is router.prefix
@@ -175,3 +175,64 @@ def test_not_after_a_fork(prefix):
         except infcore.ForkedProcess:
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def approximate(fleet, **options):
+    return infcore.Router(fleet, policy="round_robin", prefix={"mode": "approximate", "ttl_s": 10.0, **options})
+
+
+def test_picks_are_believed_until_they_are_old(fleet, clock):
+    router = approximate(fleet)
+    node = router.pick("m", blocks=BLOCKS).node
+    assert held(router.prefix) == {node: 4}
+    clock.advance(4.9)
+    other = router.pick("m", blocks=BLOCKS[:3]).node
+    assert other != node
+    assert held(router.prefix) == {node: 4, other: 3}
+    clock.advance(5.0)  # the first is 9.9 s old, and by halves of ttl no longer held
+    found = held(router.prefix)
+    assert found.get(other) == 3 or found == {}  # between ttl / 2 and ttl
+    clock.advance(30.0)
+    assert held(router.prefix) == {}
+    assert router.prefix.stats()["picked_blocks"] == 0
+
+
+def test_a_node_that_speaks_is_believed_instead(fleet):
+    router = approximate(fleet)
+    decisions = [router.pick("m", blocks=BLOCKS) for _ in range(4)]
+    assert held(router.prefix) == dict.fromkeys(range(4), 4)
+    router.prefix.stored(1, BLOCKS[:1])
+    router.prefix.cleared(2)
+    assert held(router.prefix) == {0: 4, 1: 1, 3: 4}
+    for decision in decisions:
+        router.cancel(decision)
+    for _ in range(4):
+        router.cancel(router.pick("m", blocks=BLOCKS))
+    assert held(router.prefix) == {0: 4, 1: 1, 3: 4}
+
+
+def test_exact_believes_no_picks(fleet):
+    router = infcore.Router(fleet, policy="round_robin")
+    router.pick("m", blocks=BLOCKS)
+    assert held(router.prefix) == {}
+
+
+def test_picks_are_bounded(fleet):
+    router = approximate(fleet, max_blocks=32)
+    for at in range(100):
+        router.cancel(router.pick("m", blocks=infcore.block_hashes(np.arange(at, at + 160), 16)))
+        assert router.prefix.stats()["picked_blocks"] <= 2 * 32
+
+
+def test_what_is_held_counts_by_its_tier(fleet):
+    router = infcore.Router(fleet, policy="slo_cost", prefix={"host_credit": 0.5, "disk_credit": 0.125})
+    for node in range(4):
+        router.set_prior("m", node, per_work_s=1e-3)
+    for node, tier in ((0, "device"), (1, "host"), (2, "disk")):
+        router.prefix.stored(node, BLOCKS[:2], tier=tier)
+    saving = [each["terms"]["saving"] for each in router.explain("m", work=100.0, blocks=BLOCKS)]
+    assert saving == pytest.approx([-32_000.0, -16_000.0, -4_000.0, 0.0])
+    router.prefix.stored(1, BLOCKS[:1])  # the first is on the device as well
+    saving = [each["terms"]["saving"] for each in router.explain("m", work=100.0, blocks=BLOCKS)]
+    assert saving == pytest.approx([-32_000.0, -24_000.0, -4_000.0, 0.0])
+    assert router.pick("m", work=100.0, blocks=BLOCKS).node == 0

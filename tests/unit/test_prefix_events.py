@@ -1,4 +1,4 @@
-"""Router.prefix.apply: engines' own KV events, recorded from their own code (bench/peers/record_events.py) and made up."""
+"""Router.prefix.apply: engines' KV events, recorded from their own code (bench/peers/record_events.py) and made up."""
 
 import enum
 import gzip
@@ -84,7 +84,7 @@ class AllBlocksCleared(SimpleNamespace):
     pass
 
 
-class Medium(str, enum.Enum):
+class Medium(str, enum.Enum):  # noqa: UP042  (as SGLang writes it)
     CPU = "CPU_PINNED"
 
 

@@ -92,7 +92,7 @@ def test_only_candidates_may_be_chosen(chosen):
 
     fleet = fleet_of(3)
     fleet.drain(1)
-    with pytest.raises(InvalidArgument, match="view.nodes"):
+    with pytest.raises(InvalidArgument, match=r"view\.nodes"):
         Router(fleet, policy=Wrong()).pick("m")
 
 

@@ -1,7 +1,6 @@
 #pragma once
 #include <atomic>
 #include <mutex>
-#include <thread>
 
 namespace infcore::base {
 
@@ -21,11 +20,6 @@ struct Patience {
     }
   }
 };
-
-/// For locks that try again and again: contracts::RowLock<std::atomic, base::patient_yield>.
-inline void patient_yield() noexcept {
-  Patience::wait([](void*) { std::this_thread::yield(); }, nullptr);
-}
 
 /// Costs what std::mutex costs; a wait, an attempt more.
 class PatientMutex {

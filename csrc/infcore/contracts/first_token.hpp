@@ -12,8 +12,7 @@ struct FirstTokenWork {
 };
 
 /// Online model of the seconds until a first token: base + per_token * n_tokens + per_beside * n_beside. Learned from
-/// what an engine sees, so it needs no device's curve; nodes of a device class share one, and each has a factor of its
-/// own.
+/// what an engine sees, so it needs no device's curve; nodes of a device class share one.
 ///
 /// Recursive least squares with exponential forgetting on the relative residual (L. Ljung, System Identification, 2nd
 /// ed., 1999, section 11.2), from a prior: with equal nodes and nothing known, the order of nodes is already that of
@@ -25,21 +24,21 @@ class FirstTokenModel {
     const double scale = 1.0 / std::max(seconds, seconds_least);
     const Row x{scale, work.n_tokens * scale, work.n_beside * scale};
     Row gain{};
-    double denominator = forgetting, error = seconds * scale;
+    // Forgets no more than it knows: what is never excited does not wind up.
+    double kept = forgetting;
+    for (std::size_t i = 0; i < n_terms; ++i)
+      if (covariance_[i][i] > prior_variance[i] * forgetting) kept = 1.0;
+    double denominator = kept, error = seconds * scale;
     for (std::size_t i = 0; i < n_terms; ++i) {
       for (std::size_t j = 0; j < n_terms; ++j) gain[i] += covariance_[i][j] * x[j];
       denominator += x[i] * gain[i];
       error -= terms_[i] * x[i];
     }
-    // A residual beyond one is somebody who waited for what the terms do not know: it moves them no further.
-    error = std::clamp(error, -1.0, 1.0);
     for (std::size_t i = 0; i < n_terms; ++i) {
       terms_[i] += gain[i] / denominator * error;
       for (std::size_t j = 0; j < n_terms; ++j) {
-        covariance_[i][j] = (covariance_[i][j] - gain[i] * gain[j] / denominator) / forgetting;
+        covariance_[i][j] = (covariance_[i][j] - gain[i] * gain[j] / denominator) / kept;
       }
-      // What is never excited does not wind up.
-      if (covariance_[i][i] > prior_variance[i]) covariance_[i][i] = prior_variance[i];
     }
     ++n_observed_;
   }

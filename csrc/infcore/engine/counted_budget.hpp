@@ -22,6 +22,8 @@ class CountedBudget {
     left_ -= 1.0;
     return true;
   }
+  /// What was spent was well spent.
+  void give_back() noexcept { left_ += 1.0; }
   [[nodiscard]] double left() const noexcept { return left_; }
 
  private:

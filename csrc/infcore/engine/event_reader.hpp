@@ -38,7 +38,7 @@ struct EventRecord {
   contracts::Curve curve{};
   contracts::Signal signal{};
   std::vector<ModelId> held{};
-  contracts::Request prompt{};          ///< what it says of the next arrival; its blocks:
+  contracts::Request prompt{};  ///< what it says of the next arrival; its blocks:
   std::vector<std::uint64_t> blocks{};
   std::string name{}, value{};  ///< of a model, of a label
   std::uint32_t version{};

@@ -86,8 +86,8 @@ struct LeastAlone {
 [[nodiscard]] LeastAlone least_alone(const contracts::BatchColumns&, const std::uint64_t* mask, std::uint32_t n_nodes,
                                      float work) noexcept;
 
-/// The node of the mask where one batch of so many, begun once it is free, costs least: the seconds until it is done, and
-/// the money for as long as it takes. `usd_per_s`: of one slot, a figure per node.
+/// The node of the mask where one batch of so many, begun once it is free, costs least: the seconds until it is done,
+/// and the money for as long as it takes. `usd_per_s`: of one slot, a figure per node.
 [[nodiscard]] LeastCost least_cost(const FinishColumns&, const float* usd_per_s, const std::uint64_t* mask,
                                    std::uint32_t n_nodes, const CostQuery&) noexcept;
 

@@ -269,7 +269,9 @@ void StateMachine::learn_lateness(const Batch& b, NodeId id, TimeNs now_ns) {
 // ---- retries
 
 /// Whether one more retry of a run is within the model's budget. What was sent and never ran is not asked: it costs
-/// its node nothing to run it, and a lost device's whole queue must not use the budget up.
+/// its node nothing to run it, and a lost device's whole queue must not use the budget up. Nor is it used up by those
+/// who were in a batch with a bad request and are answered alone: complete() gives back what they took. What is left of
+/// it is for runs that are in vain.
 bool StateMachine::may_retry(ModelId id) noexcept {
   ModelState& model = models_[id.value];
   if (model.retries.spend(config_.retry_budget)) return true;

@@ -102,8 +102,8 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     if (first.node == base::no_node) return false;
     suited_.clear();
     const bool by_work = weights_.by_work && open == open_takers_.end() && model.lanes.size() == 1;
-    const std::uint32_t n_share = by_work ? share_by_work(now_ns, index, first, work_mean)
-                                          : share_of(now_ns, index, first, work_mean);
+    const std::uint32_t n_share =
+        by_work ? share_by_work(now_ns, index, first, work_mean) : share_of(now_ns, index, first, work_mean);
     if (n_share == 0) {  // busy ones are sooner, and then the devices after this one have no share either
       set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first.first_s)), 1));
       return false;

@@ -225,6 +225,7 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
     }
     if (ok) {
       if (has_copy(slot)) outran(slot, b);
+      if (s.solo) model.retries.give_back();
       if (door_.learns) answered(s, b, now_ns, service_s);
       unreserve_into(credit, s);
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
@@ -249,8 +250,9 @@ void StateMachine::first_token(TimeNs now_ns, NodeId id, std::uint64_t batch_id)
   const auto it = find_batch(node, batch_id);
   if (it == node.in_flight.end()) return;
   for (const std::uint32_t slot : it->members) {
-    if (slot == vacated || std::exchange(slots_[slot].has_first_token, true)) continue;
-    tokens_.first_token(now_ns, it->model, id, slots_[slot].share);
+    if (slot == vacated) continue;
+    tokens_.first_token(now_ns, it->model, id, slots_[slot].share);  // of each run, once more after a loss
+    if (std::exchange(slots_[slot].has_first_token, true)) continue;
     const TimeNs ttft_ns = std::max<TimeNs>(0, now_ns - slots_[slot].request.arrival_ns);
     for (Stats* stats : {models_[it->model.value].stats.get(), node.stats.get()}) {
       if (stats->stages) stats->stages->ttft_s.record_ns(ttft_ns);
@@ -324,21 +326,6 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
   lanes.push_back(lane);
   timers_.resize(config_.max_nodes + lane + 1);
   return lane;
-}
-
-/// Of a policy that binds on arrival.
-NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) noexcept {
-  const route::RouteQuery query{.model = r.model,
-                                .work = r.work,
-                                .tier = r.tier,
-                                .now_ns = now_ns,
-                                .deadline_ns = base::never_ns,
-                                .require = r.require,
-                                .session = r.session,
-                                .blocks = {r.blocks, r.n_blocks}};
-  const NodeId chosen = routing_->select(query, view_);
-  if (chosen != base::no_node || !routing_->failed()) return chosen;
-  return view_.filter(query) ? view_.least_inflight() : chosen;
 }
 
 void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {

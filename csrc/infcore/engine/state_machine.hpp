@@ -50,7 +50,7 @@ struct EngineConfig {
   // What goes wrong (hedging.cpp).
   double hedge_quantile{};     ///< of how late batches are: one later than that is hedged; 0: none is
   double hedge_budget{0.05};   ///< copies, as a share of requests
-  double retry_budget{0.2};    ///< runs that are done again, likewise; CountedBudget::unbounded
+  double retry_budget{0.2};    ///< runs that are done again in vain, likewise; CountedBudget::unbounded
   bool log_terms{};            ///< terms() says what the node of each dispatch and hedge cost
   bool judges_health{};                        ///< false: nodes go and come only as the driver says
   contracts::HealthConfig health{};

@@ -6,22 +6,7 @@
 namespace infcore::engine {
 namespace {
 
-/// Of a node's own factor, what each first token moves it by: a node that slows down is seen within some twenty.
-constexpr double factor_step = 0.05;
-constexpr double factor_least = 0.25, factor_most = 16.0;
-/// First tokens of a class before any of its nodes is told from the others: what it takes at all is learned by then.
-constexpr std::uint64_t n_learned = 32;
-
-/// A factor nearer to 1 is chance: nodes of a class are taken for equal, or who was lucky would get all.
-constexpr double factor_told = 1.5;
-
-[[nodiscard]] double believed(double factor) noexcept {
-  return factor > factor_told || factor * factor_told < 1.0 ? factor : 1.0;
-}
-
 constexpr std::uint32_t blocks_unknown = 1u << 14;
-
-constexpr double seconds_least = 1e-4;
 
 std::span<const std::uint64_t> names_of(const contracts::Request& request) noexcept {
   return {request.blocks, request.n_blocks};
@@ -80,8 +65,7 @@ double TokenChoice::cost_s(const contracts::Request& request, NodeId id, std::ui
   const contracts::FirstTokenModel& model = known != nullptr ? known->first : unknown;
   const double own = n_new(request, part), others = n_beside;
   const double ahead = part != nullptr ? static_cast<double>(part->n_ahead) : 0.0;
-  const double cost = model.seconds({ahead + own, others}) + beside_weight * others * own * model.per_token_s();
-  return part != nullptr ? believed(part->factor) * cost : cost;
+  return model.seconds({ahead + own, others}) + beside_weight * others * own * model.per_token_s();
 }
 
 TokenChoice::Share TokenChoice::send(TimeNs now_ns, const contracts::Request& request, NodeId id,
@@ -95,15 +79,9 @@ TokenChoice::Share TokenChoice::send(TimeNs now_ns, const contracts::Request& re
 
 void TokenChoice::first_token(TimeNs now_ns, base::ModelId model, NodeId id, Share& share) {
   if (share.n_tokens == 0) return;
-  Part& part = part_of(id, model);
-  contracts::FirstTokenModel& first = class_of(model, nodes_[id.value].kind).first;
-  const contracts::FirstTokenWork work{static_cast<double>(share.n_ahead), static_cast<double>(share.n_beside)};
-  const double seconds = base::seconds(now_ns - share.sent_ns);
-  if (first.n_observed() >= n_learned) {
-    const double ratio = seconds / std::max(first.seconds(work), seconds_least);
-    part.factor += factor_step * (std::clamp(ratio, factor_least, factor_most) - part.factor);
-  }
-  first.observe(work, seconds);
+  class_of(model, nodes_[id.value].kind)
+      .first.observe({static_cast<double>(share.n_ahead), static_cast<double>(share.n_beside)},
+                     base::seconds(now_ns - share.sent_ns));
   leave(model, id, share);
 }
 

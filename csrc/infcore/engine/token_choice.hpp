@@ -13,7 +13,8 @@ namespace infcore::engine {
 /// Where a request of a token model goes, of the nodes that have a slot for it: to the one where its first token is
 /// predicted first, counting what those that run there lose by it. The prediction is about tokens that the node must
 /// compute: those of prompts that wait there, and of this one as far as earlier requests have not brought them there.
-/// So a prefix goes where it was before until that costs more than computing it anew.
+/// So a prefix goes where it was before until that costs more than computing it anew. Nodes of a kind are taken for
+/// equal: one that is slower has more before it, and is told from the others by that.
 ///
 /// Source: routing by cached prefix and load together, as B. Sun et al., Preble, 2024 (arXiv:2407.00023), section 3,
 ///   and NVIDIA Dynamo's KV router do. Differs: seconds, learned from first tokens, not weights of blocks; the loss
@@ -55,7 +56,6 @@ class TokenChoice {
     base::ModelId model{};
     PickedBlocks blocks{};
     std::uint64_t n_ahead{};  ///< tokens that it still has to compute for first tokens
-    double factor{1.0};       ///< how many times as long as its class it takes
   };
   struct Node {
     std::uint32_t kind{}, n_blocks_max{1};

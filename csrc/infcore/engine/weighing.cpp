@@ -1,9 +1,9 @@
 // What the joint choice weighs beside the time of finishing, where its policy says so (route::JointWeights). Money: a
 // cheaper device is taken, or waited for, as long as the request stays well inside its goal and does not take longer
 // than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike devices,
-// each device gets those for which it is the better one, the small for a device that is slow by the unit of work and the
-// large for the others (comparative advantage): so the largest, which make the tail, go where they are done soonest. And
-// a device of which nothing is known but what others of its class are like is tried.
+// each device gets those for which it is the better one, the small for a device that is slow by the unit of work and
+// the large for the others (comparative advantage): so the largest, which make the tail, go where they are done
+// soonest. And a device of which nothing is known but what others of its class are like is tried.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
@@ -32,8 +32,9 @@ constexpr std::uint32_t n_sorted_max = 256;
 
 }  // namespace
 
-/// One more request that would have taken so long on whatever was fastest for it: moves the quantile that money may not
-/// push anybody beyond (stochastic approximation, Robbins and Monro 1951, in steps that are a share of the value).
+/// One more request that would take so long on whatever is fastest for it as it comes: moves the quantile that money
+/// may not push anybody beyond (stochastic approximation, Robbins and Monro 1951, in steps that are a share of the
+/// value).
 void StateMachine::note_fastest(double latency_s) noexcept {
   if (tail_s_ <= 0.0) {
     tail_s_ = latency_s;
@@ -102,7 +103,9 @@ bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float wor
   const std::uint32_t n = std::min(lane.queue.size(), models_[lane.model.value].config.max_batch_size);
   const LeastCost least = least_costly(now_ns, lane, n, work_mean);
   const double waited_s = base::seconds(now_ns - slots_[lane.queue.front(now_ns)].request.arrival_ns);
-  note_fastest(waited_s + static_cast<double>(least.first_s));
+  // Only who has just come and is alone tells: those who wait do so for money, and would move the bound that holds
+  // them.
+  if (n == 1 && waited_s == 0.0 && lane.queue.size() == 1) note_fastest(static_cast<double>(least.first_s));
   if (least.cost_s == std::numeric_limits<float>::infinity()) return false;
   const NodeId node{least.node};
   if ((free_candidates_[node.value / 64] >> (node.value % 64) & 1u) == 0) {
@@ -121,9 +124,9 @@ bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float wor
   return true;
 }
 
-/// Of those that wait, those who stand where the first does (tier, aged or not), in the order in which the device should
-/// have them; empty where it does not matter. The first comes first once it has waited for as long as the device would
-/// take for it.
+/// Of those that wait, those who stand where the first does (tier, aged or not), in the order in which the device
+/// should have them; empty where it does not matter. The first comes first once it has waited for as long as the device
+/// would take for it.
 void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
   Lane& lane = *lanes_[index];
   suited_.clear();
@@ -188,8 +191,8 @@ std::uint32_t StateMachine::share_by_work(TimeNs now_ns, std::uint32_t index, co
     const std::uint32_t n_enough = n_requests - n + 1;
     const double rest = std::max(0.0, lane.work_pending - works_before_[n - 1]) / n_enough;
     const double least_work = slots_[suited_[n - 1]].request.work;
-    const FinishQuery query{base::seconds(now_ns), static_cast<float>(std::max(rest, least_work)), static_cast<float>(max_batch_size),
-                            static_cast<float>(n_requests)};
+    const FinishQuery query{base::seconds(now_ns), static_cast<float>(std::max(rest, least_work)),
+                            static_cast<float>(max_batch_size), static_cast<float>(n_requests)};
     return finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s, n_enough);
   };
   std::uint32_t least = 0, beyond = std::min(static_cast<std::uint32_t>(suited_.size()), max_batch_size) + 1;

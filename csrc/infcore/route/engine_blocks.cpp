@@ -1,8 +1,6 @@
 #include <infcore/contracts/block_hash.hpp>
 #include <infcore/route/engine_blocks.hpp>
 
-#include <new>
-
 namespace infcore::route {
 namespace {
 
@@ -13,10 +11,9 @@ constexpr std::size_t places_at_first = 64;
 EngineBlocks::EngineBlocks(std::uint32_t max_nodes, std::uint32_t max_names)
     : max_names_(max_names),
       epochs_(max_nodes),
-      // Untouched pages take no memory.
-      names_(static_cast<Name*>(std::calloc(std::size_t{max_names} + 1, sizeof(Name)))),
+      memory_((std::size_t{max_names} + 1) * sizeof(Name)),  // untouched pages take no memory
+      names_(reinterpret_cast<Name*>(memory_.data())),
       places_(places_at_first) {
-  if (!names_) throw std::bad_alloc();
   for (std::uint32_t& epoch : epochs_) epoch = ++n_epochs_;
 }
 

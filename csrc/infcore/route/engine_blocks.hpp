@@ -1,10 +1,9 @@
 #pragma once
 #include <infcore/base/ids.hpp>
+#include <infcore/base/mapped_block.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -39,9 +38,6 @@ class EngineBlocks {
     std::uint64_t key;
     std::uint64_t block;
   };
-  struct Free {
-    void operator()(Name* names) const noexcept { std::free(names); }
-  };
   static constexpr std::uint32_t asked = 1u << 31;  ///< of a place: since the hand came by
 
   [[nodiscard]] std::uint64_t key_of(base::NodeId node, std::uint64_t id) const noexcept;
@@ -53,9 +49,10 @@ class EngineBlocks {
   std::uint32_t n_names_{};
   std::uint32_t hand_{};
   std::uint32_t n_epochs_{};
-  std::vector<std::uint32_t> epochs_;      ///< of each node
-  std::unique_ptr<Name[], Free> names_;    ///< 1 to n_names_
-  std::vector<std::uint32_t> places_;      ///< open addressing, a power of two, at most 3/4 full
+  std::vector<std::uint32_t> epochs_;  ///< of each node
+  base::MappedBlock memory_;
+  Name* names_;                        ///< 1 to n_names_
+  std::vector<std::uint32_t> places_;  ///< open addressing, a power of two, at most 3/4 full
 };
 
 }  // namespace infcore::route

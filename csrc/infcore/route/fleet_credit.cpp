@@ -72,7 +72,6 @@ double network_us_of(const NodeRow& row) noexcept {
 }  // namespace
 
 Credit Fleet::own_of(NodeId node) const noexcept {
-  if (!columns_.is_shared()) return columns_.cell(0, node.value).total();
   Credit own;
   for (std::uint64_t left = columns_.header().alive.load(std::memory_order_acquire); left != 0; left &= left - 1) {
     const Credit each = columns_.cell(static_cast<std::uint32_t>(std::countr_zero(left)), node.value).total();
@@ -94,7 +93,7 @@ void Fleet::publish_load(NodeId node) noexcept {
       .put_latest(node.value % FleetColumns::block_nodes, FleetColumns::wait_inflight, [&] { return load_of(node); });
 }
 
-/// Under the node's signal lock, before publish_load().
+/// Under the node's signal lock.
 void Fleet::publish_signals(NodeId node) noexcept {
   const NodeRow& row = columns_.row(node.value);
   FleetColumns::Block& block = columns_.block(node.value / FleetColumns::block_nodes);
@@ -106,6 +105,7 @@ void Fleet::publish_signals(NodeId node) noexcept {
   put(FleetColumns::others_bound, others_ahead_of(row), row.pending_max);
   put(FleetColumns::error_rate, or_zero(row.last.error_rate), 0.0f);
   block.put(at, FleetColumns::heard_at, std::bit_cast<std::uint64_t>(row.last.as_of_ns));
+  block.announce();
 }
 
 void Fleet::reset_credit(NodeId node) noexcept {

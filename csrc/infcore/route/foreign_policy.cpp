@@ -29,6 +29,7 @@ class ForeignPolicy final : public RoutingPolicy {
 
   const char* name() const noexcept override { return name_.c_str(); }
   bool binds_on_arrival() const noexcept override { return true; }
+  bool reads_blocks() const noexcept override { return true; }
   void attach(const Fleet& fleet) override { fleet_ = &fleet; }
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {

@@ -1,6 +1,5 @@
 #pragma once
 #include <infcore/base/patience.hpp>
-#include <infcore/contracts/row_lock.hpp>
 #include <infcore/route/router.hpp>
 
 #include <mutex>
@@ -66,7 +65,7 @@ class GuardedRouter {
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 
  private:
-  contracts::RowLock<std::atomic, base::patient_yield> lock_;  // a policy may be in Python
+  base::PatientMutex lock_;  // a policy may be in Python
   Router router_;
 };
 

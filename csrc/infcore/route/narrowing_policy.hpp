@@ -31,6 +31,7 @@ class NarrowingPolicy : public RoutingPolicy {
   void attach(const Fleet& fleet) override { inner_->attach(fleet); }
   void observe(const RouteOutcome& outcome) noexcept override { inner_->observe(outcome); }
   JointWeights joint() const noexcept override { return inner_->joint(); }
+  bool reads_blocks() const noexcept override { return inner_->reads_blocks(); }
   CostWeights weights() const noexcept override { return inner_->weights(); }
   CostTerms terms(const RouteQuery& /*query*/, RouteView& /*view*/, NodeId /*node*/) noexcept override { return terms_; }
 

@@ -21,7 +21,7 @@ struct PrefixConfig {
   float host_credit{0.75f};
   float disk_credit{0.25f};
   /// Also believe one's own picks, for nodes that tell nothing themselves: picked(), forgotten between ttl / 2 and ttl
-  /// after the last time. Takes the memory of two more indices.
+  /// after the last time. Takes the memory of three more indices.
   bool approximate{};
   base::TimeNs ttl_ns{120'000'000'000};  ///< as long as NVIDIA Dynamo's router believes its own
 };
@@ -93,6 +93,7 @@ class PrefixIndex {
   PrefixConfig config_;
   PrefixTable exact_;
   std::unique_ptr<PrefixTable> young_, old_;  ///< by picks of this and of the last half of ttl; null: not approximate
+  std::unique_ptr<PrefixTable> spare_;        ///< what was old: emptied bit by bit, so that no pick waits for all of it
   base::TimeNs turn_ns_{base::never_ns};      ///< when the young ones become old
   std::vector<bool> says_;                    ///< nodes that were heard of
   std::vector<bool> known_;                   ///< nodes that anything is kept of

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <new>
 
 namespace infcore::route {
 namespace {
@@ -10,6 +9,7 @@ namespace {
 constexpr std::size_t places_at_first = 64;
 constexpr std::size_t bytes_per_block_most = 40;
 constexpr std::size_t set_bytes_least = 64 * 1024;  // of a small table: sets of many nodes are larger than its blocks
+constexpr std::size_t places_per_block_most = 3;    // of clear_some: a table is at least 3/8 full, or small
 constexpr std::size_t sweep_at_once = 64;           // blocks looked at by a call, and twice as many as it is told of
 
 bool too_full(std::size_t n, std::size_t n_places) noexcept { return n * 4 > n_places * 3; }
@@ -30,11 +30,10 @@ PrefixTable::PrefixTable(std::uint32_t max_nodes, std::uint32_t max_blocks)
       set_bytes_most_(set_bytes_most(max_blocks, sizeof(Block), sizeof(places_[0]))),
       index_mask_((std::uint32_t{1} << std::bit_width(max_blocks)) - 1),
       shift_(64 - std::countr_zero(places_at_first)),
-      // calloc: untouched pages of a large table take no memory, and are 0, which after() and walk() rely on.
-      blocks_(static_cast<Block*>(std::calloc(std::size_t{max_blocks} + 2, sizeof(Block)))),
-      places_(places_at_first) {
-  if (!blocks_) throw std::bad_alloc();
-}
+      // Untouched pages of a large table take no memory, and are 0, which after() and walk() rely on.
+      memory_((std::size_t{max_blocks} + 2) * sizeof(Block)),
+      blocks_(reinterpret_cast<Block*>(memory_.data())),
+      places_(places_at_first) {}
 
 std::size_t PrefixTable::n_bytes() const noexcept {
   return (std::size_t{n_used_} + 1) * sizeof(Block) + places_.size() * sizeof(places_[0]) + sets_.n_bytes();
@@ -98,13 +97,23 @@ void PrefixTable::clear_node(base::NodeId node) noexcept {
   n_dead_ += n;
 }
 
-void PrefixTable::clear() noexcept {
-  sets_.clear();
-  std::fill(places_.begin(), places_.end(), 0u);
-  for (Index i = 0; i <= n_used_; ++i) blocks_[i] = Block{};
-  n_used_ = swept_ = 0;
+bool PrefixTable::clear_some(std::size_t n) noexcept {
+  forget_change();
+  if (n_taken_ == 0) return true;
+  const std::size_t n_blocks = std::min<std::size_t>(n, n_used_);
+  for (const Index end = n_used_ - static_cast<Index>(n_blocks); n_used_ > end; --n_used_) {
+    sets_.drop(blocks_[n_used_].holders);
+    blocks_[n_used_] = Block{};
+  }
+  const std::size_t n_places = std::min(places_per_block_most * n, places_.size() - n_places_cleared_);
+  std::fill_n(places_.begin() + static_cast<std::ptrdiff_t>(n_places_cleared_), n_places, 0u);
+  n_places_cleared_ += n_places;
+  if (n_used_ > 0 || n_places_cleared_ < places_.size()) return false;
+  blocks_[none] = Block{};
   free_ = none;
-  n_taken_ = n_held_ = n_dead_ = 0;
+  n_taken_ = n_held_ = n_dead_ = n_places_cleared_ = 0;
+  swept_ = 0;
+  return true;
 }
 
 /// A block's holders, as a set that forwards to no other.

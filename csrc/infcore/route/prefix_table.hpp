@@ -1,10 +1,9 @@
 #pragma once
+#include <infcore/base/mapped_block.hpp>
 #include <infcore/route/node_sets.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -37,7 +36,12 @@ class PrefixTable {
   /// How many it held there.
   std::size_t removed(base::NodeId node, std::span<const std::uint64_t> blocks, KvTier tier);
   void clear_node(base::NodeId node) noexcept;
-  void clear() noexcept;
+  void clear() noexcept {
+    while (!clear_some(max_blocks_)) {
+    }
+  }
+  /// Forgets some of it, in time in proportion to `n`. True once it is empty: until then nothing else may be asked.
+  bool clear_some(std::size_t n) noexcept;
 
   /// visit(set, i) for each run of blocks[i...] whose holders are the same, until a block is not there or visit returns
   /// false. Returns how many blocks were there.
@@ -66,9 +70,6 @@ class PrefixTable {
     Index b;       ///< a leaf: the younger one; else is_free or has_children
   };
   static_assert(sizeof(Block) == 24);
-  struct Free {
-    void operator()(Block* blocks) const noexcept { std::free(blocks); }
-  };
 
   [[nodiscard]] std::uint64_t mixed(std::uint64_t hash) const noexcept { return hash * 0x9e3779b97f4a7c15u; }
   [[nodiscard]] std::size_t home(std::uint64_t hash) const noexcept { return mixed(hash) >> shift_; }
@@ -101,14 +102,16 @@ class PrefixTable {
   std::size_t set_bytes_most_;
   std::uint32_t index_mask_;
   std::uint32_t shift_;
-  std::unique_ptr<Block[], Free> blocks_;  ///< 1 to n_used_; 0 is `none`
-  std::vector<std::uint32_t> places_;      ///< open addressing, a power of two, at most 3/4 full
-  Index n_used_{};                         ///< ever; those in between that are free are in a list
+  base::MappedBlock memory_;
+  Block* blocks_;                      ///< 1 to n_used_; 0 is `none`
+  std::vector<std::uint32_t> places_;  ///< open addressing, a power of two, at most 3/4 full
+  Index n_used_{};                     ///< ever; those in between that are free are in a list
   Index free_{none};
   std::size_t n_taken_{};  ///< blocks and ghosts
   std::size_t n_held_{};
   std::size_t n_dead_{};  ///< blocks that do not know yet that nobody holds them
   Index swept_{};
+  std::size_t n_places_cleared_{};
   std::uint64_t n_evicted_{};
   /// The last change of holders: neighbours most often have the same. Kept during a call only.
   NodeSets::Id from_{NodeSets::empty}, to_{NodeSets::empty};

@@ -32,13 +32,13 @@ struct CostTerms {
   double pressure_us{};  ///< what a busy processor or full memory adds
   double load_us{};      ///< until the model is there, and what is evicted for it costs to bring back
   double network_us{};
-  double saving_us{};    ///< what the node need not compute, since it holds that part of the prompt; taken off
+  double saving_us{};   ///< what the node need not compute, since it holds that part of the prompt; taken off
   double price_us{};    ///< its money, as microseconds by the policy's price weight
   double risk_us{};     ///< of missing the deadline
   double explore_us{};  ///< what finding out about a node is worth, or costs
   double cost_us{};
-  double saved_work{};   ///< of the request's work, what saving_us is about
-  bool late{};           ///< at the upper quantile of its service it would end after the deadline
+  double saved_work{};  ///< of the request's work, what saving_us is about
+  bool late{};          ///< at the upper quantile of its service it would end after the deadline
 };
 
 }  // namespace infcore::route

@@ -50,8 +50,8 @@ RouteView::RouteView(const Fleet& fleet, const contracts::LatencyTable& latency)
   candidates_.resize(n / 64);
   loads_.resize(fleet.max_models());
   narrowed_.resize(n / 64);
-  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pending_max_, &pressure_, &network_us_,
-                       &price_per_hour_, &held_blocks_, &cost_us_})
+  for (auto* column : {&wait_us_, &inflight_, &others_ahead_, &pending_max_, &pressure_, &network_us_, &price_per_hour_,
+                       &held_blocks_, &cost_us_})
     column->resize(n);
 }
 
@@ -81,8 +81,8 @@ bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
   return any != 0;
 }
 
-/// Null where nobody would have to load it but those that hold it. Worked out anew when the fleet's residency has moved:
-/// O(nodes), where models were declared at all.
+/// Null where nobody would have to load it but those that hold it. Worked out anew when the fleet's residency has
+/// moved: O(nodes), where models were declared at all.
 RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
   if (!fleet_->any_declared()) return nullptr;
   auto& known = loads_[model.value];
@@ -117,18 +117,22 @@ void RouteView::copy_changed() noexcept {
 inline void RouteView::copy_block(std::uint32_t index) noexcept {
   using Columns = contracts::FleetColumns;
   const Columns::Block& block = fleet_->columns().block(index);
-  if (!block.changed(seen_[index])) return;
+  const auto changed = block.changed(seen_[index]);
+  if (changed == Columns::Block::Changed::nothing) return;
+  const std::uint32_t first = index * block_nodes;
   for (std::uint32_t row = 0; row < block_nodes; ++row) {
-    const std::uint32_t node = index * block_nodes + row;
     const contracts::FloatPair ours = contracts::unpack(block.get(row, Columns::wait_inflight));
+    wait_us_[first + row] = ours.first;
+    inflight_[first + row] = ours.second;
+  }
+  if (changed == Columns::Block::Changed::latest_only) return;
+  for (std::uint32_t row = 0; row < block_nodes; ++row) {
     const contracts::FloatPair theirs = contracts::unpack(block.get(row, Columns::pressure_network));
     const contracts::FloatPair others = contracts::unpack(block.get(row, Columns::others_bound));
-    wait_us_[node] = ours.first;
-    inflight_[node] = ours.second;
-    others_ahead_[node] = others.first;
-    pending_max_[node] = others.second;
-    pressure_[node] = theirs.first;
-    network_us_[node] = theirs.second;
+    others_ahead_[first + row] = others.first;
+    pending_max_[first + row] = others.second;
+    pressure_[first + row] = theirs.first;
+    network_us_[first + row] = theirs.second;
   }
 }
 
@@ -196,9 +200,10 @@ NodeFigures RouteView::figures(NodeId node) const noexcept {
 
 NodeScore RouteView::score(NodeId node) const noexcept { return NodeScore::of(figures(node), scored_); }
 
-CostTerms RouteView::terms_of(NodeId node) const noexcept {
-  const NodeScore s = score(node);
-  const bool has_deadline = (scored_.parts & ScoreParts::deadline) != 0;
+CostTerms RouteView::terms_of(NodeId node) const noexcept { return terms_from(score(node), scored_); }
+
+CostTerms RouteView::terms_from(const NodeScore& s, const ScoreQuery& query) noexcept {
+  const bool has_deadline = (query.parts & ScoreParts::deadline) != 0;
   return {.wait_us = s.wait_us,
           .service_us = s.service_us,
           .pressure_us = s.pressure_us,
@@ -209,7 +214,7 @@ CostTerms RouteView::terms_of(NodeId node) const noexcept {
           .risk_us = s.risk_us,
           .cost_us = s.cost_us,
           .saved_work = s.saved_work,
-          .late = has_deadline && s.upper_us > scored_.budget_us};
+          .late = has_deadline && s.upper_us > query.budget_us};
 }
 
 Filtered RouteView::why_not(NodeId node) const noexcept {
@@ -222,14 +227,25 @@ Filtered RouteView::why_not(NodeId node) const noexcept {
   return terms_of(node).late ? Filtered::late : Filtered::no;
 }
 
-CostTerms RouteView::terms(const RouteQuery& query, NodeId node) noexcept {
-  copy_block(node.value / block_nodes);
-  loads_in_use_ = nullptr;
-  query_ = query;
-  query_.blocks = {};
-  scored_ = score_query(query, {});
-  use_columns(query);
-  return terms_of(node);
+CostTerms RouteView::terms(const RouteQuery& query, NodeId node) const noexcept {
+  using Columns = contracts::FleetColumns;
+  const auto& columns = fleet_->columns();
+  const contracts::FloatPair ours = columns.pair(node.value, Columns::wait_inflight);
+  const contracts::FloatPair theirs = columns.pair(node.value, Columns::pressure_network);
+  const contracts::FloatPair others = columns.pair(node.value, Columns::others_bound);
+  const auto curves = latency_->single(query.model);
+  const NodeFigures figures{.wait_us = ours.first,
+                            .others_ahead = others.first,
+                            .pressure = theirs.first,
+                            .network_us = theirs.second,
+                            .fixed_us = curves.fixed_us[node.value],
+                            .per_work_us = curves.per_work_us[node.value],
+                            .tail = curves.tail[node.value],
+                            .price_per_hour = 0.0f,
+                            .held_blocks = 0.0f,
+                            .load_us = 0.0f};
+  const ScoreQuery asked = score_query(query, {});
+  return terms_from(NodeScore::of(figures, asked), asked);
 }
 
 bool RouteView::filter(const RouteQuery& query) noexcept {

@@ -77,7 +77,7 @@ class RouteView {
   [[nodiscard]] Filtered why_not(NodeId node) const noexcept;
 
   /// What the node costs now in time, whether it is a candidate or not: for who asks of one node.
-  [[nodiscard]] CostTerms terms(const RouteQuery& query, NodeId node) noexcept;
+  [[nodiscard]] CostTerms terms(const RouteQuery& query, NodeId node) const noexcept;
   [[nodiscard]] Filtered why_not(const RouteQuery& query, NodeId node) noexcept {
     prepare(query, {});
     return why_not(node);
@@ -104,6 +104,7 @@ class RouteView {
   void copy_block(std::uint32_t index) noexcept;
   void copy_prices() noexcept;
   void use_columns(const RouteQuery& query) noexcept;
+  [[nodiscard]] static CostTerms terms_from(const NodeScore& score, const ScoreQuery& query) noexcept;
   [[nodiscard]] NodeFigures figures(NodeId node) const noexcept;
 
   const Fleet* fleet_;
@@ -116,7 +117,7 @@ class RouteView {
   RouteQuery query_;  // what was prepared: its blocks are not read afterwards
   ScoreQuery scored_;
   ScoreColumns columns_{};
-  std::vector<std::uint32_t> seen_;  // change count of each block, as of our copy
+  std::vector<std::uint64_t> seen_;  // change count of each block, as of our copy
   std::vector<std::uint64_t> candidates_, narrowed_;
   std::vector<float> wait_us_, inflight_, others_ahead_, pending_max_, pressure_, network_us_, price_per_hour_,
       held_blocks_, cost_us_;

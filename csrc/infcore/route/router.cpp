@@ -79,6 +79,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.query.model = policy_->start_at(query, view_);
   NodeId node = policy_->select(decision.query, view_);
   decision.feasible = node != base::no_node;
+  if (!decision.feasible) policy_->rethrow();
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
     decision.query.deadline_ns = base::never_ns;
     node = policy_->select(decision.query, view_);
@@ -197,9 +198,8 @@ void Router::check_ours(const Decision& decision) const {
 }
 
 void Router::end_leases(base::TimeNs now_ns) noexcept {
-  leases_.end_due(now_ns, [this](const Lease& lease, base::TimeNs end_ns) {
-    fleet_->release(lease.node, lease.busy_s, end_ns);
-  });
+  leases_.end_due(
+      now_ns, [this](const Lease& lease, base::TimeNs end_ns) { fleet_->release(lease.node, lease.busy_s, end_ns); });
 }
 
 /// What is known of nodes that are gone, and picks that are too old, count no more.

@@ -40,8 +40,8 @@ struct Explanation {
 
 /// A policy over a fleet, with latency curves of its own: select, then reserve; learn when requests end.
 ///
-/// One thread at a time, and no lock: each thread that picks has a Router of its own over one Fleet, where they see each
-/// other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
+/// One thread at a time, and no lock: each thread that picks has a Router of its own over one Fleet, where they see
+/// each other's credit. Reads no clock: every call is handed the time. The fleet outlives it.
 class Router {
  public:
   /// Throws as make_routing_policy does, and InvalidArgument for a prefix index that can't be.

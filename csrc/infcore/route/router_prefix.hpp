@@ -1,6 +1,6 @@
 #pragma once
+#include <infcore/route/guarded_router.hpp>
 #include <infcore/route/prefix_index.hpp>
-#include <infcore/route/router.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -9,13 +9,14 @@
 
 namespace infcore::route {
 
-/// A router's prefix index for others than its picks: each call under the router's lock, after what became of the fleet.
+/// A router's prefix index for others than its picks: each call under the router's lock, after what became of the
+/// fleet.
 class RouterPrefix {
  public:
   using Blocks = std::span<const std::uint64_t>;
 
   /// The router outlives it.
-  explicit RouterPrefix(Router& router) noexcept : router_(&router) {}
+  explicit RouterPrefix(GuardedRouter& router) noexcept : router_(&router) {}
 
   std::size_t stored(base::NodeId node, Blocks blocks, KvTier tier, const std::uint64_t* after) {
     return router_->with_prefix([&](PrefixIndex& index) { return index.stored(node, blocks, tier, after); });
@@ -39,7 +40,7 @@ class RouterPrefix {
   }
 
  private:
-  Router* router_;
+  GuardedRouter* router_;
 };
 
 }  // namespace infcore::route

@@ -118,7 +118,7 @@ template <unsigned parts>
                                                     std::uint64_t* mask, std::uint32_t n) noexcept {
   const Scorer<parts> scorer(c, q);
   keep_body(
-      mask, n, [scorer, standing_us_max](std::size_t i) __attribute__((always_inline)) {
+      mask, n, [ scorer, standing_us_max ](std::size_t i) __attribute__((always_inline)) {
         const NodeScore score = scorer.at(i);
         return static_cast<int>(!scorer.late(score)) & static_cast<int>(score.standing_us <= standing_us_max);
       });
@@ -139,32 +139,32 @@ struct Loops {
 
 // One copy of the loops for each ISA. None has fma among its targets, so no compiler can fuse, and all agree to the
 // bit.
-#define INFCORE_SCORE_FOR(isa, attributes)                                                                             \
-  struct isa##_loops {                                                                                                 \
-    template <unsigned parts>                                                                                          \
-    attributes static Least least_cost(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,          \
-                                       std::uint32_t n) noexcept {                                                     \
-      return least_cost_body<parts>(c, q, mask, n);                                                                    \
-    }                                                                                                                  \
-    template <unsigned parts>                                                                                          \
-    attributes static void costs(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,                \
-                                 std::uint32_t n, float* cost_us) noexcept {                                           \
-      costs_body<parts>(c, q, mask, n, cost_us);                                                                       \
-    }                                                                                                                  \
-    template <unsigned parts>                                                                                          \
-    attributes static void keep_within(const ScoreColumns& c, const ScoreQuery& q, float most, std::uint64_t* mask,    \
-                                       std::uint32_t n) noexcept {                                                     \
-      keep_within_body<parts>(c, q, most, mask, n);                                                                    \
-    }                                                                                                                  \
-    attributes static Least least_of(const float* column, const std::uint64_t* mask, std::uint32_t n) noexcept {       \
-      return least_body(                                                                                               \
-          mask, n, [column](std::size_t i) __attribute__((always_inline)) { return column[i]; });                      \
-    }                                                                                                                  \
-    attributes static void keep_below(const float* column, const float* bound, std::uint64_t* mask,                    \
-                                      std::uint32_t n) noexcept {                                                      \
-      keep_body(                                                                                                       \
-          mask, n, [column, bound](std::size_t i) __attribute__((always_inline)) { return column[i] < bound[i]; });    \
-    }                                                                                                                  \
+#define INFCORE_SCORE_FOR(isa, attributes)                                                                            \
+  struct isa##_loops {                                                                                                \
+    template <unsigned parts>                                                                                         \
+    attributes static Least least_cost(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,         \
+                                       std::uint32_t n) noexcept {                                                    \
+      return least_cost_body<parts>(c, q, mask, n);                                                                   \
+    }                                                                                                                 \
+    template <unsigned parts>                                                                                         \
+    attributes static void costs(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,               \
+                                 std::uint32_t n, float* cost_us) noexcept {                                          \
+      costs_body<parts>(c, q, mask, n, cost_us);                                                                      \
+    }                                                                                                                 \
+    template <unsigned parts>                                                                                         \
+    attributes static void keep_within(const ScoreColumns& c, const ScoreQuery& q, float most, std::uint64_t* mask,   \
+                                       std::uint32_t n) noexcept {                                                    \
+      keep_within_body<parts>(c, q, most, mask, n);                                                                   \
+    }                                                                                                                 \
+    attributes static Least least_of(const float* column, const std::uint64_t* mask, std::uint32_t n) noexcept {      \
+      return least_body(                                                                                              \
+          mask, n, [column](std::size_t i) __attribute__((always_inline)) { return column[i]; });                     \
+    }                                                                                                                 \
+    attributes static void keep_below(const float* column, const float* bound, std::uint64_t* mask,                   \
+                                      std::uint32_t n) noexcept {                                                     \
+      keep_body(                                                                                                      \
+          mask, n, [ column, bound ](std::size_t i) __attribute__((always_inline)) { return column[i] < bound[i]; }); \
+    }                                                                                                                 \
   };
 
 INFCORE_SCORE_FOR(baseline, )

@@ -38,10 +38,10 @@ struct NodeFigures {
 struct ScoreQuery {
   unsigned parts{};
   float work{};
-  float budget_us{};    ///< until the deadline
+  float budget_us{};     ///< until the deadline
   float price_weight{};  ///< microseconds of cost that a microsecond of work counts for, per US dollar an hour
-  float miss_us{};      ///< what missing the deadline costs
-  float block_work{};   ///< work that a held block saves
+  float miss_us{};       ///< what missing the deadline costs
+  float block_work{};    ///< work that a held block saves
 };
 
 /// The arithmetic of one node. Everything that compares or explains nodes goes through here, in float32 and in this

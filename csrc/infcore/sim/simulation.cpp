@@ -111,9 +111,8 @@ void Simulation::add_node(std::uint32_t index) {
   node.cold.resize(config_.models.size(), 1);
   const NodeId id = fleet_.add(config.spec);
   const auto token_service = static_cast<std::size_t>(config.token_service);
-  machine_.add_node(
-      id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns,
-           .kv_blocks = config.token_service >= 0 ? config_.token_services[token_service].n_blocks : 0});
+  machine_.add_node(id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns,
+                         .kv_blocks = config.token_service >= 0 ? config_.token_services[token_service].n_blocks : 0});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
     if (service >= 0 && config_.curves_known) {

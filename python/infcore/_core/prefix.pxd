@@ -15,5 +15,6 @@ cdef class Prefix:
     cdef Clock clock
     cdef EngineEvents events
     cdef uint32_t built_under
+    cdef bint forgets  # picks, by the time
     cdef vector[int32_t] nodes, held
     cdef RouterPrefix* alive(self) except NULL

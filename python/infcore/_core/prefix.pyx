@@ -16,7 +16,7 @@ from infcore._core.fleet cimport whole
 from infcore._core.kv cimport integers, word
 from infcore._core.prefix_events cimport EngineEvents, tier_of
 from infcore._core.route cimport Router
-from infcore._cpp.base cimport check_not_forked, fork_generation, to_ns
+from infcore._cpp.base cimport TimeNs, check_not_forked, fork_generation, to_ns
 from infcore._cpp.kv cimport ConstNames
 from infcore._cpp.prefix cimport KvTier, PrefixStats, RouterPrefix, max_blocks_most
 from infcore._cpp.route cimport PrefixConfig
@@ -65,6 +65,7 @@ def prefix_of(Router router) -> Prefix:
     own.fleet = router.fleet
     own.clock = router.clock
     own.events = EngineEvents(router.fleet, options_of(router.prefix_options).get("max_engine_blocks", 1 << 20))
+    own.forgets = options_of(router.prefix_options).get("mode") == "approximate"
     own.built_under = router.built_under
     return own
 
@@ -143,7 +144,8 @@ cdef class Prefix:
         Returns  (node ids, leading blocks held anywhere): two (m,) int32, by id, for the nodes that hold at least one
         """
         cdef cnp.ndarray names = blocks_of(blocks)
-        self.alive().match(span_of(names), self.clock.now_ns(), self.nodes, self.held)
+        cdef TimeNs now_ns = self.clock.now_ns() if self.forgets else 0
+        self.alive().match(span_of(names), now_ns, self.nodes, self.held)
         return to_array(self.nodes), to_array(self.held)
 
     def apply(self, node, event) -> int:

@@ -12,7 +12,6 @@ cdef class EngineEvents:
     cdef unique_ptr[EngineBlocks] c_obj
     cdef Fleet fleet
     cdef vector[uint64_t] born  # Fleet::born of the node that names are of
-    cdef vector[uint64_t] blocks  # of the event at hand
     cdef dict groups  # node -> the group of caches that counts, where an engine has several
     cdef readonly uint64_t n_unknown
     cdef size_t apply(self, RouterPrefix& index, NodeId node, object event) except? 0
@@ -20,7 +19,7 @@ cdef class EngineEvents:
     cdef size_t _removed(self, RouterPrefix& index, NodeId node, object event, bint is_row) except? 0
     cdef list _apart(self, object extra_keys, object lora, size_t n)
     cdef int clear(self, NodeId node) except -1
-    cdef int _known(self, NodeId node, list ids) except -1
+    cdef vector[uint64_t] _known(self, NodeId node, list ids) except *
     cdef bint _counts(self, NodeId node, object group, object kind, bint stored) except *
 
 

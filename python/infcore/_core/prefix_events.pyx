@@ -2,6 +2,7 @@
 from hashlib import blake2b
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.vector cimport vector
 
 cimport numpy as cnp
 
@@ -154,10 +155,12 @@ cdef class EngineEvents:
                             field(event, is_row, _STORED, "kv_cache_spec_kind"), True):
             return 0
         cdef KvTier tier = tier_of_medium(field(event, is_row, _STORED, "medium"))
+        # Of this call alone: who waits for the router's lock lets other threads run.
+        cdef vector[uint64_t] blocks
         tokens = field(event, is_row, _STORED, "token_ids")
         if tokens is None or len(tokens) == 0:  # moved to another tier: known by its id alone
-            self._known(node, ids)
-            return index.stored(node, ConstNames(self.blocks.data(), self.blocks.size()), tier, NULL)
+            blocks = self._known(node, ids)
+            return index.stored(node, ConstNames(blocks.data(), blocks.size()), tier, NULL)
         cdef cnp.ndarray row = integers("token_ids", tokens, cnp.NPY_INT64)
         cdef uint32_t block_size = <uint32_t>whole("block_size", field(event, is_row, _STORED, "block_size"), 1,
                                                    1 << 16)
@@ -184,14 +187,14 @@ cdef class EngineEvents:
         cdef const uint64_t* stands_after = NULL
         if parent is not None:
             stands_after = &after
-        self.blocks.clear()
+        blocks.reserve(n)
         for i in range(n):
             if extra and extra[i]:  # images: the tokens alone do not say what the block holds
                 before = stir(before + digest(extra[i]))
             before = chain64(before, <const int64_t*>cnp.PyArray_DATA(row) + i * block_size, block_size)
-            self.blocks.push_back(before)
+            blocks.push_back(before)
             self.c_obj.get().put(node, id_of(ids[i]), before)
-        return index.stored(node, ConstNames(self.blocks.data(), n), tier, stands_after)
+        return index.stored(node, ConstNames(blocks.data(), n), tier, stands_after)
 
     cdef list _apart(self, object extra_keys, object lora, size_t n):
         """Of each block what else its engine names it by, but for the adapter; empty where nothing is."""
@@ -206,16 +209,16 @@ cdef class EngineEvents:
         if not self._counts(node, field(event, is_row, _REMOVED, "group_idx"), None, False):
             return 0
         cdef KvTier tier = tier_of_medium(field(event, is_row, _REMOVED, "medium"))
-        self._known(node, ids)
-        return index.removed(node, ConstNames(self.blocks.data(), self.blocks.size()), tier)
+        cdef vector[uint64_t] blocks = self._known(node, ids)
+        return index.removed(node, ConstNames(blocks.data(), blocks.size()), tier)
 
-    cdef int _known(self, NodeId node, list ids) except -1:
-        """self.blocks: those of the ids that are known. A name outlives its block: other tiers may have it."""
+    cdef vector[uint64_t] _known(self, NodeId node, list ids) except *:
+        """The blocks of those ids that are known. A name outlives its block: other tiers may have it."""
+        cdef vector[uint64_t] blocks
         cdef uint64_t block = 0
-        self.blocks.clear()
         for id in ids:
             if self.c_obj.get().find(node, id_of(id), block):
-                self.blocks.push_back(block)
+                blocks.push_back(block)
             else:
                 self.n_unknown += 1
-        return 0
+        return blocks

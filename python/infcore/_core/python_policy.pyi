@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray

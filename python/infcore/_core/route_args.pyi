@@ -1,0 +1,1 @@
+# Nothing of it is seen from Python: other extensions cimport what it has.

@@ -127,7 +127,9 @@ def _swarm(arguments: argparse.Namespace, scenario: Any, chosen: list[str]) -> i
 
     seeds = range(arguments.seed, arguments.seed + arguments.swarm)
     with progress() as shown:
-        document = swarm(scenario, chosen, seeds, load=arguments.load, progress=shown, options=policy_options(arguments, chosen))
+        document = swarm(
+            scenario, chosen, seeds, load=arguments.load, progress=shown, options=policy_options(arguments, chosen)
+        )
     write_json(arguments.json, document)
     if arguments.json != Path("-"):
         counts = (f"{document[name]:,} {name}" for name in ("runs", "requests", "faults", "lost", "duplicated"))

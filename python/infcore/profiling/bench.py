@@ -14,7 +14,7 @@ from infcore.profiling.schema import document
 from infcore.profiling.suite import Suite
 from infcore.profiling.summary import summarise
 
-DEFAULT_POLICIES = ("round_robin", "least_outstanding", "fastest_finish")
+DEFAULT_POLICIES = ("round_robin", "least_outstanding", "fastest_finish", "slo_cost")
 
 
 @dataclass(frozen=True)

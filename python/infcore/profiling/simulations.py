@@ -17,7 +17,15 @@ from infcore.sim.simulate import BOUND, COST_BASIS, FAULTS, simulate
 from infcore.sim.traces import Trace
 
 SCHEMA_VERSION = 1
-DEFAULT_POLICIES = ("round_robin", "least_outstanding", "power_of_two", "peak_ewma", "fastest_finish", "slo_cost", BOUND)
+DEFAULT_POLICIES = (
+    "round_robin",
+    "least_outstanding",
+    "power_of_two",
+    "peak_ewma",
+    "fastest_finish",
+    "slo_cost",
+    BOUND,
+)
 # What a document of this schema holds at least; `infcore report` refuses one that lacks any.
 REQUIRED = ("schema_version", "scenario", "seed", "load", "runs", "valid", "invalid_reasons", "env")
 REQUIRED_RUN = ("policy", "latency_s", "within_slo", "cost_usd", "digest", "nodes", "parts", "faults")

@@ -28,6 +28,7 @@ class PrefixAware final : public RoutingPolicy {
   explicit PrefixAware(const Options& options) noexcept : options_(options) {}
   const char* name() const noexcept override { return "prefix_aware"; }
   bool binds_on_arrival() const noexcept override { return true; }
+  bool reads_blocks() const noexcept override { return true; }
   CostWeights weights() const noexcept override { return {.block_size = options_.block_size}; }
   CostTerms terms(const RouteQuery& /*query*/, RouteView& view, NodeId node) noexcept override {
     return view.terms_of(node);

@@ -1,5 +1,5 @@
-// The node of least cost, all of it in microseconds: waiting + service + pressure + model load + network - what it holds
-// of the prompt already + its money + the risk of missing the deadline.
+// The node of least cost, all of it in microseconds: waiting + service + pressure + model load + network - what it
+// holds of the prompt already + its money + the risk of missing the deadline.
 //
 // Source: greedy list scheduling on predicted finish times, as fastest_finish. Risk: Cantelli's inequality
 //   (F. P. Cantelli, "Sui confini della probabilita", 1928), a bound of the probability to be late that needs a mean
@@ -10,7 +10,8 @@
 // Cost: one pass of float32 columns, O(nodes); where nodes signal, a second one that finds who is alike. A bit per
 //   model and node.
 // Tunables:
-//   price_us_per_usd  what a US dollar counts for. 1e8: an hour of a request's time is worth 36 $, an hour of somebody's
+//   price_us_per_usd  what a US dollar counts for. 1e8: an hour of a request's time is worth 36 $, an hour of
+//   somebody's
 //                     work; a device of 3 $ an hour then adds a twelfth of its service time. Money so decides between
 //                     devices of about the same speed, and slow ones get no more than they are cheaper.
 //   risk              what missing the deadline costs, as a share of the time that was left. 1: as if the answer came
