@@ -84,12 +84,13 @@ int main(int argc, char** argv) {
     fleet->signal(NodeId{static_cast<std::uint32_t>(i * 7919 % n_nodes)},
                   {.as_of_ns = static_cast<infcore::base::TimeNs>(i), .inflight = 1.0, .cpu = 0.5});
   });
-  std::vector<std::uint32_t> seen((n_nodes + 63) / 64 * 64 / FleetColumns::block_nodes);
+  std::vector<std::uint64_t> seen((n_nodes + 63) / 64 * 64 / FleetColumns::block_nodes);
   std::uint64_t n_changed = 0;
   const double look_ns = ns_each(n_rounds, [&](std::uint64_t i) {
     fleet->reserve(NodeId{static_cast<std::uint32_t>(i * 7919 % n_nodes)}, i % 2 == 0 ? 0.001 : 0.0);
     for (std::uint32_t block = 0; block * FleetColumns::block_nodes < n_nodes; ++block)
-      n_changed += fleet->columns().block(block).changed(seen[block]) ? 1u : 0u;
+      n_changed +=
+          fleet->columns().block(block).changed(seen[block]) != FleetColumns::Block::Changed::nothing ? 1u : 0u;
   });
   const double one_ns = threads_ns(*fleet, n_nodes, n_rounds, 1), two_ns = threads_ns(*fleet, n_nodes, n_rounds, 2);
   std::uint64_t inflight = 0;
@@ -99,9 +100,10 @@ int main(int argc, char** argv) {
     fleet->read(node, own, last);
     inflight += static_cast<std::uint64_t>(own.inflight);
   }
-  std::printf("{\"add\": %.1f, \"reserve_release\": %.1f, \"signal\": %.1f, \"reserve_look\": %.1f, \"one_thread\": %.1f, "
-              "\"two_threads\": %.1f, \"changed\": %llu, \"inflight\": %llu}\n",
-              add_ns, reserve_ns, signal_ns, look_ns, one_ns, two_ns, static_cast<unsigned long long>(n_changed),
-              static_cast<unsigned long long>(inflight));
+  std::printf(
+      "{\"add\": %.1f, \"reserve_release\": %.1f, \"signal\": %.1f, \"reserve_look\": %.1f, \"one_thread\": %.1f, "
+      "\"two_threads\": %.1f, \"changed\": %llu, \"inflight\": %llu}\n",
+      add_ns, reserve_ns, signal_ns, look_ns, one_ns, two_ns, static_cast<unsigned long long>(n_changed),
+      static_cast<unsigned long long>(inflight));
   return 0;
 }

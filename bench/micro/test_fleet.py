@@ -1,8 +1,8 @@
-"""What the fleet's table costs without Python: credit, signals, looking for changes, adding nodes; private and shared.
+"""What the fleet's table costs without Python: credit, signals, looking for changes, adding nodes, in either memory.
 
-bench/micro/fleet_bench.cpp times itself, in CPU time of its threads, over the library that the package runs; each row is
-the median over rounds. No row asserts a time; each checks that nothing of the credit was lost. Beside them, from Python:
-signal_many and add.
+bench/micro/fleet_bench.cpp times itself, in CPU time of its threads, over the library that the package runs; each row
+is the median over rounds. No row asserts a time; each checks that nothing of the credit was lost. Beside them, from
+Python: signal_many and add.
 """
 
 import json

@@ -1,5 +1,5 @@
-// CreditCell: whoever reads a cell while others add to it gets a sum of whole changes, each on its side of the time that
-// was asked for, or is told that the reading is not exact.
+// CreditCell: whoever reads a cell while others add to it gets a sum of whole changes, each on its side of the time
+// that was asked for, or is told that the reading is not exact.
 #include <infcore/contracts/credit_cell.hpp>
 
 #include "model.hpp"

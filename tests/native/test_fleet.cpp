@@ -173,8 +173,8 @@ TEST(CreditCell, LaysChangesOnTheirSideOfATime) {
   EXPECT_EQ(cell.read(0, 1, [] {}).total.inflight, 0);
 }
 
-/// Threads that reserve, others that signal what the node has of itself, one that comes and goes: in the end the figures
-/// are the last signal's and ours since, and nothing when all is released.
+/// Threads that reserve, others that signal what the node has of itself, one that comes and goes: in the end the
+/// figures are the last signal's and ours since, and nothing when all is released.
 TEST(FleetThreads, SignalsWhileOthersReserve) {
   constexpr std::uint32_t n_nodes = 3, rounds = 3000, n_writers = 2;
   Fleet fleet(64);

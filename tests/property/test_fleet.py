@@ -1,4 +1,4 @@
-"""Random membership, models, credit and signals: the fleet says what its plain model says, in private and shared memory."""
+"""Random membership, models, credit and signals: the fleet says what its plain model says, in either memory."""
 
 import os
 
@@ -6,7 +6,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from reference import fleet as plain
 
 import infcore
@@ -100,7 +107,9 @@ class FleetMachine(RuleBasedStateMachine):
         held = self.model.nodes[i].held
         (held.add if on else held.discard)((model, version))
 
-    @rule(model=models, version=versions, gib=st.integers(0, 3), load_s=st.integers(0, 9), rack=st.sampled_from(["", "x"]))
+    @rule(
+        model=models, version=versions, gib=st.integers(0, 3), load_s=st.integers(0, 9), rack=st.sampled_from(["", "x"])
+    )
     def declare(self, model, version, gib, load_s, rack):
         require = {"rack": rack} if rack else {}
         self.one().add_model(model, version=version, weights_bytes=gib << 30, load_s=load_s, require=require)
@@ -117,7 +126,9 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(model=models)
     def pick(self, model):
         able = [
-            i for i in self.present() if self.model.nodes[i].state == "up" and any(m == model for m, _ in self.model.nodes[i].held)
+            i
+            for i in self.present()
+            if self.model.nodes[i].state == "up" and any(m == model for m, _ in self.model.nodes[i].held)
         ]
         which = self.tick % len(self.fleets)
         if not able:
@@ -170,6 +181,6 @@ def test_fleet_is_its_plain_model(machine):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )

@@ -207,7 +207,7 @@ def test_signal_many_refuses_what_is_no_table():
         (lambda f: Fleet(max_nodes=0), InvalidArgument, "max_nodes is 0"),
         (lambda f: Fleet(max_nodes=1 << 30), InvalidArgument, "max_nodes is 1073741824"),
         (lambda f: Fleet(max_nodes=2.5), InvalidType, "max_nodes is float"),
-        (lambda f: Fleet(shared="hosts"), InvalidArgument, "shared is 'hosts'"),
+        (lambda f: Fleet(shared="a/b"), InvalidArgument, "shared is 'a/b'"),
         (lambda f: Fleet(clock=3), InvalidType, "clock is int"),
     ],
 )

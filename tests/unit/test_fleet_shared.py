@@ -119,7 +119,8 @@ def test_a_process_killed_with_the_lock_held_holds_up_nobody(name):
     """Processes that are killed again and again while they add and remove nodes as fast as they can."""
     fleet = opened(name)
     fleet.load_model(fleet.add("stays"), "m")
-    loop = "[(fleet.load_model(fleet.add('x'), 'm'), fleet.signal('x', cpu=.5), fleet.remove('x')) for _ in iter(int, 1)]\n"
+    once = "fleet.load_model(fleet.add('x'), 'm'), fleet.signal('x', cpu=.5), fleet.remove('x')"
+    loop = f"[({once}) for _ in iter(int, 1)]\n"
     for _ in range(3):
         peer = Peer(name, 3600.0)
         peer.process.stdin.write(loop)

@@ -72,7 +72,8 @@ void MappedBlock::open_named() {
     fd_ = -1;
   }
   is_new_ = flock(fd_, LOCK_EX | LOCK_NB) == 0;
-  if (is_new_ && (ftruncate(fd_, 0) != 0 || ftruncate(fd_, static_cast<off_t>(bytes_)) != 0)) refuse(path_, "ftruncate");
+  if (is_new_ && (ftruncate(fd_, 0) != 0 || ftruncate(fd_, static_cast<off_t>(bytes_)) != 0))
+    refuse(path_, "ftruncate");
   if (flock(fd_, LOCK_SH) != 0) refuse(path_, "flock");
   struct stat found {};
   if (fstat(fd_, &found) != 0) refuse(path_, "fstat");
@@ -80,7 +81,8 @@ void MappedBlock::open_named() {
 }
 
 bool MappedBlock::is_ours() const noexcept {
-  struct stat ours {}, named {};
+  struct stat ours {
+  }, named{};
   const int other = shm_open(path_.c_str(), O_RDWR | O_CLOEXEC, 0);
   if (other < 0) return false;
   const bool same =

@@ -18,8 +18,8 @@ struct Credit {
 /// way can be laid over what was done since.
 ///
 /// Any number of threads add, wait-free; any number read, without a lock. Where more than `n_points` changes are newer
-/// than the time that is asked for, those before the newest are taken to cancel out. A reader tries again while somebody
-/// is half way through an add, some times; then it takes what it has. Zeroed memory is an empty cell.
+/// than the time that is asked for, those before the newest are taken to cancel out. A reader tries again while
+/// somebody is half way through an add, some times; then it takes what it has. Zeroed memory is an empty cell.
 template <template <class> class Atom = std::atomic, std::uint32_t n_points = 16>
 class CreditCell {
   static_assert((n_points & (n_points - 1)) == 0, "the count of changes wraps around");

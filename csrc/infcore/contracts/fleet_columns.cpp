@@ -13,7 +13,8 @@ std::uint32_t padded(std::uint32_t max_nodes) noexcept { return (max_nodes + 63u
 
 void check_same(const char* field, std::int64_t ours, std::int64_t theirs, const std::string& name) {
   if (ours == theirs) return;
-  throw InvalidArgument(field, std::to_string(ours), std::to_string(theirs) + ", with which fleet '" + name + "' was made");
+  throw InvalidArgument(field, std::to_string(ours),
+                        std::to_string(theirs) + ", with which fleet '" + name + "' was made");
 }
 
 }  // namespace

@@ -31,14 +31,14 @@ struct Signal {
 ///
 /// Written by one thread at a time: signals of a node exclude each other. Who reserves reads the atomics meanwhile.
 struct alignas(base::false_sharing_bytes) NodeRow {
-  std::atomic<double> inflight_signalled;       ///< its own total at a time stamp, 0 where it never said
-  std::atomic<std::int64_t> inflight_then;      ///< and our credit at that time
-  std::atomic<double> wait_signalled_ns;        ///< the same of its queue wait
+  std::atomic<double> inflight_signalled;   ///< its own total at a time stamp, 0 where it never said
+  std::atomic<std::int64_t> inflight_then;  ///< and our credit at that time
+  std::atomic<double> wait_signalled_ns;    ///< the same of its queue wait
   std::atomic<std::int64_t> reserved_then_ns;
   std::atomic<std::uint32_t> slots;
-  float pending_max;                            ///< requests in flight at which nothing more is sent; +inf: no bound
+  float pending_max;  ///< requests in flight at which nothing more is sent; +inf: no bound
   double rtt_s;
-  Signal last;                                  ///< the newest value of each figure
+  Signal last;  ///< the newest value of each figure
 };
 
 }  // namespace infcore::contracts

@@ -110,7 +110,9 @@ void Fleet::place(NodeId node, const NodeSpec& spec) {
   set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last: from here on scorers see the row
 }
 
-void Fleet::changed() noexcept { known_version_ = columns_.header().version.fetch_add(1, std::memory_order_release) + 1; }
+void Fleet::changed() noexcept {
+  known_version_ = columns_.header().version.fetch_add(1, std::memory_order_release) + 1;
+}
 
 /// Of the node's id, what this process keeps of it beside the columns.
 void Fleet::know(NodeId node, NodeSpec spec) {

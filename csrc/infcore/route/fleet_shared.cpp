@@ -30,7 +30,8 @@ Fleet::Fleet(const std::string& shared, std::uint32_t max_nodes, std::uint32_t m
 }
 
 Fleet::~Fleet() {
-  if (!columns_.is_shared() || token_.load(std::memory_order_relaxed) == 0 || built_under_ != base::fork_generation()) return;
+  if (!columns_.is_shared() || token_.load(std::memory_order_relaxed) == 0 || built_under_ != base::fork_generation())
+    return;
   const Hold hold(*this);
   const std::uint32_t process = process_.load(std::memory_order_relaxed);
   if (columns_.header().processes[process].token.load(std::memory_order_relaxed) ==
@@ -50,8 +51,8 @@ void Fleet::enter(base::TimeNs now_ns) {
       best = i;
       break;
     }
-    if (best == FleetColumns::processes_max || slot.beat_ns.load(std::memory_order_relaxed) <
-                                                   header.processes[best].beat_ns.load(std::memory_order_relaxed))
+    if (best == FleetColumns::processes_max ||
+        slot.beat_ns.load(std::memory_order_relaxed) < header.processes[best].beat_ns.load(std::memory_order_relaxed))
       best = i;
   }
   if (best == FleetColumns::processes_max)

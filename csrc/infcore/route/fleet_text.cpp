@@ -35,8 +35,9 @@ std::string take(const char*& at) {
 
 void check_length(const char* what, std::size_t bytes, std::size_t most) {
   if (bytes <= most) return;
-  throw InvalidArgument(what, std::to_string(bytes) + " bytes long",
-                        "at most " + std::to_string(most) + " in a shared fleet, a byte for each string's length among them");
+  throw InvalidArgument(
+      what, std::to_string(bytes) + " bytes long",
+      "at most " + std::to_string(most) + " in a shared fleet, a byte for each string's length among them");
 }
 
 }  // namespace
