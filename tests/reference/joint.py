@@ -62,7 +62,7 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
     candidates = gather(engine, now_ns, lane)
     if lane.bound is None and engine.models[lane.model].runs_share:
         return dispatch_shared(engine, now_ns, lane, candidates)
-    may_weigh = lane.bound is None and not any(c.open for c in candidates)
+    may_weigh = lane.bound is None and any(c.takes for c in candidates) and not any(c.open for c in candidates)
     if may_weigh and engine.weights.by_work:
         new = untried(engine, now_ns, lane, candidates)
         if new is not None:
