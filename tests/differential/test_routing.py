@@ -40,7 +40,7 @@ class Pair:
             self.add()
         for model in MODELS:  # so that both are known to the fleet
             self.load(self.nodes[0], model)
-        self.router = infcore.Router(self.fleet, policy=policy, seed=seed, **options)
+        self.router = infcore.Router(self.fleet, policy=policy, seed=seed, health=False, **options)
         self.model = model_of(policy)(self.nodes, self.curves, seed, **options)
         for node in self.nodes:
             self.give_curves(node)
