@@ -8,7 +8,7 @@ from reference.health import DEFAULTS, SECOND, Health
 from infcore import Fleet
 from infcore._core.health import HealthRig
 
-N_SCHEDULES = 1500
+N_SCHEDULES = 510
 
 
 class Pair:

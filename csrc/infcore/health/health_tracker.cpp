@@ -333,23 +333,19 @@ void HealthTracker::tick(TimeNs now_ns) {
     members_changed_ = node != nobody;
     if (node != nobody) return put_well(now_ns, node);  // and asked again when its up bit is set
   }
-  for (std::size_t i = 0; i < watched_.size();) {
-    const std::uint32_t node = watched_[i];
-    Row& row = rows_[node];
-    const std::size_t n_before = watched_.size();
-    if (row.until_ns <= now_ns) {
-      if (row.stage == Stage::ejected) {
-        resume(now_ns, node);
-      } else if (++row.step < slow_start_steps) {
-        enter(node, Stage::slow_start, 2u << row.step,
-              base::add_ns(now_ns, config_.slow_start_ns / slow_start_steps));
-      } else {
-        put_well(now_ns, node);
-      }
-    }
-    i += watched_.size() == n_before ? 1 : 0;
+  const auto due = std::find_if(watched_.begin(), watched_.end(),
+                                [&](std::uint32_t node) { return rows_[node].until_ns <= now_ns; });
+  if (due == watched_.end()) return set_next();
+  // One at a time: whether the next one is needed depends on this one being up.
+  const std::uint32_t node = *due;
+  Row& row = rows_[node];
+  if (row.stage == Stage::ejected) {
+    resume(now_ns, node);
+  } else if (++row.step < slow_start_steps) {
+    enter(node, Stage::slow_start, 2u << row.step, base::add_ns(now_ns, config_.slow_start_ns / slow_start_steps));
+  } else {
+    put_well(now_ns, node);
   }
-  set_next();
 }
 
 void HealthTracker::set_next() noexcept {
