@@ -92,8 +92,8 @@ void EventLog::health(const EngineConfig& engine) {
   number(health.errors_in_a_row);
   number(health.probes);
   for (const double share : {health.error_rate, health.slow_factor, health.ejected_share_max}) real(share);
-  for (const TimeNs time_ns : {health.eject_ns, health.eject_ns_max, health.forgive_ns, health.slow_start_ns,
-                               health.forget_ns}) {
+  for (const TimeNs time_ns :
+       {health.eject_ns, health.eject_ns_max, health.forgive_ns, health.slow_start_ns, health.forget_ns}) {
     signed_number(time_ns);
   }
 }

@@ -189,8 +189,8 @@ void EventReader::health(EngineConfig& engine) {
   health.error_rate = real("error_rate", 1.0);
   health.slow_factor = real("slow_factor", 1e6);
   health.ejected_share_max = real("ejected_share_max", 1.0);
-  for (TimeNs* time_ns : {&health.eject_ns, &health.eject_ns_max, &health.forgive_ns, &health.slow_start_ns,
-                          &health.forget_ns}) {
+  for (TimeNs* time_ns :
+       {&health.eject_ns, &health.eject_ns_max, &health.forgive_ns, &health.slow_start_ns, &health.forget_ns}) {
     *time_ns = time("a time of health", 0, false);
   }
 }

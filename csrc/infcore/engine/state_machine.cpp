@@ -230,7 +230,8 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
       continue;
-    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) && may_retry(b.model)) {
+    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) &&
+               may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);

@@ -48,11 +48,11 @@ struct EngineConfig {
   std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
   bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
   // What goes wrong (hedging.cpp).
-  double hedge_quantile{};     ///< of how late batches are: one later than that is hedged; 0: none is
-  double hedge_budget{0.05};   ///< copies, as a share of requests
-  double retry_budget{0.2};    ///< runs that are done again, likewise; CountedBudget::unbounded
-  bool log_terms{};            ///< terms() says what the node of each dispatch and hedge cost
-  bool judges_health{};                        ///< false: nodes go and come only as the driver says
+  double hedge_quantile{};    ///< of how late batches are: one later than that is hedged; 0: none is
+  double hedge_budget{0.05};  ///< copies, as a share of requests
+  double retry_budget{0.2};   ///< runs that are done again, likewise; CountedBudget::unbounded
+  bool log_terms{};           ///< terms() says what the node of each dispatch and hedge cost
+  bool judges_health{};       ///< false: nodes go and come only as the driver says
   contracts::HealthConfig health{};
 };
 
@@ -446,11 +446,11 @@ class StateMachine {
   std::vector<ModelState> models_;
   std::uint32_t n_models_{};  ///< beyond them none was ever known
   Timers timers_;  ///< owners: the nodes (run limits), then the lanes (deadlines, holds, devices that should be free)
-  std::vector<double> free_at_s_;             ///< see FinishColumns
+  std::vector<double> free_at_s_;  ///< see FinishColumns
   route::JointWeights weights_;
-  std::vector<float> usd_per_s_;              ///< of a slot, by node
-  bool has_prices_{};                         ///< not all nodes cost the same
-  double tail_s_{};                           ///< what requests would take on whatever is fastest for them: weights_.tail
+  std::vector<float> usd_per_s_;  ///< of a slot, by node
+  bool has_prices_{};             ///< not all nodes cost the same
+  double tail_s_{};               ///< what requests would take on whatever is fastest for them: weights_.tail
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
   std::vector<std::uint64_t> bounded_;        ///< nodes with a bound of requests, 64 a word
   // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
