@@ -2,13 +2,12 @@
 
 import random
 
-import pytest
 from reference.health import DEFAULTS, SECOND, Health
 
 from infcore import Fleet
 from infcore._core.health import HealthRig
 
-N_SCHEDULES = 1500
+N_SCHEDULES = 400
 
 
 class Pair:
@@ -126,10 +125,9 @@ def run(seed: int) -> tuple[set[str], set[str]]:
     return stages, whys
 
 
-@pytest.mark.parametrize("part", range(3))
-def test_the_same_nodes_are_out_at_the_same_time(part: int) -> None:
+def test_the_same_nodes_are_out_at_the_same_time() -> None:
     stages, whys = set(), set()
-    for seed in range(part, N_SCHEDULES, 3):
+    for seed in range(N_SCHEDULES):
         some = run(seed)
         stages |= some[0]
         whys |= some[1]

@@ -290,23 +290,18 @@ class Health:
             else:
                 self.members_changed = False
         due = [n for n, row in enumerate(self.nodes) if row.until_ns <= now]
-        needed = {n: self.is_needed(n) for n in due}  # up bits are set after all of them
-        for n in due:
-            row = self.nodes[n]
-            if row.stage == "ejected":
-                row.good = 0
-                if needed[n]:
-                    self.put_well(now, n)
-                else:
-                    self.enter(n, "half_open", float("inf"))
+        if not due:
+            return
+        n, row = due[0], self.nodes[due[0]]
+        if row.stage == "ejected":
+            self.resume(now, n)
+        else:
+            row.step += 1
+            if row.step < 8:
+                self.enter(n, "slow_start", now + self.step_ns())
             else:
-                row.step += 1
-                if row.step < 8:
-                    self.enter(n, "slow_start", now + self.step_ns())
-                else:
-                    self.put_well(now, n)
-        if due:
-            self.settle(now)
+                self.put_well(now, n)
+        self.settle(now)
 
     # ---- how many may be out
 

@@ -60,9 +60,9 @@ struct HealthChange {
 
 struct HealthStatus {
   HealthStage stage{};
-  EjectedFor why{};                     ///< of the present or last ejection
+  EjectedFor why{};                       ///< of the present or last ejection
   base::TimeNs until_ns{base::never_ns};  ///< when the stage ends by itself; never_ns: by answers
-  std::uint32_t n_ejections{};          ///< that are not forgiven
+  std::uint32_t n_ejections{};            ///< that are not forgiven
 };
 
 /// Who of a fleet's nodes answers as it should. No clock, thread or lock: time is handed in, what follows is in

@@ -155,8 +155,8 @@ bool HealthTracker::errs(std::uint32_t node, Why& why) const noexcept {
   const Row& row = rows_[node];
   const std::uint32_t n_errors = row.errors.count(64);
   const bool in_a_row = row.in_a_row >= config_.errors_in_a_row;
-  const bool often = row.errors.n >= rate_answers_min && n_errors >= rate_errors_min &&
-                     n_errors >= config_.error_rate * row.errors.n;
+  const bool often =
+      row.errors.n >= rate_answers_min && n_errors >= rate_errors_min && n_errors >= config_.error_rate * row.errors.n;
   if (!in_a_row && !often) return false;
   std::uint32_t n_peers = 0;
   double theirs = errors_.share_without(node, n_peers);
@@ -333,23 +333,19 @@ void HealthTracker::tick(TimeNs now_ns) {
     members_changed_ = node != nobody;
     if (node != nobody) return put_well(now_ns, node);  // and asked again when its up bit is set
   }
-  for (std::size_t i = 0; i < watched_.size();) {
-    const std::uint32_t node = watched_[i];
-    Row& row = rows_[node];
-    const std::size_t n_before = watched_.size();
-    if (row.until_ns <= now_ns) {
-      if (row.stage == Stage::ejected) {
-        resume(now_ns, node);
-      } else if (++row.step < slow_start_steps) {
-        enter(node, Stage::slow_start, 2u << row.step,
-              base::add_ns(now_ns, config_.slow_start_ns / slow_start_steps));
-      } else {
-        put_well(now_ns, node);
-      }
-    }
-    i += watched_.size() == n_before ? 1 : 0;
+  const auto due = std::find_if(watched_.begin(), watched_.end(),
+                                [&](std::uint32_t node) { return rows_[node].until_ns <= now_ns; });
+  if (due == watched_.end()) return set_next();
+  // One at a time: whether the next one is needed depends on this one being up.
+  const std::uint32_t node = *due;
+  Row& row = rows_[node];
+  if (row.stage == Stage::ejected) {
+    resume(now_ns, node);
+  } else if (++row.step < slow_start_steps) {
+    enter(node, Stage::slow_start, 2u << row.step, base::add_ns(now_ns, config_.slow_start_ns / slow_start_steps));
+  } else {
+    put_well(now_ns, node);
   }
-  set_next();
 }
 
 void HealthTracker::set_next() noexcept {
@@ -391,15 +387,14 @@ bool HealthTracker::any_set_of(std::uint32_t node, Visit visit) const noexcept {
 }
 
 bool HealthTracker::may_eject(std::uint32_t node) const noexcept {
-  return !any_set_of(node, [&](std::uint32_t n_up, std::uint32_t n_out, std::uint32_t) {
-    return n_out + 1 > share_of(n_up + n_out);
-  });
+  return !any_set_of(
+      node, [&](std::uint32_t n_up, std::uint32_t n_out, std::uint32_t) { return n_out + 1 > share_of(n_up + n_out); });
 }
 
 /// Whether of those that could stand in for the node too few are up and unbounded.
 bool HealthTracker::is_needed(std::uint32_t node) const noexcept {
-  const bool is_up = (columns_.up(node / 64).load(std::memory_order_relaxed) >> (node % 64) & 1) != 0 &&
-                     !is_in(out_, node);
+  const bool is_up =
+      (columns_.up(node / 64).load(std::memory_order_relaxed) >> (node % 64) & 1) != 0 && !is_in(out_, node);
   return any_set_of(node, [&](std::uint32_t n_up, std::uint32_t, std::uint32_t n_bounded) {
     const std::uint32_t n_others_well = n_up - n_bounded - (is_up && !is_in(bounded_, node) ? 1 : 0);
     const std::uint32_t n_with_it = n_up + (is_up ? 0 : 1);
@@ -416,9 +411,8 @@ std::uint32_t HealthTracker::least_bad() const noexcept {
   };
   for (const std::uint32_t node : watched_) {
     if (rows_[node].stage != Stage::ejected) continue;
-    const bool too_many = any_set_of(node, [&](std::uint32_t n_up, std::uint32_t n_out, std::uint32_t) {
-      return n_out > share_of(n_up + n_out);
-    });
+    const bool too_many = any_set_of(
+        node, [&](std::uint32_t n_up, std::uint32_t n_out, std::uint32_t) { return n_out > share_of(n_up + n_out); });
     if (too_many && (least == nobody || rank(node) < rank(least))) least = node;
   }
   return least;

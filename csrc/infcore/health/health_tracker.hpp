@@ -79,11 +79,11 @@ class HealthTracker final : public contracts::NodeHealth {
   const contracts::FleetColumns& columns_;
   contracts::HealthConfig config_;
   std::vector<Row> rows_;
-  std::vector<std::uint64_t> alike_;         // by class
-  std::vector<std::uint32_t> watched_;       // nodes that are neither well nor lost, ascending
+  std::vector<std::uint64_t> alike_;          // by class
+  std::vector<std::uint32_t> watched_;        // nodes that are neither well nor lost, ascending
   std::vector<std::uint64_t> out_, bounded_;  // nodes that are ejected; half open or in slow start: 64 a word
-  PeerHistory errors_;                       // of the fleet
-  std::vector<PeerHistory> slow_;            // by class
+  PeerHistory errors_;                        // of the fleet
+  std::vector<PeerHistory> slow_;             // by class
   ClassPace pace_;
   base::TimeNs next_ns_{base::never_ns};
   bool members_changed_{};

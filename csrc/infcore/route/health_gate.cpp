@@ -23,13 +23,14 @@ HealthGate::HealthGate(Fleet& fleet, std::unique_ptr<contracts::NodeHealth> heal
 
 void HealthGate::answered(base::TimeNs now_ns, const contracts::Answer& answer, const contracts::LatencyTable& table) {
   const std::lock_guard hold(mutex_);
-  if (fleet_->born(answer.node) != born_[answer.node.value]) return;  // follow() has yet to hear of it
+  follow_locked(now_ns);
   health_->answered(now_ns, answer, table);
   settle(now_ns);
 }
 
 void HealthGate::checked(base::TimeNs now_ns, NodeId node, bool ok) {
   const std::lock_guard hold(mutex_);
+  follow_locked(now_ns);
   health_->checked(now_ns, node, ok);
   settle(now_ns);
 }
@@ -42,6 +43,10 @@ void HealthGate::check_due(base::TimeNs now_ns, std::vector<NodeId>& nodes) {
 
 void HealthGate::follow(base::TimeNs now_ns) {
   const std::lock_guard hold(mutex_);
+  follow_locked(now_ns);
+}
+
+void HealthGate::follow_locked(base::TimeNs now_ns) {
   if (fleet_->version() == version_) return;
   version_ = fleet_->version();
   for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
@@ -96,7 +101,8 @@ void HealthGate::carry_out() {
     // Whoever drained or removed the node meanwhile has the last word.
     const bool out = change.stage == HealthStage::ejected;
     if (out && state == NodeState::up) fleet_->set_state(node, NodeState::ejected);
-    if (!out && change.stage != HealthStage::lost && state == NodeState::ejected) fleet_->set_state(node, NodeState::up);
+    if (!out && change.stage != HealthStage::lost && state == NodeState::ejected)
+      fleet_->set_state(node, NodeState::up);
   }
   health_->changes().clear();
 }
@@ -126,8 +132,8 @@ std::string HealthGate::why_out() {
     if (fleet_->state(node) != NodeState::ejected) continue;
     if (++n > listed_max) break;
     const std::string why = why_out(node);
-    all += (n > 1 ? "; '" : "'") + fleet_->spec(node).name + "' is ejected " +
-           (why.empty() ? "by another process" : why);
+    all +=
+        (n > 1 ? "; '" : "'") + fleet_->spec(node).name + "' is ejected " + (why.empty() ? "by another process" : why);
   }
   return all;
 }

@@ -47,6 +47,7 @@ class HealthGate {
 
  private:
   void act(base::TimeNs now_ns);
+  void follow_locked(base::TimeNs now_ns);
   void settle(base::TimeNs now_ns);
   void carry_out();
 

@@ -267,7 +267,8 @@ cdef class Machine:
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
-                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections, "infeasible": s.infeasible,
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections,
+                "infeasible": s.infeasible,
                 "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
                 "deferred": s.deferred, "hedged": s.hedged, "hedge_won": s.hedge_won,
                 "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
