@@ -198,21 +198,6 @@ void StateMachine::rebind(TimeNs now_ns, NodeId id) {
   }
 }
 
-/// Of a policy that binds on arrival.
-NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) noexcept {
-  const route::RouteQuery query{.model = r.model,
-                                .work = r.work,
-                                .tier = r.tier,
-                                .now_ns = now_ns,
-                                .deadline_ns = base::never_ns,
-                                .require = r.require,
-                                .session = r.session,
-                                .blocks = {r.blocks, r.n_blocks}};
-  const NodeId chosen = routing_->select(query, view_);
-  if (chosen != base::no_node || !routing_->failed()) return chosen;
-  return view_.filter(query) ? view_.least_inflight() : chosen;
-}
-
 /// Under a policy that binds on arrival: what found no device then is bound now that one is there.
 void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
   if (!routing_->binds_on_arrival() || fleet_.state(id) != route::NodeState::up) return;
