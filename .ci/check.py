@@ -87,6 +87,7 @@ def sanitized_python(sanitizer: str, name: str) -> list[str]:
     """Build the package with a sanitizer into build/NAME; the Python that sees it instead of the editable one."""
     here = ROOT / "build" / name
     settings = [f"build-dir=build/{name}/cmake", f"cmake.define.INFCORE_SANITIZE={sanitizer}"]
+    settings.append(f"cmake.define.INFCORE_GENERATED={ROOT / 'build/editable'}")  # where `make build` has put them
     pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install"]
     pip += ["--no-deps", "--no-build-isolation", "--upgrade", "--target", str(here / "site"), "."]
     shell([*pip, *(f"--config-settings={setting}" for setting in settings)], CXX="g++")

@@ -495,7 +495,4 @@ bool StateMachine::has_open_batch(NodeId id) const noexcept {
   return std::any_of(in_flight.begin(), in_flight.end(), [](const Batch& b) { return b.open; });
 }
 
-const Stats* StateMachine::model_stats(ModelId id) const noexcept { return models_[id.value].stats.get(); }
-const Stats* StateMachine::node_stats(NodeId id) const noexcept { return nodes_[id.value].stats.get(); }
-
 }  // namespace infcore::engine

@@ -155,8 +155,8 @@ class StateMachine {
   [[nodiscard]] bool has_open_batch(NodeId) const noexcept;
 
   [[nodiscard]] std::uint32_t n_pending() const noexcept { return n_pending_; }
-  [[nodiscard]] const Stats* model_stats(ModelId) const noexcept;
-  [[nodiscard]] const Stats* node_stats(NodeId) const noexcept;
+  [[nodiscard]] const Stats* model_stats(ModelId id) const noexcept { return models_[id.value].stats.get(); }
+  [[nodiscard]] const Stats* node_stats(NodeId id) const noexcept { return nodes_[id.value].stats.get(); }
   [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
     return health_ ? health_->status(node) : contracts::HealthStatus{};
   }

@@ -24,7 +24,8 @@ struct Maker {
 
 class ForeignPolicy final : public RoutingPolicy {
  public:
-  ForeignPolicy(std::string_view name, void* self, const ForeignCalls& calls) : name_(name), self_(self), calls_(calls) {}
+  ForeignPolicy(std::string_view name, void* self, const ForeignCalls& calls)
+      : name_(name), self_(self), calls_(calls) {}
   ~ForeignPolicy() override { calls_.release(self_); }
 
   const char* name() const noexcept override { return name_.c_str(); }
@@ -66,7 +67,8 @@ struct Makers {
 };
 
 Makers& makers() {
-  static Makers* const all = new Makers;  // never destroyed: releasing a factory when the process ends needs its language
+  static Makers* const all =
+      new Makers;  // never destroyed: releasing a factory when the process ends needs its language
   return *all;
 }
 
@@ -118,9 +120,16 @@ void copy_candidates(const RouteQuery& query, RouteView& view, std::vector<std::
   for (std::size_t i = 0; i < n; ++i) {
     const NodeId node{nodes[i]};
     const CostTerms terms = view.terms(query, node);
-    const double row[n_figures] = {view.inflight(node), static_cast<double>(view.fleet().slots(node)),
-                                   view.fleet().price_per_hour(node), terms.wait_us, terms.service_us,
-                                   terms.pressure_us, terms.load_us, terms.network_us, terms.saving_us, terms.cost_us};
+    const double row[n_figures] = {view.inflight(node),
+                                   static_cast<double>(view.fleet().slots(node)),
+                                   view.fleet().price_per_hour(node),
+                                   terms.wait_us,
+                                   terms.service_us,
+                                   terms.pressure_us,
+                                   terms.load_us,
+                                   terms.network_us,
+                                   terms.saving_us,
+                                   terms.cost_us};
     for (std::size_t k = 0; k < n_figures; ++k) figures[k * n + i] = row[k];
   }
 }

@@ -38,7 +38,7 @@ void register_foreign_policy(const std::string& name, void* maker, const Foreign
 /// order of `figure_names`.
 void copy_candidates(const RouteQuery& query, RouteView& view, std::vector<std::uint32_t>& nodes,
                      std::vector<double>& figures);
-inline constexpr const char* figure_names[] = {"inflight",   "slots",   "price_per_hour", "wait_us",   "service_us",
+inline constexpr const char* figure_names[] = {"inflight",    "slots",   "price_per_hour", "wait_us",   "service_us",
                                                "pressure_us", "load_us", "network_us",     "saving_us", "cost_us"};
 inline constexpr std::size_t n_figures = std::size(figure_names);
 

@@ -15,7 +15,9 @@ class NodeSet {
   void attach(const Fleet& fleet) { words_.resize(fleet.columns().n_words()); }
   void clear() noexcept { std::fill(words_.begin(), words_.end(), 0); }
   void add(NodeId node) noexcept { words_[node.value / 64] |= std::uint64_t{1} << (node.value % 64); }
-  [[nodiscard]] bool holds(NodeId node) const noexcept { return (words_[node.value / 64] >> (node.value % 64) & 1) != 0; }
+  [[nodiscard]] bool holds(NodeId node) const noexcept {
+    return (words_[node.value / 64] >> (node.value % 64) & 1) != 0;
+  }
   [[nodiscard]] const std::uint64_t* words() const noexcept { return words_.data(); }
 
  private:
@@ -33,7 +35,9 @@ class NarrowingPolicy : public RoutingPolicy {
   JointWeights joint() const noexcept override { return inner_->joint(); }
   bool reads_blocks() const noexcept override { return inner_->reads_blocks(); }
   CostWeights weights() const noexcept override { return inner_->weights(); }
-  CostTerms terms(const RouteQuery& /*query*/, RouteView& /*view*/, NodeId /*node*/) noexcept override { return terms_; }
+  CostTerms terms(const RouteQuery& /*query*/, RouteView& /*view*/, NodeId /*node*/) noexcept override {
+    return terms_;
+  }
 
  protected:
   NarrowingPolicy(std::uint64_t seed, RoutingOptions& options) : inner_(make_slo_cost(seed, options)) {}

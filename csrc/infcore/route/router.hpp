@@ -26,10 +26,10 @@ struct Decision {
   std::uint64_t router{};
   std::uint64_t lease{Leases<int>::none};
   bool feasible{};
-  bool open{};         ///< still holds its credit, as far as is known
+  bool open{};                         ///< still holds its credit, as far as is known
   ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
-  float crowd{1.0f};   ///< requests in flight per slot, itself included; at least 1
-  bool starts_idle{};  ///< a slot was free, so that nothing but network and service lies before its end
+  float crowd{1.0f};                   ///< requests in flight per slot, itself included; at least 1
+  bool starts_idle{};                  ///< a slot was free, so that nothing but network and service lies before its end
 };
 
 struct Explanation {
@@ -104,7 +104,7 @@ class Router {
   std::uint64_t version_{};
   std::vector<std::uint64_t> born_;  // Fleet::born of the node that our curves are about
   Leases<Lease> leases_;
-  std::shared_ptr<HealthGate> health_;    // nullptr: nobody is ejected
+  std::shared_ptr<HealthGate> health_;     // nullptr: nobody is ejected
   std::vector<std::uint32_t> n_restarts_;  // HealthGate::n_restarts that our curves know of
 };
 

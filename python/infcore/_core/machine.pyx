@@ -22,7 +22,6 @@ from infcore._cpp.route cimport Credit, RoutingOptions, RoutingPolicy, Signal, m
 
 from infcore.errors import InvalidArgument, InvalidType, UnknownName
 
-
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
 

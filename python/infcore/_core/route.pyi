@@ -6,8 +6,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from infcore._core.decision import Decision, Decisions
 from infcore._core.fleet import Fleet
-from infcore._core.python_policy import RoutePolicy
 from infcore._core.prefix import Prefix
+from infcore._core.python_policy import RoutePolicy
 
 class _HasNow(Protocol):
     def now_s(self) -> float: ...

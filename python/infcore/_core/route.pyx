@@ -21,17 +21,6 @@ from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, PrefixConfi
 
 from infcore.errors import InvalidArgument, InvalidType, NoNodeAvailable
 
-cdef object _tier_0 = 0  # the default, so that it needs no conversion
-
-
-cdef inline double at_least_0(str field, object value) except? -1.0:
-    cdef double x
-    if type(value) is float:
-        x = <double>value
-        if x >= 0.0 and x < INFINITY:
-            return x
-    return finite(field, value, 0.0)
-
 
 cdef class Router:
     """Choose a node for each request, reserve credit on it, and learn how long nodes take.
@@ -66,12 +55,7 @@ cdef class Router:
                                   "not hold what a Router reserves there")
         cdef unique_ptr[RoutingPolicy] made
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
-        cdef PrefixConfig prefix_config
-        if prefix != "exact":
-            from infcore._core.prefix import config_of
-
-            (prefix_config.approximate, prefix_config.max_blocks, prefix_config.host_credit, prefix_config.disk_credit,
-             prefix_config.ttl_ns) = config_of(prefix)
+        cdef PrefixConfig prefix_config = prefix_config_of(prefix)
         if isinstance(policy, str):
             self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
                                            <uint64_t>whole("seed", seed, 0, 0x7FFFFFFFFFFFFFFF),
@@ -138,12 +122,8 @@ cdef class Router:
         Raises  UnknownName, NoNodeAvailable for a model that no node was ever told to hold, InvalidArgument
         """
         self.check_alive()
-        cdef Curve curve
+        cdef Curve curve = curve_named(base_s, per_request_s, per_work_s, per_padded_work_s)
         cdef ModelId model_id
-        curve.base_s = finite("base_s", base_s, 0.0)
-        curve.per_request_s = finite("per_request_s", per_request_s, 0.0)
-        curve.per_work_s = finite("per_work_s", per_work_s, 0.0)
-        curve.per_padded_work_s = finite("per_padded_work_s", per_padded_work_s, 0.0)
         model_id.value = self.model_of(model)
         self.c_obj.get().set_prior(model_id, self.fleet.node_of(node), curve)
 
@@ -316,24 +296,5 @@ cdef class Router:
         return explained(self, explanations, model, deadline_s, require)
 
 
+include "route_checks.pxi"
 include "explained.pxi"
-
-
-cdef double share(str field, object value) except? -1.0:
-    if finite(field, value, 0.0) > 1.0:
-        raise InvalidArgument(f"{field} is {value!r}; allowed: 0 to 1")
-    return value
-
-
-def numbers(str field, values):
-    try:
-        column = np.ascontiguousarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise InvalidType(f"{field} is no array of numbers") from None
-    if column.ndim != 1:
-        raise InvalidArgument(f"{field} has {column.ndim} dimensions; allowed: 1")
-    wrong = ~(np.isfinite(column) & (column >= 0.0))
-    if wrong.any():
-        raise InvalidArgument(f"{field} is {column[wrong][0]} at {int(np.flatnonzero(wrong)[0])}; "
-                              "allowed: finite numbers >= 0")
-    return column

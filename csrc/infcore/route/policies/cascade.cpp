@@ -61,7 +61,8 @@ class Cascade final : public NarrowingPolicy {
       const double own_us = cost_us(steps_[i].model, query, view);
       if (own_us == std::numeric_limits<double>::infinity()) continue;
       // The last that can be asked ends it, whatever its confidence.
-      const double goes_on_us = after_us < std::numeric_limits<double>::infinity() ? steps_[i].share_low() * after_us : 0;
+      const double goes_on_us =
+          after_us < std::numeric_limits<double>::infinity() ? steps_[i].share_low() * after_us : 0;
       after_us = own_us + goes_on_us;
       if (after_us <= least_us) start = i, least_us = after_us;
     }

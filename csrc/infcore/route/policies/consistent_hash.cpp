@@ -10,8 +10,8 @@
 // Differs: no ring. A ring hands all of a node's sessions to its neighbours and splits evenly only with hundreds of
 //   points a node, which a change of members sorts anew; this needs neither points nor memory, and the candidates are
 //   walked anyway. Weights are slots, and a node's share of the bound goes by them too. Names are hashed, not ids: the
-//   same sessions go to the same names in every process. The load is requests in flight, the node's own figure included.
-//   A request without a session belongs nowhere: it goes to the fewest requests in flight.
+//   same sessions go to the same names in every process. The load is requests in flight, the node's own figure
+//   included. A request without a session belongs nowhere: it goes to the fewest requests in flight.
 // Cost: O(candidates), a multiplication chain each; a logarithm each where slots differ. 16 bytes a node.
 // Tunables: bound = 1.25, 1 to 1000. Ties go to the lowest id. In an engine: binds on arrival.
 #include <infcore/base/exp.hpp>

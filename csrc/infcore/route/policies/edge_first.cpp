@@ -1,6 +1,6 @@
-// The edge as long as it will do: nodes whose location is "edge", while they meet the deadline and have fewer than `load`
-// requests in flight for each slot. Then everything that is not edge; and if that is no way either, whoever there is.
-// Among the nodes of a step slo_cost chooses.
+// The edge as long as it will do: nodes whose location is "edge", while they meet the deadline and have fewer than
+// `load` requests in flight for each slot. Then everything that is not edge; and if that is no way either, whoever
+// there is. Among the nodes of a step slo_cost chooses.
 //
 // Source: offloading of edge-cloud systems by local capacity, e.g. Y. Mao et al., A Survey on Mobile Edge Computing
 //   (IEEE Communications Surveys 19(4), 2017, section III; doi:10.1109/COMST.2017.2745201).

@@ -1,5 +1,6 @@
-// The nearest nodes first: where the data is and in the caller's zone, where the data is, in the zone, anywhere. A level
-// is taken if its best node costs at most `spill` times what the best of all costs; which node of it, slo_cost says.
+// The nearest nodes first: where the data is and in the caller's zone, where the data is, in the zone, anywhere. A
+// level is taken if its best node costs at most `spill` times what the best of all costs; which node of it, slo_cost
+// says.
 //
 // Source: locality levels and spill over as in Envoy's zone-aware and priority routing (its documentation, "Zone aware
 //   routing", "Priority levels"); data before zone as in M. Zaharia et al., Delay Scheduling (EuroSys 2010, section 3;

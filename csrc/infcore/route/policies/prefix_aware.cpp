@@ -4,13 +4,15 @@
 //
 // Source: the cache-aware policy of SGLang's router (L. Zheng et al., SGLang, NeurIPS 2024, section 3; its options
 //   cache_threshold, balance_abs_threshold and balance_rel_threshold as its documentation has them).
-// Differs: one index of what nodes say they hold (or were sent), not a tree of texts per worker; who is too full is asked
+// Differs: one index of what nodes say they hold (or were sent), not a tree of texts per worker; who is too full is
+// asked
 //   of each node instead of the whole fleet, so that one hot node does not switch affinity off for all. Fullness is
 //   requests in flight for each slot, the node's own figure included.
 // Cost: a match in the index, O(blocks + nodes / 64), and two walks over the candidates.
-// Tunables: min_match = .3, the share of the prompt's blocks below which the emptiest node is chosen; gap = 2 requests a
-//   slot and gap_ratio = 1.5: too full is more than both gap above and gap_ratio times the emptiest; block_size = 16, the
-//   work that a block stands for. Ties: emptier, then the lowest id. In an engine: binds on arrival.
+// Tunables: min_match = .3, the share of the prompt's blocks below which the emptiest node is chosen; gap = 2 requests
+// a
+//   slot and gap_ratio = 1.5: too full is more than both gap above and gap_ratio times the emptiest; block_size = 16,
+//   the work that a block stands for. Ties: emptier, then the lowest id. In an engine: binds on arrival.
 #include <infcore/route/routing_policy.hpp>
 
 #include <algorithm>

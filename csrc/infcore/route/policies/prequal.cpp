@@ -1,12 +1,13 @@
 // Of a pool of probes, each what a node said of itself a moment ago: nodes with many requests in flight count as hot
-// and are avoided; of the others, the one with the least latency. So load is spread by latency as long as nobody is near
-// the edge, and by requests in flight there.
+// and are avoided; of the others, the one with the least latency. So load is spread by latency as long as nobody is
+// near the edge, and by requests in flight there.
 //
 // Source: B. Wydrowski, R. Kleinberg, S. M. Rumble, A. Archer, Load is not what you should balance: Introducing Prequal
 //   (NSDI 2024, sections 4 and 5): hot/cold lexicographic choice, hot above the q_rif quantile of requests in flight;
 //   probes are used several times, counted up by each request sent, and go by age, by use, and one at each request, in
 //   turn the worst and the oldest.
-// Differs: no probe travels: it is a read of the node's published figures at the moment of a pick, with the latency that
+// Differs: no probe travels: it is a read of the node's published figures at the moment of a pick, with the latency
+// that
 //   our curves predict of a request of work 1 at its queue and load, not the node's own median. A node has one probe in
 //   a pool, its newest. Uses are an option, not a formula of pool, probes and fleet size. One pool for each model, the
 //   quantile over the last 64 probes of all.
@@ -94,12 +95,9 @@ class Prequal final : public RoutingPolicy {
       for (std::uint32_t at = pool.n; at-- > 0;)
         if (pool.probes[at].node == node) pool.remove(at);
       if (pool.n == options_.n_pool) pool.remove(0);
-      pool.probes[pool.n++] = {node,
-                               options_.n_uses,
-                               view.fleet().born(node),
-                               view.inflight(node),
-                               view.terms(unit, node).cost_us,
-                               query.now_ns};
+      pool.probes[pool.n++] = {
+          node,        options_.n_uses, view.fleet().born(node), view.inflight(node), view.terms(unit, node).cost_us,
+          query.now_ns};
       recent_[n_recent_++ % n_recent_max] = pool.probes[pool.n - 1].inflight;
     }
   }

@@ -3,7 +3,8 @@
 //
 // Source: trunk reservation of circuit-switched networks (F. P. Kelly, Loss Networks, Annals of Applied Probability
 //   1(3), 1991, section 4; doi:10.1214/aoap/1177005872).
-// Differs: the part is of each node's own bound of pending requests, or of its slots where it has none; one line for all
+// Differs: the part is of each node's own bound of pending requests, or of its slots where it has none; one line for
+// all
 //   tiers beyond 0. What finds every node at the line finds no node: a Router's caller keeps it or refuses it, an
 //   engine lets it wait until one falls below.
 // Cost: slo_cost's, and a word a node for tiers beyond 0. Tunables: reserve = .25, 0 to .99, and slo_cost's.
