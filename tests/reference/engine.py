@@ -46,7 +46,7 @@ class Engine:
         self.latency = latency  # infcore._core.latency.LatencyTable
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
-        self.weights = SLO_COST if policy == "slo_cost" else Weights()
+        self.weights = SLO_COST if policy in ("slo_cost", "cascade") else Weights()
         self.tail_s = 0.0  # see weighing.note_fastest
         self.price_per_hour: dict[int, float] = {}
         self.batching = rule(batching)
