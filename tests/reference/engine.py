@@ -46,7 +46,7 @@ class Engine:
         self.latency = latency  # infcore._core.latency.LatencyTable
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
-        self.weights = SLO_COST if policy == "slo_cost" else Weights()
+        self.weights = SLO_COST if policy in ("slo_cost", "cascade") else Weights()
         self.tail_s = 0.0  # see weighing.note_fastest
         self.price_per_hour: dict[int, float] = {}
         self.batching = rule(batching)
@@ -254,6 +254,8 @@ class Engine:
     def end(self, now_ns: int, r: Request, kind: str, reason: str, member: int = 0) -> None:
         self.act(r, kind, reason, member)
         self.tell_policy(now_ns, r, reason)
+        if kind != "complete" and r.reserved_s is not None and self.routing is not None:
+            self.mark_node(r.node)  # it has more room than the policy saw
         self.unreserve(r)
         del self.pending[r.cookie]
 
@@ -416,10 +418,12 @@ class Engine:
         }
 
     def schedule(self, now_ns: int) -> None:
-        dirty, self.dirty = [lane for lane in self.dirty if lane.requests], set()
-        for lane in sorted(dirty, key=lambda lane: self.urgency(now_ns, lane)):
-            while lane.requests and dispatch_from(self, now_ns, lane):
-                pass
+        while self.dirty:  # who ends while others are sent may leave room to further lanes
+            self.dirty = {lane for lane in self.dirty if lane.requests}
+            for lane in sorted(self.dirty, key=lambda lane: self.urgency(now_ns, lane)):
+                self.dirty.discard(lane)
+                while lane.requests and dispatch_from(self, now_ns, lane):
+                    pass
 
     def urgency(self, now_ns: int, lane: Lane) -> tuple[float, ...]:
         return self.urgency_of(now_ns, lane.front(now_ns, self.ageing_ns))

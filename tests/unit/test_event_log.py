@@ -174,7 +174,7 @@ def test_recorded_arrivals_are_what_came_in_and_ran(tmp_path):
     assert set(day.curves) == {(0, 0), (1, 0)}
     assert sum(curve[5] for curve in day.curves.values()) == len(batches)
     assert all(curve[0] > 0 and curve[4] > 0 for curve in day.curves.values())
-    assert day.config["policy"] == "fastest_finish" and day.config["batching"] == "dynamic"
+    assert day.config["policy"] == "slo_cost" and day.config["batching"] == "dynamic"
 
 
 def test_curves_of_a_removed_device_are_kept(tmp_path):
