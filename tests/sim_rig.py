@@ -14,6 +14,9 @@ from infcore.sim import Scenario, Trace, parse, simulate
 OUTCOMES = {"ok", "rejected", "expired", "shed", "failed", "cancelled"}
 # Times in the log are whole nanoseconds, written as seconds: differences of two are off by a rounding each.
 NS = 2e-9
+# One policy that binds a request to a node when it comes, one that lets requests wait together, and the default, which
+# weighs money and work besides. What is tested of the simulator is the same for those that take the same path.
+PATHS = ("round_robin", "fastest_finish", "slo_cost")
 
 Tables = Mapping[str, Any]
 Line = dict[str, Any]

@@ -157,6 +157,22 @@ TEST(Health, WhatAllErrAlikeOnIsNobodysFault) {
   EXPECT_EQ(rig.n_out(), 0u) << "a bad batch of inputs, or a broken model";
 }
 
+TEST(Health, WhatBeginsToFailEverywhereAtOnceIsNobodysFault) {
+  for (const std::uint32_t n_nodes : {2u, 4u, 8u}) {
+    Rig rig(n_nodes);
+    for (int i = 0; i < 100; ++i) rig.round(1.0);
+    for (int i = 0; i < 100; ++i) {
+      for (std::uint32_t n = 0; n < n_nodes; ++n) rig.answer(n, 0.01, false);
+    }
+    EXPECT_EQ(rig.n_out(), 0u) << n_nodes;
+    // One that errs on, once the others are well again, is at fault all the same.
+    for (int i = 0; i < 100 && rig.n_out() == 0; ++i) {
+      for (std::uint32_t n = 0; n < n_nodes; ++n) rig.answer(n, 0.01, n != 0);
+    }
+    EXPECT_EQ(rig.state(0), NodeState::ejected) << n_nodes;
+  }
+}
+
 TEST(Health, ATenthOfErrorsIsTooMuchWherePeersHaveNone) {
   Rig rig(4);
   int n = 0;

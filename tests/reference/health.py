@@ -156,6 +156,12 @@ class Health:
         others = [yes for of, yes in entries if of != node]
         return (sum(others) / len(others) if others else 0.0), len(others)
 
+    def share_beside(self, node: int, n_own: int) -> tuple[float, int]:
+        """Of errors among the others' answers since the node's last n_own began."""
+        own = [i for i, (of, _) in enumerate(self.peers_err) if of == node][-n_own:] if n_own else []
+        begun = len(self.peers_err) if not n_own else own[0] if len(own) == n_own else 0
+        return self.share(self.peers_err[begun:], node)
+
     def errs(self, node: int) -> str | None:
         row = self.nodes[node]
         n, n_errors = len(row.errors), sum(row.errors)
@@ -164,6 +170,9 @@ class Health:
         theirs, n_peers = self.share(self.peers_err, node)
         if n_peers < 8:
             theirs = 0.0
+        now, n_beside = self.share_beside(node, row.in_a_row)
+        if n_beside >= 3:
+            theirs = max(theirs, now)
         by_chance = 1.0
         for _ in range(min(row.in_a_row, 64)):
             by_chance *= theirs

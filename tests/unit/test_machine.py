@@ -22,6 +22,21 @@ def test_request_goes_though_its_marginal_cost_drowns_in_the_fixed_cost():
     assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0, 3: 0}
 
 
+def test_who_must_run_alone_waits_beside_an_open_batch_of_a_bounded_node():
+    """It can't join, and the node's other slot is not taken past those who are there."""
+    rig = Rig(model={"max_batch_size": 4})
+    node = rig.fleet.add("bounded", slots=2, pending_max=8)
+    rig.machine.add_node(node)
+    rig.machine.set_resident(0, rig.model, node, prior=FAST)
+    rig.arrive(0, 1, 2)
+    batch, _ = rig.run(0, node)
+    assert dispatched(rig.arrive(0, 3)) == {3: node}
+    assert dispatched(rig.complete(MS, node, batch, False)) == {}
+    assert dispatched(rig.arrive(MS, 4)) == {}, "behind them"
+    assert rig.run(MS, node)[1] == [3]
+    assert rig.run(MS, node)[1] == [1]
+
+
 def test_full_open_batch_counts_as_busy_and_sets_no_timer_for_right_now():
     rig = Rig(FAST, (5e-3, 5e-3, 0.0, 0.0), model={"max_batch_size": 2})
     assert dispatched(rig.arrive(0, 1, 2, 3)) == {1: 0, 2: 0}

@@ -196,7 +196,7 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
   const Lane& lane = *lanes_[index];
   const auto& columns = fleet_.columns();
   const std::uint32_t n_words = (fleet_.n_nodes() + 63) / 64;
-  std::uint64_t any = 0;
+  std::uint64_t any = 0, any_bounded = 0;
   for (std::uint32_t word = 0; word < n_words; ++word) {
     // relaxed: up, residents and labels change under the fleet's mutex before a node is ever considered
     std::uint64_t passing = columns.up(word).load(std::memory_order_relaxed);
@@ -205,9 +205,10 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
       passing &= columns.labelled(std::countr_zero(left), word).load(std::memory_order_relaxed);
     }
     candidates_[word] = passing;
-    others_[word] = passing & ~bounded_[word];  // nobody waits for a node that may have a few at a time only
+    others_[word] = passing;
     free_candidates_[word] = passing & has_free_slot_[word];
     any |= free_candidates_[word];
+    any_bounded |= passing & bounded_[word];
   }
   open_takers_.clear();
   for (const NodeId id : models_[lane.model.value].open_nodes) {
@@ -220,6 +221,8 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     const std::uint32_t joined = open->shape.n_requests;
     open_takers_.push_back({id, finish.batch_s(static_cast<float>(joined + 1)), joined, false});
   }
+  // Nobody waits for a node that may have a few at a time only. Who has a batch open there joins it all the same.
+  for (std::uint32_t word = 0; any_bounded != 0 && word < n_words; ++word) others_[word] &= ~bounded_[word];
   return any != 0 || !open_takers_.empty();
 }
 
@@ -245,7 +248,7 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
     const std::uint32_t n_enough = n_requests - n_share + 1;  // of the others; it has done n_share - 1 itself
     float n_open = 0.0f;
     for (const Taker& open : open_takers_) {
-      if (open.node == taker.node) continue;
+      if (open.node == taker.node || (bounded_[open.node.value / 64] & bit_of(open.node)) != 0) continue;
       const NodeFinish its = NodeFinish::of(0.0f, columns.curves, open.node.value, work_mean);
       const float n = its.n_by(t_s, query) - static_cast<float>(open.joined);
       n_open += n > 0.0f ? n : 0.0f;

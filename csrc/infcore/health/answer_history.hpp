@@ -40,6 +40,19 @@ class PeerHistory {
     }
     return n == 0 ? 0.0 : static_cast<double>(n_yes) / n;
   }
+  /// The same among those that came since the node's last `n_own` answers began.
+  [[nodiscard]] double share_beside(std::uint32_t node, std::uint32_t n_own, std::uint32_t& n) const noexcept {
+    std::uint32_t n_yes = 0;
+    n = 0;
+    for (std::uint32_t i = 1; i <= n_ && n_own > 0; ++i) {
+      const std::uint32_t entry = entries_[(next_ + size - i) % size];
+      const bool is_own = entry >> 1 == node;
+      n_own -= is_own ? 1 : 0;
+      n += is_own ? 0 : 1;
+      n_yes += is_own ? 0 : entry & 1u;
+    }
+    return n == 0 ? 0.0 : static_cast<double>(n_yes) / n;
+  }
 
  private:
   static constexpr std::uint32_t size = 64;

@@ -18,6 +18,8 @@ constexpr std::uint32_t nobody = 0xFFFF'FFFFu;
 constexpr std::uint32_t ejections_counted_max = 16;
 /// Peers' answers that a node's own are held against, at least.
 constexpr std::uint32_t peer_answers_min = 8;
+/// The same of those that came while it erred.
+constexpr std::uint32_t peers_beside_min = 3;
 /// How likely a node whose errors were its peers' might err so often in a row: less than this.
 constexpr double by_chance_max = 1e-4;
 /// Answers that a share of errors is taken of, errors in it, and how many times the peers' share it must be.
@@ -161,6 +163,10 @@ bool HealthTracker::errs(std::uint32_t node, Why& why) const noexcept {
   std::uint32_t n_peers = 0;
   double theirs = errors_.share_without(node, n_peers);
   if (n_peers < peer_answers_min) theirs = 0.0;
+  // What has just begun to fail everywhere is a small share of the peers' answers yet, but not of those of this time.
+  if (const double now = errors_.share_beside(node, row.in_a_row, n_peers); n_peers >= peers_beside_min) {
+    theirs = std::max(theirs, now);
+  }
   double by_chance = 1.0;
   for (std::uint32_t i = 0; i < std::min(row.in_a_row, 64u); ++i) by_chance *= theirs;
   if (in_a_row && by_chance <= by_chance_max) {
