@@ -24,7 +24,7 @@ def test_pick_and_done(benchmark, policy, n_nodes):
     for i in range(n_nodes):
         fleet.load_model(fleet.add(f"n{i}"), "m")
         fleet.signal(i, inflight=(i * 7 + 3) % n_nodes)
-    router = infcore.Router(fleet, policy=policy)
+    router = infcore.Router(fleet, policy=policy, health=False)  # what fails here is not the nodes' fault
 
     def decide():
         decision = router.pick("m", work=3.0)

@@ -173,6 +173,37 @@ TEST(CreditCell, LaysChangesOnTheirSideOfATime) {
   EXPECT_EQ(cell.read(0, 1, [] {}).total.inflight, 0);
 }
 
+TEST(CreditCell, ForgetsChangesAndKeepsWhatIsHeld) {
+  contracts::CreditCell<> cell;
+  cell.forget_changes();
+  EXPECT_TRUE(cell.read(0, 1, [] {}).exact);
+  for (int i = 0; i < 20; ++i) cell.add({1, 100}, 10);
+  cell.forget_changes();
+  const auto seen = cell.read(5, 1, [] {});
+  EXPECT_TRUE(seen.exact);
+  EXPECT_EQ(seen.total.inflight, 20);
+  EXPECT_EQ(seen.total.reserved_ns, 2000);
+  EXPECT_EQ(seen.since.inflight, 0);
+  EXPECT_EQ(seen.since.reserved_ns, 0);
+}
+
+TEST(FleetRows, ANewNodeKnowsNothingOfWhoHadItsRow) {
+  Fleet fleet(64);
+  NodeSpec spec;
+  spec.name = "a";
+  const NodeId old = fleet.add(spec);
+  fleet.reserve(old, 1.0, 10);
+  fleet.set_state(old, NodeState::absent);
+  fleet.release(old, 1.0, 20);
+  spec.name = "b";
+  const NodeId node = fleet.add(spec);
+  ASSERT_EQ(node, old);
+  fleet.reserve(node, 0.5, 30);
+  ASSERT_TRUE(fleet.signal(node, {.as_of_ns = 15, .inflight = 4.0, .queue_wait_s = 2.0}));  // the other had one then
+  EXPECT_EQ(fleet.inflight(node), 5u);
+  EXPECT_FLOAT_EQ(static_cast<float>(fleet.wait_s(node)), 2.5f);
+}
+
 /// Threads that reserve, others that signal what the node has of itself, one that comes and goes: in the end the
 /// figures are the last signal's and ours since, and nothing when all is released.
 TEST(FleetThreads, SignalsWhileOthersReserve) {

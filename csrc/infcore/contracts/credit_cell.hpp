@@ -44,6 +44,13 @@ class CreditCell {
     point.what.store(packed(by, round_of(index)), std::memory_order_release);  // release [C1]: the change is whole
   }
 
+  /// From here on the changes so far count as older than any time that is asked for. As wait-free as add, which it is:
+  /// empty changes come between.
+  void forget_changes() noexcept {
+    if (count_of(word_.load(std::memory_order_relaxed)) == 0) return;  // relaxed: who never had any has nothing to hide
+    for (std::uint32_t i = 0; i < n_points; ++i) add({}, 0);
+  }
+
   /// What is held; exact but for changes that are under way.
   [[nodiscard]] Credit total() const noexcept {
     return {requests_of(word_.load(std::memory_order_relaxed)), reserved_ns_.load(std::memory_order_relaxed)};

@@ -108,7 +108,11 @@ void Fleet::publish_signals(NodeId node) noexcept {
   block.announce();
 }
 
+/// Nobody holds credit on the row. What was changed there for the node that had it before is none of the new one's, of
+/// which a signal may be older than its place here.
 void Fleet::reset_credit(NodeId node) noexcept {
+  for (std::uint64_t left = columns_.header().alive.load(std::memory_order_acquire); left != 0; left &= left - 1)
+    columns_.cell(static_cast<std::uint32_t>(std::countr_zero(left)), node.value).forget_changes();
   NodeRow& row = columns_.row(node.value);
   const std::lock_guard hold(columns_.signal_lock(node.value));
   row.slots.store(specs_[node.value].slots, std::memory_order_relaxed);
