@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from reference import token_node as reference
-from sim_rig import NS, Line, Tables, check_figures, check_log, logged, scenario, toml
+from sim_rig import NS, PATHS, Line, Tables, check_figures, check_log, logged, scenario, toml
 
 from infcore import sim
 from infcore.cli import main
 from infcore.sim import policies, simulate
 
-DECIDING = [policy for policy in policies() if policy != "clairvoyant"]
 CURVE = {
     "base_s": 0.002, "prefill_base_s": 0.0005, "per_prefill_token_s": 2e-5, "per_prefill_token2_s": 1e-9,
     "decode_base_s": 0.0001, "per_decode_s": 1e-5, "per_context_token_s": 1e-7, "per_context_token2_s": -1e-13,
@@ -269,7 +268,7 @@ def test_a_hang_stops_the_step_and_lets_it_go_on() -> None:
 # ---- the same again
 
 
-@pytest.mark.parametrize("policy", DECIDING)
+@pytest.mark.parametrize("policy", PATHS)
 def test_every_policy_is_given_the_same_requests(policy: str) -> None:
     tables = world(
         nodes=3, rate_rps=100.0, prompt_tokens={"dist": "lognormal", "mean": 200.0, "cv": 1.0},
