@@ -39,15 +39,18 @@ void StateMachine::remove_model(TimeNs now_ns, ModelId model) {
       end(now_ns, slot, ActionKind::reject, Reason::unloaded);
     }
   }
-  for (Node& node : nodes_) {
-    for (Batch& b : node.in_flight) {
+  for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
+    bool emptied = false;
+    for (Batch& b : nodes_[id.value].in_flight) {
       if (!b.open || b.model != model) continue;
       for (const std::uint32_t slot : b.members) {
         if (!goes_on(now_ns, slot, b, Reason::unloaded)) end(now_ns, slot, ActionKind::reject, Reason::unloaded);
       }
       b.members.clear();
       b.shape = {};
+      emptied = true;
     }
+    if (emptied) occupancy_changed(id);  // what starts beside it next is told what is there
   }
 }
 
