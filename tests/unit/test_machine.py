@@ -23,7 +23,7 @@ def test_request_goes_though_its_marginal_cost_drowns_in_the_fixed_cost():
 
 
 def test_who_must_run_alone_waits_beside_an_open_batch_of_a_bounded_node():
-    """It can't join, and the node's other slot is not taken past those who are there."""
+    """It can't join, and once was asked to without end."""
     rig = Rig(model={"max_batch_size": 4})
     node = rig.fleet.add("bounded", slots=2, pending_max=8)
     rig.machine.add_node(node)
@@ -33,8 +33,10 @@ def test_who_must_run_alone_waits_beside_an_open_batch_of_a_bounded_node():
     assert dispatched(rig.arrive(0, 3)) == {3: node}
     assert dispatched(rig.complete(MS, node, batch, False)) == {}
     assert dispatched(rig.arrive(MS, 4)) == {}, "behind them"
-    assert rig.run(MS, node)[1] == [3]
-    assert rig.run(MS, node)[1] == [1]
+    batch, members = rig.run(MS, node)
+    assert members == [3]
+    assert dispatched(rig.complete(2 * MS, node, batch)) == {1: node, 2: node}
+    assert [rig.run(2 * MS, node)[1] for _ in range(2)] == [[1], [2]], "each alone"
 
 
 def test_full_open_batch_counts_as_busy_and_sets_no_timer_for_right_now():
