@@ -50,7 +50,15 @@ TEST(EventLog, ConfigurationsComeBackAtTheirBounds) {
   const Path path;
   route::Fleet fleet(16, 8);
   const ModelId model = fleet.model_id("m", 0x7FFF'FFFF);
-  route::NodeSpec spec{"n", std::string(1000, 'k'), "\xC3\xA9", "", all_bits, 1e300, 5e-324, 1u << 20, {{"a", ""}}};
+  const route::NodeSpec spec{.name = "n",
+                             .kind = std::string(1000, 'k'),
+                             .zone = "\xC3\xA9",
+                             .location = "",
+                             .memory_bytes = all_bits,
+                             .price_per_hour = 1e300,
+                             .rtt_s = 5e-324,
+                             .slots = 1u << 20,
+                             .labels = {{"a", ""}}};
   const NodeId node = fleet.add(spec);
   RunConfig config = config_of();
   config.engine.ageing_ns = base::never_ns;
