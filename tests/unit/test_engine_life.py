@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from engine_rig import WAIT_S, Counted, Gated, answer, double, engine_of, identity, model, wait_until, x_of
+from engine_rig import PATHS, WAIT_S, Counted, Gated, answer, double, engine_of, identity, model, wait_until, x_of
 
 import infcore
 from infcore import CallableDevice, Device, EmulatedDevice, Engine, EngineClosed, ManualClock
@@ -51,7 +51,7 @@ def test_close_without_start():
         engine.start()
 
 
-@pytest.mark.parametrize("policy", infcore.Router.policies())
+@pytest.mark.parametrize("policy", PATHS)
 def test_draining_answers_everything_once(policy):
     gated = Gated()
     engine = engine_of(CallableDevice("d", gated), policy=policy, models=[model(max_batch_size=3)]).start()

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from engine_rig import Gated, answer, double, engine_of, wait_until, x_of
+from engine_rig import PATHS, Gated, answer, double, engine_of, wait_until, x_of
 
 import infcore
 import infcore.sim
@@ -16,7 +16,7 @@ def state_of(engine, name):
     return next(str(row["state"]) for row in engine.fleet.nodes() if str(row["name"]) == name)
 
 
-@pytest.mark.parametrize("policy", infcore.Router.policies())
+@pytest.mark.parametrize("policy", PATHS)
 def test_a_lost_device_gets_nothing_until_it_is_restored(policy):
     with engine_of(CallableDevice("a", double), CallableDevice("b", double), policy=policy) as engine:
         assert engine.lose_device("a") is True

@@ -4,7 +4,7 @@ import threading
 import warnings
 
 import pytest
-from engine_rig import WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
+from engine_rig import PATHS, WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
 
 import infcore
 from infcore import CallableDevice, DeadlineExceeded, DeviceLost, EngineClosed, ManualClock
@@ -41,7 +41,7 @@ def hangs(hung, name="hangs", **options):
     return CallableDevice(name, hung, run_limit_s=LIMIT_S, **options)
 
 
-@pytest.mark.parametrize("policy", infcore.Router.policies())
+@pytest.mark.parametrize("policy", PATHS)
 def test_requests_of_a_lost_device_go_elsewhere_and_it_comes_back(clock, hung, policy):
     with engine_of(hangs(hung), clock=clock, policy=policy) as engine:
         first = engine.submit("m", x_of(1))
