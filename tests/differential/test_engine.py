@@ -272,7 +272,7 @@ class Pair:
 MODELLED = [policy for policy in Router.policies() if policy in JOINT or policy in BINDS_ON_ARRIVAL]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("batching", batching_policies())
 @pytest.mark.parametrize("policy", MODELLED)
 def test_same_actions(policy, batching, seed):

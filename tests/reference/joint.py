@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from reference.batching import to_ns
-from reference.compose import Source, open_batch, serve
+from reference.compose import Source, late_on, open_batch, serve
 from reference.lanes import Batch, Lane, add_ns, larger
 from reference.weighing import cheapest, has_prices, share_by_work, suited, untried
 
@@ -88,9 +88,26 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
         if lane.bound is None and c.open is None:
             sources += riders(engine, now_ns, lane, c)
         served = serve(engine, now_ns, sources, c, candidates, listed)
-        if served != "refused":
-            return served == "sent"
+        if served == "held":
+            return lane.bound is None and dispatch_late(engine, now_ns, lane, c, candidates)
+        if served == "sent":
+            return True
     return False
+
+
+def dispatch_late(engine: Any, now_ns: int, lane: Lane, passed: Candidate, candidates: list[Candidate]) -> bool:
+    """The first, where the device that had its turn would be too late for it: to a free one that would not, or that may
+    be tried. Not while a busy one would be in time, were it free."""
+    head = lane.front(now_ns, engine.ageing_ns)
+    if not late_on(now_ns, head, passed):
+        return False
+    fastest = min(candidates, key=lambda c: (c.alone_s(head.work), c.node))
+    if add_ns(now_ns, to_ns(fastest.alone_s(head.work))) > head.deadline_ns:
+        free = [c for c in candidates if len(engine.batches[c.node]) < engine.fleet[c.node].slots]
+        fastest = next((c for c in free if not late_on(now_ns, head, c)), passed)
+    if fastest is passed or fastest.open is not None or not fastest.takes:
+        return False
+    return serve(engine, now_ns, [Source(lane, 1)], fastest, candidates) == "sent"
 
 
 def dispatch_costly(engine: Any, now_ns: int, lane: Lane, candidates: list[Candidate]) -> bool | None:

@@ -111,9 +111,24 @@ bool StateMachine::dispatch_from(TimeNs now_ns, std::uint32_t index) {
     sources_.assign(1, {.lane = index, .left = n_share});
     if (model.lanes.size() > 1 && open == open_takers_.end()) add_riders(now_ns, index, first);
     const Served served = serve(now_ns, index, first.node, n_share);
-    if (served != Served::refused) return served == Served::sent;
+    if (served == Served::held) return dispatch_late(now_ns, index, first.node);
+    if (served == Served::sent) return true;
     open->refused = true;
   }
+}
+
+/// Where nobody was sent to the device whose turn it was because it would be too late for the first request: that goes
+/// to another one that is free and would be in time for it or may be tried. No other turn would come before its
+/// deadline has passed. False: it waits for a busy one, or there is none.
+bool StateMachine::dispatch_late(TimeNs now_ns, std::uint32_t index, NodeId passed) {
+  const Lane& lane = *lanes_[index];
+  const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
+  NodeId other = passed;
+  if (!late_on(now_ns, lane.model, head, passed) || too_late(now_ns, lane, head, other)) return false;
+  if ((free_candidates_[other.value / 64] & bit_of(other)) == 0) return false;
+  suited_.clear();
+  sources_.assign(1, {.lane = index, .left = 1});
+  return serve(now_ns, index, other, 1) == Served::sent;
 }
 
 /// Sends the first request to the node where it would be done first beside all that runs there, of those with a free

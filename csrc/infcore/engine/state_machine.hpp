@@ -373,6 +373,7 @@ class StateMachine {
   // schedule.cpp
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
   bool dispatch_shared(TimeNs now_ns, std::uint32_t lane);
+  bool dispatch_late(TimeNs now_ns, std::uint32_t lane, NodeId passed);
   [[nodiscard]] const contracts::BatchShape& learned_shape(const Batch&) const noexcept;
   void occupancy_changed(NodeId);
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
