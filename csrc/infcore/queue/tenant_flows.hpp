@@ -62,7 +62,8 @@ class TenantFlows {
   /// count.
   template <class Passed, class Visit>
   void in_order(QueueSlots& slots, OrderScratch& scratch, Passed passed, Visit visit) const noexcept {
-    auto& [frontier, flows, items, ends] = scratch;
+    // By name: a lambda can't capture structured bindings for clang 14.
+    auto &frontier = scratch.frontier, &flows = scratch.flows, &items = scratch.items, &ends = scratch.ends;
     flows.clear();
     auto* const read_only = const_cast<std::vector<Flow>*>(&flows_);  // in_order() moves nothing
     ready_.in_order(ByServed{read_only, &slots}, frontier, [&](std::uint32_t flow) {
