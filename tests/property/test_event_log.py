@@ -62,7 +62,7 @@ class Logged(MachineEvents):
             os.unlink(self.path)
 
 
-@pytest.mark.parametrize(("policy", "batching"), list(zip(Router.policies(), cycle(batching_policies()), strict=False)))
+@pytest.mark.parametrize(("policy", "batching"), list(zip(Router.policies(), cycle(batching_policies()))))
 def test_a_logged_history_replays_to_the_same_decisions(policy, batching):
     case = type("Logged", (Logged,), {"policy": policy, "batching": batching}).TestCase
     case.settings = settings(max_examples=30, stateful_step_count=40)

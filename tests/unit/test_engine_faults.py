@@ -98,7 +98,8 @@ def test_a_bad_member_fails_alone_under_each_policy(policy):
                 assert isinstance(future.exception(timeout_s=WAIT_S), DeviceError)
             else:
                 assert answer(future) == 2 * i
-    assert sum(BAD in batch for batch in picky.batches) <= 2
+    # In company, alone, and once more where its device had failed others, too.
+    assert sum(BAD in batch for batch in picky.batches) <= 3
 
 
 @pytest.mark.parametrize(
