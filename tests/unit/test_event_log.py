@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_rig import WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
+from engine_rig import PATHS, WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
 from event_logs import HEADER_BYTES, blocks_of, changed, record_every_kind, write_blocks
 
 import infcore
@@ -72,7 +72,7 @@ def record(path, policy, *, n=60, seed=5):
     return engine
 
 
-@pytest.mark.parametrize("policy", Router.policies())
+@pytest.mark.parametrize("policy", PATHS)
 def test_a_live_engines_log_replays_to_the_same_decisions(tmp_path, policy):
     path = tmp_path / "day.log"
     record(path, policy)
