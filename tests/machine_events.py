@@ -191,9 +191,12 @@ class MachineEvents(RuleBasedStateMachine):
         copied = was_pending and self.pending[cookie].copies  # no action tells when the first of two is gone
         done = self.call(Machine.cancel, self.now_ns, self.handles[cookie])
         assert was_pending or not done
+        if not done:
+            return
         # What is claimed and not started ends once it is.
-        if done and not copied and self.claimed.get(self.pending[cookie].batch, (None, True))[1]:
-            self.settle()
+        at_once = not copied and self.claimed.get(self.pending[cookie].batch, (None, True))[1]
+        self.settle()
+        if at_once:
             assert self.ended[cookie][::5] == ("cancel", "caller")
 
     @rule(at=nodes_at, start=st.booleans())
@@ -227,7 +230,15 @@ class MachineEvents(RuleBasedStateMachine):
         node, _ = self.claimed.pop(batch)
         if not self.call(Machine.complete, self.now_ns, node, batch, ok) and self.nodes[node].state != "absent":
             self.call(Machine.node_back, self.now_ns, node)
+        self.forget_run(batch)
         self.settle()
+
+    def forget_run(self, batch):
+        """Of two that a request is in: no action says that it goes on in the other."""
+        for seen in self.pending.values():
+            if seen.copies and seen.batch == batch:
+                seen.batch = seen.copies.pop()
+            seen.copies.discard(batch)
 
     # One rule for all of these, or most histories would be of a fleet in ruins.
     @rule(at=nodes_at, what=st.sampled_from(["lose", "bring_back", "bring_back", "drain", "remove", "add", "add"]))

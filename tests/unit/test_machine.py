@@ -253,6 +253,15 @@ def test_lost_device_takes_the_attempts_of_what_ran_only():
 # ---- failures
 
 
+@pytest.mark.parametrize("policy", ["fastest_finish", "slo_cost"])
+def test_who_is_too_late_for_the_known_node_tries_the_unknown_one(policy):
+    """It would be shed at its deadline else, with both idle."""
+    rig = Rig(FAST, None, policy=policy)
+    assert dispatched(rig.arrive(0, 1, deadline_ns=MS)) == {1: 1}
+    rig = Rig(FAST, SLOW, policy=policy)
+    assert ended(rig.arrive(0, 1, deadline_ns=MS)) == {1: ("shed", "deadline")}
+
+
 def test_failing_batch_is_retried_one_by_one_and_the_bad_member_fails_alone():
     rig = Rig(FAST)
     rig.arrive(0, 1, 2, 3)

@@ -56,6 +56,14 @@ def test_fastest_finish_weighs_waiting_against_speed():
     assert [router.pick("m").node for _ in range(4)] == [0, 0, 1, 0]
 
 
+def test_no_work_on_a_node_that_is_slow_beyond_measure_has_a_cost():
+    """In float32 its seconds for a unit of work were infinite, and no work times that no number."""
+    router = Router(fleet_of(1))
+    router.set_prior("m", 0, base_s=0.010, per_work_s=1e100)
+    decision = router.pick("m", work=0.0)
+    assert (decision.node, decision.service_s) == (0, pytest.approx(0.010))
+
+
 def test_decision_terms():
     fleet = Fleet(clock=ManualClock())
     fleet.load_model(fleet.add("a", rtt_s=0.004, price_per_hour=3.6, slots=2), "m")

@@ -29,8 +29,8 @@ LatencyTable::ModelRow::ModelRow(std::uint32_t n_nodes)
 void LatencyTable::ModelRow::publish(std::uint32_t node, const LatencyModel& model) noexcept {
   const Curve& curve = model.curve();
   const double fixed_s = std::max(curve.base_s + curve.per_request_s, LatencyModel::service_s_min);
-  fixed_us[node] = static_cast<float>(fixed_s * 1e6);
-  per_work_us[node] = static_cast<float>((curve.per_work_s + curve.per_padded_work_s) * 1e6);
+  fixed_us[node] = static_cast<float>(std::min(fixed_s, 1e9) * 1e6);
+  per_work_us[node] = static_cast<float>(std::min(curve.per_work_s + curve.per_padded_work_s, 1e9) * 1e6);
   base_s[node] = batch_term(curve.base_s);
   per_request_s[node] = batch_term(curve.per_request_s);
   per_work_s[node] = static_cast<float>(std::min(curve.per_work_s + curve.per_padded_work_s, 1e9));

@@ -10,7 +10,8 @@
 namespace infcore::contracts {
 
 /// What a scorer reads of a model's curves, one figure per node: a single request of work w takes
-/// fixed_us + per_work_us * w microseconds, and that times (1 + tail) at the upper quantile. Padded to 64 nodes.
+/// fixed_us + per_work_us * w microseconds, and that times (1 + tail) at the upper quantile. Terms are at most 1e9
+/// seconds: no work, times infinity, would be no number. Padded to 64 nodes.
 struct SingleRequestColumns {
   const float* fixed_us;
   const float* per_work_us;
