@@ -133,7 +133,8 @@ def fuzz() -> None:
         raise NotRun("clang++ is not installed")
     out = ROOT / "build" / "fuzz"
     out.mkdir(parents=True, exist_ok=True)
-    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Icsrc"]
+    # A loop that stays scalar among a sanitizer's checks is no fault of the source's, so no error.
+    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Wno-pass-failed", "-Icsrc"]
     sources = [*cpp_build.core_sources(), *targets]
     objects = {source: str(out / f"{'-'.join(source.relative_to(ROOT).with_suffix('').parts)}.o") for source in sources}
 
