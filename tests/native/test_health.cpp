@@ -268,6 +268,20 @@ TEST(Health, WhatAnotherProcessEjectedIsLetInWhenThatOneIsGone) {
   EXPECT_EQ(rig.status(1).stage, HealthStage::half_open);
 }
 
+/// Nodes come and go at prices of the day, and each price is a class.
+TEST(Health, ClassesAreAtMostAsManyAsNodes) {
+  const route::Fleet fleet(4);
+  HealthTracker tracker(fleet.columns(), {});
+  const contracts::LatencyTable table(4, fleet.max_models());
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    tracker.joined(NodeId{i % 4}, 1000 + i);
+    tracker.answered(i * second, {NodeId{i % 4}, ModelId{0}, {1, 1.0, 1.0}, 0.01, true}, table);
+    ASSERT_LE(tracker.n_classes(), 4u);
+  }
+  tracker.joined(NodeId{0}, 1999);  // that of a node that is there
+  EXPECT_EQ(tracker.n_classes(), 4u);
+}
+
 TEST(Health, RefusesFiguresOutOfBounds) {
   route::Fleet fleet(1);
   EXPECT_THROW((void)make_health_tracker(fleet.columns(), {.slow_factor = 1.0}), InvalidArgument);

@@ -88,9 +88,10 @@ class Fleet {
   void remove(NodeId node) { set_state(node, NodeState::absent); }
   void set_state(NodeId node, NodeState state);
 
-  /// The node's bound of requests in flight from now on; 0: none. A circuit breaker, or how a node that comes back is
-  /// let in by and by.
+  /// The node's bound of requests in flight from now on; 0: none. A circuit breaker.
   void bound_pending(NodeId node, std::uint32_t pending_max) noexcept;
+  /// The same beside it, in powers of two: how a node that comes back is let in by and by. The lower one counts.
+  void limit_pending(NodeId node, std::uint32_t limit) noexcept;
   [[nodiscard]] std::uint32_t pending_max(NodeId node) const noexcept;
   /// Takes the figures that are given; false where they are older than what is known.
   bool signal(NodeId node, const Signal& signal) noexcept;

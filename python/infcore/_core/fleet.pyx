@@ -259,8 +259,9 @@ cdef class Fleet:
         self.c_obj.get().remove(self.node_of(node))
 
     def lose(self, node) -> bool:
-        """Take an up node for lost: nothing is sent there until restore(). Returns False where it was not up."""
-        return self._turn("lose", node, NodeState.up, NodeState.lost)
+        """Take a node for lost: nothing is sent there until restore(). False where it was neither up nor ejected."""
+        return self._turn("lose", node, NodeState.up, NodeState.lost) or self._turn(
+            "lose", node, NodeState.ejected, NodeState.lost)
 
     def restore(self, node) -> bool:
         """Take a lost node back. Returns False where it was not lost."""
