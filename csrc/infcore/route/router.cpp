@@ -164,8 +164,9 @@ void Router::explain(const RouteQuery& query, const PickOptions& options, std::v
   if (health_) health_->tick(query.now_ns);
   follow_membership(query.now_ns);
   follow_prefixes(query.now_ns);
-  const auto explain_all = [&](const RouteQuery& asked) {
+  const auto explain_all = [&](RouteQuery asked) {
     explanations.clear();
+    asked.model = policy_->start_at(asked, view_);
     const Nudge nudge = policy_->nudge(asked, view_);
     view_.prepare(asked, policy_->weights());
     for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) explain_one(node, nudge, explanations);
