@@ -3,7 +3,7 @@ import operator
 
 import numpy as np
 
-from libc.math cimport isnan
+from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.pair cimport pair
 from libcpp.string cimport string
@@ -66,7 +66,7 @@ cdef class Fleet:
     cdef NodeId node_of(self, object node) except *:
         cdef NodeId id
         if isinstance(node, str):
-            id = self.c_obj.get().find((<str>node).encode())
+            id = self.c_obj.get().find(text("node", node))
             if id.value == no_node.value:
                 raise UnknownName(f"node is {node!r}; known: {self._names()}")
             return id
