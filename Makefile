@@ -44,7 +44,7 @@ tests:
 # In an environment of its own, as the peers, that sees the one of the build behind it.
 test-ray: build $(RAY_VENV)/.ready
 	$(say) "infcore.integrations.ray in Ray Serve"
-	@$(RAY_VENV)/bin/python -m pytest -W default tests/integrations/ray_serve.py $(PYTEST_ARGS)
+	@$(RAY_VENV)/bin/python -m pytest -W ignore tests/integrations/ray_serve.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench-ready $(built)
 	$(say) "infcore bench $(ARGS)"

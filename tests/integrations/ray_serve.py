@@ -23,9 +23,9 @@ import pytest
 import ray
 from ray import cloudpickle, serve
 from ray.serve.config import RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
 
 import infcore
-from infcore.integrations.ray import InfcoreRequestRouter
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers have no tests to import
 
@@ -150,6 +150,11 @@ def run(name: str, service_s: list[float], n_replicas: int, router: dict[str, An
     serve.run(deployment.bind(Numbers.remote(), service_s), name=name, route_prefix=None)
 
 
+def new_handle(name: str, deployment: str = "Unlike") -> DeploymentHandle:
+    """With a router of its own; Serve's get_app_handle gives the same one again."""
+    return DeploymentHandle(deployment, name)
+
+
 def router_of(handle: Any) -> Any:
     return handle._router._asyncio_router.request_router
 
@@ -178,7 +183,7 @@ def one_by_one(name: str, n_handles: int, n_each: int) -> tuple[list[Any], Count
         assert [x for _, _, x in answers] == list(range(n_each))
         return [index for index, _, _ in answers]
 
-    handles = [serve.get_app_handle(name) for _ in range(n_handles)]
+    handles = [new_handle(name) for _ in range(n_handles)]
     with ThreadPoolExecutor(n_handles) as pool:
         return handles, Counter(index for indices in pool.map(client, handles) for index in indices)
 
@@ -205,7 +210,7 @@ def test_the_slow_replica_gets_fewer_than_under_power_of_two(port):
 
 def test_what_other_views_sent_moves_this_view_away(port):
     run("seen", [0.3], 2)
-    first, second = serve.get_app_handle("seen"), serve.get_app_handle("seen")
+    first, second = new_handle("seen"), new_handle("seen")
     warm = {first.remote("").result(timeout_s=PATIENCE_S)[0] for _ in range(6)}
     assert warm == {0, 1}
     second.remote("").result(timeout_s=PATIENCE_S)
@@ -235,14 +240,15 @@ def test_calls_that_share_an_id_over_http(port):
 
 
 def test_what_is_wrong_with_a_request_is_its_own_error(port):
-    run("wrong", [0.005], 2)
-    handle = serve.get_app_handle("wrong")
+    run("wrong", [0.005], 2, OURS | {"request_router_kwargs": {"policy": "least_outstanding"}})
+    handle = new_handle("wrong")
     with pytest.raises(infcore.InvalidArgument, match="work"):
         handle.remote(1, infcore={"work": -1.0}).result(timeout_s=PATIENCE_S)
     with pytest.raises(TypeError, match="colour"):
         handle.remote(1, infcore={"colour": "red"}).result(timeout_s=PATIENCE_S)
     with pytest.raises(ValueError, match="asked to"):
         handle.remote("fail").result(timeout_s=PATIENCE_S)
+    assert router_of(handle)._view.router.policy == "least_outstanding"
     assert handle.remote(2, infcore={"work": 2.0, "deadline_s": 1e-6}).result(timeout_s=PATIENCE_S)[2] == 2
     until(lambda: is_quiet(handle))
     serve.delete("wrong")
@@ -250,7 +256,7 @@ def test_what_is_wrong_with_a_request_is_its_own_error(port):
 
 def test_requests_taken_back_leave_no_credit(port):
     run("cancel", [0.1], 2)
-    handle = serve.get_app_handle("cancel")
+    handle = new_handle("cancel")
     handle.remote(0).result(timeout_s=PATIENCE_S)
     responses = [handle.remote(i) for i in range(40)]  # 16 fit, the others wait for a place
     for response in responses[::2]:
@@ -291,7 +297,7 @@ def test_a_multiplexed_model_goes_to_where_it_is(port):
     config = RequestRouterConfig(**OURS, request_router_kwargs=kwargs)
     serve.run(Many.options(request_router_config=config).bind(), name="many", route_prefix=None)
     models = ["a", "b", "c", "d"]
-    handles = [serve.get_app_handle("many") for _ in range(2)]
+    handles = [new_handle("many", "Many") for _ in range(2)]
     clients = {
         (h, model): handle.options(multiplexed_model_id=model) for h, handle in enumerate(handles) for model in models
     }
@@ -309,8 +315,3 @@ def test_a_multiplexed_model_goes_to_where_it_is(port):
     assert loads <= 2
     until(lambda: all(is_quiet(handle) for handle in handles))
     serve.delete("many")
-
-
-def test_the_class_is_one_of_rays_routers():
-    config = RequestRouterConfig(**OURS, request_router_kwargs={"policy": "least_outstanding", "slots": 2})
-    assert config.get_request_router_class() is InfcoreRequestRouter

@@ -44,9 +44,6 @@ FIGURES = ("cpu", "gpu", "memory", "network", "packet_loss")
 FACTS = ("kind", "zone", "slots", "price_per_hour")
 REPLICAS_ASKED = 2  # where none is known to have a free place
 
-# Whose replica this task looks for. Weak: a context may outlive its request, whose credit goes with it.
-_request: ContextVar["weakref.ref[PendingRequest] | None"] = ContextVar("infcore_request", default=None)
-
 
 class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc]  # Any, where Ray is not looked into
     """Least cost, by default: waiting, service, model load, network, price and risk, as infcore.Router's slo_cost.
@@ -88,6 +85,9 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
         self._by_name: dict[str, RunningReplica] = {}
         self._reported: tuple[str, int] | None = None
         self._asking: set[asyncio.Task[Any]] = set()
+        # Whose replica a task looks for. Weak: a context may outlive its request, with which its credit goes. Not the
+        # module's own, since Ray pickles the module of this class by value.
+        self._chosen_for: ContextVar[weakref.ref[PendingRequest] | None] = ContextVar("chosen_for", default=None)
 
     def pick_arguments(self, request: "PendingRequest") -> dict[str, Any]:
         """What Router.pick is told of a request: work, tier, deadline_s, session, blocks, require. Override it.
@@ -195,7 +195,7 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
         if pick is None:
             return []
         pending_request.infcore_pick = pick
-        _request.set(weakref.ref(pending_request))
+        self._chosen_for.set(weakref.ref(pending_request))
         return [[self._by_name[pick.name]]]
 
     def _pick(self, request: "PendingRequest") -> Pick | None:
@@ -217,7 +217,8 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
     def _get_pending_request_matching_internal_request_id(self, request_metadata: Any = None) -> Any:
         """The very request that this task chose for. By its id, as Ray looks for it, it may be a sibling: calls that
         a replica makes for one request share that one's."""
-        request = (_request.get() or _nobody)()
+        chosen_for = self._chosen_for.get()
+        request = None if chosen_for is None else chosen_for()
         return None if request is None or request.future.done() else request
 
     def on_request_routed(self, pending_request: "PendingRequest", replica_id: "ReplicaID", result: Any) -> None:
@@ -248,7 +249,3 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
     def _end(self, pick: Pick, ok: bool | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._event_loop.call_soon_threadsafe(pick.ended, ok, self._view.now_s())
-
-
-def _nobody() -> None:
-    return None
