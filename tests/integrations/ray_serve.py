@@ -208,6 +208,14 @@ def test_the_slow_replica_gets_fewer_than_under_power_of_two(port):
     assert min(counts["ours"][i] for i in (1, 2, 3)) > equal / 3
 
 
+def test_views_that_see_the_same_reports_do_not_all_run_to_one_replica(port):
+    run("alike", [0.02], 4)
+    _, counts = one_by_one("alike", 8, 40)
+    assert counts.total() == 320 and len(counts) == 4
+    assert max(counts.values()) <= 1.5 * 320 / 4
+    serve.delete("alike")
+
+
 def test_what_other_views_sent_moves_this_view_away(port):
     run("seen", [0.3], 2)
     first, second = new_handle("seen"), new_handle("seen")

@@ -221,6 +221,14 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
         request = None if chosen_for is None else chosen_for()
         return None if request is None or request.future.done() else request
 
+    async def _choose_replica_for_request(self, pending_request: "PendingRequest", *, is_retry: bool = False) -> Any:
+        """Ray's, in the task that sends the request: with that task a credit ends that no replica took over. It would
+        end with the request, but a cancelled task's traceback keeps that for as long as somebody has the response."""
+        task = asyncio.current_task()
+        if task is not None and not is_retry:
+            task.add_done_callback(lambda _: vars(pending_request).pop("infcore_pick", None))
+        return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
+
     def on_request_routed(self, pending_request: "PendingRequest", replica_id: "ReplicaID", result: Any) -> None:
         """Called by Ray once the replica has accepted."""
         pick: Pick | None = vars(pending_request).pop("infcore_pick", None)
