@@ -57,8 +57,8 @@ def test_credit_goes_with_its_request_whatever_becomes_of_it(clock, end):
     if end == "removed":
         view.remove("a")
         view.heard("a", 3)
-        view.update([Replica("b")])
-        assert figure(view, "b", "inflight") == 0
+        view.update([Replica("a"), Replica("b")])  # another of that name
+        assert figure(view, "a", "inflight") == 0 and len(view) == len(view.fleet) == 2
         return
     if end != "dropped":
         pick.accepted(1)
@@ -201,6 +201,24 @@ class Serving:
             at_s, _, what = heapq.heappop(self.events)
             self.clock.advance(max(0.0, at_s - self.clock.now_s()))
             what()
+
+
+def test_views_that_heard_the_same_do_not_all_run_to_one_replica(clock):
+    names = [f"r{i}" for i in range(8)]
+    views = [view_of(*names, clock=clock, seed=seed) for seed in range(32)]
+    for view in views:
+        for i, name in enumerate(names):
+            view.heard(name, i % 3)
+    picks = [view.pick() for view in views]
+    assert max(Counter(pick.name for pick in picks).values()) <= 3 * len(views) / len(names)
+
+
+def test_a_burden_of_others_is_forgotten_once_it_is_gone():
+    serving = Serving({"r0": 0.01, "r1": 0.01}, n_views=1)
+    serving.views[0].heard("r0", 40)
+    serving.run(rate_rps=100.0, seconds=0.9)  # before exploration would have found out
+    counts = Counter(name for at_s, name in serving.sent if at_s > 0.5)
+    assert min(counts["r0"], counts["r1"]) > counts.total() / 4
 
 
 def test_partial_views_together_spare_the_slow_and_herd_on_nobody():

@@ -7,7 +7,6 @@ asked (to_ask). Reports are old when they are used: routers that see the same on
 slo_cost's herd_margin).
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,14 +61,14 @@ class Pick:
             self._shared_by = max(1.0, ongoing / view.slots_of(self.name))
             view.heard(self.name, ongoing, as_of_s=self._at_s)
 
-    def ended(self, ok: bool | None, now_s: float | None = None) -> bool:
+    def ended(self, ok: bool | None) -> bool:
         """It has its answer (ok), failed, or was taken back (None). Returns False where it had ended before.
 
         The replica's time is taken as shared by what it had going when it accepted: k requests at once that take s
         seconds each count as s / k, whether it ran them side by side or one after the other.
         """
         view, decision = self._view, self._decision
-        now_s = view.now_s() if now_s is None else now_s
+        now_s = view.now_s()
         if decision.load_s > 0.0:
             view.loaded(self.name, decision.model)
         if ok is None or self._began_s is None:
@@ -78,7 +77,7 @@ class Pick:
         return view.router.done(decision, ok=ok, service_s=service_s, now_s=now_s)
 
     def __del__(self) -> None:
-        self._view.router.cancel(self._decision)
+        self.ended(None)
 
 
 class PartialView:
@@ -124,6 +123,7 @@ class PartialView:
         self._replicas: dict[str, Replica] = {}
         self._heard_s: dict[str, float] = {}  # who was heard of, or asked, longest ago comes first
         self._held: dict[str, dict[str, float]] = {}  # by replica: its models, and until when each is believed
+        self._lost: set[str] = set()
         self._known: set[str] = set()
         self._loading: set[tuple[str, str]] = set()
 
@@ -171,6 +171,7 @@ class PartialView:
         self.fleet.remove(node)
         for table in (self._replicas, self._heard_s, self._held):
             table.pop(name, None)
+        self._lost.discard(name)
         del self._names[node]
 
     def _hold(self, name: str, listed: frozenset[str]) -> None:
@@ -217,7 +218,9 @@ class PartialView:
         if node is None:
             return
         self.fleet.signal(node, inflight=ongoing, as_of_s=as_of_s)
-        self.fleet.restore(node)
+        if name in self._lost:
+            self._lost.remove(name)
+            self.fleet.restore(node)
         self._asked(name)
 
     def signal(self, name: str, **figures: float) -> None:
@@ -228,6 +231,7 @@ class PartialView:
     def lost(self, name: str) -> None:
         """The replica does not answer: nothing is sent there until it is heard of."""
         if name in self._nodes:
+            self._lost.add(name)
             self.fleet.lose(self._nodes[name])
 
     def _asked(self, name: str) -> None:
@@ -261,6 +265,5 @@ class PartialView:
 
     def slots_of(self, name: str) -> int:
         """How many requests the replica runs at once; 1 where it is gone."""
-        with contextlib.suppress(KeyError):
-            return self._replicas[name].slots
-        return 1
+        replica = self._replicas.get(name)
+        return 1 if replica is None else replica.slots

@@ -16,7 +16,6 @@ own part stays: it asks a replica before it sends where it knows of none or no f
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -241,19 +240,15 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
         else:
             result.add_done_callback(partial(self._ended, pick))
 
-    # The two below run on a thread of Ray's: the time is taken there, the rest is done where all else is.
+    # The two below run on a thread of Ray's: a pick ends in one call of the router, which holds the GIL.
 
     def _ended(self, pick: Pick, outcome: Any) -> None:
         """An exception here is Ray's own: the request was taken back, or its replica is gone."""
         cancelled = getattr(outcome, "cancelled", None)  # a gRPC call, where Ray uses them
         taken_back = isinstance(outcome, BaseException) or (callable(cancelled) and cancelled())
-        self._end(pick, None if taken_back else True)
+        pick.ended(None if taken_back else True)
 
     def _answered(self, pick: Pick, answer: "Future[Any]") -> None:
         error = CancelledError() if answer.cancelled() else answer.exception()
         failed = isinstance(error, RayTaskError) and not isinstance(error.cause, CancelledError)
-        self._end(pick, True if error is None else False if failed else None)
-
-    def _end(self, pick: Pick, ok: bool | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._event_loop.call_soon_threadsafe(pick.ended, ok, self._view.now_s())
+        pick.ended(True if error is None else False if failed else None)
