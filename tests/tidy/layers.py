@@ -26,7 +26,7 @@ BASE_INSTALL = {"infcore", "numpy"} | set(sys.stdlib_module_names)
 # Code of an extra, not imported with infcore (tests/unit/test_import.py looks): folder, what it may use on import.
 EXTRAS = {"python/infcore/models/": {"PIL"}}
 # Packages of the peers' environment: only bench/peers imports them, and nothing imports bench/peers.
-PEERS = {"batched", "bentoml", "dynamo", "ray", "vllm"}
+PEERS = {"batched", "bentoml", "dynamo", "litellm", "ray", "vllm"}
 CYTHON_OWN = {"libc", "libcpp", "cpython", "cython", "numpy"}
 
 
