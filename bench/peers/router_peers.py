@@ -103,7 +103,10 @@ def litellm_router(n: int, strategy: str):
         }
         for i in range(n)
     ]
-    return litellm.Router(model_list=deployments, routing_strategy=strategy)
+    router = litellm.Router(model_list=deployments, routing_strategy=strategy)
+    # It keeps 200 numbers as it comes: of more endpoints it forgets who has what open, and chooses busy ones.
+    router.cache.in_memory_cache.max_size_in_memory = max(200, 2 * n)
+    return router
 
 
 def litellm_call(endpoint: int) -> dict:
