@@ -296,7 +296,7 @@ void StateMachine::note_terms(TimeNs now_ns, const contracts::Request& r, NodeId
                                 .deadline_ns = r.deadline_ns,
                                 .require = r.require,
                                 .session = r.session,
-                                .blocks = {r.blocks, r.n_blocks}};
+                                .blocks = names_of(r)};
   view_.prepare(query, routing_->weights());
   terms_.push_back(view_.terms_of(node));
 }

@@ -23,6 +23,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -398,6 +399,7 @@ class StateMachine {
   bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
   void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
   void leave_tokens(Slot&) noexcept;
+  [[nodiscard]] std::span<const std::uint64_t> names_of(const contracts::Request&);
 
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
@@ -436,6 +438,7 @@ class StateMachine {
   contracts::LatencyTable& latency_;
   route::RouteView view_;                         ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::PrefixIndex> prefixes_;  ///< of their own picks, where they read blocks
+  std::vector<std::uint64_t> names_;              ///< see names_of()
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
   std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected
