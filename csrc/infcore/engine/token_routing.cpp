@@ -56,7 +56,8 @@ bool StateMachine::dispatch_tokens(TimeNs now_ns, std::uint32_t index) {
   }
   if (best == base::no_node) return false;
   sources_.assign(1, {.lane = index, .left = 1});
-  return serve(now_ns, index, best, 1) == Served::sent;
+  const Served served = serve(now_ns, index, best, 1);
+  return served == Served::held ? dispatch_late(now_ns, index, best) : served == Served::sent;
 }
 
 /// It was taken into a batch of the node, which is not among those in flight yet.
