@@ -166,6 +166,7 @@ void Router::explain(const RouteQuery& query, const PickOptions& options, std::v
   const auto explain_all = [&](const RouteQuery& asked) {
     explanations.clear();
     const Nudge nudge = policy_->nudge(asked, view_);
+    policy_->consider(asked, view_);
     view_.prepare(asked, policy_->weights());
     for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) explain_one(node, nudge, explanations);
     return std::any_of(explanations.begin(), explanations.end(),
@@ -184,7 +185,8 @@ void Router::explain_one(NodeId node, const Nudge& nudge, std::vector<Explanatio
     terms.explore_us = nudge.explore_us;
     terms.cost_us += nudge.explore_us;
   }
-  explanations.push_back({node, terms, view_.why_not(node)});
+  const Filtered filtered = view_.why_not(node);
+  explanations.push_back({node, terms, filtered, filtered == Filtered::no ? policy_->left_out(node) : std::string()});
 }
 
 void Router::set_prior(ModelId model, NodeId node, const contracts::Curve& prior) {

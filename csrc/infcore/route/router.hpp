@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct Explanation {
   NodeId node;
   CostTerms terms;
   Filtered filtered;
+  std::string left_out;  ///< why the policy does not look at it, where nothing else filters it; "": it does
 };
 
 /// A policy over a fleet, with latency curves of its own: select, then reserve; learn when requests end.

@@ -176,6 +176,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         NodeId node
         CostTerms terms
         Filtered filtered
+        string left_out
 
 
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:
