@@ -27,6 +27,7 @@ struct Decision {
   std::uint64_t router{};
   std::uint64_t lease{Leases<int>::none};
   bool feasible{};
+  bool begins_load{};                  ///< its node has to load the model for it, and nobody had it do so before
   bool open{};                         ///< still holds its credit, as far as is known
   ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
   float crowd{1.0f};                   ///< requests in flight per slot, itself included; at least 1
@@ -88,6 +89,7 @@ class Router {
   void pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision);
   bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence);
   bool close(Decision& decision, base::TimeNs now_ns);
+  bool take_back(Decision& decision, base::TimeNs now_ns);
   void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;

@@ -171,7 +171,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         CostTerms terms
         double price_usd
         ModelId next_model
-        cbool feasible
+        cbool feasible, begins_load
     cdef cppclass Explanation:
         NodeId node
         CostTerms terms
