@@ -87,5 +87,5 @@ def device_limits(device: Device) -> tuple[float | None, int, int]:
 
 def fleet_arguments(device: Device) -> dict[str, Any]:
     """What Fleet.add is told of a device, but its name."""
-    told = ("kind", "zone", "location", "memory_bytes", "price_per_hour", "rtt_s", "slots", "labels")
+    told = ("kind", "zone", "location", "memory_bytes", "price_per_hour", "rtt_s", "slots", "pending_max", "labels")
     return {name: getattr(device, name) for name in told}

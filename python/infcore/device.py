@@ -78,9 +78,10 @@ class Device(ABC):
 
     A device that packs by itself sets takes_staged, and then an engine calls run_staged instead of run.
 
-    name, kind, zone, location, memory_bytes, price_per_hour (US dollars), rtt_s, slots, labels
+    name, kind, zone, location, memory_bytes, price_per_hour (US dollars), rtt_s, slots, pending_max, labels
                  what the fleet knows of it; `slots` is how many batches an engine sends it at once: its one worker
-                 runs them in turn, so more than 1 only hides the hand-over
+                 runs them in turn, so more than 1 only hides the hand-over. `pending_max`: requests that it has been
+                 sent and has not answered at which it is sent nothing more; None: no bound
     models       names of the models that it can serve, "name:2" for one version of one; None: any
     batch_axis   {input or output name: the axis where this device wants and returns the batch}; 0 where none is given
     run_limit_s  a run longer than this marks the device lost; None: no limit
@@ -106,6 +107,7 @@ class Device(ABC):
         price_per_hour: float = 0.0,
         rtt_s: float = 0.0,
         slots: int = 1,
+        pending_max: int | None = None,
         labels: Mapping[str, str] | None = None,
         models: Sequence[str] | None = None,
         batch_axis: Mapping[str, int] | None = None,
@@ -121,6 +123,7 @@ class Device(ABC):
         self.price_per_hour = _checks.finite("price_per_hour", price_per_hour)
         self.rtt_s = _checks.finite("rtt_s", rtt_s)
         self.slots = _checks.integer("slots", slots, 1)
+        self.pending_max = None if pending_max is None else _checks.integer("pending_max", pending_max, 1, 2**24)
         self.labels = _labels({} if labels is None else labels)
         self.models = None if models is None else _checks.names("models", models)
         axes = _checks.mapping("batch_axis", {} if batch_axis is None else batch_axis)

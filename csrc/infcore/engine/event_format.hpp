@@ -21,7 +21,7 @@ namespace infcore::engine {
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
 /// labels are the fleet's numbers; `model` and `label` records name them in order, before their first use.
 inline constexpr std::array<char, 8> event_log_magic{'i', 'n', 'f', 'c', 'l', 'o', 'g', '\n'};
-inline constexpr std::uint32_t event_format_version = 3;
+inline constexpr std::uint32_t event_format_version = 4;
 inline constexpr std::size_t event_file_header_bytes = 16, event_block_header_bytes = 12;
 /// Bounds that a reader may rely on: what a log says does not make it take unbounded memory.
 inline constexpr std::uint32_t event_block_bytes_max = 1u << 24;
@@ -50,8 +50,8 @@ enum class EventKind : std::uint8_t {
   /// n preferred sizes; n x v
   add_model,
   remove_model,  ///< now; v model
-  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, kv_blocks,
-  /// n labels; n x t key, value
+  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots,
+  /// pending_max, kv_blocks, n labels; n x t key, value
   add_node,
   residency,    ///< now; v node, n; n x v model: all versions that it holds from here on
   drain_node,   ///< now; v node

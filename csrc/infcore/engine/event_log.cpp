@@ -165,6 +165,7 @@ void EventLog::add_node(NodeId node, const NodeConfig& config) {
   real(spec.price_per_hour);
   real(spec.rtt_s);
   number(spec.slots);
+  number(spec.pending_max);
   number(config.kv_blocks);
   number(spec.labels.size());
   for (const auto& [key, value] : spec.labels) text(key), text(value);

@@ -48,6 +48,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
+  view_.never_loads();
   timers_.resize(config.max_nodes);
   tokens_.resize(config.max_nodes);
   if (routing_->reads_blocks() && routing_->binds_on_arrival()) {

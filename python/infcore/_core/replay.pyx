@@ -254,7 +254,7 @@ cdef dict spec_of(const NodeSpec& spec):
     return {"name": _text(spec.name), "kind": _text(spec.kind), "zone": _text(spec.zone),
             "location": _text(spec.location), "memory_bytes": spec.memory_bytes,
             "price_per_hour": spec.price_per_hour, "rtt_s": spec.rtt_s, "slots": spec.slots,
-            "labels": labels_of(spec.labels)}
+            "pending_max": spec.pending_max, "labels": labels_of(spec.labels)}
 
 
 cdef dict labels_of(Labels labels):
