@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from infcore._core.fleet import Fleet
 from infcore.device import Device
 from infcore.errors import DeviceError
 from infcore.token_device import TokenDevice
 
-__all__ = ["Call", "Slot", "device_limits", "fleet_arguments", "name_on", "wait_until"]
+__all__ = ["Call", "Slot", "device_limits", "fleet_arguments", "is_lost", "name_on", "wait_until"]
 
 
 class Call:
@@ -66,6 +67,11 @@ def name_on(slot: Slot, name: str, version: int) -> str | None:
         taken = any(known == name and key != (name, version) for key, known in slot.models.items())
         return full if taken else name
     return full if full in listed else name if name in listed else None
+
+
+def is_lost(fleet: Fleet, slot: Slot) -> bool:
+    nodes = fleet.nodes()
+    return bool((nodes["state"][nodes["id"] == slot.node] == "lost").any())
 
 
 def wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:

@@ -152,6 +152,8 @@ class Driver {
     return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
   }
   [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
+  /// What is known of how long the model takes on the node.
+  [[nodiscard]] contracts::LatencyModel latency(ModelId, NodeId);
 
   [[nodiscard]] TimeNs now_ns() const noexcept {
     return manual_clock_ == nullptr ? base::monotonic_ns() : manual_clock_->load(std::memory_order_acquire);

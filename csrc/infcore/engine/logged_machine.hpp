@@ -102,6 +102,9 @@ class LoggedMachine {
   [[nodiscard]] const Stats* model_stats(ModelId model) const noexcept { return machine_.model_stats(model); }
   [[nodiscard]] const Stats* node_stats(NodeId node) const noexcept { return machine_.node_stats(node); }
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
+  [[nodiscard]] const contracts::LatencyModel& latency(ModelId model, NodeId node) const noexcept {
+    return latency_.at(model, node);
+  }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return machine_.rung(model); }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId model) {
     return machine_.admission_figures(now_ns, model);

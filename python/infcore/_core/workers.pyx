@@ -10,7 +10,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
 from infcore._cpp.engine cimport (AdmissionFigures, Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
                                   Wake, WorkBatch, unbounded)
-from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport RoutingOptions
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.arena cimport Arena
@@ -292,9 +292,12 @@ cdef class Workers:
         stats = self.driver.model_stats(id)
         return {**_figures(stats.get()[0]), **_door_figures(self.driver.admission_figures(id), self.door.steps)}
 
+    def _latencies(self, uint32_t node):
+        """What is known of each model that the device holds, by name and version."""
+        held = [(key, (<ModelSpec>spec).id) for key, spec in list(self.versions.items())]
+        return {key: _latency_figures(self.driver.latency(_model(id), _node(node)))
+                for key, id in held if self.fleet.c_obj.get().resident(_node(node), _model(id))}
+
     def _node_stats(self, uint32_t node):
-        cdef NodeId id
-        cdef unique_ptr[Stats] stats
-        id.value = node
-        stats = self.driver.node_stats(id)
+        cdef unique_ptr[Stats] stats = self.driver.node_stats(_node(node))
         return _figures(stats.get()[0])

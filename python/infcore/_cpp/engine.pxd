@@ -322,6 +322,9 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*) noexcept
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*, cbool) noexcept
         Wake wait_batch_until(NodeId, TimeNs) noexcept
+        LatencyModel latency(ModelId, NodeId) except +infcore_translate
+        cbool wants_check(NodeId) noexcept
+        void checked(NodeId, cbool) noexcept
         void first_token(NodeId, const vector[uint64_t]&) noexcept
         void progress(NodeId) noexcept
         void take_back(LiveRequest&, Reason) noexcept
