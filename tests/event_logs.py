@@ -99,6 +99,7 @@ def record_every_kind(path, policy):
     machine.node_failed(10**9, 2)
     machine.node_back(10**9, 2)
     machine.node_lost(10**9, 1)
+    machine.checked(10**9, 0, ok=True)
     machine.drain_node(10**9, 0)
     machine.remove_node(10**9, 1)
     machine.cancel_all(10**9)

@@ -88,6 +88,10 @@ class Device(ABC):
     watts        power while it runs, for energy estimates; None: unknown
     curves       {model name: the four numbers of a Curve}: what to predict before anything was measured
     emulated     True where no real computation happens; reports always show it
+    check        None, or a method without arguments: a cheap look at the device, which returns soon and raises where it
+                 is not well. An engine that judges health calls it on the device's thread while nothing runs there:
+                 once a second while the device is ejected (good ones bring it back sooner), else when nothing was heard
+                 of it for 10 s (bad ones in a row eject it). Not of emulated devices, nor of those that take tokens
 
     Raises InvalidType or InvalidArgument naming the argument, the value and what is allowed.
     """
@@ -95,6 +99,7 @@ class Device(ABC):
     emulated: bool = False
     takes_staged: bool = False
     takes_tokens: bool = False
+    check: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -238,11 +243,22 @@ class Device(ABC):
 class CallableDevice(Device):
     """A device whose run is a function of yours: run(model_name, inputs) -> outputs, as Device.run describes them.
 
+    check  see Device
     The other arguments are those of Device.
     """
 
-    def __init__(self, name: str, run: Callable[[str, Arrays], Arrays], **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[str, Arrays], Arrays],
+        *,
+        check: Callable[[], object] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
+        if check is not None and not callable(check):
+            raise InvalidType(f"check is {type(check).__name__}; allowed: None, or a callable without arguments")
+        self.check = check
         if not callable(run):
             raise InvalidType(f"run is {type(run).__name__}; allowed: a callable run(model_name, inputs) -> outputs")
         self._run = run

@@ -113,6 +113,9 @@ class Driver {
   [[nodiscard]] bool is_out(NodeId) noexcept;
   /// The worker has nothing under way: the node is up again, unless lose_node() keeps it out.
   void resume(NodeId) noexcept;
+  /// Whether the worker, which has nothing to run, should ask its device how it is; then it says what it found.
+  [[nodiscard]] bool wants_check(NodeId) noexcept;
+  void checked(NodeId, bool ok) noexcept;
   /// A whole worker for a device that only takes time.
   Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves,
                     std::uint32_t generation) noexcept;

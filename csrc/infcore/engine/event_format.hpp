@@ -74,9 +74,10 @@ enum class EventKind : std::uint8_t {
   progress,     ///< now; v node
   node_failed,  ///< now; v node
   end,          ///< v requests, actions, records before this one. Nothing follows
-  prompt        ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
+  prompt,       ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
+  checked       ///< now; v node; v ok: what a check of the node itself found
 };
-inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::prompt);
+inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::checked);
 
 /// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member;
 /// where the run has log_terms, of dispatch and hedge: g each of cost_terms.

@@ -283,6 +283,11 @@ void EventLog::complete(TimeNs now_ns, NodeId node, std::uint64_t batch_id, bool
   number(ok ? 1 : 0);
 }
 
+void EventLog::checked(TimeNs now_ns, NodeId node, bool ok) {
+  node_event(EventKind::checked, now_ns, node);
+  number(ok ? 1 : 0);
+}
+
 void EventLog::first_token(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
   node_event(EventKind::first_token, now_ns, node);
   batch(batch_id);

@@ -98,6 +98,11 @@ void EventReader::event(EventRecord& r) {
       now(r);
       r.node = node_id();
       return batch(r);
+    case EventKind::checked:
+      now(r);
+      r.node = node_id();
+      r.ok = number("ok", 1) != 0;
+      return;
     case EventKind::complete:
       now(r);
       r.node = node_id();

@@ -35,6 +35,16 @@ void StateMachine::tell_health(TimeNs now_ns, NodeId id, const Batch& b, double 
   if (!cut_off) health_->answered(now_ns, {id, b.model, learned_shape(b), service_s, ok}, latency_);
 }
 
+void StateMachine::checked(TimeNs now_ns, NodeId id, bool ok) {
+  if (!health_) return;
+  health_->checked(now_ns, id, ok);
+  settle_health(now_ns);
+}
+
+bool StateMachine::wants_check(TimeNs now_ns, NodeId id) {
+  return health_ && nodes_[id.value].in_flight.empty() && health_->wants_check(now_ns, id);
+}
+
 /// After anything that health was told, and when something of it is due.
 void StateMachine::settle_health(TimeNs now_ns) {
   if (!health_) return;

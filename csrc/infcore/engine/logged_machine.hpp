@@ -45,6 +45,7 @@ class LoggedMachine {
   void node_lost(TimeNs now_ns, NodeId);
   void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
+  void checked(TimeNs now_ns, NodeId, bool ok);
   void cancel_all(TimeNs now_ns, Reason);
   RequestHandle arrive(TimeNs now_ns, const contracts::Request& request) {
     const RequestHandle handle = machine_.arrive(now_ns, request);
@@ -106,6 +107,7 @@ class LoggedMachine {
     return latency_.at(model, node);
   }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return machine_.rung(model); }
+  [[nodiscard]] bool wants_check(TimeNs now_ns, NodeId node) { return machine_.wants_check(now_ns, node); }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId model) {
     return machine_.admission_figures(now_ns, model);
   }

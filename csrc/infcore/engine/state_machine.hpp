@@ -141,6 +141,8 @@ class StateMachine {
   /// As node_lost(), but it answered: all that it runs has failed together. It is out until node_back().
   void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
+  /// Somebody asked the node itself how it is.
+  void checked(TimeNs now_ns, NodeId, bool ok);
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
@@ -161,6 +163,8 @@ class StateMachine {
   [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
     return health_ ? health_->status(node) : contracts::HealthStatus{};
   }
+  /// Whether somebody should ask the node how it is, and say so to checked(): what comes of it is in that alone.
+  [[nodiscard]] bool wants_check(TimeNs now_ns, NodeId);
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }

@@ -261,6 +261,8 @@ cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engin
         void node_failed(TimeNs, NodeId) except +infcore_translate
         void node_lost(TimeNs, NodeId) except +infcore_translate
         void node_back(TimeNs, NodeId) except +infcore_translate
+        cbool wants_check(TimeNs, NodeId) noexcept
+        void checked(TimeNs, NodeId, cbool) except +infcore_translate
         void tick(TimeNs) except +infcore_translate
         void schedule(TimeNs) except +infcore_translate
         TimeNs next_timer_ns() noexcept
