@@ -182,6 +182,7 @@ class StateMachine {
     contracts::Request request{};
     std::uint32_t generation{1}, lane{};
     NodeId node{base::no_node};
+    NodeId failed_on{base::no_node};  ///< where it last failed alone
     std::uint64_t batch_id{};
     TimeNs bound_ns{
         base::never_ns};  ///< when the policy gave it `node`; never_ns: device and batch are chosen together
@@ -287,7 +288,8 @@ class StateMachine {
   /// `bound` to a node that was chosen already.
   void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
-  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  /// `bound` to a node that was chosen already.
+  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason, NodeId bound = base::no_node);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
   void reserve(Slot&, double service_s) noexcept;
   /// As reserve(), unreserve(), but into a sum for Fleet::change_credit.
@@ -373,6 +375,8 @@ class StateMachine {
   void carry_out(TimeNs now_ns, const contracts::HealthChange&);
   void restart_curves(NodeId);
   [[nodiscard]] bool to_be_tried_elsewhere(const Slot&, NodeId) const noexcept;
+  void try_elsewhere(TimeNs now_ns, std::uint32_t slot, NodeId failed_on);
+  void send_alone(TimeNs now_ns, std::uint32_t slot, NodeId);
   [[nodiscard]] static std::uint32_t room_of(const Node& node) noexcept {
     return node.pending_max > node.occupied.n_requests ? node.pending_max - node.occupied.n_requests : 0;
   }
