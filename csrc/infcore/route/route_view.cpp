@@ -1,5 +1,6 @@
 #include <infcore/route/route_view.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <limits>
 
@@ -58,7 +59,8 @@ RouteView::RouteView(const Fleet& fleet, const contracts::LatencyTable& latency)
 bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
   const auto& columns = fleet_->columns();
   n_nodes_ = fleet_->n_nodes();
-  loads_in_use_ = loads ? loads_of(query.model) : nullptr;
+  loads_in_use_ = loads && may_load_ ? loads_of(query.model) : nullptr;
+  if (loads_in_use_ != nullptr && !loads_in_use_->begun.empty()) count_on_begun(*loads_in_use_, query.now_ns);
   std::uint64_t any = 0;
   for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) {
     std::uint64_t passing = columns.up(word).load(std::memory_order_acquire);  // [F2]
@@ -95,6 +97,9 @@ RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
       known->able.resize(candidates_.size());
     }
     known->any = fleet_->load_costs(model, known->load_us.data());
+    known->begun = fleet_->loading(model);
+    known->anew_us.clear();
+    for (const Fleet::Loading& each : known->begun) known->anew_us.push_back(known->load_us[each.node.value]);
   } catch (...) {  // no memory: who holds it can still serve it
     known.reset();
     return nullptr;
@@ -158,6 +163,18 @@ void RouteView::use_columns(const RouteQuery& query) noexcept {
               .held_blocks = held_blocks_.data(),
               .load_us = loads_in_use_ != nullptr ? loads_in_use_->load_us.data() : held_blocks_.data()};
   if (loads_in_use_ != nullptr) scored_.parts |= ScoreParts::load;
+}
+
+/// A load that somebody has begun takes what is left of it, not a load.
+void RouteView::count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept {
+  constexpr float not_there_yet_us = 1.0f;  // 0 says that it is
+  for (std::size_t i = 0; i < loads.begun.size(); ++i) {
+    const Fleet::Loading& each = loads.begun[i];
+    float& load_us = loads.load_us[each.node.value];
+    if (load_us == 0.0f) continue;
+    const auto left_us = static_cast<float>(static_cast<double>(each.ready_ns - now_ns) * 1e-3);
+    load_us = now_ns < each.until_ns ? std::max(left_us, not_there_yet_us) : loads.anew_us[i];
+  }
 }
 
 bool RouteView::prepare(const RouteQuery& query, const CostWeights& weights) noexcept {
