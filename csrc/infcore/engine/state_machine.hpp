@@ -216,6 +216,7 @@ class StateMachine {
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / std::max(1u, queue.size())); }
     bool dirty{};
     bool unheld{};  ///< its batch goes although the rule would have waited, had the ladder not forbidden that
+    std::uint32_t n_untold{};  ///< that came since note_fastest() was last told of one
   };
   struct Node {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
@@ -401,9 +402,11 @@ class StateMachine {
   [[nodiscard]] std::uint32_t share_by_work(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean);
   void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
   bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  [[nodiscard]] double goal_s(const contracts::Request&) const noexcept;
+  [[nodiscard]] bool surely_by(TimeNs now_ns, const Lane&, std::uint32_t n_requests, NodeId) const noexcept;
   [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
   [[nodiscard]] bool dispatch_untried(TimeNs now_ns, std::uint32_t lane, bool& sent);
-  void note_fastest(double latency_s) noexcept;
+  void note_fastest(double latency_s, std::uint32_t n_requests) noexcept;
   [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
   // token_routing.cpp
   bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
