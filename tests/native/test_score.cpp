@@ -74,7 +74,9 @@ TEST(Score, LoopsAgreeWithTheScalarToTheBit) {
                                 least_cost_noting(columns.all(), q, mask.data(), n, noted),
                                 least_cost_noted(columns.all(), q, mask.data(), n, without_risk_us.data())}) {
         ASSERT_EQ(least.value, expected.value);
-        if (least.value != none) ASSERT_EQ(least.node, expected.node);
+        if (least.value != none) {
+          ASSERT_EQ(least.node, expected.node);
+        }
       }
       std::vector<std::uint64_t> kept_of_noted = mask;
       keep_at_most(standing_us.data(), 900.0f, kept_of_noted.data(), n);

@@ -24,7 +24,7 @@ BINDS_ON_ARRIVAL = {
     "consistent_hash": ConsistentHash,
     "prefix_aware": PrefixAware,
 }
-SLO_COST = Weights(price_us_per_usd=5e10, goal_share=0.02, tail=0.97, by_work=True)
+SLO_COST = Weights(price_us_per_usd=1e12, goal_share=0.03, tail=0.99, by_work=True)
 JOINT = ("fastest_finish", "slo_cost", "cascade")
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
@@ -210,6 +210,7 @@ class Engine:
         r.lane.work_pending += r.work
         if r.attempts == 0:
             r.lane.arrivals.append(now_ns)
+            r.lane.n_untold += 1
         r.lane.timer_ns = min(r.lane.timer_ns, r.deadline_ns)
         self.dirty.add(r.lane)
 

@@ -31,7 +31,7 @@ struct FloatPair {
 /// columns begin. A process has a credit cell of its own on each node, and so a slot; in private memory there is one.
 class FleetColumns {
  public:
-  static constexpr std::uint32_t layout_version = 4;
+  static constexpr std::uint32_t layout_version = 5;
   static constexpr std::uint32_t block_nodes = 64;
   static constexpr std::uint32_t n_labels = 64;
   static constexpr std::uint32_t processes_max = 64;
@@ -61,6 +61,15 @@ class FleetColumns {
     std::atomic<std::uint64_t> require{};  ///< label bits that a node must have to hold it
   };
 
+  /// A model that a node was told to load and does not hold yet. Read and written under the membership lock.
+  struct Loading {
+    std::uint32_t in_use;  ///< 0: the rest is of no account
+    std::uint32_t model, node;
+    base::TimeNs ready_ns;  ///< when it should be there
+    base::TimeNs until_ns;  ///< from when on nobody waits for it any more
+  };
+  static constexpr std::uint32_t loadings_max = 64;
+
   /// A process that shares the fleet.
   struct Process {
     std::atomic<std::uint64_t> token;  ///< whose the slot is or was, a figure of its own each time; 0: never used
@@ -86,6 +95,7 @@ class FleetColumns {
     base::RobustMutex membership;
     std::array<base::RobustMutex, n_signal_locks> signals;  ///< of the nodes with that id modulo their number
     std::array<Process, processes_max> processes;
+    std::array<Loading, loadings_max> loadings;
   };
 
   FleetColumns(std::uint32_t max_nodes, std::uint32_t max_models);

@@ -159,7 +159,8 @@ bool StateMachine::dispatch_shared(TimeNs now_ns, std::uint32_t index) {
   if (best == base::no_node) return false;
   suited_.clear();
   sources_.assign(1, {.lane = index, .left = 1});
-  return serve(now_ns, index, best, 1) == Served::sent;
+  const Served served = serve(now_ns, index, best, 1);
+  return served == Served::held ? dispatch_late(now_ns, index, best) : served == Served::sent;
 }
 
 /// A lane that waits for one device sends it what it can take, batch after batch.

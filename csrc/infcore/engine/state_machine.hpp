@@ -23,6 +23,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -140,6 +141,8 @@ class StateMachine {
   /// As node_lost(), but it answered: all that it runs has failed together. It is out until node_back().
   void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
+  /// Somebody asked the node itself how it is.
+  void checked(TimeNs now_ns, NodeId, bool ok);
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
@@ -160,6 +163,8 @@ class StateMachine {
   [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
     return health_ ? health_->status(node) : contracts::HealthStatus{};
   }
+  /// Whether somebody should ask the node how it is, and say so to checked(): what comes of it is in that alone.
+  [[nodiscard]] bool wants_check(TimeNs now_ns, NodeId);
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
@@ -177,6 +182,7 @@ class StateMachine {
     contracts::Request request{};
     std::uint32_t generation{1}, lane{};
     NodeId node{base::no_node};
+    NodeId failed_on{base::no_node};  ///< where it last failed alone
     std::uint64_t batch_id{};
     TimeNs bound_ns{
         base::never_ns};  ///< when the policy gave it `node`; never_ns: device and batch are chosen together
@@ -210,6 +216,7 @@ class StateMachine {
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / std::max(1u, queue.size())); }
     bool dirty{};
     bool unheld{};  ///< its batch goes although the rule would have waited, had the ladder not forbidden that
+    std::uint32_t n_untold{};  ///< that came since note_fastest() was last told of one
   };
   struct Node {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
@@ -282,7 +289,8 @@ class StateMachine {
   /// `bound` to a node that was chosen already.
   void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
-  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  /// `bound` to a node that was chosen already.
+  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason, NodeId bound = base::no_node);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
   void reserve(Slot&, double service_s) noexcept;
   /// As reserve(), unreserve(), but into a sum for Fleet::change_credit.
@@ -309,6 +317,8 @@ class StateMachine {
   void look_at_late(TimeNs now_ns);
   TimeNs hedge(TimeNs now_ns, NodeId, const Batch&);
   TimeNs hedge_one(TimeNs now_ns, NodeId, const Batch&, std::uint32_t slot, double left_s, Second& to);
+  [[nodiscard]] std::uint64_t able(std::uint32_t word, const contracts::Request&) const noexcept;
+  [[nodiscard]] bool is_full(NodeId) const noexcept;
   [[nodiscard]] Second second_node(NodeId first, const contracts::Request&) const noexcept;
   [[nodiscard]] bool may_go_with(TimeNs now_ns, std::uint32_t slot, Second& to) noexcept;
   void send_copy(TimeNs now_ns, std::uint32_t slot, const Second& to);
@@ -366,6 +376,8 @@ class StateMachine {
   void carry_out(TimeNs now_ns, const contracts::HealthChange&);
   void restart_curves(NodeId);
   [[nodiscard]] bool to_be_tried_elsewhere(const Slot&, NodeId) const noexcept;
+  void try_elsewhere(TimeNs now_ns, std::uint32_t slot, NodeId failed_on);
+  void send_alone(TimeNs now_ns, std::uint32_t slot, NodeId);
   [[nodiscard]] static std::uint32_t room_of(const Node& node) noexcept {
     return node.pending_max > node.occupied.n_requests ? node.pending_max - node.occupied.n_requests : 0;
   }
@@ -390,14 +402,17 @@ class StateMachine {
   [[nodiscard]] std::uint32_t share_by_work(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean);
   void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
   bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  [[nodiscard]] double goal_s(const contracts::Request&) const noexcept;
+  [[nodiscard]] bool surely_by(TimeNs now_ns, const Lane&, std::uint32_t n_requests, NodeId) const noexcept;
   [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
   [[nodiscard]] bool dispatch_untried(TimeNs now_ns, std::uint32_t lane, bool& sent);
-  void note_fastest(double latency_s) noexcept;
+  void note_fastest(double latency_s, std::uint32_t n_requests) noexcept;
   [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
   // token_routing.cpp
   bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
   void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
   void leave_tokens(Slot&) noexcept;
+  [[nodiscard]] std::span<const std::uint64_t> names_of(const contracts::Request&);
 
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
@@ -436,6 +451,7 @@ class StateMachine {
   contracts::LatencyTable& latency_;
   route::RouteView view_;                         ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::PrefixIndex> prefixes_;  ///< of their own picks, where they read blocks
+  std::vector<std::uint64_t> names_;              ///< see names_of()
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
   std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected

@@ -215,6 +215,7 @@ bool Fleet::carries(NodeId node, const std::pair<std::string, std::string>& labe
 }
 
 void Fleet::clear_sets(NodeId node) noexcept {
+  end_loads_of(node, nullptr);
   const std::uint32_t word = node.value / 64;
   const auto clear = [&](std::atomic<std::uint64_t>& set) {
     // relaxed: under the membership lock. Most sets don't have it, and each removal would cost a locked instruction.

@@ -206,6 +206,20 @@ class Fleet {
   /// for all nodes, padded to 64. False where no node would have to load it, but those that hold it. O(nodes), and
   /// O(nodes / 64) for each version of any model: for who keeps the column until residency() moves.
   bool load_costs(ModelId model, float* column) const;
+  /// A model that a node loads: until ready_ns it takes the rest of that time; from until_ns on it does not any more.
+  struct Loading {
+    NodeId node;
+    base::TimeNs ready_ns, until_ns;
+  };
+  /// Who sends a request to a node that has to load its model first says so, and everybody counts on that load instead of
+  /// having another node load it as well: load_model() or end_load() ends it, or time does, where whoever was to see to
+  /// it is gone. False where somebody has said so already, or it is there. Remembers 64 loads at a time.
+  bool begin_load(NodeId node, ModelId model, base::TimeNs now_ns);
+  /// It does not load it after all.
+  void end_load(NodeId node, ModelId model);
+  /// Of the model or, for "any version", of its versions.
+  [[nodiscard]] std::vector<Loading> loading(ModelId model) const;
+
   /// Counts changes of who is up and of what nodes hold or could load. What was wanted meanwhile changes the column with
   /// the next one.
   [[nodiscard]] std::uint64_t residency() const noexcept {
@@ -250,6 +264,10 @@ class Fleet {
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
   void set_resident(NodeId node, ModelId model, bool on) noexcept;
+  [[nodiscard]] ModelId version_to_load(ModelId model) const noexcept;
+  template <class Which>
+  bool forget_loads(Which which) noexcept;
+  void end_loads_of(NodeId node, const ModelId* model) noexcept;
   [[nodiscard]] std::vector<ModelId> least_wanted_first() const;
   void load_costs_of_word(ModelId model, std::uint32_t word, std::span<const ModelId> least_wanted,
                           float* column) const;

@@ -80,7 +80,8 @@ void RouteView::Candidates::count(std::uint32_t n_nodes) noexcept {
 }
 
 bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
-  loads_in_use_ = loads ? loads_of(query.model) : nullptr;
+  loads_in_use_ = loads && may_load_ ? loads_of(query.model) : nullptr;
+  if (loads_in_use_ != nullptr && !loads_in_use_->begun.empty()) count_on_begun(*loads_in_use_, query.now_ns);
   const bool model_alone = loads_in_use_ == nullptr && query.require == 0 && query.among == nullptr;
   candidates_ = model_alone ? candidates_of(query.model) : nullptr;
   n_nodes_ = fleet_->n_nodes();
@@ -165,6 +166,9 @@ RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
       known->able.resize(narrowed_.words.size());
     }
     known->any = fleet_->load_costs(model, known->load_us.data());
+    known->begun = fleet_->loading(model);
+    known->anew_us.clear();
+    for (const Fleet::Loading& each : known->begun) known->anew_us.push_back(known->load_us[each.node.value]);
   } catch (...) {  // no memory: who holds it can still serve it
     known.reset();
     return nullptr;
@@ -239,6 +243,18 @@ void RouteView::use_columns(const RouteQuery& query) noexcept {
               .held_blocks = held_blocks_.data(),
               .load_us = loads_in_use_ != nullptr ? loads_in_use_->load_us.data() : held_blocks_.data()};
   if (loads_in_use_ != nullptr) scored_.parts |= ScoreParts::load;
+}
+
+/// A load that somebody has begun takes what is left of it, not a load.
+void RouteView::count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept {
+  constexpr float not_there_yet_us = 1.0f;  // 0 says that it is
+  for (std::size_t i = 0; i < loads.begun.size(); ++i) {
+    const Fleet::Loading& each = loads.begun[i];
+    float& load_us = loads.load_us[each.node.value];
+    if (load_us == 0.0f) continue;
+    const auto left_us = static_cast<float>(static_cast<double>(each.ready_ns - now_ns) * 1e-3);
+    load_us = now_ns < each.until_ns ? std::max(left_us, not_there_yet_us) : loads.anew_us[i];
+  }
 }
 
 bool RouteView::prepare(const RouteQuery& query, const CostWeights& weights) noexcept {

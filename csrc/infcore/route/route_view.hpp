@@ -39,6 +39,8 @@ class RouteView {
   RouteView& operator=(const RouteView&) = delete;
   /// What nodes hold of prompts; it outlives the view. Null, as at first: nobody knows.
   void use_prefix(const PrefixIndex* index) noexcept { prefix_ = index; }
+  /// From now on only who holds a model is a candidate, whatever may be loaded: nobody here could have it loaded.
+  void never_loads() noexcept { may_load_ = false; }
 
   /// Candidates: up, holding the model, carrying the labels, not full, and, where there is a deadline, able to meet it.
   /// False where there is none.
@@ -109,6 +111,8 @@ class RouteView {
     bool any{};
     std::vector<float> load_us;
     std::vector<std::uint64_t> able;  // nodes that hold the model or could, 64 a word
+    std::vector<Fleet::Loading> begun;  // loads that are under way
+    std::vector<float> anew_us;         // of each of them, what load_us is without
   };
   /// A set of nodes, 64 a word, and how many of them are in lower words.
   struct Candidates {
@@ -135,6 +139,7 @@ class RouteView {
   [[nodiscard]] bool any_left() const noexcept;
   std::uint64_t* narrow() noexcept;
   Loads* loads_of(ModelId model) noexcept;
+  static void count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept;
   void copy_changed() noexcept;
   void copy_block(std::uint32_t index) noexcept;
   void copy_latest(const contracts::FleetColumns::Block& block, std::uint32_t index, std::uint32_t row) noexcept;
@@ -146,6 +151,7 @@ class RouteView {
   const Fleet* fleet_;
   const contracts::LatencyTable* latency_;
   const PrefixIndex* prefix_{};
+  bool may_load_{true};
   std::vector<std::unique_ptr<Loads>> loads_;       // by model, made when a query first asks
   std::vector<std::unique_ptr<Candidates>> known_;  // by model, the same
   Loads* loads_in_use_{};

@@ -102,7 +102,9 @@ inline NodeScore NodeScore::of(const NodeFigures& node, const ScoreQuery& q) noe
       const float sd = (s.wait_us + busy) * (node.tail * (1.0f / 2.33f));
       const float ahead = q.budget_us - finish;
       const float slack = ahead > 0.0f ? ahead : 0.0f;
-      const float variance = sd * sd;
+      constexpr float most_sd = 1e18f;  // half a million years: its square is still finite
+      const float bounded = sd < most_sd ? sd : most_sd;
+      const float variance = bounded * bounded;
       constexpr float not_zero = 1e-12f;  // 0 / 0 is 0 here
       s.risk_us = q.miss_us * (variance / ((variance + slack * slack) + not_zero));
       s.cost_us = s.cost_us + s.risk_us;

@@ -24,8 +24,8 @@
 //                     to count as alike. Of those, two are drawn and the cheaper chosen, so that routers which see the
 //                     same old signal do not all run to one node. 0: never.
 //   joint_*           of an engine's joint choice (engine/weighing.cpp), which is bounded where this is not:
-//     price           microseconds that a US dollar of a device's time counts for. 5e10: an hour of a request's time is
-//                     worth 7 cents; what the two below allow is then taken where it saves a third of the money.
+//     price           microseconds that a US dollar of a device's time counts for. 1e12: an hour of a request's time is
+//                     worth a third of a cent; within what the two below allow, the cheaper device is taken.
 //     goal_share, tail  how late a request may be for money: this share of what its deadline leaves it, and not later
 //                     than this quantile of what all requests take on whatever is fastest for them.
 //     by_work         1: who goes where by its work, and devices that were never tried are; 0: first come, first served
@@ -240,9 +240,9 @@ std::unique_ptr<RoutingPolicy> make_slo_cost(std::uint64_t seed, RoutingOptions&
                                  .risk = options.number("risk", 1.0, 0.0, 1e6),
                                  .block_size = options.number("block_size", 16.0, 0.0, 1e6),
                                  .loads = true},
-                     .joint = {.price_us_per_usd = options.number("joint_price", 5e10, 0.0, 1e15),
-                               .goal_share = options.number("joint_goal_share", 0.02, 0.0, 1.0),
-                               .tail = options.number("joint_tail", 0.97, 0.0, 1.0),
+                     .joint = {.price_us_per_usd = options.number("joint_price", 1e12, 0.0, 1e15),
+                               .goal_share = options.number("joint_goal_share", 0.03, 0.0, 1.0),
+                               .tail = options.number("joint_tail", 0.99, 0.0, 1.0),
                                .by_work = options.number("joint_by_work", 1.0, 0.0, 1.0) > 0.0,
                                .beside = options.number("joint_beside", 0.3, 0.0, 1e3)},
                      .explore = options.number("explore", 0.01, 0.0, 1.0),
