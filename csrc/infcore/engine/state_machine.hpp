@@ -15,6 +15,7 @@
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
 #include <infcore/engine/token_choice.hpp>
+#include <infcore/engine/turn_plan.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -389,6 +390,8 @@ class StateMachine {
   [[nodiscard]] const contracts::BatchShape& learned_shape(const Batch&) const noexcept;
   void occupancy_changed(NodeId);
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
+  void give_turn(TimeNs now_ns);
+  [[nodiscard]] NodeId only_device(std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
   void add_riders(TimeNs now_ns, std::uint32_t lane, const Taker&);
@@ -486,7 +489,8 @@ class StateMachine {
   std::vector<double> works_;
   std::vector<batch::Waiting> waiting_;
   std::vector<batch::Verdict> verdicts_;
-  std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
+  std::vector<std::uint32_t> due_;  ///< the lanes that schedule() is at
+  TurnPlan plan_;                   ///< of them, who is first
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   TokenChoice tokens_;
   bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us
