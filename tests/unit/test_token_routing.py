@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from engine_rig import WAIT_S
 from sim_rig import logged
-from token_device_rig import GatedTokens, Watched, emulated, engine_of_tokens, inputs_of, prompt_of, token_model
+from token_device_rig import GatedTokens, emulated, engine_of_tokens, inputs_of, prompt_of, token_model
 
 import infcore
 from infcore import InfcoreError, InvalidArgument, InvalidType, sim
