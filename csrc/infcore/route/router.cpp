@@ -106,8 +106,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.begins_load = false;
   if (fleet_->any_declared()) {
     fleet_->want(decision.query.model, query.now_ns);
-    decision.begins_load =
-        decision.terms.load_us > 0.0 && fleet_->begin_load(node, decision.query.model, query.now_ns);
+    decision.begins_load = decision.terms.load_us > 0.0 && fleet_->begin_load(node, decision.query.model, query.now_ns);
   }
   if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
@@ -149,7 +148,8 @@ bool Router::cancel(Decision& decision, base::TimeNs now_ns) {
 
 /// Also the load that it began.
 bool Router::take_back(Decision& decision, base::TimeNs now_ns) {
-  if (decision.open && std::exchange(decision.begins_load, false)) fleet_->end_load(decision.node, decision.query.model);
+  if (decision.open && std::exchange(decision.begins_load, false))
+    fleet_->end_load(decision.node, decision.query.model);
   return close(decision, now_ns);
 }
 
