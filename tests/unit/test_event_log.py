@@ -350,7 +350,7 @@ def test_fuzzers_corpus_is_of_this_format(name, tmp_path, request):
 
 @pytest.mark.parametrize("policy", ["power_of_two", "locality", "slo_cost"])
 def test_bounds_and_models_that_may_be_loaded_replay(tmp_path, policy):
-    """What a node may have at a time is in the log; what could be loaded decides nothing, for a machine loads nothing."""
+    """A node's bound is in the log; what could be loaded decides nothing there, for a machine loads nothing."""
     path = str(tmp_path / "log")
     fleet = Fleet(max_nodes=8)
     options = {"zone": "near"} if policy == "locality" else {}
