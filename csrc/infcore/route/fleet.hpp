@@ -114,17 +114,34 @@ class Fleet {
   [[nodiscard]] static std::int64_t credit_ns(double service_s) noexcept;
 
   /// Seconds before a new request would start: the signalled queue wait, plus what we reserved since then per slot.
-  [[nodiscard]] double wait_s(NodeId node) const noexcept;
+  [[nodiscard]] double wait_s(NodeId node) const noexcept {
+    return static_cast<double>(columns_.pair(node.value, contracts::FleetColumns::wait_inflight).first) * 1e-6;
+  }
   /// Signalled in-flight total, plus our reserves and less our releases since its time stamp.
-  [[nodiscard]] std::uint32_t inflight(NodeId node) const noexcept;
-  [[nodiscard]] NodeState state(NodeId node) const noexcept;
-  [[nodiscard]] bool resident(NodeId node, ModelId model) const noexcept;
-  [[nodiscard]] double price_per_hour(NodeId node) const noexcept;
-  [[nodiscard]] std::uint32_t slots(NodeId node) const noexcept;
+  [[nodiscard]] std::uint32_t inflight(NodeId node) const noexcept {
+    return static_cast<std::uint32_t>(columns_.pair(node.value, contracts::FleetColumns::wait_inflight).second);
+  }
+  [[nodiscard]] NodeState state(NodeId node) const noexcept {
+    return static_cast<NodeState>(columns_.state(node.value).load(std::memory_order_acquire));
+  }
+  [[nodiscard]] bool resident(NodeId node, ModelId model) const noexcept {
+    const auto& word = columns_.resident(model.value, node.value / 64);
+    return (word.load(std::memory_order_acquire) >> (node.value & 63u) & 1u) != 0;
+  }
+  [[nodiscard]] double price_per_hour(NodeId node) const noexcept {  // relaxed, as below: written before the up bit
+    return columns_.price_per_hour(node.value).load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t slots(NodeId node) const noexcept {
+    return columns_.slots(node.value).load(std::memory_order_relaxed);
+  }
   /// Device class: equal for nodes of one kind.
-  [[nodiscard]] std::uint32_t kind_id(NodeId node) const noexcept;
+  [[nodiscard]] std::uint32_t kind_id(NodeId node) const noexcept {
+    return columns_.kind_id(node.value).load(std::memory_order_relaxed);
+  }
   /// The version() under which the node was added: another figure later is another node.
-  [[nodiscard]] std::uint64_t born(NodeId node) const noexcept;
+  [[nodiscard]] std::uint64_t born(NodeId node) const noexcept {
+    return columns_.born(node.value).load(std::memory_order_relaxed);
+  }
   /// A copy of the exact figures behind the columns.
   void read(NodeId node, contracts::Credit& own, Signal& last) const noexcept;
 
@@ -139,7 +156,9 @@ class Fleet {
     const Hold hold(*this);
     return read(specs_[node.value]);
   }
-  [[nodiscard]] std::uint32_t n_nodes() const noexcept;
+  [[nodiscard]] std::uint32_t n_nodes() const noexcept {
+    return columns_.header().n_nodes.load(std::memory_order_acquire);
+  }
   /// How many nodes are there.
   [[nodiscard]] std::uint32_t n_present() const;
   [[nodiscard]] std::uint32_t max_nodes() const noexcept { return columns_.header().max_nodes; }
@@ -147,7 +166,9 @@ class Fleet {
   /// base::no_node where no present node has that name.
   [[nodiscard]] NodeId find(std::string_view name) const;
   /// Counts changes of membership and state.
-  [[nodiscard]] std::uint64_t version() const noexcept;
+  [[nodiscard]] std::uint64_t version() const noexcept {
+    return columns_.header().version.load(std::memory_order_acquire);
+  }
 
   /// Bits of (key, value) pairs. A node carries its labels and its kind, zone and location. A pair gets its bit when
   /// it is first asked for, with `add` in any case, without only if some node carries it; else no_such_label.
@@ -199,7 +220,8 @@ class Fleet {
   /// Of the model or, for "any version", of its versions.
   [[nodiscard]] std::vector<Loading> loading(ModelId model) const;
 
-  /// Counts changes of what nodes hold or could load. What was wanted meanwhile changes the column with the next one.
+  /// Counts changes of who is up and of what nodes hold or could load. What was wanted meanwhile changes the column
+  /// with the next one.
   [[nodiscard]] std::uint64_t residency() const noexcept {
     return columns_.header().residency.load(std::memory_order_acquire);
   }

@@ -164,11 +164,6 @@ cdef extern from "<infcore/engine/live_prompt.hpp>" namespace "infcore::engine" 
     void copy_blocks(LiveRequest&, const uint64_t*, uint32_t) except +infcore_translate
 
 
-cdef extern from "<infcore/contracts/session_hash.hpp>" namespace "infcore::contracts" nogil:
-    uint64_t session_hash(const char*, size_t) noexcept
-    uint64_t session_hash(uint64_t) noexcept
-
-
 cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine" nogil:
     const uint32_t event_blocks_max
 
