@@ -54,7 +54,7 @@ bench-gpu: $(VENV)/.tests-ready $(built)
 	$(say) "GPU kernels: answers, bandwidth, overhead $(ARGS)"
 	@$(BIN)/python bench/gpu/run.py $(ARGS)
 
-# What infcore is measured against, in an environment of its own: then `python bench/peers/batchers.py` and `.../mocker.py`.
+# What infcore is measured against, in an environment of its own: then `python bench/peers/routers.py`, `.../batchers.py`, `.../radix.py`, `.../mocker.py`.
 peers: build $(PEERS_VENV)/.ready
 
 sim: $(VENV)/.tests-ready $(built)

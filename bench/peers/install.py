@@ -1,7 +1,7 @@
 """Makes the environment of the peers: python bench/peers/install.py [.venv-peers]
 
 An environment of its own, so that nothing of infcore's depends on what they bring. What cannot be installed is noted
-in missing.json there, with the reason; batchers.py and mocker.py say it in place of its figures.
+in missing.json there, with the reason; what measures it says so in place of its figures.
 """
 
 import json

@@ -22,7 +22,6 @@ from types import SimpleNamespace
 import vllm_pool
 
 BLOCK_SIZE, N_BLOCKS, N_REQUESTS = 16, 96, 60
-VLLM_EVENTS = "vllm.distributed.kv_events"
 SGLANG = [f"sglang.srt.{name}" for name in (
     "mem_cache.radix_cache", "mem_cache.base_prefix_cache", "mem_cache.events", "mem_cache.utils",
     "mem_cache.evict_policy", "mem_cache.cache_init_params", "disaggregation.kv_events",
@@ -33,12 +32,12 @@ class Vllm:
     release = f"vllm {vllm_pool.RELEASE}"
 
     def __init__(self, folder: Path) -> None:
-        vllm_pool.MODULES.append(VLLM_EVENTS)
+        vllm_pool.MODULES.append(vllm_pool.EVENTS)
         vllm_pool.fetch(folder, sys.executable)
         pools, kv, hashing = vllm_pool.load(folder)
         kv.envs = SimpleNamespace(VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES=True)  # vLLM's default
         kv.init_none_hash(hashing.sha256)
-        self.events = sys.modules[VLLM_EVENTS]
+        self.events = sys.modules[vllm_pool.EVENTS]
         self.hasher = kv.get_request_block_hasher(BLOCK_SIZE, hashing.sha256)
         self.pool = pools.BlockPool(N_BLOCKS + 1, True, BLOCK_SIZE, enable_kv_cache_events=True)
 

@@ -115,8 +115,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def say_missing(missing: Mapping[str, str]) -> None:
-    for name, why in missing.items():
-        print(f"not measured: {name}: {why}")
+    for why in dict.fromkeys(missing.values()):
+        print(f"not measured: {'; '.join(name for name in missing if missing[name] == why)}: {why}")
 
 
 def say_not_installed(venv: Path = PEERS) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 RELEASE = "0.33.0"
+EVENTS = "vllm.distributed.kv_events"  # fetched for record_events.py; elsewhere a stand-in
 MODULES = ["vllm.v1.core.block_pool", "vllm.v1.core.kv_cache_utils", "vllm.utils.hashing", "vllm.utils.math_utils"]
 
 
@@ -30,14 +31,15 @@ def folder(venv: Path) -> Path:
 
 def fetch(into: Path, python: str) -> None:
     """Downloads vLLM's wheel (336 MB), keeps the modules, drops the wheel."""
-    if all((into / _file_of(module)).exists() for module in MODULES):
+    files = [_file_of(module) for module in {*MODULES, EVENTS}]
+    if all((into / file).exists() for file in files):
         return
     with tempfile.TemporaryDirectory() as place:
         pip = [python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--no-cache-dir"]
         subprocess.run([*pip, "-d", place, f"vllm=={RELEASE}"], check=True)
         with zipfile.ZipFile(next(Path(place).glob("*.whl"))) as wheel:
-            for module in MODULES:
-                wheel.extract(_file_of(module), into)
+            for file in files:
+                wheel.extract(file, into)
 
 
 class _StandIn(ModuleType):

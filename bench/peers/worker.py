@@ -50,6 +50,12 @@ def radix(name: str):
     return lambda task: radix_sides.measure(name, task), version(package)
 
 
+def routing(name: str):
+    import router_sides
+
+    return router_sides.side(name.removesuffix(" routing"))
+
+
 def main(name: str, venv: Path) -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -59,6 +65,8 @@ def main(name: str, venv: Path) -> None:
             measure, release = mocker(name)
         elif name.endswith("radix"):
             measure, release = radix(name)
+        elif name.endswith("routing"):
+            measure, release = routing(name)
         else:
             measure, release = batcher(name)
         print(json.dumps({"release": release}), file=answers, flush=True)

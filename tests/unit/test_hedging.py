@@ -1,6 +1,7 @@
 """Requests that are late on one node and sent to a second; retries within their budget; what the log says of costs."""
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -285,7 +286,9 @@ def test_a_hung_device_s_request_is_answered_by_the_other():
         gate.open()
 
 
-def test_a_future_does_not_end_while_a_worker_still_reads_its_inputs():
+@contextmanager
+def running_twice():
+    """A request that runs on one device while another has claimed its copy, and not yet read the inputs."""
     gate = Gated(identity)
     first, second = infcore.CallableDevice("first", run=gate, **KNOWN), Slow("second", identity, **KNOWN)
     with engine_of(first, second, models=[model(max_batch_size=1)], hedge_quantile=0.9) as engine:
@@ -293,7 +296,12 @@ def test_a_future_does_not_end_while_a_worker_still_reads_its_inputs():
         future = engine.submit("m", x_of(7.0))
         gate.wait_entered()
         engine.restore_device("second")
-        assert second.entered.wait(60.0)  # its copy is claimed, and not yet read
+        assert second.entered.wait(60.0)
+        yield engine, future, gate, second
+
+
+def test_a_future_does_not_end_while_a_worker_still_reads_its_inputs():
+    with running_twice() as (engine, future, gate, second):
         gate.open()
         wait_until(lambda: engine.stats()["models"]["m"]["requests"] == 1, "the first answer")
         assert not future.done() and engine.n_open == 1
@@ -303,14 +311,7 @@ def test_a_future_does_not_end_while_a_worker_still_reads_its_inputs():
 
 
 def test_a_cancelled_future_s_inputs_are_kept_until_they_are_read():
-    gate = Gated(identity)
-    first, second = infcore.CallableDevice("first", run=gate, **KNOWN), Slow("second", identity, **KNOWN)
-    with engine_of(first, second, models=[model(max_batch_size=1)], hedge_quantile=0.9) as engine:
-        engine.lose_device("second")
-        future = engine.submit("m", x_of(7.0))
-        gate.wait_entered()
-        engine.restore_device("second")
-        assert second.entered.wait(60.0)
+    with running_twice() as (engine, future, gate, second):
         assert future.cancel()
         wait_until(lambda: engine.stats()["models"]["m"]["cancelled"] == 1, "the engine to hear of it")
         assert engine.n_open == 1  # its place is not another's yet
@@ -374,3 +375,18 @@ def test_a_log_without_terms_has_none_and_a_forged_one_is_found(tmp_path):
     found = sim.replay(forged)
     assert not found.equal and found.digest == found.recorded_digest
     assert found.first_difference["recorded"].startswith("service of ")
+
+
+@pytest.mark.parametrize("pending_max", [None, 1, 2])
+def test_copies_keep_a_node_s_bound(pending_max):
+    """A circuit breaker is for copies, too: of a late batch no more go there than it may have."""
+    r = Rig(FAST, model={"max_batch_size": 4}, hedge_quantile=0.9, hedge_budget=1.0)
+    node = r.fleet.add("second", pending_max=pending_max)
+    r.machine.add_node(node)
+    assert dispatched(r.arrive(0, 1, 2, 3)) == {1: 0, 2: 0, 3: 0}
+    r.run(0, 0)
+    r.machine.set_resident(0, r.model, node, prior=FAST)
+    actions = [action for now_ns in range(MS, 40 * MS, MS) for action in r.step(now_ns)]
+    copies = [action for action in actions if action[0] == "hedge"]
+    assert len(copies) == (3 if pending_max is None else pending_max)
+    assert {action[2] for action in copies} == {node}

@@ -3,13 +3,15 @@
 import importlib
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from reference.prefix_index import PrefixIndex
 
 FOLDER = Path(__file__).parents[2] / "bench" / "peers"
-NAMES = ["install", "mocker", "mocker_model", "mocker_sides", "radix_sides", "sides", "vllm_pool"]
+NAMES = ["install", "mocker", "mocker_model", "mocker_sides", "radix_sides", "router_dynamo", "router_own"]
+NAMES += ["router_peers", "router_sides", "routers", "sides", "vllm_pool"]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +80,10 @@ def test_what_was_not_installed_is_said(peers, tmp_path, capsys):
     sides = peers["sides"]
     (tmp_path / "missing.json").write_text('{"a==1": "ERROR: no a"}')
     sides.say_not_installed(tmp_path)
-    sides.say_missing({"b": "gone"})
-    assert capsys.readouterr().out == "not installed: a==1: ERROR: no a\nnot measured: b: gone\n"
+    sides.say_missing({"b": "gone", "c": "late", "d": "gone"})
+    assert capsys.readouterr().out == (
+        "not installed: a==1: ERROR: no a\nnot measured: b; d: gone\nnot measured: c: late\n"
+    )
 
 
 def test_an_environment_that_is_not_there(peers, tmp_path):
@@ -146,3 +150,46 @@ def test_the_radix_tree_is_asked_what_the_plain_model_answers(peers):
         assert told == radix.scores(Plain(), seed, 200)
         assert sum(bool(match) for match in told) > 100
     assert radix.speed_ns(radix.Infcore(5), 5, 8, 2) > 0.0
+
+
+def test_each_way_of_ours_to_route_chooses_the_best(peers):
+    ways = peers["router_own"].WAYS
+    for way in ways.values():
+        with closing(peers["router_sides"].Side(way)) as side:
+            for endpoints, blocks in ((5, 3), (5, 3), (2, 4)):
+                said = side.measure({"endpoints": endpoints, "blocks": blocks, "chunk_s": 0.0})
+                assert said["cpu_us"] > 0 and said["wall_us"] > 0
+    theirs = peers["router_peers"].WAYS | peers["router_dynamo"].WAYS
+    compared = [(one.own, one.peers) for one in peers["routers"].COMPARISONS]
+    assert {name for own, _ in compared for name in own} == set(ways)
+    assert {name for _, others in compared for name in others} == set(theirs)
+
+
+def test_a_way_that_chooses_wrong_is_not_timed(peers):
+    question, side = peers["router_sides"].Question, peers["router_sides"].Side
+
+    async def third():
+        return 3
+
+    with closing(side(lambda n, n_blocks: question(third, lambda answer: answer == n - 1))) as made:
+        assert made.measure({"endpoints": 4, "blocks": 0, "chunk_s": 0.0})["wall_us"] > 0
+        with pytest.raises(AssertionError, match="5 endpoints, 0 blocks: 3 is not right"):
+            made.measure({"endpoints": 5, "blocks": 0, "chunk_s": 0.0})
+
+
+def test_routers_are_compared_without_the_peers(peers, tmp_path, monkeypatch, capsys):
+    routers = peers["routers"]
+    monkeypatch.setattr(routers, "OWN", Path(sys.prefix))
+    monkeypatch.setattr(routers, "PEERS", tmp_path / "none")
+    own = ["infcore slo_cost", "plain Python, lowest cost"]
+    cells, missing = routers.compare(routers.Comparison("cost", own, ["LiteLLM latency-based"]), [2, 4], 2, 0.0)
+    assert [(cell["way"], cell["endpoints"]) for cell in cells] == [(way, n) for way in own for n in (2, 4)]
+    assert [cell["cpu_ratio"] for cell in cells[:2]] == [1.0, 1.0]
+    assert cells[2]["cpu_ratio"] > 0
+    assert list(missing) == ["LiteLLM latency-based"]
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| cost; x: over infcore slo_cost | 2 | 4 | x 2 | x 4 |"
+    assert [row.split(" | ")[0] for row in rows if row] == [
+        f"| infcore slo_cost ({cells[0]['release']})",
+        f"| plain Python, lowest cost ({cells[2]['release']})",
+    ]

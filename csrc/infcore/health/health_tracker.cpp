@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <sstream>
 #include <string>
 
 namespace infcore::health {
@@ -35,6 +36,8 @@ constexpr std::uint32_t apart_part = 4;
 constexpr std::uint32_t ask_again_after = 16;
 constexpr std::uint32_t slow_start_steps = 8;
 constexpr TimeNs check_every_ns = 1'000'000'000;
+/// A node that is not out is checked where it was idle for so long: its next request is to find it well.
+constexpr TimeNs check_idle_ns = 10'000'000'000;
 
 bool is_in(const std::vector<std::uint64_t>& set, std::uint32_t node) noexcept {
   return (set[node / 64] >> (node % 64) & 1) != 0;
@@ -45,25 +48,31 @@ void put(std::vector<std::uint64_t>& set, std::uint32_t node, bool in) noexcept 
   set[node / 64] = in ? set[node / 64] | bit : set[node / 64] & ~bit;
 }
 
-void check(const char* field, double value, double low, double high, const char* allowed) {
-  if (!(value >= low && value <= high)) throw InvalidArgument(field, std::to_string(value), allowed);
+void check(const char* field, double value, double low, double high, const char* unit = "") {
+  const auto text = [](double x) {
+    std::ostringstream out;
+    out << x;
+    return out.str();
+  };
+  if (!(value >= low && value <= high))
+    throw InvalidArgument(field, text(value), text(low) + " to " + text(high) + unit);
 }
 
 const HealthConfig& valid(const HealthConfig& config) {
-  constexpr double year_ns = 3.2e16;
-  const auto time = [](const char* field, TimeNs value, double low_ns) {
-    check(field, static_cast<double>(value) * 1e-9, low_ns * 1e-9, year_ns * 1e-9, "seconds, more than 0 where named");
+  constexpr double year_s = 3.2e7;
+  const auto time = [](const char* field, TimeNs value, double low_s) {
+    check(field, base::seconds(value), low_s, year_s, " s");
   };
-  check("errors_in_a_row", config.errors_in_a_row, 1, 64, "1 to 64");
-  check("error_rate", config.error_rate, 0.01, 1.0, "0.01 to 1");
-  check("slow_factor", config.slow_factor, 1.5, 1e6, "1.5 to 1e6");
-  check("ejected_share_max", config.ejected_share_max, 0.0, 1.0, "0 to 1");
-  check("probes", config.probes, 1, 1000, "1 to 1000");
-  time("eject_s", config.eject_ns, 1e6);
-  time("eject_s_max", config.eject_ns_max, static_cast<double>(config.eject_ns));
-  time("forgive_s", config.forgive_ns, 1e6);
+  check("errors_in_a_row", config.errors_in_a_row, 1, 64);
+  check("error_rate", config.error_rate, 0.01, 1.0);
+  check("slow_factor", config.slow_factor, 1.5, 1e6);
+  check("ejected_share_max", config.ejected_share_max, 0.0, 1.0);
+  check("probes", config.probes, 1, 1000);
+  time("eject_s", config.eject_ns, 1e-3);
+  time("eject_s_max", config.eject_ns_max, base::seconds(config.eject_ns));
+  time("forgive_s", config.forgive_ns, 1e-3);
   time("slow_start_s", config.slow_start_ns, 0.0);
-  time("forget_s", config.forget_ns, 1e6);
+  time("forget_s", config.forget_ns, 1e-3);
   return config;
 }
 
@@ -240,6 +249,16 @@ void HealthTracker::check_due(TimeNs now_ns, std::vector<NodeId>& nodes) {
     row.checked_ns = now_ns;
     nodes.push_back(NodeId{node});
   }
+}
+
+bool HealthTracker::wants_check(TimeNs now_ns, NodeId id) {
+  Row& row = rows_[id.value];
+  if (row.stage == Stage::lost) return false;
+  const bool is_out = row.stage == Stage::ejected;
+  const TimeNs heard_ns = is_out ? row.checked_ns : std::max(row.checked_ns, row.last_ns);
+  if (now_ns < base::add_ns(heard_ns, is_out ? check_every_ns : check_idle_ns)) return false;
+  row.checked_ns = now_ns;
+  return true;
 }
 
 // ---- out and in

@@ -51,7 +51,7 @@ cdef uint64_t session_of(object session) except? 0:
             session = session.encode("utf-8", "surrogatepass")
             return session_hash(<const char*>(<bytes>session), <size_t>len(session))
         return session_hash(text, <size_t>n_bytes)
-    if isinstance(session, int):
+    if isinstance(session, int) and not isinstance(session, bool):
         return session_hash(<uint64_t>(session & 0xFFFFFFFFFFFFFFFF))
     raise InvalidType(f"session is {type(session).__name__}; allowed: a str, an int or None")
 

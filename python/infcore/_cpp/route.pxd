@@ -98,6 +98,8 @@ cdef extern from "<span>" namespace "std" nogil:
     cdef cppclass const_blocks "std::span<const std::uint64_t>":
         const_blocks() noexcept
         const_blocks(const uint64_t*, size_t) noexcept
+        size_t size() noexcept
+        const uint64_t* data() noexcept
 
 
 cdef extern from "<infcore/route/routing_options.hpp>" namespace "infcore::route" nogil:
@@ -171,11 +173,12 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         CostTerms terms
         double price_usd
         ModelId next_model
-        cbool feasible
+        cbool feasible, begins_load
     cdef cppclass Explanation:
         NodeId node
         CostTerms terms
         Filtered filtered
+        string left_out
 
 
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,22 +50,24 @@ def run_policies(
     options: Mapping[str, PolicyOption] | None = None,
 ) -> dict[str, Any]:
     """Run each policy, and search its capacity where asked for; the JSON document."""
-    runs, capacities = [], {}
+    runs: list[dict[str, Any]] = []
+    capacities: dict[str, list[dict[str, Any]]] = {}
     for policy in policies:
         progress.stage(f"{policy}: load {load:g}")
-        its = None if policy == BOUND else options
-        row = simulate(
+        run = partial(
+            simulate,
             scenario,
             policy=policy,
             seed=seed,
-            load=load,
             trace=trace,
-            log=log,
             progress=progress.advance,
-            policy_options=its,
+            policy_options=None if policy == BOUND else options,
         )
-        if capacity:
-            row["capacity_load"], capacities[policy] = _capacity(scenario, policy, seed, trace, load, progress, its)
+        row = run(load=load, log=log)
+        if capacity and policy == BOUND:
+            row["capacity_load"], capacities[policy] = _bound(scenario, trace), []
+        elif capacity:
+            row["capacity_load"], capacities[policy] = _capacity(policy, run, load, progress)
         runs.append(row)
         on_run(row)
     base = next((row for row in runs if row["policy"] == "round_robin"), runs[0] if runs else None)
@@ -126,34 +129,25 @@ def _detail(scenario: Scenario) -> dict[str, Any]:
 
 def capacity_of(scenario: Scenario, policy: str, *, seed: int) -> float | None:
     """The highest load, times the scenario's, with 99 % of all arrivals inside their goal; 0 where none is carried."""
-    return _capacity(scenario, policy, seed, None, 1.0, Silent())[0]
+    if policy == BOUND:
+        return _bound(scenario, None)
+    return _capacity(policy, partial(simulate, scenario, policy=policy, seed=seed), 1.0, Silent())[0]
+
+
+def _bound(scenario: Scenario, trace: Trace | None) -> float | None:
+    """What nobody can carry; None where there is no bound, or none is known."""
+    bound = capacity_bound(scenario) if trace is None else math.inf
+    return bound if bound < math.inf else None
 
 
 def _capacity(
-    scenario: Scenario,
-    policy: str,
-    seed: int,
-    trace: Trace | None,
-    start: float,
-    progress: Progress,
-    options: Mapping[str, PolicyOption] | None = None,
+    policy: str, run: Callable[..., dict[str, Any]], start: float, progress: Progress
 ) -> tuple[float | None, list[dict[str, Any]]]:
-    """The highest load with 99 % inside the goal, and every load tried; of the bound: what nobody can carry."""
-    if policy == BOUND:
-        bound = capacity_bound(scenario) if trace is None else math.inf
-        return (bound if bound < math.inf else None), []
+    """The highest load with 99 % inside the goal, and every load tried. run: simulates the load= it is given."""
 
     def probe(load: float) -> Probe:
         progress.stage(f"{policy}: does it carry load {load:.3g}?")
-        row = simulate(
-            scenario,
-            policy=policy,
-            seed=seed,
-            load=load,
-            trace=trace,
-            progress=progress.advance,
-            policy_options=options,
-        )
+        row = run(load=load)
         within = 1.0 if row["within_slo"] is None else row["within_slo"]  # nothing came: nothing was late
         return Probe(load, within, 0.0, within >= WITHIN_SLO_MIN)
 
