@@ -1,4 +1,4 @@
-# make test | check | bench ARGS="--seconds 10" | bench-gpu | peers | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
+# make test | test-ray | check | bench ARGS="--seconds 10" | bench-gpu | peers | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
 # Needs Python >= 3.11 with venv and headers, g++, make and git; all else comes from PyPI into $(VENV).
 
 SHELL := /bin/bash
@@ -14,6 +14,7 @@ endif
 export CXX
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
+RAY_VENV ?= .venv-ray
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 say := @printf '== %s\n'
@@ -26,7 +27,7 @@ built := $(VENV)/.built-$(package_files)
 cpp_files = $(shell find csrc tests bench kernels \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' \) 2>/dev/null)
 python_files := python kernels bench tests .ci
 
-.PHONY: test check bench bench-gpu peers sim wheels format build types tests machine-packages clean
+.PHONY: test test-ray check bench bench-gpu peers sim wheels format build types tests machine-packages clean
 
 test: build types tests
 
@@ -39,6 +40,11 @@ types:
 tests:
 	$(say) "tests: tidy, unit, property, differential, golden, gpu, bench smoke"
 	@$(BIN)/python -m pytest tests bench/micro --benchmark-disable --numprocesses logical --dist loadfile $(PYTEST_ARGS)
+
+# In an environment of its own, as the peers, that sees the one of the build behind it.
+test-ray: build $(RAY_VENV)/.ready
+	$(say) "infcore.integrations.ray in Ray Serve"
+	@$(RAY_VENV)/bin/python -m pytest -W ignore tests/integrations/ray_serve.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench-ready $(built)
 	$(say) "infcore bench $(ARGS)"
@@ -78,7 +84,7 @@ machine-packages:
 	@.ci/debian
 
 clean:
-	rm -rf build dist wheelhouse $(VENV) $(PEERS_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist wheelhouse $(VENV) $(PEERS_VENV) $(RAY_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(venv_ready):
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: install Python >= 3.11 (Debian: python3 python3-venv python3-dev)" >&2; exit 1; }
@@ -105,6 +111,15 @@ $(VENV)/.wheels-ready: $(venv_ready) pyproject.toml
 $(PEERS_VENV)/.ready: $(wildcard bench/peers/*.txt) bench/peers/install.py bench/peers/vllm_pool.py
 	$(say) "peers in $(PEERS_VENV)"
 	@$(PYTHON) bench/peers/install.py $(PEERS_VENV)
+	@touch $@
+
+$(RAY_VENV)/.ready: pyproject.toml bench/peers/constraints.txt
+	$(say) "Ray in $(RAY_VENV)"
+	@$(PYTHON) -m venv $(RAY_VENV)
+	@$(BIN)/python .ci/requirements.py ray | $(RAY_VENV)/bin/python -m pip -qq --disable-pip-version-check install \
+	  -c bench/peers/constraints.txt -r /dev/stdin
+	@echo "import site; site.addsitedir('$(abspath $(BIN))/../lib/python$(python_version)/site-packages')" \
+	  > $(RAY_VENV)/lib/python$(python_version)/site-packages/infcore_build.pth
 	@touch $@
 
 # Editable, so that a change of a .py needs no build. What changes the compiled part, or adds a file, comes here again.

@@ -67,7 +67,7 @@ def record_every_kind(path, policy):
     )
     models = [machine.add_model(name, max_batch_size=2) for name in ("a", "b")]
     for name, zone in (("x", "eu"), ("y", "us"), ("z", "us")):
-        node = machine.fleet.add(name, zone=zone, slots=2, price_per_hour=1.0, labels={"disk": "ssd"})
+        node = machine.fleet.add(name, zone=zone, slots=2, price_per_hour=1.0, labels={"disk": "ssd"}, pending_max=64)
         machine.add_node(node, run_limit_ns=10**9)
         for model in models:
             machine.set_resident(0, model, node, prior=(1e-3, 1e-4, 1e-5, 0.0))
@@ -99,6 +99,7 @@ def record_every_kind(path, policy):
     machine.node_failed(10**9, 2)
     machine.node_back(10**9, 2)
     machine.node_lost(10**9, 1)
+    machine.checked(10**9, 0, ok=True)
     machine.drain_node(10**9, 0)
     machine.remove_node(10**9, 1)
     machine.cancel_all(10**9)

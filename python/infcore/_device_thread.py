@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from infcore._core.fleet import Fleet
 from infcore.device import Device
 from infcore.errors import DeviceError
 from infcore.token_device import TokenDevice
 
-__all__ = ["Call", "Slot", "device_limits", "fleet_arguments", "name_on", "wait_until"]
+__all__ = ["Call", "Slot", "device_limits", "fleet_arguments", "is_lost", "name_on", "wait_until"]
 
 
 class Call:
@@ -68,6 +69,11 @@ def name_on(slot: Slot, name: str, version: int) -> str | None:
     return full if full in listed else name if name in listed else None
 
 
+def is_lost(fleet: Fleet, slot: Slot) -> bool:
+    nodes = fleet.nodes()
+    return bool((nodes["state"][nodes["id"] == slot.node] == "lost").any())
+
+
 def wait_until(done: Callable[[], bool], timeout_s: float | None) -> bool:
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = 1e-4
@@ -87,5 +93,5 @@ def device_limits(device: Device) -> tuple[float | None, int, int]:
 
 def fleet_arguments(device: Device) -> dict[str, Any]:
     """What Fleet.add is told of a device, but its name."""
-    told = ("kind", "zone", "location", "memory_bytes", "price_per_hour", "rtt_s", "slots", "labels")
+    told = ("kind", "zone", "location", "memory_bytes", "price_per_hour", "rtt_s", "slots", "pending_max", "labels")
     return {name: getattr(device, name) for name in told}

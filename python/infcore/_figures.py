@@ -11,13 +11,19 @@ if TYPE_CHECKING:
 
 def figures(engine: Engine) -> dict[str, Any]:
     run_s = max(time.monotonic() - engine._start_s, 1e-9)
-    models = {}
     keys = list(engine._models)
-    for name, version in keys:
-        is_only = sum(known == name for known, _ in keys) == 1
-        models[name if is_only else f"{name}:{version}"] = engine._model_stats(name, version)
+    shown = {
+        (name, version): name if sum(known == name for known, _ in keys) == 1 else f"{name}:{version}"
+        for name, version in keys
+    }
+    models = {shown[key]: engine._model_stats(*key) for key in keys}
     devices = {
-        name: {**engine._node_stats(slot.node), "kind": slot.device.kind, "emulated": slot.device.emulated}
+        name: {
+            **engine._node_stats(slot.node),
+            "kind": slot.device.kind,
+            "emulated": slot.device.emulated,
+            "latency": {shown[key]: held for key, held in engine._latencies(slot.node).items() if key in shown},
+        }
         for name, slot in list(engine._slots.items())
     }
     for each in (*models.values(), *devices.values()):

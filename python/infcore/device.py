@@ -78,15 +78,20 @@ class Device(ABC):
 
     A device that packs by itself sets takes_staged, and then an engine calls run_staged instead of run.
 
-    name, kind, zone, location, memory_bytes, price_per_hour (US dollars), rtt_s, slots, labels
+    name, kind, zone, location, memory_bytes, price_per_hour (US dollars), rtt_s, slots, pending_max, labels
                  what the fleet knows of it; `slots` is how many batches an engine sends it at once: its one worker
-                 runs them in turn, so more than 1 only hides the hand-over
+                 runs them in turn, so more than 1 only hides the hand-over. `pending_max`: requests that it has been
+                 sent and has not answered at which it is sent nothing more; None: no bound
     models       names of the models that it can serve, "name:2" for one version of one; None: any
     batch_axis   {input or output name: the axis where this device wants and returns the batch}; 0 where none is given
     run_limit_s  a run longer than this marks the device lost; None: no limit
     watts        power while it runs, for energy estimates; None: unknown
     curves       {model name: the four numbers of a Curve}: what to predict before anything was measured
     emulated     True where no real computation happens; reports always show it
+    check        None, or a method without arguments: a cheap look at the device, which returns soon and raises where it
+                 is not well. An engine that judges health calls it on the device's thread while nothing runs there:
+                 once a second while the device is ejected (good ones bring it back sooner), else when nothing was heard
+                 of it for 10 s (bad ones in a row eject it). Not of emulated devices, nor of those that take tokens
 
     Raises InvalidType or InvalidArgument naming the argument, the value and what is allowed.
     """
@@ -94,6 +99,7 @@ class Device(ABC):
     emulated: bool = False
     takes_staged: bool = False
     takes_tokens: bool = False
+    check: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class Device(ABC):
         price_per_hour: float = 0.0,
         rtt_s: float = 0.0,
         slots: int = 1,
+        pending_max: int | None = None,
         labels: Mapping[str, str] | None = None,
         models: Sequence[str] | None = None,
         batch_axis: Mapping[str, int] | None = None,
@@ -121,6 +128,7 @@ class Device(ABC):
         self.price_per_hour = _checks.finite("price_per_hour", price_per_hour)
         self.rtt_s = _checks.finite("rtt_s", rtt_s)
         self.slots = _checks.integer("slots", slots, 1)
+        self.pending_max = None if pending_max is None else _checks.integer("pending_max", pending_max, 1, 2**24)
         self.labels = _labels({} if labels is None else labels)
         self.models = None if models is None else _checks.names("models", models)
         axes = _checks.mapping("batch_axis", {} if batch_axis is None else batch_axis)
@@ -235,11 +243,22 @@ class Device(ABC):
 class CallableDevice(Device):
     """A device whose run is a function of yours: run(model_name, inputs) -> outputs, as Device.run describes them.
 
+    check  see Device
     The other arguments are those of Device.
     """
 
-    def __init__(self, name: str, run: Callable[[str, Arrays], Arrays], **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[str, Arrays], Arrays],
+        *,
+        check: Callable[[], object] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
+        if check is not None and not callable(check):
+            raise InvalidType(f"check is {type(check).__name__}; allowed: None, or a callable without arguments")
+        self.check = check
         if not callable(run):
             raise InvalidType(f"run is {type(run).__name__}; allowed: a callable run(model_name, inputs) -> outputs")
         self._run = run

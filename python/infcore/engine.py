@@ -17,7 +17,7 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, name_on, wait_until
+from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, is_lost, name_on, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._faults import faults
 from infcore._figures import figures
@@ -472,11 +472,7 @@ class Engine(EngineCore):
         asked = Call(call, after=after)
         slot.controls.append(asked)
         self._control(slot.node)
-        asked.wait(slot.thread, lambda: self._is_lost(slot))
-
-    def _is_lost(self, slot: Slot) -> bool:
-        nodes = self.fleet.nodes()
-        return bool((nodes["state"][nodes["id"] == slot.node] == "lost").any())
+        asked.wait(slot.thread, lambda: is_lost(self.fleet, slot))
 
     # ---- figures
 
@@ -488,7 +484,8 @@ class Engine(EngineCore):
                  work, infeasible, overloaded, displaced, stale, cheaper, deferred, hedged, hedge_won, hedge_wasted_s,
                  unretried, throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s,
                  latency_s, ttft_s (of token models); a model's door: step (of the ladder, or None), limit, open,
-                 put_off, wait_s
+                 put_off, wait_s; a device's latency {model: batches, mean_s and p99_s of one request of work 1,
+                 spread, curve, known ("measured", "expected" or "unknown")}
         """
         self._check_not_forked()
         return figures(self)

@@ -68,11 +68,19 @@ TEST(Score, LoopsAgreeWithTheScalarToTheBit) {
         const bool late = (parts & ScoreParts::deadline) != 0 && s.upper_us > q.budget_us;
         ASSERT_EQ((kept[i / 64] >> (i % 64) & 1) != 0, in && !late && s.standing_us <= 900.0f) << parts << ' ' << i;
       }
-      const Least least = least_cost(columns.all(), q, mask.data(), n);
-      ASSERT_EQ(least.value, expected.value);
-      if (least.value != none) {
-        ASSERT_EQ(least.node, expected.node);
+      std::vector<float> standing_us(mask.size() * 64, none), without_risk_us(standing_us);
+      const ScoreNotes noted{standing_us.data(), without_risk_us.data()};
+      for (const Least least :
+           {least_cost(columns.all(), q, mask.data(), n), least_cost_noting(columns.all(), q, mask.data(), n, noted),
+            least_cost_noted(columns.all(), q, mask.data(), n, without_risk_us.data())}) {
+        ASSERT_EQ(least.value, expected.value);
+        if (least.value != none) {
+          ASSERT_EQ(least.node, expected.node);
+        }
       }
+      std::vector<std::uint64_t> kept_of_noted = mask;
+      keep_at_most(standing_us.data(), 900.0f, kept_of_noted.data(), n);
+      ASSERT_EQ(kept_of_noted, kept) << parts << ' ' << n;
     }
   }
 }

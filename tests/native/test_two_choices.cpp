@@ -1,11 +1,12 @@
-// The k-th candidate, the pairs drawn from them, exp without libm, and what peak_ewma keeps of a node whose id is
-// reused.
+// Candidates as the fleet changes: the k-th, the one with the fewest in flight, the pairs drawn from them; and what
+// peak_ewma keeps of a node whose id is reused.
 #include <infcore/contracts/latency_table.hpp>
 #include <infcore/route/routing_policy.hpp>
 #include <infcore/route/two_choices.hpp>
 
 #include <gtest/gtest.h>
 
+#include <random>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,51 @@ TEST(RouteView, NumbersItsCandidates) {
     EXPECT_EQ(rig.view.candidate(k++), node);
   EXPECT_EQ(rig.view.n_candidates(), k);
   EXPECT_EQ(k, 200u - 64u - 20u);
+}
+
+/// Whatever changes who is a candidate, or how many requests are in flight, the next call sees it: as if asked anew.
+TEST(RouteView, WhatItKeepsOfCandidatesFollowsTheFleet) {
+  constexpr std::uint32_t n = 300;
+  Rig rig(n);
+  const ModelId other = rig.fleet.model_id("other", 1);
+  std::mt19937 random(5);
+  const auto some_node = [&] { return NodeId{static_cast<std::uint32_t>(random() % n)}; };
+  for (int step = 0; step < 3000; ++step) {
+    const NodeId node = some_node();
+    const bool there = rig.fleet.state(node) != NodeState::absent;
+    switch (random() % 8) {
+      case 0:
+        if (there) rig.fleet.set_state(node, random() % 2 == 0 ? NodeState::up : NodeState::ejected);
+        break;
+      case 1:
+        if (there && random() % 4 == 0 && rig.fleet.inflight(node) == 0) rig.fleet.remove(node);
+        break;
+      case 2:
+        if (there) random() % 2 == 0 ? rig.fleet.unload_model(node, rig.model) : rig.fleet.load_model(node, other);
+        break;
+      case 3:
+        if (there) rig.fleet.load_model(node, rig.model);
+        break;
+      default:
+        for (int k = 0; k < 3; ++k) rig.fleet.reserve(some_node(), 0.001);
+    }
+    if (step % 50 == 0 && rig.fleet.n_present() < n) rig.add("again " + std::to_string(step));
+    for (const ModelId model : {rig.model, other}) {
+      std::vector<NodeId> passing;
+      NodeId fewest = base::no_node;
+      for (NodeId each{0}; each.value < rig.fleet.n_nodes(); ++each.value) {
+        if (rig.fleet.state(each) != NodeState::up || !rig.fleet.resident(each, model)) continue;
+        passing.push_back(each);
+        if (fewest == base::no_node || rig.fleet.inflight(each) < rig.fleet.inflight(fewest)) fewest = each;
+      }
+      ASSERT_EQ(rig.view.filter({.model = model}), !passing.empty());
+      if (passing.empty()) continue;
+      ASSERT_EQ(rig.view.n_candidates(), passing.size());
+      for (const std::size_t k : {std::size_t{0}, passing.size() / 3, passing.size() - 1})
+        ASSERT_EQ(rig.view.candidate(static_cast<std::uint32_t>(k)), passing[k]) << step;
+      ASSERT_EQ(rig.view.least_inflight(), fewest) << step;
+    }
+  }
 }
 
 TEST(TwoChoices, DrawsEveryPairAlike) {

@@ -13,6 +13,7 @@ from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
 from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
+from reference.turns import give_turn
 from reference.weighing import Weights
 
 BINDS_ON_ARRIVAL = {
@@ -24,7 +25,7 @@ BINDS_ON_ARRIVAL = {
     "consistent_hash": ConsistentHash,
     "prefix_aware": PrefixAware,
 }
-SLO_COST = Weights(price_us_per_usd=5e10, goal_share=0.02, tail=0.97, by_work=True)
+SLO_COST = Weights(price_us_per_usd=1e12, goal_share=0.03, tail=0.99, by_work=True)
 JOINT = ("fastest_finish", "slo_cost", "cascade")
 SEEN = ("ok", "device_failed", "device_lost", "deadline")  # ends that a balancer in front of the node would see
 
@@ -210,6 +211,7 @@ class Engine:
         r.lane.work_pending += r.work
         if r.attempts == 0:
             r.lane.arrivals.append(now_ns)
+            r.lane.n_untold += 1
         r.lane.timer_ns = min(r.lane.timer_ns, r.deadline_ns)
         self.dirty.add(r.lane)
 
@@ -420,7 +422,8 @@ class Engine:
     def schedule(self, now_ns: int) -> None:
         while self.dirty:  # who ends while others are sent may leave room to further lanes
             self.dirty = {lane for lane in self.dirty if lane.requests}
-            for lane in sorted(self.dirty, key=lambda lane: self.urgency(now_ns, lane)):
+            in_order = sorted(self.dirty, key=lambda lane: self.urgency(now_ns, lane))
+            for lane in give_turn(self, now_ns, in_order):
                 self.dirty.discard(lane)
                 while lane.requests and dispatch_from(self, now_ns, lane):
                     pass

@@ -73,6 +73,7 @@ class Lane:
     work_pending: float = 0.0
     work_least: float = 0.0  # of all since it was empty
     work_most: float = 0.0
+    n_untold: int = 0  # that came since reference.weighing.note_fastest was last told of one
     timer_ns: int = NEVER_NS
     capacity: tuple[int, float] = (-NEVER_NS, 0.0)  # good until, requests a second
     tenants: defaultdict[int, Tenants] = field(default_factory=lambda: defaultdict(Tenants))  # by tier

@@ -12,7 +12,10 @@ from reference.lanes import Lane, Request
 
 F = np.float32
 STRICTLY = F(1 - 2**-16)
-TAIL_STEP = 0.05  # that the running quantile moves by, as a share of itself
+TAIL_STEP = 0.01  # that the running quantile moves by, as a share of itself
+N_TOLD_MAX = 64  # requests of a lane that one may tell it for
+WAIT_SLACK = F(1.5)  # what a busy device still takes, and what was waited already, count so many times
+N_LOOKS_MAX = 8  # devices that are looked at, the cheapest first, for one that is surely in time
 UNLIKE = F(1.25)  # devices whose seconds for a unit of work are within this factor are alike
 N_TRIES_FREE, N_TAKEN_A_TRY = 16, 128  # requests that go to devices only so that these are known: at first, then
 TRY_SHARE = 0.25  # of the time that its deadline leaves a request
@@ -64,35 +67,58 @@ def untried(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> Any:
     return None
 
 
-def note_fastest(engine: Any, latency_s: float) -> None:
+def note_fastest(engine: Any, latency_s: float, n_requests: int) -> None:
     """Moves the running quantile of what requests would take on whatever is fastest for them."""
     if engine.tail_s <= 0.0:
         engine.tail_s = latency_s
-    elif latency_s > engine.tail_s:
-        engine.tail_s += engine.tail_s * (TAIL_STEP * engine.weights.tail)
-    else:
-        engine.tail_s -= engine.tail_s * (TAIL_STEP * (1.0 - engine.weights.tail))
+    for _ in range(n_requests):
+        if latency_s > engine.tail_s:
+            engine.tail_s += engine.tail_s * (TAIL_STEP * engine.weights.tail)
+        else:
+            engine.tail_s -= engine.tail_s * (TAIL_STEP * (1.0 - engine.weights.tail))
+
+
+def goal_s(engine: Any, r: Request) -> float:
+    """What money may let it wait and take, from its arrival on."""
+    if r.deadline_ns == NEVER_NS:
+        return float(engine.tail_s)
+    return float(min(engine.tail_s, engine.weights.goal_share * (float(r.deadline_ns - r.arrival_ns) * 1e-9)))
+
+
+def surely_by(engine: Any, now_ns: int, lane: Lane, n: int, c: Any) -> bool:
+    """Whether so many of the lane would be done there in that time also in a long run, with the largest in it."""
+    head = lane.front(now_ns, engine.ageing_ns)
+    waited_s = float(now_ns - head.arrival_ns) * 1e-9
+    latency = engine.latency.at(lane.model, c.node)
+    run_s = latency.upper_s(n, lane.work_mean() * n, lane.work_most)
+    return float(WAIT_SLACK) * (float(c.free_in_s) + waited_s) + run_s <= goal_s(engine, head)
 
 
 def cheapest(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> tuple[Any, int, Any]:
-    """Where all that waits costs least in one batch, of those that are done with it in the time that money may cost;
-    how many that are; and until when the first of all devices is done with them, whatever it costs."""
+    """Where all that waits costs least in one batch, of those that are surely done with it in the time that money may
+    cost; how many that are; and until when the first of all devices is done with them, whatever it costs."""
     head = lane.front(now_ns, engine.ageing_ns)
     n = min(len(lane.requests), engine.models[lane.model].max_batch_size)
     waited_s = float(now_ns - head.arrival_ns) * 1e-9
-    goal_s = engine.tail_s
-    if head.deadline_ns != NEVER_NS:
-        goal_s = min(goal_s, engine.weights.goal_share * (float(head.deadline_ns - head.arrival_ns) * 1e-9))
-    by_s, s_per_usd = F(goal_s - waited_s), F(engine.weights.price_us_per_usd * 1e-6) / F(n)
-    best, best_cost_s, first_s = None, F(np.inf), F(np.inf)
-    for c in sorted(candidates, key=lambda c: c.node):
-        finish_s = c.free_in_s + c.batch_s(n)
-        cost_s = finish_s + s_per_usd * usd_per_s(engine, c.node) * c.batch_s(n)
-        first_s = min(first_s, finish_s)
-        if finish_s <= by_s and cost_s < best_cost_s:
-            best, best_cost_s = c, cost_s
+    s_per_usd = F(engine.weights.price_us_per_usd * 1e-6) / F(n)
+    in_order = sorted(candidates, key=lambda c: c.node)
+    first_s = min((c.free_in_s + c.batch_s(n) for c in in_order), default=F(np.inf))
+
+    def priced(by_s: Any) -> list[Any]:
+        in_time = [c for c in in_order if WAIT_SLACK * c.free_in_s + c.batch_s(n) <= by_s]
+        costs = [c.free_in_s + c.batch_s(n) + s_per_usd * usd_per_s(engine, c.node) * c.batch_s(n) for c in in_time]
+        return [c for _, c in sorted(zip(costs, in_time, strict=True), key=lambda pair: (pair[0], pair[1].node))]
+
+    by_s = F(goal_s(engine, head) - float(WAIT_SLACK) * waited_s)
+    first = priced(by_s)[:1]
     if waited_s == 0.0 and len(lane.requests) == 1:  # those who wait do so for money
-        note_fastest(engine, float(first_s))
+        note_fastest(engine, float(first_s), min(max(lane.n_untold, 1), N_TOLD_MAX))
+        lane.n_untold = 0
+        by_s = F(goal_s(engine, head) - float(WAIT_SLACK) * waited_s)
+    if not first:
+        return None, n, first_s
+    looked = first + [c for c in priced(by_s) if c is not first[0]]
+    best = next((c for c in looked[:N_LOOKS_MAX] if surely_by(engine, now_ns, lane, n, c)), None)
     return best, n, first_s
 
 
@@ -109,6 +135,9 @@ def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) 
         return []
     rest = min(others, key=lambda other: (other.free_in_s + other.batch_s(1), other.node))
     if c.per_work_s <= rest.per_work_s * UNLIKE and rest.per_work_s <= c.per_work_s * UNLIKE:
+        return []
+    _, _, per_work_s, per_padded_work_s = engine.latency.at(lane.model, c.node).curve
+    if engine.models[lane.model].max_batch_size > 1 and per_padded_work_s > per_work_s:
         return []
 
     def aged(r: Request) -> bool:

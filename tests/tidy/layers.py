@@ -24,8 +24,10 @@ TOP_MODULES = {"cli", "profiling"}  # may import every public module; no other m
 NEVER_SHIPPED = {"tests", "bench", "reference", "tidy", "pytest", "hypothesis"}
 BASE_INSTALL = {"infcore", "numpy"} | set(sys.stdlib_module_names)
 # Code of an extra, not imported with infcore (tests/unit/test_import.py looks): folder, what it may use on import.
-EXTRAS = {"python/infcore/models/": {"PIL"}}
-# Packages of the peers' environment: only bench/peers imports them, and nothing imports bench/peers.
+EXTRAS = {"python/infcore/models/": {"PIL"}, "python/infcore/integrations/ray.py": {"ray"}}
+# Packages of the peers' environment: only bench/peers imports them, and nothing imports bench/peers. Ray is a peer, and
+# a server that infcore works in.
+SERVED = {"python/infcore/integrations/": {"ray"}, "tests/integrations/": {"ray"}}
 PEERS = {"batched", "bentoml", "dynamo", "litellm", "ray", "vllm"}
 CYTHON_OWN = {"libc", "libcpp", "cpython", "cython", "numpy"}
 
@@ -150,6 +152,7 @@ def peers(tree: Tree) -> Iterator[str]:
     for path, text in tree.items():
         if not path.endswith(".py") or path.startswith(folder):
             continue
+        served = {root for where, roots in SERVED.items() if path.startswith(where) for root in roots}
         for line, name in python_imports(text, module_of(path)):
-            if name.split(".")[0] in PEERS | theirs or name.startswith("bench.peers"):
+            if name.split(".")[0] in (PEERS - served) | theirs or name.startswith("bench.peers"):
                 yield f"{path}:{line}: imports {name}: only bench/peers imports peers, and nothing imports bench/peers"

@@ -14,7 +14,8 @@ from engine_rig import PATHS, WAIT_S, Gated, answer, double, engine_of, model, w
 from event_logs import HEADER_BYTES, blocks_of, changed, record_every_kind, write_blocks
 
 import infcore
-from infcore import CallableDevice, EmulatedDevice, InvalidArgument, InvalidType, Router, sim
+from infcore import CallableDevice, EmulatedDevice, Fleet, InvalidArgument, InvalidType, Router, sim
+from infcore._core.machine import Machine
 
 
 def sometimes_fails(name, inputs):
@@ -345,3 +346,52 @@ def test_fuzzers_corpus_is_of_this_format(name, tmp_path, request):
     assert kinds >= {"run", "add_node", "arrive", "reject", "node_failed", "first_token", "progress", "end"}
     assert sim.replay(log).equal
     assert blocks_of(log) == [(corpus / f"{name}_body").read_bytes()[1:]]
+
+
+@pytest.mark.parametrize("policy", ["power_of_two", "locality", "slo_cost"])
+def test_bounds_and_models_that_may_be_loaded_replay(tmp_path, policy):
+    """What a node may have at a time is in the log; what could be loaded decides nothing, for a machine loads nothing."""
+    path = str(tmp_path / "log")
+    fleet = Fleet(max_nodes=8)
+    options = {"zone": "near"} if policy == "locality" else {}
+    machine = Machine(fleet, policy=policy, seed=3, log=path, policy_options=options, health=True)
+    model = machine.add_model("m", max_batch_size=2)
+    for at in range(4):
+        node = fleet.add(f"n{at}", zone="near" if at % 2 else "far", slots=4, pending_max=2 + at)
+        machine.add_node(node)
+        if at != 3:
+            machine.set_resident(0, model, node, prior=(1e-3, 1e-4, 0, 0))
+    fleet.add_model("m", load_s=1e-4)
+    sent = []
+    for cookie in range(60):
+        now_ns = 200_000 * cookie
+        machine.arrive(now_ns, cookie, model)
+        machine.tick(now_ns)
+        machine.schedule(now_ns)
+        for node in range(3):
+            if cookie % 3 == node and (claimed := machine.claim(now_ns, node)) is not None:
+                machine.started(now_ns, node, claimed[0])
+                machine.complete(now_ns + 100_000, node, claimed[0])
+        machine.schedule(now_ns + 100_000)
+        sent += [action for action in machine.actions() if action[0] == "dispatch"]
+    machine.end_log()
+    assert {action[2] for action in sent} == {0, 1, 2}, "nobody is sent to a device that does not hold the model"
+    result = infcore.sim.replay(path)
+    assert result.equal, result.first_difference
+    added = [event for event in infcore.sim.events(path) if event["event"] == "add_node"]
+    assert [event["pending_max"] for event in added] == [2, 3, 4, 5]
+
+
+def test_a_device_s_bound_is_the_engine_s_and_in_its_log(tmp_path):
+    path = tmp_path / "log"
+    gated = Gated()
+    device = CallableDevice("a", gated, slots=4, pending_max=1)
+    with engine_of(device, models=[model(max_batch_size=1)], log=path) as engine:
+        futures = [engine.submit("m", x_of(i)) for i in range(6)]
+        gated.wait_entered()
+        gated.open()
+        assert [answer(future) for future in futures] == [2.0 * i for i in range(6)]
+        assert engine.fleet.nodes()["pending_max"].tolist() == [1]
+    result = infcore.sim.replay(path)
+    assert result.equal, result.first_difference
+    assert {len(batch) for batch in gated.batches} == {1}

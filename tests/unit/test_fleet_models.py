@@ -128,3 +128,72 @@ def test_ten_thousand_nodes():
     for i in range(0, n, 2):
         fleet.remove(i)
     assert [fleet.add(f"new-{i}") for i in range(3)] == [0, 2, 4]
+
+
+def loaded_by(n_routers, **models):
+    """Two nodes that could load a model which takes 10 s, and routers over them."""
+    clock = ManualClock(start_s=100.0)
+    fleet = Fleet(clock=clock)
+    for name in "ab":
+        fleet.add(name, memory_bytes=4 * GIB)
+    fleet.add_model("m", weights_bytes=3 * GIB, load_s=10.0, **models)
+    return fleet, clock, [Router(fleet, explore=0.0) for _ in range(n_routers)]
+
+
+def test_a_load_that_one_router_began_is_the_others_too():
+    fleet, clock, (one, other) = loaded_by(2)
+    first = one.pick("m")
+    assert (first.node, first.begins_load, first.load_s) == (0, True, 10.0)
+    clock.advance(4.0)
+    picks = [other.pick("m"), one.pick("m"), other.pick("m")]
+    assert [(pick.node, pick.begins_load) for pick in picks] == [(0, False)] * 3
+    assert picks[0].load_s == pytest.approx(6.0), "what is left of it"
+    terms = {row["name"]: row["terms"]["load"] for row in other.explain("m")}
+    assert terms == pytest.approx({"a": 6e6, "b": 10e6})
+    fleet.load_model("a", "m")
+    assert other.pick("m").load_s == 0.0
+
+
+def test_a_load_that_never_comes_is_forgotten():
+    fleet, clock, (one, other) = loaded_by(2)
+    assert one.pick("m").begins_load
+    clock.advance(19.0)
+    assert not other.pick("m").begins_load
+    clock.advance(2.0)
+    again = other.pick("m")
+    assert again.begins_load and again.load_s == 10.0
+
+
+def test_a_pick_that_is_taken_back_takes_its_load_back():
+    fleet, clock, (one, other) = loaded_by(2)
+    first = one.pick("m")
+    second = other.pick("m")
+    assert other.cancel(second) and not other.pick("m").begins_load, "that one had begun nothing"
+    assert one.cancel(first)
+    assert other.pick("m").begins_load
+    fleet.remove("a")
+    assert other.pick("m").begins_load and other.pick("m").node == 1
+
+
+def test_memory_that_a_load_is_for_is_not_free():
+    fleet, clock, (one, other) = loaded_by(2)
+    fleet.add_model("n", weights_bytes=3 * GIB, load_s=1.0)
+    assert one.pick("m").node == 0
+    row = {row["name"]: row for row in other.explain("n")}
+    assert row["b"]["terms"]["load"] == 1e6
+    assert other.pick("n").node == 1
+
+
+def test_processes_see_each_other_s_loads():
+    name = f"infcore-test-loads-{time.monotonic_ns()}"
+    one, other = Fleet(shared=name, max_nodes=4), Fleet(shared=name, max_nodes=4)
+    try:
+        for node in "ab":
+            one.add(node)
+        one.add_model("m", load_s=1000.0)
+        assert Router(one).pick("m").begins_load
+        pick = Router(other).pick("m")
+        assert (pick.node, pick.begins_load) == (0, False)
+        assert pick.load_s < 1000.0
+    finally:
+        one.unlink()

@@ -375,3 +375,18 @@ def test_a_log_without_terms_has_none_and_a_forged_one_is_found(tmp_path):
     found = sim.replay(forged)
     assert not found.equal and found.digest == found.recorded_digest
     assert found.first_difference["recorded"].startswith("service of ")
+
+
+@pytest.mark.parametrize("pending_max", [None, 1, 2])
+def test_copies_keep_a_node_s_bound(pending_max):
+    """A circuit breaker is for copies, too: of a late batch no more go there than it may have."""
+    r = Rig(FAST, model={"max_batch_size": 4}, hedge_quantile=0.9, hedge_budget=1.0)
+    node = r.fleet.add("second", pending_max=pending_max)
+    r.machine.add_node(node)
+    assert dispatched(r.arrive(0, 1, 2, 3)) == {1: 0, 2: 0, 3: 0}
+    r.run(0, 0)
+    r.machine.set_resident(0, r.model, node, prior=FAST)
+    actions = [action for now_ns in range(MS, 40 * MS, MS) for action in r.step(now_ns)]
+    copies = [action for action in actions if action[0] == "hedge"]
+    assert len(copies) == (3 if pending_max is None else pending_max)
+    assert {action[2] for action in copies} == {node}

@@ -442,3 +442,16 @@ def test_times_that_go_back_lose_nothing():
         ends.update(cookie for kind, cookie, *_ in rig.machine.actions() if kind in ("cancel", "complete", "shed"))
         assert ends == Counter(range(60)), seed
         assert rig.machine.n_pending == 0
+
+
+@pytest.mark.parametrize("policy", ["fastest_finish", "slo_cost"])
+def test_who_is_late_where_runs_share_goes_where_it_is_not(policy):
+    """Beside its neighbours the one node is slower, alone it is not: whoever the other is too slow for goes there."""
+    slow_alone, slow_beside = (5e-3, 0.0, 0.0, 0.0), (0.0, 3e-3, 0.0, 0.0)
+    rig = Rig(slow_alone, slow_beside, slots=4, policy=policy, model={"max_batch_size": 1, "runs_share": True})
+    assert dispatched(rig.arrive(0, 1, 2, deadline_ns=100 * MS)) == {1: 1, 2: 0}
+    rig = Rig(slow_alone, slow_beside, slots=4, policy=policy, model={"max_batch_size": 1, "runs_share": True})
+    for cookie in (1, 2):
+        assert dispatched(rig.arrive(0, cookie, deadline_ns=100 * MS)) == {cookie: 2 - cookie}
+        rig.run(0, 2 - cookie)
+    assert dispatched(rig.arrive(MS, 3, deadline_ns=5 * MS)) == {3: 1}, "in time alone, and nobody else can be"

@@ -1,5 +1,6 @@
 """The state machine's events of nodes that run many requests in steps: first token, progress, a step that fails."""
 
+import numpy as np
 import pytest
 
 from infcore import Fleet
@@ -119,3 +120,29 @@ def test_the_log_has_them(tmp_path):
     assert replay(path).equal
     kinds = [event.kind for event in events(path)]
     assert [kinds.count(kind) for kind in ("first_token", "progress", "node_failed")] == [2, 1, 1]
+
+
+def test_two_models_blocks_are_never_one():
+    """The same prompt of two models: what a node has of the one is nothing to the other."""
+    fleet = Fleet(max_nodes=4)
+    machine = Machine(fleet, policy="prefix_aware", policy_options={"gap": 100.0})
+    models = [machine.add_model(name, max_batch_size=1, runs_share=True) for name in ("a", "b")]
+    for at in range(4):
+        node = fleet.add(f"node{at}", slots=64)
+        machine.add_node(node)
+        for model in models:
+            machine.set_resident(0, model, node, prior=(1e-3, 0, 0, 0))
+    prompt = np.arange(1, 9, dtype=np.uint64)
+
+    def sent(cookie, model):
+        machine.arrive(cookie * MS, cookie, model, blocks=prompt, block_size=16, prompt_tokens=128)
+        machine.tick(cookie * MS)
+        machine.schedule(cookie * MS)
+        (at,) = [a[2] for a in machine.actions() if a[0] == "dispatch"]
+        return at
+
+    first = sent(1, models[0])
+    assert [sent(i, models[0]) for i in (2, 3)] == [first, first], "it holds the prompt"
+    other = sent(4, models[1])
+    assert other != first, "the emptiest: nobody holds it of that model"
+    assert [sent(i, models[1]) for i in (5, 6)] == [other, other]

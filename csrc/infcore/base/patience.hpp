@@ -10,6 +10,8 @@ struct Patience {
   /// Calls blocking(what) without the language's lock. Process-wide.
   using Hook = void (*)(void (*blocking)(void*), void* what);
   static inline std::atomic<Hook> hook{nullptr};
+  /// Whether whoever calls from that language holds its lock, so that no two of them run at once.
+  static inline std::atomic<bool> exclusive{false};
 
   static void wait(void (*blocking)(void*), void* what) noexcept {
     const Hook by = hook.load(std::memory_order_acquire);

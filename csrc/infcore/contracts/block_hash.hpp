@@ -82,6 +82,11 @@ template <class Token>
   return detail::stir(before + detail::block_sum(tokens, block_size));
 }
 
+/// A block's name in an index that several models share. One-to-one for each model; those of two meet by chance alone.
+[[nodiscard]] inline std::uint64_t name_of(std::uint64_t block, std::uint32_t model) noexcept {
+  return detail::stir(block + detail::root_5 * (std::uint64_t{model} + 1));
+}
+
 /// names[i] = the name of tokens[0, (i + 1) * block_size). Precondition: names.size() full blocks of tokens are there.
 /// O(tokens), allocates nothing.
 template <class Token>

@@ -24,15 +24,15 @@ struct FloatPair {
 /// The fleet as scorers see it: one block without pointers, of fixed capacity, in columns.
 ///
 /// Any number of readers and writers; readers never wait. What changes per request or signal is published in blocks of
-/// 16 nodes, of which a reader keeps its own copy. Sets of nodes (up, resident, labelled) are bit rows of 64 nodes a
+/// 64 nodes, of which a reader keeps its own copy. Sets of nodes (up, resident, labelled) are bit rows of 64 nodes a
 /// word. The row of a new node is written before its `up` bit is set [F2], and readers look at `up` first.
 ///
 /// The class holds the block, private or shared under a name with other processes of the host, and computes where
 /// columns begin. A process has a credit cell of its own on each node, and so a slot; in private memory there is one.
 class FleetColumns {
  public:
-  static constexpr std::uint32_t layout_version = 3;
-  static constexpr std::uint32_t block_nodes = 16;
+  static constexpr std::uint32_t layout_version = 5;
+  static constexpr std::uint32_t block_nodes = 64;
   static constexpr std::uint32_t n_labels = 64;
   static constexpr std::uint32_t processes_max = 64;
   static constexpr std::uint32_t n_signal_locks = 64;
@@ -61,6 +61,15 @@ class FleetColumns {
     std::atomic<std::uint64_t> require{};  ///< label bits that a node must have to hold it
   };
 
+  /// A model that a node was told to load and does not hold yet. Read and written under the membership lock.
+  struct Loading {
+    std::uint32_t in_use;  ///< 0: the rest is of no account
+    std::uint32_t model, node;
+    base::TimeNs ready_ns;  ///< when it should be there
+    base::TimeNs until_ns;  ///< from when on nobody waits for it any more
+  };
+  static constexpr std::uint32_t loadings_max = 64;
+
   /// A process that shares the fleet.
   struct Process {
     std::atomic<std::uint64_t> token;  ///< whose the slot is or was, a figure of its own each time; 0: never used
@@ -72,20 +81,21 @@ class FleetColumns {
     std::uint32_t layout;
     std::uint32_t max_nodes;
     std::uint32_t max_models;
-    std::uint32_t n_labels;                ///< that have a bit
-    std::uint32_t n_models;                ///< names and versions
-    base::TimeNs heartbeat_ns;             ///< after which a silent process counts as dead
-    std::atomic<std::uint32_t> n_nodes;    ///< upper bound of the ids in use
-    std::atomic<std::uint64_t> version;    ///< counts membership changes
-    std::atomic<std::uint64_t> residency;  ///< counts changes of what nodes hold or could load, membership among them
-    std::atomic<std::uint64_t> alive;      ///< a bit for each process whose credit counts
-    std::atomic<std::uint32_t> bounded;    ///< 1 once some node had a bound of requests in flight
-    std::atomic<std::uint32_t> signalled;  ///< 1 once some node said something of itself
+    std::uint32_t n_labels;                   ///< that have a bit
+    std::uint32_t n_models;                   ///< names and versions
+    base::TimeNs heartbeat_ns;                ///< after which a silent process counts as dead
+    std::atomic<std::uint32_t> n_nodes;       ///< upper bound of the ids in use
+    std::atomic<std::uint64_t> version;       ///< counts membership changes
+    std::atomic<std::uint64_t> residency;     ///< counts changes of who is up and what nodes hold or could load
+    std::atomic<std::uint64_t> alive;         ///< a bit for each process whose credit counts
+    std::atomic<std::uint32_t> bounded;       ///< 1 once some node had a bound of requests in flight
+    std::atomic<std::uint32_t> signalled;     ///< 1 once some node said something of itself
     std::atomic<std::uint32_t> any_declared;  ///< 1 once some model had its size told
     std::uint64_t last_token;
     base::RobustMutex membership;
     std::array<base::RobustMutex, n_signal_locks> signals;  ///< of the nodes with that id modulo their number
     std::array<Process, processes_max> processes;
+    std::array<Loading, loadings_max> loadings;
   };
 
   FleetColumns(std::uint32_t max_nodes, std::uint32_t max_models);

@@ -82,7 +82,7 @@ void LatencyModel::start(const Row& features, double scale_s) noexcept {
   information_ = {};
   for (std::size_t j = 0; j < n_features; ++j) {
     const double typical = (features[j] > 0.0 ? features[j] : features[1]) / scale_s;
-    information_[j][j] = ridge * typical * typical;
+    information_.at(j, j) = ridge * typical * typical;
   }
 }
 
@@ -102,10 +102,11 @@ void LatencyModel::observe(const BatchShape& shape, double service_s) noexcept {
   Row row{};
   for (std::size_t j = 0; j < n_features; ++j) row[j] = features[j] / scale_s;
   Row gain{};
-  if (!solve(information_, row, 0xF, gain)) {  // rounding has eaten the matrix: begin again from the present curve
+  if (!solve(information_.whole(), row, 0xF,
+             gain)) {  // rounding has eaten the matrix: begin again from the present curve
     estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
     start(features, scale_s);
-    (void)solve(information_, row, 0xF, gain);
+    (void)solve(information_.whole(), row, 0xF, gain);
   }
   const double uncertainty = dot(row, gain);  // variance of the prediction in units of a batch's own
   const double noise = std::sqrt(1.0 + uncertainty);
@@ -127,7 +128,7 @@ void LatencyModel::observe(const BatchShape& shape, double service_s) noexcept {
   const double added = 1.0 - (1.0 - keep) / uncertainty;  // the information on this row becomes keep * old + 1
   for (std::size_t j = 0; j < n_features; ++j) {
     estimate_[j] += gain[j] * step;
-    for (std::size_t k = 0; k < n_features; ++k) information_[j][k] += added * (row[j] * row[k]);
+    for (std::size_t k = 0; k <= j; ++k) information_.at(j, k) += added * (row[j] * row[k]);
   }
   project();
   learn_spread((service_s - predicted_s) / (scale_s * noise));
@@ -140,8 +141,7 @@ void LatencyModel::rescale(double ratio, double uncertainty) noexcept {
   curve_ = {curve_.base_s * ratio, curve_.per_request_s * ratio, curve_.per_work_s * ratio,
             curve_.per_padded_work_s * ratio};
   estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
-  for (Row& row : information_)
-    for (double& term : row) term *= kept;
+  for (double& term : information_.terms) term *= kept;
   clipped_run_ = 0;
 }
 
@@ -171,16 +171,17 @@ void LatencyModel::project() noexcept {
 
 /// Tries the solution whose terms outside `support` are 0; true where it is the projection (Karush-Kuhn-Tucker).
 bool LatencyModel::project_on(unsigned support) noexcept {
+  const Matrix information = information_.whole();
   Row target{};
-  for (std::size_t j = 0; j < n_features; ++j) target[j] = dot(information_[j], estimate_);
+  for (std::size_t j = 0; j < n_features; ++j) target[j] = dot(information[j], estimate_);
   Row terms{};
-  if (!solve(information_, target, support, terms)) return false;
+  if (!solve(information, target, support, terms)) return false;
   for (std::size_t j = 0; j < n_features; ++j) {
     if (terms[j] < 0.0) return false;
     if (support >> j & 1u) continue;
-    const double slope = dot(information_[j], terms) - target[j];
+    const double slope = dot(information[j], terms) - target[j];
     // Rounding of the two sums; a term that is 0 either way may not be told to rise.
-    const double tolerance = 1e-10 * (std::abs(target[j]) + std::abs(dot(information_[j], terms)));
+    const double tolerance = 1e-10 * (std::abs(target[j]) + std::abs(dot(information[j], terms)));
     if (slope < -tolerance) return false;
   }
   support_ = static_cast<std::uint8_t>(support);

@@ -74,6 +74,18 @@ class LatencyModel {
   static constexpr double sd_per_deviation = 1.2533141373155003;  // sqrt(pi / 2)
   using Row = std::array<double, n_features>;
   using Matrix = std::array<Row, n_features>;
+  /// A symmetric matrix, of which half is kept: its lower triangle, row by row. There is one for each model and node.
+  struct Symmetric {
+    std::array<double, n_features*(n_features + 1) / 2> terms{};
+    /// Precondition: k <= j.
+    [[nodiscard]] double& at(std::size_t j, std::size_t k) noexcept { return terms[j * (j + 1) / 2 + k]; }
+    [[nodiscard]] Matrix whole() const noexcept {
+      Matrix m;
+      for (std::size_t j = 0; j < n_features; ++j)
+        for (std::size_t k = 0; k <= j; ++k) m[j][k] = m[k][j] = terms[j * (j + 1) / 2 + k];
+      return m;
+    }
+  };
 
   void start(const Row& features, double scale_s) noexcept;
   void rescale(double ratio, double uncertainty) noexcept;
@@ -81,7 +93,7 @@ class LatencyModel {
   bool project_on(unsigned support) noexcept;
   void learn_spread(double standardised) noexcept;
 
-  Matrix information_{};
+  Symmetric information_{};
   Row estimate_{};  // free of the sign constraint
   Curve curve_{unknown_curve};
   double deviation_{spread_at_start / sd_per_deviation};

@@ -183,9 +183,4 @@ BatchColumns LatencyTable::batch(base::ModelId model) const noexcept {
   return {row.base_s.data(), row.per_request_s.data(), row.per_work_s.data()};
 }
 
-SingleRequestColumns LatencyTable::single(base::ModelId model) const noexcept {
-  const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
-  return {row.fixed_us.data(), row.per_work_us.data(), row.tail.data()};
-}
-
 }  // namespace infcore::contracts

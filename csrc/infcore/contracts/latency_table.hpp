@@ -52,7 +52,10 @@ class LatencyTable {
   [[nodiscard]] const LatencyModel& at(base::ModelId model, base::NodeId node) const noexcept;
   /// Whether the pair's curve is its own: it was given one, or seen as often as the curve has terms.
   [[nodiscard]] bool knows(base::ModelId model, base::NodeId node) const noexcept;
-  [[nodiscard]] SingleRequestColumns single(base::ModelId model) const noexcept;
+  [[nodiscard]] SingleRequestColumns single(base::ModelId model) const noexcept {
+    const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
+    return {row.fixed_us.data(), row.per_work_us.data(), row.tail.data()};
+  }
   [[nodiscard]] BatchColumns batch(base::ModelId model) const noexcept;
   [[nodiscard]] std::uint32_t max_nodes() const noexcept { return max_nodes_; }
   [[nodiscard]] std::uint32_t max_models() const noexcept { return static_cast<std::uint32_t>(rows_.size()); }

@@ -113,6 +113,9 @@ class Driver {
   [[nodiscard]] bool is_out(NodeId) noexcept;
   /// The worker has nothing under way: the node is up again, unless lose_node() keeps it out.
   void resume(NodeId) noexcept;
+  /// Whether the worker, which has nothing to run, should ask its device how it is; then it says what it found.
+  [[nodiscard]] bool wants_check(NodeId) noexcept;
+  void checked(NodeId, bool ok) noexcept;
   /// A whole worker for a device that only takes time.
   Wake run_emulated(NodeId, device::EmulatedTimer&, const std::vector<contracts::Curve>& curves,
                     std::uint32_t generation) noexcept;
@@ -152,6 +155,8 @@ class Driver {
     return rungs_[model.value].load(std::memory_order_relaxed);  // a hint: the state machine decides
   }
   [[nodiscard]] std::unique_ptr<Stats> node_stats(NodeId);
+  /// What is known of how long the model takes on the node.
+  [[nodiscard]] contracts::LatencyModel latency(ModelId, NodeId);
 
   [[nodiscard]] TimeNs now_ns() const noexcept {
     return manual_clock_ == nullptr ? base::monotonic_ns() : manual_clock_->load(std::memory_order_acquire);

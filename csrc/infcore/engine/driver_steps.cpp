@@ -50,4 +50,13 @@ void Driver::resume(NodeId node) noexcept {
   });
 }
 
+bool Driver::wants_check(NodeId node) noexcept {
+  const std::scoped_lock lock(owner_);
+  return machine_.wants_check(now_ns(), node);
+}
+
+void Driver::checked(NodeId node, bool ok) noexcept {
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.checked(now_ns, node, ok); });
+}
+
 }  // namespace infcore::engine

@@ -21,7 +21,7 @@ namespace infcore::engine {
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
 /// labels are the fleet's numbers; `model` and `label` records name them in order, before their first use.
 inline constexpr std::array<char, 8> event_log_magic{'i', 'n', 'f', 'c', 'l', 'o', 'g', '\n'};
-inline constexpr std::uint32_t event_format_version = 3;
+inline constexpr std::uint32_t event_format_version = 4;
 inline constexpr std::size_t event_file_header_bytes = 16, event_block_header_bytes = 12;
 /// Bounds that a reader may rely on: what a log says does not make it take unbounded memory.
 inline constexpr std::uint32_t event_block_bytes_max = 1u << 24;
@@ -50,8 +50,8 @@ enum class EventKind : std::uint8_t {
   /// n preferred sizes; n x v
   add_model,
   remove_model,  ///< now; v model
-  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots, kv_blocks,
-  /// n labels; n x t key, value
+  /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots,
+  /// pending_max, kv_blocks, n labels; n x t key, value
   add_node,
   residency,    ///< now; v node, n; n x v model: all versions that it holds from here on
   drain_node,   ///< now; v node
@@ -74,9 +74,10 @@ enum class EventKind : std::uint8_t {
   progress,     ///< now; v node
   node_failed,  ///< now; v node
   end,          ///< v requests, actions, records before this one. Nothing follows
-  prompt        ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
+  prompt,       ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
+  checked       ///< now; v node; v ok: what a check of the node itself found
 };
-inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::prompt);
+inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::checked);
 
 /// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member;
 /// where the run has log_terms, of dispatch and hedge: g each of cost_terms.

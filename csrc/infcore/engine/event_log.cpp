@@ -165,6 +165,7 @@ void EventLog::add_node(NodeId node, const NodeConfig& config) {
   real(spec.price_per_hour);
   real(spec.rtt_s);
   number(spec.slots);
+  number(spec.pending_max);
   number(config.kv_blocks);
   number(spec.labels.size());
   for (const auto& [key, value] : spec.labels) text(key), text(value);
@@ -279,6 +280,11 @@ void EventLog::started(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
 void EventLog::complete(TimeNs now_ns, NodeId node, std::uint64_t batch_id, bool ok) {
   node_event(EventKind::complete, now_ns, node);
   batch(batch_id);
+  number(ok ? 1 : 0);
+}
+
+void EventLog::checked(TimeNs now_ns, NodeId node, bool ok) {
+  node_event(EventKind::checked, now_ns, node);
   number(ok ? 1 : 0);
 }
 

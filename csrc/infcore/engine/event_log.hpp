@@ -42,6 +42,7 @@ class EventLog {
   void started(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   void complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
   void first_token(TimeNs now_ns, NodeId, std::uint64_t batch_id);
+  void checked(TimeNs now_ns, NodeId, bool ok);
   void tick(TimeNs now_ns) { open(EventKind::tick), time(now_ns); }
   void schedule(TimeNs now_ns) { open(EventKind::schedule), time(now_ns); }
   /// `terms`: what the node of a dispatch or hedge cost, where the run logs them; else nullptr.

@@ -98,6 +98,11 @@ void EventReader::event(EventRecord& r) {
       now(r);
       r.node = node_id();
       return batch(r);
+    case EventKind::checked:
+      now(r);
+      r.node = node_id();
+      r.ok = number("ok", 1) != 0;
+      return;
     case EventKind::complete:
       now(r);
       r.node = node_id();
@@ -251,6 +256,7 @@ void EventReader::node(EventRecord& r) {
   r.spec.price_per_hour = real("price_per_hour", no_bound);
   r.spec.rtt_s = real("rtt_s", no_bound);
   r.spec.slots = static_cast<std::uint32_t>(number("slots", event_ids_max, 1));
+  r.spec.pending_max = static_cast<std::uint32_t>(number("pending_max", 0xFFFF'FFFFu));
   r.node_config.kv_blocks = static_cast<std::uint32_t>(number("kv_blocks", 0x7FFF'FFFFu));
   const std::uint64_t n_labels = number("n_labels", block_.size());  // each takes two bytes at least
   r.spec.labels.clear();

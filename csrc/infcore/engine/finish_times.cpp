@@ -70,7 +70,8 @@ alignas(64) constexpr auto lane_bit = [] {
       const float batch_s = base_s[lane] + (per_request_s[lane] + per_work_s[lane] * q.work_mean) * q.n_requests;
       const float finish_s = (bits & lane_bit[lane]) != 0 ? free_in_s[lane] + batch_s : none;
       const float costs_s = finish_s + q.s_per_usd * usd[lane] * batch_s;
-      cost_s[lane] = finish_s <= q.by_s ? costs_s : none;
+      const float late_s = q.wait_slack * free_in_s[lane] + batch_s;
+      cost_s[lane] = (bits & lane_bit[lane]) != 0 && late_s <= q.by_s ? costs_s : none;
       first_s = finish_s < first_s ? finish_s : first_s;
     }
     return first_s;

@@ -69,6 +69,7 @@ struct CostQuery {
   float n_requests;  ///< in one batch
   float by_s;        ///< nobody who would be done with them later is looked at
   float s_per_usd;   ///< seconds that a US dollar of the batch's time counts for
+  float wait_slack;  ///< what a node still takes until it is free counts so many times for by_s
 };
 
 struct LeastCost {

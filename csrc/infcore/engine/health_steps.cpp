@@ -5,6 +5,7 @@
 #include <infcore/health/health_tracker.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace infcore::engine {
 
@@ -33,6 +34,16 @@ void StateMachine::tell_health(TimeNs now_ns, NodeId id, const Batch& b, double 
   if (!health_) return;
   const bool cut_off = models_[b.model.value].config.runs_share && b.members.front() == vacated;
   if (!cut_off) health_->answered(now_ns, {id, b.model, learned_shape(b), service_s, ok}, latency_);
+}
+
+void StateMachine::checked(TimeNs now_ns, NodeId id, bool ok) {
+  if (!health_) return;
+  health_->checked(now_ns, id, ok);
+  settle_health(now_ns);
+}
+
+bool StateMachine::wants_check(TimeNs now_ns, NodeId id) {
+  return health_ && nodes_[id.value].in_flight.empty() && health_->wants_check(now_ns, id);
 }
 
 /// After anything that health was told, and when something of it is due.
@@ -76,9 +87,47 @@ void StateMachine::restart_curves(NodeId id) {
   }
 }
 
-/// A request that failed alone is its own fault, unless its device fails others, too, that peers do not.
+/// A request that failed alone may be bad itself, or its device be: so it is tried once on another one, and more often
+/// only where its device fails others, too, that peers do not. What is in vain of that the retry budget bounds.
 bool StateMachine::to_be_tried_elsewhere(const Slot& slot, NodeId id) const noexcept {
-  return health_ && slot.attempts < config_.attempts_max && health_->suspect(id);
+  if (!health_ || slot.attempts >= config_.attempts_max) return false;
+  if (health_->suspect(id)) return true;
+  if (slot.failed_on != base::no_node) return false;
+  std::uint64_t others = 0;
+  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+    others |= able(word, slot.request) & ~(word == id.value / 64 ? std::uint64_t{1} << (id.value % 64) : 0);
+  }
+  return others != 0;
+}
+
+/// To another device at once where one is free and would be in time, else in its turn.
+void StateMachine::try_elsewhere(TimeNs now_ns, std::uint32_t slot, NodeId failed_on) {
+  Slot& s = slots_[slot];
+  s.failed_on = failed_on;
+  const ModelId model = s.request.model;
+  Second other = second_node(failed_on, s.request);
+  if (other.node != base::no_node && late_on(now_ns, model, s.request, other.node)) other = {};
+  if (models_[model.value].config.runs_share) other = {};  // how long it takes there hangs on who else runs there
+  retry(now_ns, slot, true, Reason::device_failed, other.node);
+  const bool waits_for_any = s.where == Where::waiting && lanes_[s.lane]->bound == base::no_node;
+  if (other.node != base::no_node && waits_for_any && !routing_->binds_on_arrival()) {
+    send_alone(now_ns, slot, other.node);
+  }
+}
+
+/// From its lane into a batch of its own. Precondition: the node has a slot for it.
+void StateMachine::send_alone(TimeNs now_ns, std::uint32_t slot, NodeId id) {
+  const std::uint32_t index = slots_[slot].lane;
+  Lane& lane = *lanes_[index];
+  lane.unheld = false;
+  Batch b = new_batch(now_ns, index);
+  Filling filling = filling_of(lane, id);
+  take(now_ns, slot, id, b, filling);
+  fleet_.change_credit(id, filling.credit);
+  b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(b.shape)));
+  nodes_[id.value].in_flight.push_back(std::move(b));
+  open_nodes_of(lane).push_back(id);
+  occupancy_changed(id);
 }
 
 }  // namespace infcore::engine

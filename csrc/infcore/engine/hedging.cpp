@@ -106,23 +106,32 @@ TimeNs StateMachine::hedge_one(TimeNs now_ns, NodeId id, const Batch& b, std::ui
   return base::never_ns;
 }
 
+/// Of 64 nodes, those that are up and may run the request.
+std::uint64_t StateMachine::able(std::uint32_t word, const contracts::Request& r) const noexcept {
+  const auto& columns = fleet_.columns();
+  // relaxed: as in gather()
+  const std::uint64_t up = columns.up(word).load(std::memory_order_relaxed);
+  return up & columns.resident(r.model.value, word).load(std::memory_order_relaxed) &
+         columns.labelled_all(r.require, word);
+}
+
+/// Whether the node has as many requests as it may have. Those that are bound to it and wait there count, too, as they
+/// do where policies choose.
+bool StateMachine::is_full(NodeId id) const noexcept {
+  const Node& node = nodes_[id.value];
+  return node.pending_max != no_bound && (room_of(node) == 0 || fleet_.inflight(id) >= node.pending_max);
+}
+
 /// The node with a free slot that would be done with it first, of those whose curve is to be trusted.
 StateMachine::Second StateMachine::second_node(NodeId first, const contracts::Request& r) const noexcept {
-  const auto& columns = fleet_.columns();
   contracts::BatchShape alone;
   alone.add(r.work);
   Second best;
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    // relaxed: as in gather()
-    std::uint64_t passing = has_free_slot_[word] & columns.up(word).load(std::memory_order_relaxed);
-    passing &= columns.resident(r.model.value, word).load(std::memory_order_relaxed);
-    for (std::uint64_t left = r.require; left != 0 && passing != 0; left &= left - 1) {
-      passing &= columns.labelled(std::countr_zero(left), word).load(std::memory_order_relaxed);
-    }
-    for (; passing != 0; passing &= passing - 1) {
+    for (std::uint64_t passing = has_free_slot_[word] & able(word, r); passing != 0; passing &= passing - 1) {
       const NodeId node{word * 64 + static_cast<std::uint32_t>(std::countr_zero(passing))};
       const contracts::LatencyModel& latency = latency_.at(r.model, node);
-      if (node == first || !latency.is_trusted()) continue;
+      if (node == first || !latency.is_trusted() || is_full(node)) continue;
       const double takes_s = latency.service_s(alone);
       if (best.node != base::no_node && takes_s >= best.takes_s) continue;
       best = {.node = node, .takes_s = takes_s};
@@ -136,7 +145,7 @@ bool StateMachine::may_go_with(TimeNs now_ns, std::uint32_t slot, Second& to) no
   Node& node = nodes_[to.node.value];
   const auto it = find_batch(node, to.batch_id);
   const double work = slots_[slot].request.work;
-  if (it->shape.n_requests >= models_[it->model.value].config.max_batch_size) return false;
+  if (it->shape.n_requests >= models_[it->model.value].config.max_batch_size || is_full(to.node)) return false;
   if (!may_join(slot, *it) || !is_like(*it, work, to.node)) return false;
   if (!fleet_.columns().carries(to.node.value, slots_[slot].request.require)) return false;
   contracts::BatchShape larger = it->shape;
@@ -296,7 +305,7 @@ void StateMachine::note_terms(TimeNs now_ns, const contracts::Request& r, NodeId
                                 .deadline_ns = r.deadline_ns,
                                 .require = r.require,
                                 .session = r.session,
-                                .blocks = {r.blocks, r.n_blocks}};
+                                .blocks = names_of(r)};
   view_.prepare(query, routing_->weights());
   terms_.push_back(view_.terms_of(node));
 }

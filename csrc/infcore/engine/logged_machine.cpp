@@ -90,6 +90,11 @@ void LoggedMachine::node_back(TimeNs now_ns, NodeId node) {
   if (log_ && was_lost) log_->node_event(EventKind::node_back, now_ns, node), log_actions();
 }
 
+void LoggedMachine::checked(TimeNs now_ns, NodeId node, bool ok) {
+  machine_.checked(now_ns, node, ok);
+  if (log_) log_->checked(now_ns, node, ok), log_actions();
+}
+
 void LoggedMachine::cancel_all(TimeNs now_ns, Reason reason) {
   machine_.cancel_all(now_ns, reason);
   if (log_) log_->cancel_all(now_ns, reason), log_actions();

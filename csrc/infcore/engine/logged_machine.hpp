@@ -45,6 +45,7 @@ class LoggedMachine {
   void node_lost(TimeNs now_ns, NodeId);
   void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
+  void checked(TimeNs now_ns, NodeId, bool ok);
   void cancel_all(TimeNs now_ns, Reason);
   RequestHandle arrive(TimeNs now_ns, const contracts::Request& request) {
     const RequestHandle handle = machine_.arrive(now_ns, request);
@@ -102,7 +103,11 @@ class LoggedMachine {
   [[nodiscard]] const Stats* model_stats(ModelId model) const noexcept { return machine_.model_stats(model); }
   [[nodiscard]] const Stats* node_stats(NodeId node) const noexcept { return machine_.node_stats(node); }
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return machine_.routing(); }
+  [[nodiscard]] const contracts::LatencyModel& latency(ModelId model, NodeId node) const noexcept {
+    return latency_.at(model, node);
+  }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return machine_.rung(model); }
+  [[nodiscard]] bool wants_check(TimeNs now_ns, NodeId node) { return machine_.wants_check(now_ns, node); }
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId model) {
     return machine_.admission_figures(now_ns, model);
   }

@@ -121,6 +121,12 @@ std::unique_ptr<Stats> Driver::node_stats(NodeId node) {
   return copy;
 }
 
+contracts::LatencyModel Driver::latency(ModelId model, NodeId node) {
+  contracts::LatencyModel copy;
+  with_machine([&](LoggedMachine& machine, TimeNs) { copy = machine.latency(model, node); });
+  return copy;
+}
+
 // ---- the log
 
 void Driver::start_log(const std::string& path, std::size_t buffer_bytes) {

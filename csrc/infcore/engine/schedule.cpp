@@ -33,6 +33,7 @@ void StateMachine::schedule(TimeNs now_ns) {
     due_.swap(dirty_);
     if (due_.size() > 1) {
       std::sort(due_.begin(), due_.end(), [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
+      give_turn(now_ns);
     }
     for (const std::uint32_t lane : due_) {
       lanes_[lane]->dirty = false;
@@ -159,7 +160,8 @@ bool StateMachine::dispatch_shared(TimeNs now_ns, std::uint32_t index) {
   if (best == base::no_node) return false;
   suited_.clear();
   sources_.assign(1, {.lane = index, .left = 1});
-  return serve(now_ns, index, best, 1) == Served::sent;
+  const Served served = serve(now_ns, index, best, 1);
+  return served == Served::held ? dispatch_late(now_ns, index, best) : served == Served::sent;
 }
 
 /// A lane that waits for one device sends it what it can take, batch after batch.

@@ -48,6 +48,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   free_slots_.reserve(config.max_requests);
   for (std::uint32_t slot = config.max_requests; slot-- > 0;) free_slots_.push_back(slot);
   actions_.reserve(config.max_requests);
+  view_.never_loads();
   timers_.resize(config.max_nodes);
   tokens_.resize(config.max_nodes);
   if (routing_->reads_blocks() && routing_->binds_on_arrival()) {
@@ -85,6 +86,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& aske
   free_slots_.pop_back();
   Slot& s = slots_[slot];
   s.request = request;
+  s.failed_on = base::no_node;
   s.attempts = 0;
   s.solo = s.doomed = s.charged = s.was_put_off = s.has_first_token = false;
   s.entered_as = entrance.reason;
@@ -236,9 +238,10 @@ bool StateMachine::complete(TimeNs now_ns, NodeId id, std::uint64_t batch_id, bo
       end(now_ns, slot, ActionKind::complete, Reason::ok, i);
     } else if (goes_on(now_ns, slot, b, Reason::device_failed)) {
       continue;
-    } else if (model.config.idempotent && (b.members.size() > 1 || to_be_tried_elsewhere(s, id)) &&
-               may_retry(b.model)) {
+    } else if (model.config.idempotent && b.members.size() > 1 && may_retry(b.model)) {
       retry(now_ns, slot, true, Reason::device_failed);
+    } else if (model.config.idempotent && b.members.size() == 1 && to_be_tried_elsewhere(s, id) && may_retry(b.model)) {
+      try_elsewhere(now_ns, slot, id);
     } else {
       end(now_ns, slot, ActionKind::complete, Reason::device_failed, i);
     }
@@ -359,7 +362,10 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   lane.work_pending += r.work;
   lane.work_least = is_first ? r.work : std::min(lane.work_least, r.work);
   lane.work_most = is_first ? r.work : std::max(lane.work_most, r.work);
-  if (s.attempts == 0) lane.rate.add(now_ns);
+  if (s.attempts == 0) {
+    lane.rate.add(now_ns);
+    ++lane.n_untold;
+  }
   if (door_.sheds) waits(slot);
   set_lane_timer(s.lane, r.deadline_ns);
   mark(s.lane);
@@ -390,7 +396,7 @@ void StateMachine::end(TimeNs now_ns, std::uint32_t slot, ActionKind kind, Reaso
   --door_.n_in_tier[s.request.tier];
 }
 
-void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason) {
+void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason reason, NodeId bound) {
   Slot& s = slots_[slot];
   if (s.doomed) return end(now_ns, slot, ending(s.doomed_reason), s.doomed_reason);
   act(slot, ActionKind::retry, reason, s.node, s.batch_id);
@@ -402,7 +408,7 @@ void StateMachine::retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason re
   s.node = base::no_node;
   s.batch_id = 0;
   s.solo = solo;
-  enqueue(now_ns, slot);
+  enqueue(now_ns, slot, bound);
 }
 
 /// What a balancer in front of the node would see: an answer, an error, a lost connection, a deadline that passed. Not
@@ -414,31 +420,6 @@ void StateMachine::tell_policy(TimeNs now_ns, Slot& s, Reason reason) noexcept {
   if (bound_ns == base::never_ns || !seen) return;
   const double latency_s = base::seconds(std::max<TimeNs>(0, now_ns - bound_ns));
   routing_->observe({s.node, s.request.model, now_ns, latency_s, reason == Reason::ok});
-}
-
-void StateMachine::reserve_into(contracts::Credit& sum, Slot& s, double service_s) noexcept {
-  s.reserved_ns = route::Fleet::credit_ns(service_s);
-  s.holds_credit = true;
-  sum.inflight += 1;
-  sum.reserved_ns += s.reserved_ns;
-}
-
-void StateMachine::unreserve_into(contracts::Credit& sum, Slot& s) noexcept {
-  if (!std::exchange(s.holds_credit, false)) return;
-  sum.inflight -= 1;
-  sum.reserved_ns -= s.reserved_ns;
-}
-
-void StateMachine::reserve(Slot& s, double service_s) noexcept {
-  contracts::Credit credit{};
-  reserve_into(credit, s, service_s);
-  fleet_.change_credit(s.node, credit);
-}
-
-void StateMachine::unreserve(Slot& s) noexcept {
-  contracts::Credit credit{};
-  unreserve_into(credit, s);
-  if (credit.inflight != 0) fleet_.change_credit(s.node, credit);
 }
 
 void StateMachine::leave_lane(std::uint32_t slot, std::int64_t units) {

@@ -9,12 +9,14 @@
 #include <infcore/engine/admission_state.hpp>
 #include <infcore/engine/arrival_rate.hpp>
 #include <infcore/engine/counted_budget.hpp>
+#include <infcore/engine/engine_config.hpp>
 #include <infcore/engine/finish_times.hpp>
 #include <infcore/engine/hedging.hpp>
 #include <infcore/engine/lateness.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
 #include <infcore/engine/token_choice.hpp>
+#include <infcore/engine/turn_plan.hpp>
 #include <infcore/queue/tiered_lane.hpp>
 #include <infcore/route/fleet.hpp>
 #include <infcore/route/route_view.hpp>
@@ -23,59 +25,13 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace infcore::engine {
 
-using base::ModelId;
 using base::NodeId;
-using base::TimeNs;
-
-using base::no_model;
-
-struct EngineConfig {
-  std::uint32_t max_requests{8192};  ///< accepted and not yet ended
-  std::uint32_t max_nodes{1024};
-  std::uint32_t max_models{256};
-  std::uint16_t n_tiers{8};
-  TimeNs ageing_ns{base::never_ns};
-  std::uint8_t attempts_max{3};  ///< times that one request is run, first one included, when devices are lost
-  bool stage_histograms{true};   ///< false: Stats holds counts alone
-  // The door.
-  std::vector<std::string> admission{};        ///< policies, in the order in which they are asked
-  TimeNs overload_wait_ns{base::never_ns};     ///< a wait that counts as overload; never_ns: by batches and deadlines
-  std::vector<std::uint32_t> tier_capacity{};  ///< accepted and not yet ended, by tier; empty: not bounded
-  bool shed_lowest{};                          ///< full, the least urgent that waits is given up for a more urgent one
-  // What goes wrong (hedging.cpp).
-  double hedge_quantile{};    ///< of how late batches are: one later than that is hedged; 0: none is
-  double hedge_budget{0.05};  ///< copies, as a share of requests
-  double retry_budget{0.2};   ///< runs that are done again in vain, likewise; CountedBudget::unbounded
-  bool log_terms{};           ///< terms() says what the node of each dispatch and hedge cost
-  bool judges_health{};       ///< false: nodes go and come only as the driver says
-  contracts::HealthConfig health{};
-};
-
-struct ModelConfig {
-  std::uint32_t max_batch_size{64};
-  TimeNs batch_delay_ns_max{2'000'000};
-  bool idempotent{true};  ///< may be run again after a device failed or was lost
-  /// A node's slots share it: what runs beside a request makes it slower, as in continuous batching. Its latency model
-  /// is about all that runs there; max_batch_size is 1.
-  bool runs_share{};
-  ModelId fallback{no_model};  ///< who answers in its place under load; takes the same inputs
-  /// Ascending upper ends of work: where the curve does not say what padding costs, a batch keeps to one of the ranges.
-  std::vector<double> length_buckets{};
-  /// Ascending: a batch that is not pressed for time is cut down to the largest of them.
-  std::vector<std::uint32_t> preferred_batch_sizes{};
-
-  static constexpr std::size_t n_listed_max = 64;  ///< of either
-};
-
-struct NodeConfig {
-  TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
-  std::uint32_t kv_blocks{};            ///< of a token node's cache; 0: none, or not known
-};
 
 /// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run
 /// still join; of a lane that is bound to the node, those of that lane.
@@ -140,6 +96,8 @@ class StateMachine {
   /// As node_lost(), but it answered: all that it runs has failed together. It is out until node_back().
   void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
+  /// Somebody asked the node itself how it is.
+  void checked(TimeNs now_ns, NodeId, bool ok);
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
@@ -160,6 +118,8 @@ class StateMachine {
   [[nodiscard]] contracts::HealthStatus health(NodeId node) const noexcept {
     return health_ ? health_->status(node) : contracts::HealthStatus{};
   }
+  /// Whether somebody should ask the node how it is, and say so to checked(): what comes of it is in that alone.
+  [[nodiscard]] bool wants_check(TimeNs now_ns, NodeId);
   [[nodiscard]] AdmissionFigures admission_figures(TimeNs now_ns, ModelId);
   [[nodiscard]] route::RoutingPolicy& routing() noexcept { return *routing_; }
   [[nodiscard]] std::uint32_t rung(ModelId model) const noexcept { return door_.models[model.value].ladder.rung(); }
@@ -177,6 +137,7 @@ class StateMachine {
     contracts::Request request{};
     std::uint32_t generation{1}, lane{};
     NodeId node{base::no_node};
+    NodeId failed_on{base::no_node};  ///< where it last failed alone
     std::uint64_t batch_id{};
     TimeNs bound_ns{
         base::never_ns};  ///< when the policy gave it `node`; never_ns: device and batch are chosen together
@@ -210,6 +171,7 @@ class StateMachine {
     [[nodiscard]] double work_mean() const noexcept { return std::max(0.0, work_pending / std::max(1u, queue.size())); }
     bool dirty{};
     bool unheld{};  ///< its batch goes although the rule would have waited, had the ladder not forbidden that
+    std::uint32_t n_untold{};  ///< that came since note_fastest() was last told of one
   };
   struct Node {
     TimeNs run_limit_ns{base::never_ns}, free_since_ns{};
@@ -282,7 +244,8 @@ class StateMachine {
   /// `bound` to a node that was chosen already.
   void enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound = base::no_node);
   void end(TimeNs now_ns, std::uint32_t slot, ActionKind, Reason, std::uint32_t member = 0);
-  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason);
+  /// `bound` to a node that was chosen already.
+  void retry(TimeNs now_ns, std::uint32_t slot, bool solo, Reason, NodeId bound = base::no_node);
   void tell_policy(TimeNs now_ns, Slot&, Reason) noexcept;
   void reserve(Slot&, double service_s) noexcept;
   /// As reserve(), unreserve(), but into a sum for Fleet::change_credit.
@@ -309,6 +272,8 @@ class StateMachine {
   void look_at_late(TimeNs now_ns);
   TimeNs hedge(TimeNs now_ns, NodeId, const Batch&);
   TimeNs hedge_one(TimeNs now_ns, NodeId, const Batch&, std::uint32_t slot, double left_s, Second& to);
+  [[nodiscard]] std::uint64_t able(std::uint32_t word, const contracts::Request&) const noexcept;
+  [[nodiscard]] bool is_full(NodeId) const noexcept;
   [[nodiscard]] Second second_node(NodeId first, const contracts::Request&) const noexcept;
   [[nodiscard]] bool may_go_with(TimeNs now_ns, std::uint32_t slot, Second& to) noexcept;
   void send_copy(TimeNs now_ns, std::uint32_t slot, const Second& to);
@@ -366,6 +331,8 @@ class StateMachine {
   void carry_out(TimeNs now_ns, const contracts::HealthChange&);
   void restart_curves(NodeId);
   [[nodiscard]] bool to_be_tried_elsewhere(const Slot&, NodeId) const noexcept;
+  void try_elsewhere(TimeNs now_ns, std::uint32_t slot, NodeId failed_on);
+  void send_alone(TimeNs now_ns, std::uint32_t slot, NodeId);
   [[nodiscard]] static std::uint32_t room_of(const Node& node) noexcept {
     return node.pending_max > node.occupied.n_requests ? node.pending_max - node.occupied.n_requests : 0;
   }
@@ -377,6 +344,8 @@ class StateMachine {
   [[nodiscard]] const contracts::BatchShape& learned_shape(const Batch&) const noexcept;
   void occupancy_changed(NodeId);
   void dispatch_bound(TimeNs now_ns, std::uint32_t lane);
+  void give_turn(TimeNs now_ns);
+  [[nodiscard]] NodeId only_device(std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
   void add_riders(TimeNs now_ns, std::uint32_t lane, const Taker&);
@@ -390,14 +359,17 @@ class StateMachine {
   [[nodiscard]] std::uint32_t share_by_work(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean);
   void list_by_work(TimeNs now_ns, std::uint32_t lane, NodeId);
   bool fill_suited(TimeNs now_ns, std::uint32_t lane, NodeId, Batch&, std::uint32_t n_max);
+  [[nodiscard]] double goal_s(const contracts::Request&) const noexcept;
+  [[nodiscard]] bool surely_by(TimeNs now_ns, const Lane&, std::uint32_t n_requests, NodeId) const noexcept;
   [[nodiscard]] LeastCost least_costly(TimeNs now_ns, const Lane&, std::uint32_t n_requests, float work_mean) noexcept;
   [[nodiscard]] bool dispatch_untried(TimeNs now_ns, std::uint32_t lane, bool& sent);
-  void note_fastest(double latency_s) noexcept;
+  void note_fastest(double latency_s, std::uint32_t n_requests) noexcept;
   [[nodiscard]] bool dispatch_costly(TimeNs now_ns, std::uint32_t lane, float work_mean, bool& sent);
   // token_routing.cpp
   bool dispatch_tokens(TimeNs now_ns, std::uint32_t lane);
   void share_tokens(std::uint32_t slot, NodeId, TimeNs now_ns);
   void leave_tokens(Slot&) noexcept;
+  [[nodiscard]] std::span<const std::uint64_t> names_of(const contracts::Request&);
 
   // compose.cpp
   Served serve(TimeNs now_ns, std::uint32_t lane, NodeId, std::uint32_t n_share);
@@ -436,6 +408,7 @@ class StateMachine {
   contracts::LatencyTable& latency_;
   route::RouteView view_;                         ///< what policies that bind on arrival see of the fleet
   std::unique_ptr<route::PrefixIndex> prefixes_;  ///< of their own picks, where they read blocks
+  std::vector<std::uint64_t> names_;              ///< see names_of()
   std::unique_ptr<route::RoutingPolicy> routing_;
   std::unique_ptr<batch::BatchingPolicy> batching_;
   std::unique_ptr<contracts::NodeHealth> health_;  ///< nullptr: nobody is ejected
@@ -471,6 +444,7 @@ class StateMachine {
   std::vector<batch::Waiting> waiting_;
   std::vector<batch::Verdict> verdicts_;
   std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
+  TurnPlan plan_;                                          ///< of them, who is first
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   TokenChoice tokens_;
   bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us

@@ -1,11 +1,21 @@
 // Requests of token models whose prompts are known: each goes on its own, on arrival or as soon as some node has a slot
 // for it, where the choice says; the node batches them by itself. Until then it waits here, so that nothing is bound
 // to a node that cannot take it: a node that is lost or drained gives back what it had, as any other.
+#include <infcore/contracts/block_hash.hpp>
 #include <infcore/engine/state_machine.hpp>
 
 #include <bit>
 
 namespace infcore::engine {
+
+/// What the policies' index calls the blocks of its prompt: what a node has computed of one model is nothing to another
+/// one, whatever their prompts have in common.
+std::span<const std::uint64_t> StateMachine::names_of(const contracts::Request& r) {
+  if (!prefixes_) return {r.blocks, r.n_blocks};
+  names_.clear();
+  for (std::uint32_t i = 0; i < r.n_blocks; ++i) names_.push_back(contracts::name_of(r.blocks[i], r.model.value));
+  return names_;
+}
 
 /// Of a policy that binds on arrival.
 NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) {
@@ -16,7 +26,7 @@ NodeId StateMachine::choose_node(TimeNs now_ns, const contracts::Request& r) {
                                 .deadline_ns = base::never_ns,
                                 .require = r.require,
                                 .session = r.session,
-                                .blocks = {r.blocks, r.n_blocks}};
+                                .blocks = names_of(r)};
   const bool has_prefix = prefixes_ && r.n_blocks > 0;
   if (has_prefix) prefixes_->follow(fleet_), prefixes_->advance(now_ns);
   const NodeId chosen = routing_->select(query, view_);
@@ -46,7 +56,8 @@ bool StateMachine::dispatch_tokens(TimeNs now_ns, std::uint32_t index) {
   }
   if (best == base::no_node) return false;
   sources_.assign(1, {.lane = index, .left = 1});
-  return serve(now_ns, index, best, 1) == Served::sent;
+  const Served served = serve(now_ns, index, best, 1);
+  return served == Served::held ? dispatch_late(now_ns, index, best) : served == Served::sent;
 }
 
 /// It was taken into a batch of the node, which is not among those in flight yet.

@@ -1,12 +1,13 @@
 // What the joint choice weighs beside the time of finishing, where its policy says so (route::JointWeights). Money: a
-// cheaper device is taken, or waited for, as long as the request stays well inside its goal and does not take longer
-// than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike devices,
-// each device gets those for which it is the better one, the small for a device that is slow by the unit of work and
-// the large for the others (comparative advantage): so the largest, which make the tail, go where they are done
-// soonest. And a device of which nothing is known but what others of its class are like is tried.
+// cheaper device is taken, or waited for, as long as the request surely stays well inside its goal and does not take
+// longer than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike
+// devices, each device gets those for which it is the better one, the small for a device that is slow by the unit of
+// work and the large for the others (comparative advantage): so the largest, which make the tail, go where they are
+// done soonest. And a device of which nothing is known but what others of its class are like is tried.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
 #include <utility>
@@ -23,8 +24,14 @@ constexpr std::uint32_t n_passed_max = 4;
 /// As in schedule.cpp.
 constexpr float strictly = 1.0f - 0x1p-16f;
 constexpr double look_again = 0.125;
-/// What the running quantile moves by, as a share of itself.
-constexpr double tail_step = 0.05;
+/// What the running quantile moves by, as a share of itself, and for how many that came one may tell.
+constexpr double tail_step = 0.01;
+constexpr std::uint32_t n_told_max = 64;
+/// What a busy device still takes, and what a request has waited already, count so many times where money is the only
+/// reason to wait: a queue is known worse than a run, and who has waited in vain goes to the first to finish after it.
+constexpr float wait_slack = 1.5f;
+/// Devices that are looked at one after another, the cheapest first, for one that is surely in time.
+constexpr std::uint32_t n_looks_max = 8;
 /// Devices whose seconds for a unit of work are within this factor are alike: who gets what does not matter there.
 constexpr float unlike = 1.25f;
 /// Of those that wait, how many are sorted by work.
@@ -32,17 +39,24 @@ constexpr std::uint32_t n_sorted_max = 256;
 
 }  // namespace
 
-/// One more request that would take so long on whatever is fastest for it as it comes: moves the quantile that money
-/// may not push anybody beyond (stochastic approximation, Robbins and Monro 1951, in steps that are a share of the
-/// value).
-void StateMachine::note_fastest(double latency_s) noexcept {
-  if (tail_s_ <= 0.0) {
-    tail_s_ = latency_s;
-  } else if (latency_s > tail_s_) {
-    tail_s_ += tail_s_ * (tail_step * weights_.tail);
-  } else {
-    tail_s_ -= tail_s_ * (tail_step * (1.0 - weights_.tail));
+/// So many more requests that would take so long on whatever is fastest for them as they come: moves the quantile that
+/// money may not push anybody beyond (stochastic approximation, Robbins and Monro 1951, in steps that are a share of
+/// the value).
+void StateMachine::note_fastest(double latency_s, std::uint32_t n_requests) noexcept {
+  if (tail_s_ <= 0.0) tail_s_ = latency_s;
+  for (std::uint32_t i = 0; i < n_requests; ++i) {
+    if (latency_s > tail_s_) {
+      tail_s_ += tail_s_ * (tail_step * weights_.tail);
+    } else {
+      tail_s_ -= tail_s_ * (tail_step * (1.0 - weights_.tail));
+    }
   }
+}
+
+/// What money may let the request wait and take, from its arrival on.
+double StateMachine::goal_s(const contracts::Request& r) const noexcept {
+  if (r.deadline_ns == base::never_ns) return tail_s_;
+  return std::min(tail_s_, weights_.goal_share * base::seconds(r.deadline_ns - r.arrival_ns));
 }
 
 /// Where all of the lane that waits costs least in one batch, of the devices that would be done while the first of them
@@ -51,18 +65,26 @@ LeastCost StateMachine::least_costly(TimeNs now_ns, const Lane& lane, std::uint3
                                      float work_mean) noexcept {
   const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
   const double waited_s = base::seconds(now_ns - head.arrival_ns);
-  double goal_s = tail_s_;
-  if (head.deadline_ns != base::never_ns) {
-    goal_s = std::min(goal_s, weights_.goal_share * base::seconds(head.deadline_ns - head.arrival_ns));
-  }
   const auto n = static_cast<float>(n_requests);
   return least_cost({free_at_s_.data(), latency_.batch(lane.model)}, usd_per_s_.data(), others_.data(),
                     fleet_.n_nodes(),
                     {.now_s = base::seconds(now_ns),
                      .work_mean = work_mean,
                      .n_requests = n,
-                     .by_s = static_cast<float>(goal_s - waited_s),
-                     .s_per_usd = static_cast<float>(weights_.price_us_per_usd * 1e-6) / n});
+                     .by_s = static_cast<float>(goal_s(head) - static_cast<double>(wait_slack) * waited_s),
+                     .s_per_usd = static_cast<float>(weights_.price_us_per_usd * 1e-6) / n,
+                     .wait_slack = wait_slack});
+}
+
+/// Whether so many of the lane would be done there in the time that money may cost the first of them, also if the
+/// largest of them are together and the run takes longer than nearly all.
+bool StateMachine::surely_by(TimeNs now_ns, const Lane& lane, std::uint32_t n_requests, NodeId node) const noexcept {
+  const contracts::Request& head = slots_[lane.queue.front(now_ns)].request;
+  const double waited_s = base::seconds(now_ns - head.arrival_ns);
+  const auto free_in_s = static_cast<double>(NodeFinish::free_in(free_at_s_[node.value], base::seconds(now_ns)));
+  const contracts::BatchShape shape{n_requests, lane.work_mean() * n_requests, lane.work_most};
+  const double run_s = latency_.at(lane.model, node).upper_s(shape);
+  return static_cast<double>(wait_slack) * (free_in_s + waited_s) + run_s <= goal_s(head);
 }
 
 /// A node that was never given anything of the model is only believed to be as the best of its class is: it gets one
@@ -97,20 +119,36 @@ bool StateMachine::dispatch_untried(TimeNs now_ns, std::uint32_t index, bool& se
   return false;
 }
 
-/// The choice with money in it. False: nobody is cheap enough in time, and the first to finish is to be asked.
+/// The choice with money in it. False: nobody is cheap enough and surely in time, and the first to finish is to be
+/// asked.
 bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float work_mean, bool& sent) {
+  constexpr float none = std::numeric_limits<float>::infinity();
   Lane& lane = *lanes_[index];
   const std::uint32_t n = std::min(lane.queue.size(), models_[lane.model.value].config.max_batch_size);
-  const LeastCost least = least_costly(now_ns, lane, n, work_mean);
-  const double waited_s = base::seconds(now_ns - slots_[lane.queue.front(now_ns)].request.arrival_ns);
+  LeastCost least = least_costly(now_ns, lane, n, work_mean);
+  const double first_s = static_cast<double>(least.first_s);
   // Only who has just come and is alone tells: those who wait do so for money, and would move the bound that holds
-  // them.
-  if (n == 1 && waited_s == 0.0 && lane.queue.size() == 1) note_fastest(static_cast<double>(least.first_s));
-  if (least.cost_s == std::numeric_limits<float>::infinity()) return false;
+  // them. He tells for all of his lane that came since, else the rare models, whose requests always come alone, would
+  // say what all take.
+  if (lane.queue.size() == 1 && slots_[lane.queue.front(now_ns)].request.arrival_ns == now_ns) {
+    note_fastest(first_s, std::clamp(lane.n_untold, 1u, n_told_max));
+    lane.n_untold = 0;
+  }
+  std::array<NodeId, n_looks_max> passed;
+  std::uint32_t n_passed = 0;
+  while (least.cost_s != none && !surely_by(now_ns, lane, n, NodeId{least.node})) {
+    passed[n_passed++] = NodeId{least.node};
+    others_[least.node / 64] &= ~(std::uint64_t{1} << (least.node % 64));
+    least.cost_s = none;
+    if (n_passed < n_looks_max) least = least_costly(now_ns, lane, n, work_mean);
+  }
+  for (std::uint32_t i = 0; i < n_passed; ++i) {
+    others_[passed[i].value / 64] |= std::uint64_t{1} << (passed[i].value % 64);
+  }
+  if (least.cost_s == none) return false;
   const NodeId node{least.node};
   if ((free_candidates_[node.value / 64] >> (node.value % 64) & 1u) == 0) {
-    const double again_s = look_again * static_cast<double>(least.first_s);
-    set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(again_s)), 1));
+    set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first_s)), 1));
     sent = false;
     return true;
   }
@@ -140,10 +178,14 @@ void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
                                      .work_mean = work_mean,
                                      .n_requests = 1.0f,
                                      .by_s = std::numeric_limits<float>::max(),
-                                     .s_per_usd = 0.0f});
+                                     .s_per_usd = 0.0f,
+                                     .wait_slack = 1.0f});
   if (rest.cost_s == std::numeric_limits<float>::infinity()) return;
   const float here_s = columns.curves.per_work_s[id.value], there_s = columns.curves.per_work_s[rest.node];
   if (here_s <= there_s * unlike && there_s <= here_s * unlike) return;
+  // Where a batch is padded, small ones beside the first of them are no faster than it is: like goes with like there.
+  const contracts::Curve& curve = latency_.at(lane.model, id).curve();
+  if (models_[lane.model.value].config.max_batch_size > 1 && curve.per_padded_work_s > curve.per_work_s) return;
   const bool aged = is_aged(head, now_ns);
   lane.queue.in_order(now_ns, order_scratch_, [&](std::uint32_t slot) {
     if (slots_[slot].request.tier != slots_[head].request.tier || is_aged(slot, now_ns) != aged) return false;

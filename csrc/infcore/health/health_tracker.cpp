@@ -36,6 +36,8 @@ constexpr std::uint32_t apart_part = 4;
 constexpr std::uint32_t ask_again_after = 16;
 constexpr std::uint32_t slow_start_steps = 8;
 constexpr TimeNs check_every_ns = 1'000'000'000;
+/// A node that is not out is checked where it was idle for so long: its next request is to find it well.
+constexpr TimeNs check_idle_ns = 10'000'000'000;
 
 bool is_in(const std::vector<std::uint64_t>& set, std::uint32_t node) noexcept {
   return (set[node / 64] >> (node % 64) & 1) != 0;
@@ -247,6 +249,16 @@ void HealthTracker::check_due(TimeNs now_ns, std::vector<NodeId>& nodes) {
     row.checked_ns = now_ns;
     nodes.push_back(NodeId{node});
   }
+}
+
+bool HealthTracker::wants_check(TimeNs now_ns, NodeId id) {
+  Row& row = rows_[id.value];
+  if (row.stage == Stage::lost) return false;
+  const bool is_out = row.stage == Stage::ejected;
+  const TimeNs heard_ns = is_out ? row.checked_ns : std::max(row.checked_ns, row.last_ns);
+  if (now_ns < base::add_ns(heard_ns, is_out ? check_every_ns : check_idle_ns)) return false;
+  row.checked_ns = now_ns;
+  return true;
 }
 
 // ---- out and in

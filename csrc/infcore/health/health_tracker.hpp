@@ -43,6 +43,7 @@ class HealthTracker final : public contracts::NodeHealth {
   [[nodiscard]] bool expected(base::ModelId, base::NodeId, contracts::Curve&) const noexcept override;
   [[nodiscard]] bool suspect(base::NodeId) const noexcept override;
   void check_due(base::TimeNs now_ns, std::vector<base::NodeId>&) override;
+  [[nodiscard]] bool wants_check(base::TimeNs now_ns, base::NodeId) override;
 
  private:
   using Stage = contracts::HealthStage;

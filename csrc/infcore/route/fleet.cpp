@@ -106,8 +106,9 @@ void Fleet::place(NodeId node, const NodeSpec& spec) {
   if (node.value >= n_nodes()) header.n_nodes.store(node.value + 1, std::memory_order_release);
   columns_.state(node.value).store(static_cast<std::uint8_t>(NodeState::up), std::memory_order_release);
   changed();
-  header.residency.fetch_add(1, std::memory_order_release);
-  set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last: from here on scorers see the row
+  set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last of the row: from here on scorers see it
+  header.residency.fetch_add(1,
+                             std::memory_order_release);  // after the bit: who sees the count looks again, and sees it
 }
 
 void Fleet::changed() noexcept {
@@ -134,11 +135,11 @@ void Fleet::set_state(NodeId node, NodeState state) {
     clear_sets(node);
     unknow(node);
     if (columns_.is_shared()) known_born_[node.value] = 0;
-    columns_.header().residency.fetch_add(1, std::memory_order_release);
   }
   columns_.state(node.value).store(static_cast<std::uint8_t>(state), std::memory_order_release);
   changed();
   if (state == NodeState::up) set_bit(columns_.up(node.value / 64), node.value, true);
+  columns_.header().residency.fetch_add(1, std::memory_order_release);  // after all that it counts
 }
 
 NodeId Fleet::find(std::string_view name) const {
@@ -215,6 +216,7 @@ bool Fleet::carries(NodeId node, const std::pair<std::string, std::string>& labe
 }
 
 void Fleet::clear_sets(NodeId node) noexcept {
+  end_loads_of(node, nullptr);
   const std::uint32_t word = node.value / 64;
   const auto clear = [&](std::atomic<std::uint64_t>& set) {
     // relaxed: under the membership lock. Most sets don't have it, and each removal would cost a locked instruction.

@@ -114,17 +114,34 @@ class Fleet {
   [[nodiscard]] static std::int64_t credit_ns(double service_s) noexcept;
 
   /// Seconds before a new request would start: the signalled queue wait, plus what we reserved since then per slot.
-  [[nodiscard]] double wait_s(NodeId node) const noexcept;
+  [[nodiscard]] double wait_s(NodeId node) const noexcept {
+    return static_cast<double>(columns_.pair(node.value, contracts::FleetColumns::wait_inflight).first) * 1e-6;
+  }
   /// Signalled in-flight total, plus our reserves and less our releases since its time stamp.
-  [[nodiscard]] std::uint32_t inflight(NodeId node) const noexcept;
-  [[nodiscard]] NodeState state(NodeId node) const noexcept;
-  [[nodiscard]] bool resident(NodeId node, ModelId model) const noexcept;
-  [[nodiscard]] double price_per_hour(NodeId node) const noexcept;
-  [[nodiscard]] std::uint32_t slots(NodeId node) const noexcept;
+  [[nodiscard]] std::uint32_t inflight(NodeId node) const noexcept {
+    return static_cast<std::uint32_t>(columns_.pair(node.value, contracts::FleetColumns::wait_inflight).second);
+  }
+  [[nodiscard]] NodeState state(NodeId node) const noexcept {
+    return static_cast<NodeState>(columns_.state(node.value).load(std::memory_order_acquire));
+  }
+  [[nodiscard]] bool resident(NodeId node, ModelId model) const noexcept {
+    const auto& word = columns_.resident(model.value, node.value / 64);
+    return (word.load(std::memory_order_acquire) >> (node.value & 63u) & 1u) != 0;
+  }
+  [[nodiscard]] double price_per_hour(NodeId node) const noexcept {  // relaxed, as below: written before the up bit
+    return columns_.price_per_hour(node.value).load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint32_t slots(NodeId node) const noexcept {
+    return columns_.slots(node.value).load(std::memory_order_relaxed);
+  }
   /// Device class: equal for nodes of one kind.
-  [[nodiscard]] std::uint32_t kind_id(NodeId node) const noexcept;
+  [[nodiscard]] std::uint32_t kind_id(NodeId node) const noexcept {
+    return columns_.kind_id(node.value).load(std::memory_order_relaxed);
+  }
   /// The version() under which the node was added: another figure later is another node.
-  [[nodiscard]] std::uint64_t born(NodeId node) const noexcept;
+  [[nodiscard]] std::uint64_t born(NodeId node) const noexcept {
+    return columns_.born(node.value).load(std::memory_order_relaxed);
+  }
   /// A copy of the exact figures behind the columns.
   void read(NodeId node, contracts::Credit& own, Signal& last) const noexcept;
 
@@ -139,7 +156,9 @@ class Fleet {
     const Hold hold(*this);
     return read(specs_[node.value]);
   }
-  [[nodiscard]] std::uint32_t n_nodes() const noexcept;
+  [[nodiscard]] std::uint32_t n_nodes() const noexcept {
+    return columns_.header().n_nodes.load(std::memory_order_acquire);
+  }
   /// How many nodes are there.
   [[nodiscard]] std::uint32_t n_present() const;
   [[nodiscard]] std::uint32_t max_nodes() const noexcept { return columns_.header().max_nodes; }
@@ -147,7 +166,9 @@ class Fleet {
   /// base::no_node where no present node has that name.
   [[nodiscard]] NodeId find(std::string_view name) const;
   /// Counts changes of membership and state.
-  [[nodiscard]] std::uint64_t version() const noexcept;
+  [[nodiscard]] std::uint64_t version() const noexcept {
+    return columns_.header().version.load(std::memory_order_acquire);
+  }
 
   /// Bits of (key, value) pairs. A node carries its labels and its kind, zone and location. A pair gets its bit when
   /// it is first asked for, with `add` in any case, without only if some node carries it; else no_such_label.
@@ -185,7 +206,22 @@ class Fleet {
   /// for all nodes, padded to 64. False where no node would have to load it, but those that hold it. O(nodes), and
   /// O(nodes / 64) for each version of any model: for who keeps the column until residency() moves.
   bool load_costs(ModelId model, float* column) const;
-  /// Counts changes of what nodes hold or could load. What was wanted meanwhile changes the column with the next one.
+  /// A model that a node loads: until ready_ns it takes the rest of that time; from until_ns on it does not any more.
+  struct Loading {
+    NodeId node;
+    base::TimeNs ready_ns, until_ns;
+  };
+  /// Who sends a request to a node that has to load its model first says so, and everybody counts on that load instead
+  /// of having another node load it as well: load_model() or end_load() ends it, or time does, where whoever was to see
+  /// to it is gone. False where somebody has said so already, or it is there. Remembers 64 loads at a time.
+  bool begin_load(NodeId node, ModelId model, base::TimeNs now_ns);
+  /// It does not load it after all.
+  void end_load(NodeId node, ModelId model);
+  /// Of the model or, for "any version", of its versions.
+  [[nodiscard]] std::vector<Loading> loading(ModelId model) const;
+
+  /// Counts changes of who is up and of what nodes hold or could load. What was wanted meanwhile changes the column
+  /// with the next one.
   [[nodiscard]] std::uint64_t residency() const noexcept {
     return columns_.header().residency.load(std::memory_order_acquire);
   }
@@ -228,6 +264,10 @@ class Fleet {
   void check_present(NodeId node) const;
   void check_model(ModelId model) const;
   void set_resident(NodeId node, ModelId model, bool on) noexcept;
+  [[nodiscard]] ModelId version_to_load(ModelId model) const noexcept;
+  template <class Which>
+  bool forget_loads(Which which) noexcept;
+  void end_loads_of(NodeId node, const ModelId* model) noexcept;
   [[nodiscard]] std::vector<ModelId> least_wanted_first() const;
   void load_costs_of_word(ModelId model, std::uint32_t word, std::span<const ModelId> least_wanted,
                           float* column) const;

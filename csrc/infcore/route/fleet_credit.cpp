@@ -214,47 +214,10 @@ void Fleet::release(NodeId node, double service_s, base::TimeNs now_ns) noexcept
   change_credit(node, {-1, -credit_ns(service_s)}, now_ns);
 }
 
-double Fleet::wait_s(NodeId node) const noexcept {
-  return static_cast<double>(columns_.pair(node.value, FleetColumns::wait_inflight).first) * 1e-6;
-}
-
-std::uint32_t Fleet::inflight(NodeId node) const noexcept {
-  return static_cast<std::uint32_t>(columns_.pair(node.value, FleetColumns::wait_inflight).second);
-}
-
-NodeState Fleet::state(NodeId node) const noexcept {
-  return static_cast<NodeState>(columns_.state(node.value).load(std::memory_order_acquire));
-}
-
-bool Fleet::resident(NodeId node, ModelId model) const noexcept {
-  const auto& word = columns_.resident(model.value, node.value / 64);
-  return (word.load(std::memory_order_acquire) >> (node.value & 63u) & 1u) != 0;
-}
-
-double Fleet::price_per_hour(NodeId node) const noexcept {
-  return columns_.price_per_hour(node.value).load(std::memory_order_relaxed);
-}
-
-std::uint32_t Fleet::slots(NodeId node) const noexcept {
-  return columns_.slots(node.value).load(std::memory_order_relaxed);
-}
-
-std::uint32_t Fleet::kind_id(NodeId node) const noexcept {
-  return columns_.kind_id(node.value).load(std::memory_order_relaxed);
-}
-
-std::uint64_t Fleet::born(NodeId node) const noexcept {
-  return columns_.born(node.value).load(std::memory_order_relaxed);
-}
-
 void Fleet::read(NodeId node, Credit& own, Signal& last) const noexcept {
   const std::lock_guard hold(columns_.signal_lock(node.value));
   own = own_of(node);
   last = columns_.row(node.value).last;
 }
-
-std::uint32_t Fleet::n_nodes() const noexcept { return columns_.header().n_nodes.load(std::memory_order_acquire); }
-
-std::uint64_t Fleet::version() const noexcept { return columns_.header().version.load(std::memory_order_acquire); }
 
 }  // namespace infcore::route

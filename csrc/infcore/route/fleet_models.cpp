@@ -131,6 +131,10 @@ void Fleet::load_costs_of_word(ModelId model, std::uint32_t word, std::span<cons
          left &= left - 1)
       used[static_cast<std::size_t>(std::countr_zero(left))] += bytes;
   }
+  for (const auto& l : columns_.header().loadings) {  // what is on its way there needs its room, too
+    if (l.in_use != 0 && l.node / 64 == word && l.model != model.value)
+      used[l.node % 64] += size_of(ModelId{l.model}).weights_bytes;
+  }
   std::array<std::uint64_t, 64> missing{};
   std::array<double, 64> cost_us{};
   std::uint64_t tight = 0;  // able, once something has gone
@@ -197,6 +201,7 @@ void Fleet::set_resident(NodeId node, ModelId model, bool on) noexcept {
   auto& word = columns_.resident(model.value, node.value / 64);
   const std::uint64_t bit = std::uint64_t{1} << (node.value & 63u);
   if (((word.load(std::memory_order_relaxed) & bit) != 0) == on) return;  // relaxed: under the membership lock
+  if (on) end_loads_of(node, &model);
   // The count after the bit, release [F2]: who sees it works the costs out anew, with the bit.
   on ? word.fetch_or(bit, std::memory_order_release) : word.fetch_and(~bit, std::memory_order_release);
   columns_.header().residency.fetch_add(1, std::memory_order_release);

@@ -1,7 +1,8 @@
 #pragma once
-#include <infcore/base/patience.hpp>
+#include <infcore/base/border_mutex.hpp>
 #include <infcore/route/router.hpp>
 
+#include <exception>
 #include <mutex>
 #include <span>
 #include <utility>
@@ -10,7 +11,7 @@
 namespace infcore::route {
 
 /// A Router that several threads may call: one call at a time, the others wait. For owners that can't give each
-/// thread its own, as Python objects can't.
+/// thread its own, as Python objects can't; they hold their language's lock, if it has one, in every call.
 class GuardedRouter {
  public:
   GuardedRouter(Fleet& fleet, std::string_view policy, std::uint64_t seed, RoutingOptions options,
@@ -23,10 +24,20 @@ class GuardedRouter {
     const std::lock_guard hold(lock_);
     router_.pick(query, options, decision);
   }
+  /// Without the language's lock, where there is one.
   void pick_many(const RouteQuery& query, std::span<const double> work, const PickOptions& options,
                  std::vector<Decision>& decisions) {
     const std::lock_guard hold(lock_);
-    router_.pick_many(query, work, options, decisions);
+    std::exception_ptr failed;
+    auto pick_all = [&] {
+      try {
+        router_.pick_many(query, work, options, decisions);
+      } catch (...) {
+        failed = std::current_exception();
+      }
+    };
+    base::Patience::wait([](void* all) { (*static_cast<decltype(pick_all)*>(all))(); }, &pick_all);
+    if (failed) std::rethrow_exception(failed);
   }
   bool done(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
     const std::lock_guard hold(lock_);
@@ -65,7 +76,7 @@ class GuardedRouter {
   [[nodiscard]] const char* policy() const noexcept { return router_.policy(); }
 
  private:
-  base::PatientMutex lock_;  // a policy may be in Python
+  base::BorderMutex lock_;  // a policy may be in Python
   Router router_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -56,6 +57,13 @@ class NarrowingPolicy : public RoutingPolicy {
     RouteQuery narrowed = query;
     narrowed.among = set.words();
     return of_all(narrowed, view);
+  }
+  /// What the cheapest candidate of the set costs, or of all for null; +inf: there is none in time.
+  Least least(const NodeSet* set, const RouteQuery& query, RouteView& view) const noexcept {
+    RouteQuery narrowed = query;
+    if (set != nullptr) narrowed.among = set->words();
+    if (view.prepare(narrowed, weights())) return view.least_cost();
+    return {std::numeric_limits<float>::infinity(), 0};
   }
   /// What select() ends with.
   NodeId take(const Choice& choice) noexcept {

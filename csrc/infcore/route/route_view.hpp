@@ -27,15 +27,20 @@ struct CostWeights {
 };
 
 /// One router's view of a fleet: a private copy of the columns, brought up to date where they changed, the latency
-/// curves, and the candidates of the request at hand. Costs 16 loads a changed block of 16 nodes, when something first
-/// reads the copy: who only asks which nodes there are (round_robin) does not pay for it.
+/// curves, and the candidates of the request at hand. Costs a load a block of 64 nodes, and those of what changed, when
+/// something first reads the copy: who only asks which nodes there are (round_robin) does not pay for it. Who are the
+/// candidates of a model is kept as long as nothing of that changes in the fleet.
 ///
 /// Each router and each engine has its own; one thread at a time. The fleet and the table outlive it.
 class RouteView {
  public:
   RouteView(const Fleet& fleet, const contracts::LatencyTable& latency);
+  RouteView(const RouteView&) = delete;
+  RouteView& operator=(const RouteView&) = delete;
   /// What nodes hold of prompts; it outlives the view. Null, as at first: nobody knows.
   void use_prefix(const PrefixIndex* index) noexcept { prefix_ = index; }
+  /// From now on only who holds a model is a candidate, whatever may be loaded: nobody here could have it loaded.
+  void never_loads() noexcept { may_load_ = false; }
 
   /// Candidates: up, holding the model, carrying the labels, not full, and, where there is a deadline, able to meet it.
   /// False where there is none.
@@ -45,15 +50,20 @@ class RouteView {
 
   /// After filter(): the first candidate with an id >= `from`; base::no_node where there is none.
   [[nodiscard]] NodeId next_candidate(std::uint32_t from) const noexcept;
-  /// After filter(): how many candidates there are; O(nodes / 64).
-  [[nodiscard]] std::uint32_t n_candidates() const noexcept;
-  /// After filter(): the candidate with `k` candidates of lower id. Precondition: k < n_candidates(). O(nodes / 64).
+  /// After filter(): how many candidates there are. O(1), or once O(nodes / 64) where the request asks for more than
+  /// its model.
+  [[nodiscard]] std::uint32_t n_candidates() const noexcept {
+    if (!candidates_->counted) candidates_->count(n_nodes_);
+    return candidates_->n;
+  }
+  /// After filter(): the candidate with `k` candidates of lower id. Precondition: k < n_candidates(). O(log nodes).
   [[nodiscard]] NodeId candidate(std::uint32_t k) const noexcept;
   /// After filter(): requests in flight on a node.
   [[nodiscard]] float inflight(NodeId node) const noexcept {  // for who asks of two nodes: no copy of the others
     return fleet_->columns().pair(node.value, contracts::FleetColumns::wait_inflight).second;
   }
-  /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals.
+  /// After filter(): the candidate with the fewest requests in flight, the lowest id among equals. O(nodes / 64), where
+  /// the request asks for no more than its model.
   [[nodiscard]] NodeId least_inflight() noexcept;
 
   /// Makes `query` the one that the functions below are about, and finds its candidates, late ones still among them.
@@ -61,9 +71,13 @@ class RouteView {
   bool prepare(const RouteQuery& query, const CostWeights& weights) noexcept;
   /// The candidate of least cost that is not late, the lowest id among equals; value +inf where there is none.
   [[nodiscard]] Least least_cost() const noexcept;
+  /// The same, and the next two may follow.
+  [[nodiscard]] Least least_cost_noting() noexcept;
   /// The same of those that are not in the set, 64 nodes a word.
-  [[nodiscard]] Least least_cost_outside(const std::uint64_t* set) noexcept;
+  [[nodiscard]] Least least_noted_outside(const std::uint64_t* set) noexcept;
   /// Takes from the candidates who is late, or whose standing cost is above `standing_us_max`.
+  void keep_noted(float standing_us_max) noexcept;
+  /// keep_noted() without least_cost_noting() before it.
   void keep_within(float standing_us_max) noexcept;
   /// cost_us of each candidate that is not late, by id, +inf for other nodes. Valid until the next call.
   [[nodiscard]] std::span<const float> costs() noexcept;
@@ -96,12 +110,39 @@ class RouteView {
     std::uint64_t residency{};
     bool any{};
     std::vector<float> load_us;
-    std::vector<std::uint64_t> able;  // nodes that hold the model or could, 64 a word
+    std::vector<std::uint64_t> able;    // nodes that hold the model or could, 64 a word
+    std::vector<Fleet::Loading> begun;  // loads that are under way
+    std::vector<float> anew_us;         // of each of them, what load_us is without
+  };
+  /// A set of nodes, 64 a word, and how many of them are in lower words.
+  struct Candidates {
+    explicit Candidates(std::size_t words_max) : words(words_max), before(words_max) {}
+    void count(std::uint32_t n_nodes) noexcept;
+    std::uint64_t residency{};  // of a model's own: as of which of the fleet's counts
+    bool counted{};
+    std::uint32_t n{}, n_words{};  // of them and in how many words, if counted
+    std::vector<std::uint64_t> words;
+    std::vector<std::uint32_t> before;
+  };
+  /// Of each 64 nodes the one with the fewest requests in flight, of a model's own candidates.
+  struct LeastInflight {
+    const Candidates* of{};
+    std::uint64_t residency{};
+    std::vector<std::uint64_t> stale;  // a bit for each 64 nodes
+    std::vector<std::uint64_t> all;    // as many bits, set: a mask
+    std::vector<float> least;
+    std::vector<std::uint32_t> node;
   };
   bool find_candidates(const RouteQuery& query, bool loads) noexcept;
+  Candidates* candidates_of(ModelId model) noexcept;
+  bool collect(const RouteQuery& query, Candidates& into) const noexcept;
+  [[nodiscard]] bool any_left() const noexcept;
+  std::uint64_t* narrow() noexcept;
   Loads* loads_of(ModelId model) noexcept;
+  static void count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept;
   void copy_changed() noexcept;
   void copy_block(std::uint32_t index) noexcept;
+  void copy_latest(const contracts::FleetColumns::Block& block, std::uint32_t index, std::uint32_t row) noexcept;
   void copy_prices() noexcept;
   void use_columns(const RouteQuery& query) noexcept;
   [[nodiscard]] static CostTerms terms_from(const NodeScore& score, const ScoreQuery& query) noexcept;
@@ -110,7 +151,9 @@ class RouteView {
   const Fleet* fleet_;
   const contracts::LatencyTable* latency_;
   const PrefixIndex* prefix_{};
-  std::vector<std::unique_ptr<Loads>> loads_;  // by model, made when a query first asks
+  bool may_load_{true};
+  std::vector<std::unique_ptr<Loads>> loads_;       // by model, made when a query first asks
+  std::vector<std::unique_ptr<Candidates>> known_;  // by model, the same
   Loads* loads_in_use_{};
   std::uint32_t n_nodes_{};
   std::uint64_t priced_version_{};
@@ -118,9 +161,12 @@ class RouteView {
   ScoreQuery scored_;
   ScoreColumns columns_{};
   std::vector<std::uint64_t> seen_;  // change count of each block, as of our copy
-  std::vector<std::uint64_t> candidates_, narrowed_;
+  Candidates narrowed_;              // where more is asked for than the model
+  Candidates* candidates_{&narrowed_};
+  LeastInflight fewest_;
+  std::vector<std::uint64_t> outside_;
   std::vector<float> wait_us_, inflight_, others_ahead_, pending_max_, pressure_, network_us_, price_per_hour_,
-      held_blocks_, cost_us_;
+      held_blocks_, cost_us_, standing_us_;
 };
 
 }  // namespace infcore::route

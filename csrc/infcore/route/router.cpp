@@ -67,7 +67,7 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
       decisions.push_back(decision);
     }
   } catch (...) {
-    for (Decision& decision : decisions) close(decision, query.now_ns);
+    for (Decision& decision : decisions) take_back(decision, query.now_ns);
     throw;
   }
 }
@@ -103,7 +103,11 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.router = serial_;
   decision.open = true;
   fleet_->reserve(node, busy_s_of(decision), query.now_ns);
-  if (fleet_->any_declared()) fleet_->want(decision.query.model, query.now_ns);
+  decision.begins_load = false;
+  if (fleet_->any_declared()) {
+    fleet_->want(decision.query.model, query.now_ns);
+    decision.begins_load = decision.terms.load_us > 0.0 && fleet_->begin_load(node, decision.query.model, query.now_ns);
+  }
   if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
 
@@ -139,6 +143,13 @@ bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeN
 
 bool Router::cancel(Decision& decision, base::TimeNs now_ns) {
   check_ours(decision);
+  return take_back(decision, now_ns);
+}
+
+/// Also the load that it began.
+bool Router::take_back(Decision& decision, base::TimeNs now_ns) {
+  if (decision.open && std::exchange(decision.begins_load, false))
+    fleet_->end_load(decision.node, decision.query.model);
   return close(decision, now_ns);
 }
 
@@ -154,7 +165,7 @@ std::size_t Router::done_many(std::span<Decision> decisions, bool ok, std::span<
 std::size_t Router::cancel_many(std::span<Decision> decisions, base::TimeNs now_ns) {
   for (const Decision& decision : decisions) check_ours(decision);
   std::size_t n = 0;
-  for (Decision& decision : decisions) n += close(decision, now_ns) ? 1u : 0u;
+  for (Decision& decision : decisions) n += take_back(decision, now_ns) ? 1u : 0u;
   return n;
 }
 
@@ -166,6 +177,7 @@ void Router::explain(const RouteQuery& query, const PickOptions& options, std::v
   const auto explain_all = [&](const RouteQuery& asked) {
     explanations.clear();
     const Nudge nudge = policy_->nudge(asked, view_);
+    policy_->consider(asked, view_);
     view_.prepare(asked, policy_->weights());
     for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) explain_one(node, nudge, explanations);
     return std::any_of(explanations.begin(), explanations.end(),
@@ -184,7 +196,8 @@ void Router::explain_one(NodeId node, const Nudge& nudge, std::vector<Explanatio
     terms.explore_us = nudge.explore_us;
     terms.cost_us += nudge.explore_us;
   }
-  explanations.push_back({node, terms, view_.why_not(node)});
+  const Filtered filtered = view_.why_not(node);
+  explanations.push_back({node, terms, filtered, filtered == Filtered::no ? policy_->left_out(node) : std::string()});
 }
 
 void Router::set_prior(ModelId model, NodeId node, const contracts::Curve& prior) {

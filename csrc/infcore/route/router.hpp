@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct Decision {
   std::uint64_t router{};
   std::uint64_t lease{Leases<int>::none};
   bool feasible{};
+  bool begins_load{};                  ///< its node has to load the model for it, and nobody had it do so before
   bool open{};                         ///< still holds its credit, as far as is known
   ModelId next_model{base::no_model};  ///< that goes on, for want of confidence; known after done
   float crowd{1.0f};                   ///< requests in flight per slot, itself included; at least 1
@@ -36,6 +38,7 @@ struct Explanation {
   NodeId node;
   CostTerms terms;
   Filtered filtered;
+  std::string left_out;  ///< why the policy does not look at it, where nothing else filters it; "": it does
 };
 
 /// A policy over a fleet, with latency curves of its own: select, then reserve; learn when requests end.
@@ -86,6 +89,7 @@ class Router {
   void pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision);
   bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence);
   bool close(Decision& decision, base::TimeNs now_ns);
+  bool take_back(Decision& decision, base::TimeNs now_ns);
   void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
   void end_leases(base::TimeNs now_ns) noexcept;

@@ -60,6 +60,10 @@ class RoutingPolicy {
   [[nodiscard]] virtual CostTerms terms(const RouteQuery& query, RouteView& view, NodeId node) noexcept {
     return view.terms(query, node);
   }
+  /// What select() would do with the query now, without doing it: for left_out() of any node that passes the filter.
+  virtual void consider(const RouteQuery& /*query*/, RouteView& /*view*/) noexcept {}
+  /// Why select() would not look at the node, as a phrase; "": it would.
+  [[nodiscard]] virtual std::string left_out(NodeId /*node*/) const { return {}; }
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
   /// policy.
   virtual void attach(const Fleet& /*fleet*/) {}

@@ -21,17 +21,17 @@ alignas(64) constexpr auto lane_bit = [] {
   return static_cast<std::uint32_t>(mask[from / 64] >> (from % 64));
 }
 
-/// value_of(i) of least value in the mask. Each lane keeps its own least and where it was; the strict comparisons keep
-/// the lowest id among equals.
-template <class ValueOf>
-[[gnu::always_inline]] inline Least least_body(const std::uint64_t* __restrict mask, std::uint32_t n_nodes,
-                                               ValueOf value_of) noexcept {
+/// Each lane's least value and where it was; the strict comparisons keep the lowest id among equals.
+struct LaneLeasts {
   alignas(64) float least[score_lanes];
   alignas(64) std::uint32_t at[score_lanes];
-  for (std::uint32_t lane = 0; lane < score_lanes; ++lane) least[lane] = none, at[lane] = 0;
-  for (std::uint32_t from = 0; from < n_nodes; from += score_lanes) {
-    const std::uint32_t bits = bits_at(mask, from);
-    if (bits == 0) continue;
+
+  [[gnu::always_inline]] LaneLeasts() noexcept {
+    for (std::uint32_t lane = 0; lane < score_lanes; ++lane) least[lane] = none, at[lane] = 0;
+  }
+  /// value_of(i) of those that `bits` has, from `from` on.
+  template <class ValueOf>
+  [[gnu::always_inline]] void take(std::uint32_t bits, std::uint32_t from, ValueOf value_of) noexcept {
 #pragma omp simd
     for (std::uint32_t lane = 0; lane < score_lanes; ++lane) {
       const float passing = value_of(std::size_t{from} + lane);
@@ -40,16 +40,32 @@ template <class ValueOf>
       least[lane] = value < least[lane] ? value : least[lane];
     }
   }
-  float value = none;
+  [[nodiscard, gnu::always_inline]] float value() const noexcept {
+    float value = none;
 #pragma omp simd reduction(min : value)
-  for (std::uint32_t lane = 0; lane < score_lanes; ++lane) value = least[lane] < value ? least[lane] : value;
-  std::uint32_t node = ~std::uint32_t{0};
-#pragma omp simd reduction(min : node)
-  for (std::uint32_t lane = 0; lane < score_lanes; ++lane) {
-    const std::uint32_t here = least[lane] == value ? at[lane] + lane : ~std::uint32_t{0};
-    node = here < node ? here : node;
+    for (std::uint32_t lane = 0; lane < score_lanes; ++lane) value = least[lane] < value ? least[lane] : value;
+    return value;
   }
-  return {value, node};
+  [[nodiscard, gnu::always_inline]] Least of_all() const noexcept {
+    const float lowest = value();
+    std::uint32_t node = ~std::uint32_t{0};
+#pragma omp simd reduction(min : node)
+    for (std::uint32_t lane = 0; lane < score_lanes; ++lane) {
+      const std::uint32_t here = least[lane] == lowest ? at[lane] + lane : ~std::uint32_t{0};
+      node = here < node ? here : node;
+    }
+    return {lowest, node};
+  }
+};
+
+/// value_of(i) of least value in the mask.
+template <class ValueOf>
+[[gnu::always_inline]] inline Least least_body(const std::uint64_t* __restrict mask, std::uint32_t n_nodes,
+                                               ValueOf value_of) noexcept {
+  LaneLeasts leasts;
+  for (std::uint32_t from = 0; from < n_nodes; from += score_lanes)
+    if (const std::uint32_t bits = bits_at(mask, from); bits != 0) leasts.take(bits, from, value_of);
+  return leasts.of_all();
 }
 
 /// Bits of the mask whose lanes do not pass are cleared.
@@ -71,9 +87,10 @@ template <class Passes>
 template <unsigned parts>
 struct Scorer {
   [[gnu::always_inline]] Scorer(const ScoreColumns& c, const ScoreQuery& query) noexcept : columns(c), q(query) {}
+  template <bool with_risk = true>
   [[gnu::always_inline]] NodeScore at(std::size_t i) const noexcept {
     constexpr bool weighed = (parts & ScoreParts::weighed) != 0, timed = (parts & ScoreParts::deadline) != 0;
-    return NodeScore::of<parts>(
+    return NodeScore::of<parts, with_risk>(
         {columns.wait_us[i], columns.others_ahead[i], columns.pressure[i], columns.network_us[i], columns.fixed_us[i],
          columns.per_work_us[i], timed ? columns.tail[i] : 0.0f, weighed ? columns.price_per_hour[i] : 0.0f,
          (parts & ScoreParts::prefix) != 0 ? columns.held_blocks[i] : 0.0f,
@@ -87,16 +104,80 @@ struct Scorer {
     const NodeScore score = at(i);
     return late(score) ? none : score.cost_us;
   }
+  [[gnu::always_inline]] float without_risk(std::size_t i) const noexcept {
+    const NodeScore score = at<false>(i);
+    return late(score) ? none : score.cost_us;
+  }
+  [[gnu::always_inline]] float standing(std::size_t i) const noexcept {
+    const NodeScore score = at<false>(i);
+    return late(score) ? none : score.standing_us;
+  }
   const ScoreColumns columns;
   const ScoreQuery q;
 };
 
-template <unsigned parts>
+/// With `notes`, what it finds of each node on the way goes there.
+///
+/// Where there is a risk, its division costs more than all else. It only adds, so a lane that is dearer without it than
+/// the least so far needs none; by far the most are.
+template <unsigned parts, bool notes>
 [[gnu::always_inline]] inline Least least_cost_body(const ScoreColumns& c, const ScoreQuery& q,
-                                                    const std::uint64_t* mask, std::uint32_t n) noexcept {
+                                                    const std::uint64_t* __restrict mask, std::uint32_t n,
+                                                    ScoreNotes noted) noexcept {
+  float* __restrict const standing_us = noted.standing_us;
+  float* __restrict const without_risk_us = noted.without_risk_us;
+  constexpr bool risky = (parts & ScoreParts::weighed) != 0 && (parts & ScoreParts::deadline) != 0;
   const Scorer<parts> scorer(c, q);
-  return least_body(
-      mask, n, [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.cost(i); });
+  const auto cost = [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.cost(i); };
+  if constexpr (!risky && !notes) {
+    return least_body(mask, n, cost);
+  } else {
+    // Figures, not a NodeScore: with one in the loop, it is not vectorised.
+    const auto without = [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.without_risk(i); };
+    const auto standing = [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.standing(i); };
+    LaneLeasts leasts;
+    float least = none;
+    for (std::uint32_t from = 0; from < n; from += score_lanes) {
+      const std::uint32_t bits = bits_at(mask, from);
+      if (bits == 0) continue;
+      std::uint32_t beaten = 0;
+#pragma omp simd reduction(| : beaten)
+      for (std::uint32_t lane = 0; lane < score_lanes; ++lane) {
+        const std::size_t i = std::size_t{from} + lane;
+        const float without_risk = without(i);
+        if constexpr (notes) standing_us[i] = standing(i);
+        if constexpr (notes) without_risk_us[i] = without_risk;
+        beaten |= without_risk < least ? lane_bit[lane] : 0u;
+      }
+      if ((beaten & bits) == 0) continue;
+      leasts.take(bits, from, cost);
+      least = leasts.value();
+    }
+    return leasts.of_all();
+  }
+}
+
+/// After a pass with `notes` over more of the same nodes.
+template <unsigned parts>
+[[gnu::always_inline]] inline Least least_noted_body(const ScoreColumns& c, const ScoreQuery& q,
+                                                     const std::uint64_t* __restrict mask, std::uint32_t n,
+                                                     const float* __restrict without_risk_us) noexcept {
+  const Scorer<parts> scorer(c, q);
+  LaneLeasts leasts;
+  float least = none;
+  for (std::uint32_t from = 0; from < n; from += score_lanes) {
+    const std::uint32_t bits = bits_at(mask, from);
+    if (bits == 0) continue;
+    std::uint32_t beaten = 0;
+#pragma omp simd reduction(| : beaten)
+    for (std::uint32_t lane = 0; lane < score_lanes; ++lane)
+      beaten |= without_risk_us[std::size_t{from} + lane] < least ? lane_bit[lane] : 0u;
+    if ((beaten & bits) == 0) continue;
+    leasts.take(
+        bits, from, [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.cost(i); });
+    least = leasts.value();
+  }
+  return leasts.of_all();
 }
 
 template <unsigned parts>
@@ -125,16 +206,23 @@ template <unsigned parts>
 }
 
 using LeastCost = Least (*)(const ScoreColumns&, const ScoreQuery&, const std::uint64_t*, std::uint32_t) noexcept;
+using LeastNoting = Least (*)(const ScoreColumns&, const ScoreQuery&, const std::uint64_t*, std::uint32_t,
+                              ScoreNotes) noexcept;
+using LeastNoted = Least (*)(const ScoreColumns&, const ScoreQuery&, const std::uint64_t*, std::uint32_t,
+                             const float*) noexcept;
 using Costs = void (*)(const ScoreColumns&, const ScoreQuery&, const std::uint64_t*, std::uint32_t, float*) noexcept;
 using KeepWithin = void (*)(const ScoreColumns&, const ScoreQuery&, float, std::uint64_t*, std::uint32_t) noexcept;
 
 /// The loops compiled for one ISA, by the parts in use.
 struct Loops {
   std::array<LeastCost, ScoreParts::n_sets> least_cost;
+  std::array<LeastNoting, ScoreParts::n_sets> least_noting;
+  std::array<LeastNoted, ScoreParts::n_sets> least_noted;
   std::array<Costs, ScoreParts::n_sets> costs;
   std::array<KeepWithin, ScoreParts::n_sets> keep_within;
   Least (*least_of)(const float*, const std::uint64_t*, std::uint32_t) noexcept;
   void (*keep_below)(const float*, const float*, std::uint64_t*, std::uint32_t) noexcept;
+  void (*keep_at_most)(const float*, float, std::uint64_t*, std::uint32_t) noexcept;
 };
 
 // One copy of the loops for each ISA. None has fma among its targets, so no compiler can fuse, and all agree to the
@@ -144,7 +232,17 @@ struct Loops {
     template <unsigned parts>                                                                                         \
     attributes static Least least_cost(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,         \
                                        std::uint32_t n) noexcept {                                                    \
-      return least_cost_body<parts>(c, q, mask, n);                                                                   \
+      return least_cost_body<parts, false>(c, q, mask, n, {});                                                        \
+    }                                                                                                                 \
+    template <unsigned parts>                                                                                         \
+    attributes static Least least_noting(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,       \
+                                         std::uint32_t n, ScoreNotes noted) noexcept {                                \
+      return least_cost_body<parts, true>(c, q, mask, n, noted);                                                      \
+    }                                                                                                                 \
+    template <unsigned parts>                                                                                         \
+    attributes static Least least_noted(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,        \
+                                        std::uint32_t n, const float* without_risk_us) noexcept {                     \
+      return least_noted_body<parts>(c, q, mask, n, without_risk_us);                                                 \
     }                                                                                                                 \
     template <unsigned parts>                                                                                         \
     attributes static void costs(const ScoreColumns& c, const ScoreQuery& q, const std::uint64_t* mask,               \
@@ -165,6 +263,11 @@ struct Loops {
       keep_body(                                                                                                      \
           mask, n, [ column, bound ](std::size_t i) __attribute__((always_inline)) { return column[i] < bound[i]; }); \
     }                                                                                                                 \
+    attributes static void keep_at_most(const float* column, float most, std::uint64_t* mask,                         \
+                                        std::uint32_t n) noexcept {                                                   \
+      keep_body(                                                                                                      \
+          mask, n, [ column, most ](std::size_t i) __attribute__((always_inline)) { return column[i] <= most; });     \
+    }                                                                                                                 \
   };
 
 INFCORE_SCORE_FOR(baseline, )
@@ -183,10 +286,13 @@ INFCORE_SCORE_FOR(avx512, [[gnu::target(INFCORE_AVX512)]])
 template <class Isa, unsigned... parts>
 constexpr Loops loops_of(std::integer_sequence<unsigned, parts...>) noexcept {
   return {{&Isa::template least_cost<parts>...},
+          {&Isa::template least_noting<parts>...},
+          {&Isa::template least_noted<parts>...},
           {&Isa::template costs<parts>...},
           {&Isa::template keep_within<parts>...},
           &Isa::least_of,
-          &Isa::keep_below};
+          &Isa::keep_below,
+          &Isa::keep_at_most};
 }
 
 template <class Isa>
@@ -228,6 +334,16 @@ Least least_cost(const ScoreColumns& columns, const ScoreQuery& query, const std
   return loops().least_cost[query.parts](columns, query, mask, n_nodes);
 }
 
+Least least_cost_noting(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask,
+                        std::uint32_t n_nodes, ScoreNotes noted) noexcept {
+  return loops().least_noting[query.parts](columns, query, mask, n_nodes, noted);
+}
+
+Least least_cost_noted(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask,
+                       std::uint32_t n_nodes, const float* without_risk_us) noexcept {
+  return loops().least_noted[query.parts](columns, query, mask, n_nodes, without_risk_us);
+}
+
 void costs(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask, std::uint32_t n_nodes,
            float* cost_us) noexcept {
   loops().costs[query.parts](columns, query, mask, n_nodes, cost_us);
@@ -240,6 +356,10 @@ void keep_within(const ScoreColumns& columns, const ScoreQuery& query, float sta
 
 void keep_below(const float* column, const float* bound, std::uint64_t* mask, std::uint32_t n_nodes) noexcept {
   loops().keep_below(column, bound, mask, n_nodes);
+}
+
+void keep_at_most(const float* column, float most, std::uint64_t* mask, std::uint32_t n_nodes) noexcept {
+  loops().keep_at_most(column, most, mask, n_nodes);
 }
 
 Least least_of(const float* column, const std::uint64_t* mask, std::uint32_t n_nodes) noexcept {

@@ -60,13 +60,13 @@ struct NodeScore {
   float upper_us;     ///< when it ends at the upper quantile of its work
   float standing_us;  ///< of the cost, what does not depend on what signals say of the moment
 
-  template <unsigned parts>
+  template <unsigned parts, bool with_risk = true>
   [[nodiscard, gnu::always_inline]] static inline NodeScore of(const NodeFigures& node, const ScoreQuery& q) noexcept;
   /// For one node: the same function by the query's parts.
   [[nodiscard]] static NodeScore of(const NodeFigures& node, const ScoreQuery& query) noexcept;
 };
 
-template <unsigned parts>
+template <unsigned parts, bool with_risk>
 inline NodeScore NodeScore::of(const NodeFigures& node, const ScoreQuery& q) noexcept {
   constexpr bool has_deadline = (parts & ScoreParts::deadline) != 0;
   NodeScore s{};
@@ -96,13 +96,15 @@ inline NodeScore NodeScore::of(const NodeFigures& node, const ScoreQuery& q) noe
     s.price_us = busy * (node.price_per_hour * q.price_weight);
     s.cost_us = s.cost_us + s.price_us;
     standing = standing + s.price_us;
-    if constexpr (has_deadline) {
+    if constexpr (has_deadline && with_risk) {
       // Cantelli's inequality, a bound for every distribution: P(late) <= sd^2 / (sd^2 + slack^2). The waiting is a sum
       // of services, so it is trusted as they are.
       const float sd = (s.wait_us + busy) * (node.tail * (1.0f / 2.33f));
       const float ahead = q.budget_us - finish;
       const float slack = ahead > 0.0f ? ahead : 0.0f;
-      const float variance = sd * sd;
+      constexpr float most_sd = 1e18f;  // half a million years: its square is still finite
+      const float bounded = sd < most_sd ? sd : most_sd;
+      const float variance = bounded * bounded;
       constexpr float not_zero = 1e-12f;  // 0 / 0 is 0 here
       s.risk_us = q.miss_us * (variance / ((variance + slack * slack) + not_zero));
       s.cost_us = s.cost_us + s.risk_us;
@@ -121,6 +123,18 @@ struct Least {
 [[nodiscard]] Least least_cost(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask,
                                std::uint32_t n_nodes) noexcept;
 
+/// Columns for what a pass finds on its way of every node in the mask, +inf where it is late. The figures of other
+/// nodes, up to whole score_lanes, are nobody's.
+struct ScoreNotes {
+  float* standing_us{};
+  float* without_risk_us{};  ///< its cost, but for the risk: never more than with it
+};
+[[nodiscard]] Least least_cost_noting(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask,
+                                      std::uint32_t n_nodes, ScoreNotes noted) noexcept;
+/// least_cost() of some of these nodes, from what was noted.
+[[nodiscard]] Least least_cost_noted(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask,
+                                     std::uint32_t n_nodes, const float* without_risk_us) noexcept;
+
 /// cost_us[i] of every node in the mask that is not late, +inf for the others, up to whole score_lanes.
 void costs(const ScoreColumns& columns, const ScoreQuery& query, const std::uint64_t* mask, std::uint32_t n_nodes,
            float* cost_us) noexcept;
@@ -131,6 +145,9 @@ void keep_within(const ScoreColumns& columns, const ScoreQuery& query, float sta
 
 /// Takes those out of the mask whose figure has reached its bound.
 void keep_below(const float* column, const float* bound, std::uint64_t* mask, std::uint32_t n_nodes) noexcept;
+
+/// Takes those out of the mask whose figure is above `most`.
+void keep_at_most(const float* column, float most, std::uint64_t* mask, std::uint32_t n_nodes) noexcept;
 
 /// The least figure of a column as it is, of those in the mask.
 [[nodiscard]] Least least_of(const float* column, const std::uint64_t* mask, std::uint32_t n_nodes) noexcept;

@@ -256,6 +256,8 @@ void Replay::node_event() {
       return machine_->node_failed(r.now_ns, r.node);
     case EventKind::progress:
       return machine_->progress(r.now_ns, r.node);
+    case EventKind::checked:
+      return machine_->checked(r.now_ns, r.node, r.ok);
     case EventKind::first_token:
       return machine_->first_token(r.now_ns, r.node, r.batch_id);
     case EventKind::signal:

@@ -64,6 +64,12 @@ cdef class Decision:
         return self.c_obj.terms.load_us * 1e-6
 
     @property
+    def begins_load(self) -> bool:
+        """Whether its node is to be told to load the model: nobody had it do so before. Others count on that load from
+        now on, until Fleet.load_model() says that it is there, cancel() of this, or twice its time."""
+        return self.c_obj.begins_load
+
+    @property
     def network_s(self) -> float:
         """Seconds on the way: round trip, a busy link, packets lost."""
         return self.c_obj.terms.network_us * 1e-6

@@ -18,6 +18,15 @@ cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, do
     return config
 
 
+cdef const ManualTime* _manual_of(object clock, object given) except? NULL:
+    """The time that a test moves; NULL: the machine's own."""
+    if isinstance(clock, ManualClock):
+        return &(<ManualClock>clock).now
+    if type(clock) is not Clock:
+        raise InvalidArgument(f"clock is {given!r}; allowed for a live engine: None or infcore.ManualClock")
+    return NULL
+
+
 cdef ModelConfig _model_config_of(model, fallback) except *:
     """fallback  the ModelSpec that answers in its place under load, or None"""
     cdef ModelConfig config

@@ -22,7 +22,7 @@ cdef list explained(Router router, vector[Explanation]& explanations, object mod
 
 cdef object reason_of(Router router, const Explanation& explanation, object model, object deadline_s, object require):
     if explanation.filtered == Filtered.no:
-        return None
+        return explanation.left_out.decode() or None
     if explanation.filtered == Filtered.not_up:
         state = name_of(router.fleet.c_obj.get().state(explanation.node)).decode()
         if router.health is None:

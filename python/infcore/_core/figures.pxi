@@ -19,3 +19,15 @@ cdef dict _quantiles(Histogram& h):
         return {"p50": None, "p90": None, "p99": None, "p999": None, "mean": None}
     return {"p50": h.quantile(0.5), "p90": h.quantile(0.9), "p99": h.quantile(0.99), "p999": h.quantile(0.999),
             "mean": h.mean_s()}
+
+
+cdef dict _latency_figures(const LatencyModel& known):
+    """What engine.stats() says of a model on a device."""
+    cdef BatchShape one
+    cdef Curve curve = known.curve()
+    one.n_requests = 1
+    one.work_sum = one.work_max = 1.0
+    state = "measured" if known.n_observed() else "expected" if known.has_prior() else "unknown"
+    return {"known": state, "batches": known.n_observed(), "mean_s": known.service_s(one), "p99_s": known.upper_s(one),
+            "spread": known.spread(),
+            "curve": (curve.base_s, curve.per_request_s, curve.per_work_s, curve.per_padded_work_s)}

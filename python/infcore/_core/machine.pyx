@@ -194,6 +194,12 @@ cdef class Machine:
     def node_back(self, now_ns, node) -> None:
         self.c_obj.get().node_back(time_of("now_ns", now_ns), self.fleet.node_of(node))
 
+    def wants_check(self, now_ns, node) -> bool:
+        return self.c_obj.get().wants_check(time_of("now_ns", now_ns), self.fleet.node_of(node))
+
+    def checked(self, now_ns, node, bint ok) -> None:
+        self.c_obj.get().checked(time_of("now_ns", now_ns), self.fleet.node_of(node), ok)
+
     def tick(self, now_ns) -> None:
         self.c_obj.get().tick(time_of("now_ns", now_ns))
 
@@ -266,11 +272,10 @@ cdef class Machine:
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
-                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections,
-                "infeasible": s.infeasible,
-                "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale, "cheaper": s.cheaper,
-                "deferred": s.deferred, "hedged": s.hedged, "hedge_won": s.hedge_won,
-                "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
+                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
+                "ejections": s.ejections, "infeasible": s.infeasible, "overloaded": s.overloaded, "stale": s.stale,
+                "displaced": s.displaced, "cheaper": s.cheaper, "deferred": s.deferred, "hedged": s.hedged,
+                "hedge_won": s.hedge_won, "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
 
     # ---- ids
 
@@ -286,15 +291,6 @@ cdef class Machine:
         cdef NodeId id
         id.value = <uint32_t>whole("node", node, 0, self.fleet.c_obj.get().max_nodes() - 1)
         return id
-
-
-cdef class LoggedSignals(SignalGate):
-    """Signals of a fleet whose machine keeps a log."""
-
-    cdef Machine machine
-
-    cdef bint take(self, NodeId id, const Signal& signal) except *:
-        return self.machine.c_obj.get().signal(id, signal)
 
 
 include "machine_request.pxi"

@@ -22,3 +22,12 @@ cdef int tell_limits(Machine machine, Request& r, TimeNs now_ns, work, tenant, t
     r.arrival_ns = now_ns if arrival_ns is None else time_of("arrival_ns", arrival_ns)
     r.defer_ns = whole("defer_ns", defer_ns, 0, 1 << 62)
     return 0
+
+
+cdef class LoggedSignals(SignalGate):
+    """Signals of a fleet whose machine keeps a log."""
+
+    cdef Machine machine
+
+    cdef bint take(self, NodeId id, const Signal& signal) except *:
+        return self.machine.c_obj.get().signal(id, signal)

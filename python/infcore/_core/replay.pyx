@@ -31,7 +31,7 @@ _EVENTS = {
     <uint8_t>EventKind.claim: "claim", <uint8_t>EventKind.started: "started", <uint8_t>EventKind.complete: "complete",
     <uint8_t>EventKind.first_token: "first_token", <uint8_t>EventKind.progress: "progress",
     <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end",
-    <uint8_t>EventKind.prompt: "prompt"}
+    <uint8_t>EventKind.prompt: "prompt", <uint8_t>EventKind.checked: "checked"}
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _TERMS = [cost_term_names[i].decode() for i in range(n_cost_terms)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -90,6 +90,8 @@ cdef dict fields_of(EventRecord* r):
         return {"node": r.node.value, "batch": r.batch_id}
     if kind == EventKind.complete:
         return {"node": r.node.value, "batch": r.batch_id, "ok": r.ok}
+    if kind == EventKind.checked:
+        return {"node": r.node.value, "ok": r.ok}
     if kind == EventKind.cancel:
         return {"request": r.request, "reason": _REASONS[<uint8_t>r.reason]}
     if kind == EventKind.cancel_all:
@@ -254,7 +256,7 @@ cdef dict spec_of(const NodeSpec& spec):
     return {"name": _text(spec.name), "kind": _text(spec.kind), "zone": _text(spec.zone),
             "location": _text(spec.location), "memory_bytes": spec.memory_bytes,
             "price_per_hour": spec.price_per_hour, "rtt_s": spec.rtt_s, "slots": spec.slots,
-            "labels": labels_of(spec.labels)}
+            "pending_max": spec.pending_max, "labels": labels_of(spec.labels)}
 
 
 cdef dict labels_of(Labels labels):

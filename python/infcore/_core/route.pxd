@@ -13,6 +13,7 @@ cdef class Router:
     cdef unique_ptr[CppRouter] c_obj
     cdef Fleet fleet
     cdef Clock clock
+    cdef bint is_default_clock
     cdef uint32_t built_under
     cdef object last_model  # the str of the last pick, and its id
     cdef uint32_t last_model_id

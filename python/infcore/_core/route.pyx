@@ -7,13 +7,13 @@ from libcpp.memory cimport unique_ptr
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
-from infcore._core.base cimport as_clock, finite, now_of, until_ns
+from infcore._core.base cimport Clock, as_clock, finite, now_of, until_ns
 from infcore._core.decision cimport Decision, Decisions
 from infcore._core.fleet cimport Fleet, whole
 from infcore._core.python_policy cimport policy_of
 from infcore._core.route_args cimport blocks_of, options_of, session_of
 from infcore._core.health cimport FleetHealth, health_of
-from infcore._cpp.base cimport ModelId, NodeId, check_not_forked, fork_generation
+from infcore._cpp.base cimport ModelId, NodeId, border_now_ns, check_not_forked, fork_generation
 from infcore._cpp.health cimport HealthGate
 from infcore._cpp.latency cimport Curve
 from infcore._cpp.route cimport (Explanation, Filtered, PickOptions, PrefixConfig, RouteQuery,
@@ -55,6 +55,7 @@ cdef class Router:
                                   "not hold what a Router reserves there")
         cdef unique_ptr[RoutingPolicy] made
         self.clock = self.fleet.clock if clock is None else as_clock(clock)
+        self.is_default_clock = type(self.clock) is Clock
         cdef PrefixConfig prefix_config = prefix_config_of(prefix)
         if isinstance(policy, str):
             self.c_obj.reset(new CppRouter(self.fleet.c_obj.get()[0], (<str>policy).encode(),
@@ -158,7 +159,7 @@ cdef class Router:
         query.model.value = self.model_of(model)
         if tier is not _tier_0:
             query.tier = <uint16_t>whole("tier", tier, 0, 0xFFFF)
-        query.now_ns = self.clock.now_ns() if now_s is None else now_of(self.clock, now_s)
+        query.now_ns = time_of(self, now_s)
         if deadline_s is not None:
             query.deadline_ns = until_ns("deadline_s", deadline_s, query.now_ns)
         if require is not None:
@@ -207,8 +208,7 @@ cdef class Router:
         cdef Decisions decisions = Decisions.__new__(Decisions)
         decisions.fleet = self.fleet
         cdef const_doubles span = const_doubles(&works[0], n) if n else const_doubles()
-        with nogil:
-            self.c_obj.get().pick_many(query, span, options, decisions.c_obj)
+        self.c_obj.get().pick_many(query, span, options, decisions.c_obj)  # without the GIL
         return decisions
 
     def done(self, decision, *, ok=True, service_s=None, confidence=None, now_s=None) -> bool:
@@ -222,39 +222,21 @@ cdef class Router:
         Raises     InvalidArgument for another router's decision
         """
         self.check_alive()
-        cdef int64_t now_ns = now_of(self.clock, now_s)
-        cdef const double[::1] each
-        cdef Decisions many
-        cdef Decision one
-        if type(decision) is Decision:
-            one = decision
-            return self.c_obj.get().done(
-                one.c_obj[0], bool(ok), 0.0 if service_s is None else at_least_0("service_s", service_s), now_ns,
-                -1.0 if confidence is None else share("confidence", confidence))
-        if type(decision) is not Decisions:
-            raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
-        if confidence is not None:
-            raise InvalidArgument(f"confidence is {confidence!r}; allowed: None for Decisions, report them one by one")
-        many = decision
-        cdef size_t n = many.c_obj.size()
-        cdef const_doubles span = const_doubles()
-        if service_s is not None and n:
-            each = numbers("service_s", np.full(n, service_s) if np.ndim(service_s) == 0 else service_s)
-            if <size_t>each.shape[0] != n:
-                raise InvalidArgument(f"service_s has {each.shape[0]} figures; allowed: one, or one for each of {n}")
-            span = const_doubles(&each[0], n)
-        return self.c_obj.get().done_many(decision_span(many.c_obj.data(), n), bool(ok), span, now_ns) > 0
+        cdef int64_t now_ns = time_of(self, now_s)
+        if type(decision) is not Decision:
+            return done_each(self, decision, ok, service_s, confidence, now_ns)
+        return self.c_obj.get().done(
+            (<Decision>decision).c_obj[0], bool(ok),
+            0.0 if service_s is None else at_least_0("service_s", service_s), now_ns,
+            -1.0 if confidence is None else share("confidence", confidence))
 
     def cancel(self, decision, *, now_s=None) -> bool:
         """Release the credit and learn nothing. Returns and raises as done."""
         self.check_alive()
-        cdef int64_t now_ns = now_of(self.clock, now_s)
-        cdef Decisions many
+        cdef int64_t now_ns = time_of(self, now_s)
         if type(decision) is Decision:
             return self.c_obj.get().cancel((<Decision>decision).c_obj[0], now_ns)
-        if type(decision) is not Decisions:
-            raise InvalidType(f"decision is {type(decision).__name__}; allowed: what pick or pick_many returned")
-        many = decision
+        cdef Decisions many = decisions_of(decision)
         return self.c_obj.get().cancel_many(decision_span(many.c_obj.data(), many.c_obj.size()), now_ns) > 0
 
     def report(self, node, *, ok, now_s=None) -> None:
@@ -297,4 +279,5 @@ cdef class Router:
 
 
 include "route_checks.pxi"
+include "route_many.pxi"
 include "explained.pxi"

@@ -12,6 +12,12 @@ cdef inline double at_least_0(str field, object value) except? -1.0:
     return finite(field, value, 0.0)
 
 
+cdef inline int64_t time_of(Router router, object now_s) except? -1:
+    if now_s is not None:
+        return now_of(router.clock, now_s)
+    return border_now_ns() if router.is_default_clock else router.clock.now_ns()
+
+
 cdef Curve curve_named(base_s, per_request_s, per_work_s, per_padded_work_s) except *:
     cdef Curve curve
     curve.base_s = finite("base_s", base_s, 0.0)

@@ -1,16 +1,16 @@
 """What runs behind the engine's border: the dispatcher, one worker per device, membership, figures."""
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from infcore._cpp.base cimport ManualTime, ModelId, NodeId, never_ns, to_ns
+from infcore._cpp.base cimport ManualTime, ModelId, NodeId, monotonic_ns, never_ns, to_ns
 from infcore._cpp.engine cimport (AdmissionFigures, Driver, EngineConfig, ModelConfig, NodeConfig, Stats,
                                   Wake, WorkBatch, unbounded)
-from infcore._cpp.latency cimport Curve, LatencyTable
+from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport RoutingOptions
 from infcore._cpp.telemetry cimport Histogram
 from infcore._core.arena cimport Arena
@@ -29,19 +29,16 @@ from infcore.errors import InvalidArgument, InvalidType
 
 include "figures.pxi"
 include "engine_config.pxi"
+include "device_check.pxi"
 
 
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
                double ageing_s, object clock, object door, object faults, object policy_options=None):
         cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door, faults)
-        cdef const ManualTime* manual = NULL
         self.fleet = fleet
         self.clock = as_clock(clock)
-        if isinstance(self.clock, ManualClock):
-            manual = &(<ManualClock>self.clock).now
-        elif type(self.clock) is not Clock:
-            raise InvalidArgument(f"clock is {clock!r}; allowed for a live engine: None or infcore.ManualClock")
+        cdef const ManualTime* manual = _manual_of(self.clock, clock)
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.live = Live()
         self.live.c_obj.reset(new Driver(config, fleet.c_obj.get()[0], self.latency.get()[0], policy.encode(),
@@ -81,14 +78,14 @@ cdef class Workers:
         cdef dict stagings = {}
         cdef Arena arena = Arena(memory=device.staging_memory)
         cdef Driver* driver = self.driver
-        cdef cbool ok
+        cdef cbool ok, may_ask = device.check is not None
         cdef uint32_t unused, n
         cdef object payload
         cdef PyObject* carried
         id.value = node
         Driver.want_punctual_sleeps()
         with nogil:
-            wake = driver.wait_batch(id)
+            wake = next_of(driver, id, may_ask)
         while wake != Wake.stop:
             if not self.live.threads.hub.chain().empty():
                 self.live.threads.tell()
@@ -97,6 +94,10 @@ cdef class Workers:
                     call = controls.popleft()
                     if call is None or not call():
                         return
+            elif wake == Wake.nothing:
+                ask(driver, id, device)
+                if controls and controls[0] is None:
+                    return
             elif driver.claim(id, batch):
                 ok = True
                 try:
@@ -114,7 +115,7 @@ cdef class Workers:
                 with nogil:
                     unused = driver.finish(id, batch, ok, <void*>carried)
                     if unused == 0 and not driver.prompt():
-                        wake = driver.wait_batch(id)
+                        wake = next_of(driver, id, may_ask)
                         ok = True
                     else:
                         ok = False
@@ -126,7 +127,7 @@ cdef class Workers:
                 if controls and controls[0] is None:
                     return
             with nogil:
-                wake = driver.wait_batch(id)
+                wake = next_of(driver, id, may_ask)
 
     cdef object _run(self, NodeId id, WorkBatch& batch, object device, Arena arena, dict stagings):
         cdef ModelSpec spec = <ModelSpec>self.by_id[batch.model.value]
@@ -187,9 +188,7 @@ cdef class Workers:
     def _undefine(self, str name, version):
         """Nobody finds it any more; returns its spec, for those who still hold it."""
         cdef ModelSpec spec = self.versions.pop((name, version))
-        cdef ModelId id
-        id.value = spec.id
-        self.driver.remove_model(id)
+        self.driver.remove_model(_model(spec.id))
         left = [v for known, v in self.versions if known == name]
         if left:
             self.newest[name] = self.versions[name, max(left)]
@@ -292,9 +291,12 @@ cdef class Workers:
         stats = self.driver.model_stats(id)
         return {**_figures(stats.get()[0]), **_door_figures(self.driver.admission_figures(id), self.door.steps)}
 
+    def _latencies(self, uint32_t node):
+        """What is known of each model that the device holds, by name and version."""
+        held = [(key, (<ModelSpec>spec).id) for key, spec in list(self.versions.items())]
+        return {key: _latency_figures(self.driver.latency(_model(id), _node(node)))
+                for key, id in held if self.fleet.c_obj.get().resident(_node(node), _model(id))}
+
     def _node_stats(self, uint32_t node):
-        cdef NodeId id
-        cdef unique_ptr[Stats] stats
-        id.value = node
-        stats = self.driver.node_stats(id)
+        cdef unique_ptr[Stats] stats = self.driver.node_stats(_node(node))
         return _figures(stats.get()[0])

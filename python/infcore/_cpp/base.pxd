@@ -12,6 +12,10 @@ cdef extern from "<infcore/base/clock.hpp>" namespace "infcore::base" nogil:
     TimeNs add_ns(TimeNs, TimeNs) noexcept
 
 
+cdef extern from "<infcore/base/border_clock.hpp>" namespace "infcore::base" nogil:
+    TimeNs border_now_ns() noexcept
+
+
 cdef extern from * nogil:
     """
     #include <infcore/base/clock.hpp>

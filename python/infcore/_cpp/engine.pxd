@@ -256,6 +256,8 @@ cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engin
         void node_failed(TimeNs, NodeId) except +infcore_translate
         void node_lost(TimeNs, NodeId) except +infcore_translate
         void node_back(TimeNs, NodeId) except +infcore_translate
+        cbool wants_check(TimeNs, NodeId) noexcept
+        void checked(TimeNs, NodeId, cbool) except +infcore_translate
         void tick(TimeNs) except +infcore_translate
         void schedule(TimeNs) except +infcore_translate
         TimeNs next_timer_ns() noexcept
@@ -317,6 +319,9 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*) noexcept
         uint32_t finish(NodeId, const WorkBatch&, cbool, void*, cbool) noexcept
         Wake wait_batch_until(NodeId, TimeNs) noexcept
+        LatencyModel latency(ModelId, NodeId) except +infcore_translate
+        cbool wants_check(NodeId) noexcept
+        void checked(NodeId, cbool) noexcept
         void first_token(NodeId, const vector[uint64_t]&) noexcept
         void progress(NodeId) noexcept
         void take_back(LiveRequest&, Reason) noexcept

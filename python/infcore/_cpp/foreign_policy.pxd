@@ -66,6 +66,9 @@ cdef extern from * nogil:
     }
     [[maybe_unused]] static void infcore_wait_politely() noexcept {
       infcore::base::Patience::hook.store(&infcore_wait_without_gil, std::memory_order_release);
+    #ifndef Py_GIL_DISABLED
+      infcore::base::Patience::exclusive.store(true, std::memory_order_relaxed);
+    #endif
     }
     """
     void infcore_wait_politely() noexcept

@@ -56,6 +56,7 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         progress
         node_failed
         prompt
+        checked
         end
 
 

@@ -173,11 +173,12 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         CostTerms terms
         double price_usd
         ModelId next_model
-        cbool feasible
+        cbool feasible, begins_load
     cdef cppclass Explanation:
         NodeId node
         CostTerms terms
         Filtered filtered
+        string left_out
 
 
 cdef extern from "<infcore/route/guarded_router.hpp>" namespace "infcore::route" nogil:

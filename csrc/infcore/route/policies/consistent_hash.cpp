@@ -71,6 +71,13 @@ class ConsistentHash final : public RoutingPolicy {
     return best == base::no_node ? view.least_inflight() : best;  // rounding alone could leave none
   }
 
+  void consider(const RouteQuery& query, RouteView& view) noexcept override {
+    chosen_ = query.session == 0 ? base::no_node : select(query, view);
+  }
+  std::string left_out(NodeId node) const override {
+    return chosen_ == base::no_node || node == chosen_ ? "" : "another node comes first for the session, and has room";
+  }
+
  private:
   struct Totals {
     double inflight{}, slots{};
@@ -89,6 +96,7 @@ class ConsistentHash final : public RoutingPolicy {
   }
 
   double bound_;
+  NodeId chosen_{base::no_node};  // by what consider() saw
   NodeFacts<std::uint64_t> names_;
 };
 

@@ -38,6 +38,18 @@ class EdgeFirst final : public NarrowingPolicy {
     return take(choice);
   }
 
+  void consider(const RouteQuery& query, RouteView& view) noexcept override {
+    follow(view.fleet());
+    const auto any = [&](const NodeSet& set) {
+      return least(&set, query, view).value < std::numeric_limits<float>::infinity();
+    };
+    taken_ = any(edge_) ? &edge_ : any(cloud_) ? &cloud_ : nullptr;
+  }
+  std::string left_out(NodeId node) const override {
+    if (taken_ == nullptr || taken_->holds(node)) return {};
+    return is_edge_[node] == 0 ? "a node at the edge will do" : "its share of requests in flight at the edge is full";
+  }
+
  private:
   void follow(const Fleet& fleet) noexcept {
     is_edge_.follow([](NodeId, const NodeSpec& spec) { return std::uint8_t{spec.location == "edge"}; });
@@ -56,6 +68,7 @@ class EdgeFirst final : public NarrowingPolicy {
   double load_;
   NodeFacts<std::uint8_t> is_edge_;
   NodeSet edge_, cloud_;
+  const NodeSet* taken_{};  // by what consider() saw; null: all of them are looked at
 };
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <infcore/route/node_facts.hpp>
 
 #include <array>
+#include <limits>
 
 namespace infcore::route {
 namespace {
@@ -53,6 +54,22 @@ class Locality final : public NarrowingPolicy {
     return take(best);
   }
 
+  void consider(const RouteQuery& query, RouteView& view) noexcept override {
+    taken_ = 0;
+    const Least best = least(nullptr, query, view);
+    if (best.value == std::numeric_limits<float>::infinity() || (zone_.empty() && data_.empty())) return;
+    follow(view.fleet());
+    const double most_us = static_cast<double>(best.value) * spill_;
+    for (std::size_t level = levels_.size() - 1; level > near_[NodeId{best.node}].level() && taken_ == 0; --level) {
+      if (static_cast<double>(least(&levels_[level], query, view).value) <= most_us) taken_ = level;
+    }
+  }
+  std::string left_out(NodeId node) const override {
+    if (taken_ == 0 || levels_[taken_].holds(node)) return {};
+    if (near_[node].level() < taken_) return "a nearer node costs little enough";
+    return "nearer, but the best of its level costs more than spill allows";
+  }
+
  private:
   void follow(const Fleet& fleet) noexcept {
     const bool any = near_.follow([this](NodeId, const NodeSpec& spec) {
@@ -68,6 +85,7 @@ class Locality final : public NarrowingPolicy {
   double spill_;
   NodeFacts<Nearness> near_;
   std::array<NodeSet, 4> levels_;
+  std::size_t taken_{};  // by what consider() saw; 0: all of them are looked at
 };
 
 }  // namespace

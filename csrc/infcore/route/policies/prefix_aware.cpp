@@ -57,12 +57,18 @@ class PrefixAware final : public RoutingPolicy {
     return view.held_blocks(best) < enough ? emptiest : best;
   }
 
+  void consider(const RouteQuery& query, RouteView& view) noexcept override { chosen_ = select(query, view); }
+  std::string left_out(NodeId node) const override {
+    return chosen_ == base::no_node || node == chosen_ ? "" : "another node holds more of the prompt, or is emptier";
+  }
+
  private:
   static double load_of(const RouteView& view, NodeId node) noexcept {
     return view.inflight(node) / static_cast<double>(view.fleet().slots(node));
   }
 
   Options options_;
+  NodeId chosen_{base::no_node};  // by what consider() saw
 };
 
 }  // namespace

@@ -30,13 +30,25 @@ class Priority final : public NarrowingPolicy {
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
     if (query.tier == 0) return take(of_all(query, view));
-    open_.clear();
-    for (NodeId node{0}; node.value < view.fleet().n_nodes(); ++node.value)
-      if (view.inflight(node) < open_share_ * bound_of(view.fleet(), node)) open_.add(node);
+    follow(view);
     return take(of(open_, query, view));
   }
 
+  void consider(const RouteQuery& query, RouteView& view) noexcept override {
+    is_urgent_ = query.tier == 0;
+    if (!is_urgent_) follow(view);
+  }
+  std::string left_out(NodeId node) const override {
+    return is_urgent_ || open_.holds(node) ? "" : "what it has left is kept for tier 0";
+  }
+
  private:
+  void follow(RouteView& view) noexcept {
+    open_.clear();
+    for (NodeId node{0}; node.value < view.fleet().n_nodes(); ++node.value)
+      if (view.inflight(node) < open_share_ * bound_of(view.fleet(), node)) open_.add(node);
+  }
+
   static double bound_of(const Fleet& fleet, NodeId node) noexcept {
     const float pending_max = fleet.columns().pair(node.value, contracts::FleetColumns::others_bound).second;
     if (pending_max < std::numeric_limits<float>::infinity()) return pending_max;
@@ -45,6 +57,7 @@ class Priority final : public NarrowingPolicy {
 
   double open_share_;  // of a node, to less urgent requests
   NodeSet open_;
+  bool is_urgent_{};  // what consider() saw
 };
 
 }  // namespace

@@ -7,8 +7,8 @@
 //   is old information?", IEEE TPDS 11(1), 2000, sections 3 and 4 (doi:10.1109/71.824633).
 // Differs: money is a cost beside time, not a bound. Nodes that the costs would never choose get their turn as bandits
 //   give it, but under a budget in both of its currencies: a share of the requests, and the same share of the cost.
-// Cost: one pass of float32 columns, O(nodes); where nodes signal, a second one that finds who is alike. A bit per
-//   model and node.
+// Cost: one pass of float32 columns, O(nodes); where nodes signal, a second one over one column, that finds who is
+//   alike. A bit per model and node.
 // Tunables:
 //   price_us_per_usd  what a US dollar counts for. 1e8: an hour of a request's time is worth 36 $, an hour of
 //   somebody's
@@ -24,8 +24,8 @@
 //                     to count as alike. Of those, two are drawn and the cheaper chosen, so that routers which see the
 //                     same old signal do not all run to one node. 0: never.
 //   joint_*           of an engine's joint choice (engine/weighing.cpp), which is bounded where this is not:
-//     price           microseconds that a US dollar of a device's time counts for. 5e10: an hour of a request's time is
-//                     worth 7 cents; what the two below allow is then taken where it saves a third of the money.
+//     price           microseconds that a US dollar of a device's time counts for. 1e12: an hour of a request's time is
+//                     worth a third of a cent; within what the two below allow, the cheaper device is taken.
 //     goal_share, tail  how late a request may be for money: this share of what its deadline leaves it, and not later
 //                     than this quantile of what all requests take on whatever is fastest for them.
 //     by_work         1: who goes where by its work, and devices that were never tried are; 0: first come, first served
@@ -121,7 +121,9 @@ class SloCost final : public RoutingPolicy {
   Choice choose(const RouteQuery& query, RouteView& view) const noexcept {
     Choice choice{.choices = choices_, .draw = draw_};
     if (!view.prepare(query, is_.weights)) return choice;
-    const Least least = view.least_cost();
+    const bool shares = is_.picker == Picker::least && is_.herd_margin > 0.0 && view.signalled();
+    const bool may_explore = is_.picker == Picker::least && turns_[query.model.value].requests >= 1.0;
+    const Least least = shares || may_explore ? view.least_cost_noting() : view.least_cost();
     if (least.value == none) return choice;
     choice.node = NodeId{least.node};
     choice.cost_us = choice.least_us = least.value;
@@ -134,9 +136,9 @@ class SloCost final : public RoutingPolicy {
         draw_two(view, choice);
         break;
       case Picker::least:
-        if (give_turn(query, view, choice)) break;
-        if (is_.herd_margin > 0.0 && view.signalled()) {
-          view.keep_within(view.score(choice.node).standing_us * static_cast<float>(1.0 + is_.herd_margin));
+        if (may_explore && give_turn(query, view, choice)) break;
+        if (shares) {
+          view.keep_noted(view.score(choice.node).standing_us * static_cast<float>(1.0 + is_.herd_margin));
           draw_two(view, choice);
         }
         break;
@@ -172,11 +174,11 @@ class SloCost final : public RoutingPolicy {
     }
   }
 
-  /// The cheapest of the nodes that had no request of the model since all had one, if that can be afforded.
+  /// The cheapest of the nodes that had no request of the model since all had one, if that can be afforded. One request
+  /// is due.
   bool give_turn(const RouteQuery& query, RouteView& view, Choice& choice) const noexcept {
     const Turns& due = turns_[query.model.value];
-    if (due.requests < 1.0) return false;
-    const Least other = view.least_cost_outside(&had_[std::size_t{query.model.value} * n_words_]);
+    const Least other = view.least_noted_outside(&had_[std::size_t{query.model.value} * n_words_]);
     const NodeId node{other.node};
     if (other.value == none || view.score(node).load_us > 0.0f) {  // nobody loads a model to give a node its turn
       choice.all_had_one = true;
@@ -238,9 +240,9 @@ std::unique_ptr<RoutingPolicy> make_slo_cost(std::uint64_t seed, RoutingOptions&
                                  .risk = options.number("risk", 1.0, 0.0, 1e6),
                                  .block_size = options.number("block_size", 16.0, 0.0, 1e6),
                                  .loads = true},
-                     .joint = {.price_us_per_usd = options.number("joint_price", 5e10, 0.0, 1e15),
-                               .goal_share = options.number("joint_goal_share", 0.02, 0.0, 1.0),
-                               .tail = options.number("joint_tail", 0.97, 0.0, 1.0),
+                     .joint = {.price_us_per_usd = options.number("joint_price", 1e12, 0.0, 1e15),
+                               .goal_share = options.number("joint_goal_share", 0.03, 0.0, 1.0),
+                               .tail = options.number("joint_tail", 0.99, 0.0, 1.0),
                                .by_work = options.number("joint_by_work", 1.0, 0.0, 1.0) > 0.0,
                                .beside = options.number("joint_beside", 0.3, 0.0, 1e3)},
                      .explore = options.number("explore", 0.01, 0.0, 1.0),

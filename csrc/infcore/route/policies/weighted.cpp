@@ -76,6 +76,20 @@ class Weighted final : public RoutingPolicy {
     return best;
   }
 
+  void consider(const RouteQuery& query, RouteView& view) noexcept override {
+    next_ = base::no_node;
+    const auto& row = accounts_[query.model.value];
+    if (!view.filter(query)) return;
+    double most = 0.0;
+    for (NodeId node = view.next_candidate(0); node != base::no_node; node = view.next_candidate(node.value + 1)) {
+      const double account = (row ? row[node.value] : 0.0) + weight_on(node, query.model, view);
+      if (next_ == base::no_node || account > most) next_ = node, most = account;
+    }
+  }
+  std::string left_out(NodeId node) const override {
+    return next_ == base::no_node || node == next_ ? "" : "it is another node's turn";
+  }
+
  private:
   [[nodiscard]] double weight_on(NodeId node, ModelId model, const RouteView& view) const noexcept {
     if (weight_ == Weight::label) return labelled_[node];
@@ -88,6 +102,7 @@ class Weighted final : public RoutingPolicy {
 
   Weight weight_;
   std::uint32_t n_nodes_{};
+  NodeId next_{base::no_node};  // by what consider() saw
   NodeFacts<double> labelled_;
   std::vector<std::unique_ptr<double[]>> accounts_;  // by model; by node
 };

@@ -1,0 +1,1 @@
+"""infcore inside other people's servers. Each module needs its own extra, and says which."""
