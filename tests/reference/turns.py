@@ -120,4 +120,3 @@ def give_turn(engine: Any, now_ns: int, in_order: list[Lane]) -> list[Lane]:
         queues.append(Queue(curve, lane.work_mean(), engine.models[lane.model].max_batch_size, waiting))
     first = competing[best(queues, now_ns)]
     return [first, *(lane for lane in in_order if lane is not first)]
-

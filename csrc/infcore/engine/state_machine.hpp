@@ -476,8 +476,8 @@ class StateMachine {
   std::vector<double> works_;
   std::vector<batch::Waiting> waiting_;
   std::vector<batch::Verdict> verdicts_;
-  std::vector<std::uint32_t> due_;  ///< the lanes that schedule() is at
-  TurnPlan plan_;                   ///< of them, who is first
+  std::vector<std::uint32_t> due_;                         ///< the lanes that schedule() is at
+  TurnPlan plan_;                                          ///< of them, who is first
   std::vector<std::vector<std::uint32_t>> spare_members_;  ///< of batches that are over
   TokenChoice tokens_;
   bool by_tokens_;  ///< the policy reads blocks and leaves the choice to us

@@ -85,7 +85,8 @@ std::uint32_t TurnPlan::serve(Queue& q, base::TimeNs& now_ns) const noexcept {
   }
   const std::uint32_t n_in_all = in_time(n_all);
   const auto all_s = base::seconds(q.run_ns(n_all)), least_s = base::seconds(q.run_ns(least));
-  const bool takes_all = least == n_all || static_cast<double>(n_in_all) * least_s >= static_cast<double>(least) * all_s;
+  const bool takes_all =
+      least == n_all || static_cast<double>(n_in_all) * least_s >= static_cast<double>(least) * all_s;
   const std::uint32_t n = takes_all ? n_all : least;
   q.at += n;
   now_ns = base::add_ns(now_ns, q.run_ns(n));

@@ -11,10 +11,10 @@ namespace infcore::engine {
 /// tried as the first, and what happens then is played through for all that waits, by earliest deadline and by first
 /// come, first served. The one counts with which most are in time.
 ///
-/// Source: rollout, one step of policy iteration on a rule that is known to be fair (D. Bertsekas, J. Tsitsiklis, C. Wu,
-/// "Rollout algorithms for combinatorial optimization", J. of Heuristics 3, 1997): never worse than the rule, in what is
-/// waiting. Differs: two rules, as earliest deadline first is the worst of all under overload. Cost: O(queues^2 *
-/// batches), a batch O(log its size). No allocation once its vectors have grown.
+/// Source: rollout, one step of policy iteration on a rule that is known to be fair (D. Bertsekas, J. Tsitsiklis, C.
+/// Wu, "Rollout algorithms for combinatorial optimization", J. of Heuristics 3, 1997): never worse than the rule, in
+/// what is waiting. Differs: two rules, as earliest deadline first is the worst of all under overload. Cost: O(queues^2
+/// * batches), a batch O(log its size). No allocation once its vectors have grown.
 class TurnPlan {
  public:
   /// A request that waits.

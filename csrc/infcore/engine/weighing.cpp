@@ -1,9 +1,9 @@
 // What the joint choice weighs beside the time of finishing, where its policy says so (route::JointWeights). Money: a
 // cheaper device is taken, or waited for, as long as the request surely stays well inside its goal and does not take
-// longer than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike devices,
-// each device gets those for which it is the better one, the small for a device that is slow by the unit of work and
-// the large for the others (comparative advantage): so the largest, which make the tail, go where they are done
-// soonest. And a device of which nothing is known but what others of its class are like is tried.
+// longer than what others take anyway, so that the tail of all does not grow. Work: of those that wait for unlike
+// devices, each device gets those for which it is the better one, the small for a device that is slow by the unit of
+// work and the large for the others (comparative advantage): so the largest, which make the tail, go where they are
+// done soonest. And a device of which nothing is known but what others of its class are like is tried.
 #include <infcore/engine/state_machine.hpp>
 
 #include <algorithm>
