@@ -148,8 +148,6 @@ def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) 
         if r.tier != head.tier or aged(r) != aged(head) or len(listed) == n_max:
             break
         listed.append(r)
-    if len(listed) < 2:
-        return []
     waited_s, left_s = F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9)
     alone_s = F(c.alone_s(head.work)) * STRICTLY
     n_kept = 1 if alone_s <= waited_s and alone_s <= left_s else 0

@@ -192,7 +192,7 @@ void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
     suited_.push_back(slot);
     return suited_.size() < n_max;
   });
-  if (suited_.size() < 2) return suited_.clear();
+  if (suited_.empty()) return;
   const contracts::Request& first = slots_[head].request;
   const auto waited_s = static_cast<float>(base::seconds(now_ns - first.arrival_ns));
   const auto left_s = static_cast<float>(base::seconds(first.deadline_ns - now_ns));
