@@ -11,8 +11,8 @@ namespace infcore::base {
 /// give that one up in between. So two of these calls never run at once, and taking it is a load and a store instead of
 /// two read-modify-writes: 17 ns of a Router's pick and done.
 ///
-/// Where Patience::exclusive says that there is no such lock (no binding, or one without a GIL), it is a std::mutex. Who
-/// waits has given up the language's lock.
+/// Where Patience::exclusive says that there is no such lock (no binding, or one without a GIL), it is a std::mutex.
+/// Who waits has given up the language's lock.
 class BorderMutex {
  public:
   void lock() noexcept {

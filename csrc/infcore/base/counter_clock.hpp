@@ -9,8 +9,8 @@ namespace infcore::base {
 /// A monotonic clock read through a processor's counter, which costs half of what the system's costs (8 ns of 17, of
 /// which a Router's pick and done pay two). Source::counts() is the counter, Source::now_ns() the system's clock.
 ///
-/// The system's clock is read anew after `fresh_ns` by the counter, so that what the counter gets wrong (a clock that is
-/// slewed, a virtual machine that moves, a suspended one) is out by then at the latest; and always where the counter
+/// The system's clock is read anew after `fresh_ns` by the counter, so that what the counter gets wrong (a clock that
+/// is slewed, a virtual machine that moves, a suspended one) is out by then at the latest; and always where the counter
 /// went backwards, or too little is known of its rate. Never goes back itself. One thread at a time.
 template <class Source>
 class CounterClock {
@@ -33,9 +33,7 @@ class CounterClock {
   static constexpr std::uint64_t counts_of_a_reading = 2000;
 
   /// `rate_` is nanoseconds a count, times 2^32: a millisecond of counts times it fits.
-  [[nodiscard]] TimeNs ns_of(std::uint64_t counts) const noexcept {
-    return static_cast<TimeNs>(counts * rate_ >> 32);
-  }
+  [[nodiscard]] TimeNs ns_of(std::uint64_t counts) const noexcept { return static_cast<TimeNs>(counts * rate_ >> 32); }
 
   TimeNs read_anew() noexcept {
     const std::uint64_t before = Source::counts();

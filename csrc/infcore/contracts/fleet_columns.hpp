@@ -81,15 +81,15 @@ class FleetColumns {
     std::uint32_t layout;
     std::uint32_t max_nodes;
     std::uint32_t max_models;
-    std::uint32_t n_labels;                ///< that have a bit
-    std::uint32_t n_models;                ///< names and versions
-    base::TimeNs heartbeat_ns;             ///< after which a silent process counts as dead
-    std::atomic<std::uint32_t> n_nodes;    ///< upper bound of the ids in use
-    std::atomic<std::uint64_t> version;    ///< counts membership changes
-    std::atomic<std::uint64_t> residency;  ///< counts changes of who is up and what nodes hold or could load
-    std::atomic<std::uint64_t> alive;      ///< a bit for each process whose credit counts
-    std::atomic<std::uint32_t> bounded;    ///< 1 once some node had a bound of requests in flight
-    std::atomic<std::uint32_t> signalled;  ///< 1 once some node said something of itself
+    std::uint32_t n_labels;                   ///< that have a bit
+    std::uint32_t n_models;                   ///< names and versions
+    base::TimeNs heartbeat_ns;                ///< after which a silent process counts as dead
+    std::atomic<std::uint32_t> n_nodes;       ///< upper bound of the ids in use
+    std::atomic<std::uint64_t> version;       ///< counts membership changes
+    std::atomic<std::uint64_t> residency;     ///< counts changes of who is up and what nodes hold or could load
+    std::atomic<std::uint64_t> alive;         ///< a bit for each process whose credit counts
+    std::atomic<std::uint32_t> bounded;       ///< 1 once some node had a bound of requests in flight
+    std::atomic<std::uint32_t> signalled;     ///< 1 once some node said something of itself
     std::atomic<std::uint32_t> any_declared;  ///< 1 once some model had its size told
     std::uint64_t last_token;
     base::RobustMutex membership;

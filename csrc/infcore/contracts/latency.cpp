@@ -102,7 +102,8 @@ void LatencyModel::observe(const BatchShape& shape, double service_s) noexcept {
   Row row{};
   for (std::size_t j = 0; j < n_features; ++j) row[j] = features[j] / scale_s;
   Row gain{};
-  if (!solve(information_.whole(), row, 0xF, gain)) {  // rounding has eaten the matrix: begin again from the present curve
+  if (!solve(information_.whole(), row, 0xF,
+             gain)) {  // rounding has eaten the matrix: begin again from the present curve
     estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
     start(features, scale_s);
     (void)solve(information_.whole(), row, 0xF, gain);

@@ -107,7 +107,8 @@ void Fleet::place(NodeId node, const NodeSpec& spec) {
   columns_.state(node.value).store(static_cast<std::uint8_t>(NodeState::up), std::memory_order_release);
   changed();
   set_bit(columns_.up(node.value / 64), node.value, true);  // [F2] last of the row: from here on scorers see it
-  header.residency.fetch_add(1, std::memory_order_release);  // after the bit: who sees the count looks again, and sees it
+  header.residency.fetch_add(1,
+                             std::memory_order_release);  // after the bit: who sees the count looks again, and sees it
 }
 
 void Fleet::changed() noexcept {

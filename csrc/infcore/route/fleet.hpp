@@ -211,17 +211,17 @@ class Fleet {
     NodeId node;
     base::TimeNs ready_ns, until_ns;
   };
-  /// Who sends a request to a node that has to load its model first says so, and everybody counts on that load instead of
-  /// having another node load it as well: load_model() or end_load() ends it, or time does, where whoever was to see to
-  /// it is gone. False where somebody has said so already, or it is there. Remembers 64 loads at a time.
+  /// Who sends a request to a node that has to load its model first says so, and everybody counts on that load instead
+  /// of having another node load it as well: load_model() or end_load() ends it, or time does, where whoever was to see
+  /// to it is gone. False where somebody has said so already, or it is there. Remembers 64 loads at a time.
   bool begin_load(NodeId node, ModelId model, base::TimeNs now_ns);
   /// It does not load it after all.
   void end_load(NodeId node, ModelId model);
   /// Of the model or, for "any version", of its versions.
   [[nodiscard]] std::vector<Loading> loading(ModelId model) const;
 
-  /// Counts changes of who is up and of what nodes hold or could load. What was wanted meanwhile changes the column with
-  /// the next one.
+  /// Counts changes of who is up and of what nodes hold or could load. What was wanted meanwhile changes the column
+  /// with the next one.
   [[nodiscard]] std::uint64_t residency() const noexcept {
     return columns_.header().residency.load(std::memory_order_acquire);
   }

@@ -27,7 +27,7 @@ std::uint32_t n_bits(std::uint64_t word) noexcept {
 
 /// Position of the bit with `k` set bits below it. Precondition: there is one.
 std::uint32_t set_bit_at(std::uint64_t word, std::uint32_t k) noexcept {
-  if ((word & (word + 1)) == 0) return k;  // ids without a gap, as most fleets have them
+  if ((word & (word + 1)) == 0) return k;                         // ids without a gap, as most fleets have them
   const std::uint64_t up_to = n_bits_of_bytes(word) * each_byte;  // of each byte: bits in it and the lower ones
   // The high bit of each byte stays where no more than k are up to there. So many bytes lie below.
   const std::uint64_t lower = ((k * each_byte | 0x80 * each_byte) - up_to) & 0x80 * each_byte;
@@ -260,8 +260,8 @@ void RouteView::count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept {
 bool RouteView::prepare(const RouteQuery& query, const CostWeights& weights) noexcept {
   const bool any = find_candidates(query, weights.loads);
   copy_changed();
-  query_ = query;
-  query_.blocks = {};
+  query_.model = query.model;  // what why_not() asks for; all of it, just written, would be waited for
+  query_.require = query.require;
   scored_ = score_query(query, weights);
   use_columns(query);
   const bool may_hold = prefix_ != nullptr && weights.block_size > 0.0 && !query.blocks.empty();
@@ -351,7 +351,8 @@ CostTerms RouteView::terms(const RouteQuery& query, NodeId node) const noexcept 
                             .load_us = 0.0f};
   const ScoreQuery asked = score_query(query, {});
   const bool timed = (asked.parts & ScoreParts::deadline) != 0;  // the only part that such a query can have
-  return terms_from(timed ? NodeScore::of<ScoreParts::deadline>(figures, asked) : NodeScore::of<0>(figures, asked), asked);
+  return terms_from(timed ? NodeScore::of<ScoreParts::deadline>(figures, asked) : NodeScore::of<0>(figures, asked),
+                    asked);
 }
 
 bool RouteView::filter(const RouteQuery& query) noexcept {

@@ -50,8 +50,8 @@ class RouteView {
 
   /// After filter(): the first candidate with an id >= `from`; base::no_node where there is none.
   [[nodiscard]] NodeId next_candidate(std::uint32_t from) const noexcept;
-  /// After filter(): how many candidates there are. O(1), or once O(nodes / 64) where the request asks for more than its
-  /// model.
+  /// After filter(): how many candidates there are. O(1), or once O(nodes / 64) where the request asks for more than
+  /// its model.
   [[nodiscard]] std::uint32_t n_candidates() const noexcept {
     if (!candidates_->counted) candidates_->count(n_nodes_);
     return candidates_->n;
@@ -110,7 +110,7 @@ class RouteView {
     std::uint64_t residency{};
     bool any{};
     std::vector<float> load_us;
-    std::vector<std::uint64_t> able;  // nodes that hold the model or could, 64 a word
+    std::vector<std::uint64_t> able;    // nodes that hold the model or could, 64 a word
     std::vector<Fleet::Loading> begun;  // loads that are under way
     std::vector<float> anew_us;         // of each of them, what load_us is without
   };
@@ -157,7 +157,7 @@ class RouteView {
   Loads* loads_in_use_{};
   std::uint32_t n_nodes_{};
   std::uint64_t priced_version_{};
-  RouteQuery query_;  // what was prepared: its blocks are not read afterwards
+  RouteQuery query_;  // of what was prepared: its model and labels
   ScoreQuery scored_;
   ScoreColumns columns_{};
   std::vector<std::uint64_t> seen_;  // change count of each block, as of our copy
