@@ -89,7 +89,8 @@ int main(int argc, char** argv) {
   const double look_ns = ns_each(n_rounds, [&](std::uint64_t i) {
     fleet->reserve(NodeId{static_cast<std::uint32_t>(i * 7919 % n_nodes)}, i % 2 == 0 ? 0.001 : 0.0);
     for (std::uint32_t block = 0; block * FleetColumns::block_nodes < n_nodes; ++block)
-      n_changed += fleet->columns().block(block).changed(seen[block]).what != FleetColumns::Block::Changes::What::nothing;
+      n_changed +=
+          fleet->columns().block(block).changed(seen[block]).what != FleetColumns::Block::Changes::What::nothing;
   });
   const double one_ns = threads_ns(*fleet, n_nodes, n_rounds, 1), two_ns = threads_ns(*fleet, n_nodes, n_rounds, 2);
   std::uint64_t inflight = 0;

@@ -92,8 +92,7 @@ struct Named : rl::test_suite<Named, 3> {
     for (int look = 0; look < 3; ++look) {
       const Block::Changes changes = block->changed(seen);
       RL_ASSERT(changes.what == What::nothing || changes.what == What::latest_of_some);
-      for (std::uint32_t k = 0; k < changes.n_rows_named; ++k)
-        copy[changes.row(k)] = block->get(changes.row(k), 0);
+      for (std::uint32_t k = 0; k < changes.n_rows_named; ++k) copy[changes.row(k)] = block->get(changes.row(k), 0);
       RL_ASSERT(copy[0] + copy[1] >= n_latest(seen));
     }
   }

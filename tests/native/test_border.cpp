@@ -37,9 +37,7 @@ struct Told {
 
 class Counted : public testing::Test {
  protected:
-  Counted() {
-    Told::count = 10'000'000'000'000, Told::step = 20, Told::off_ns = 5'000'000'000'000, Told::n_read = 0;
-  }
+  Counted() { Told::count = 10'000'000'000'000, Told::step = 20, Told::off_ns = 5'000'000'000'000, Told::n_read = 0; }
   /// Calls until its rate is known.
   void settle() {
     for (int i = 0; i < 100; ++i) Told::pass(1'000'000), (void)clock.now_ns();
@@ -72,9 +70,9 @@ TEST_F(Counted, ReadsTheSystemsClockOnceAMillisecond) {
 
 TEST_F(Counted, NeverGoesBackAndIsRightAgainAfterAMillisecond) {
   settle();
-  const auto jumps = {+[] { Told::off_ns += 3'600'000'000'000; },     // suspended: the counter stood still
-                      +[] { Told::count_on(9'000'000'000'000); },     // or went on alone
-                      +[] { Told::count_on(-4'000'000'000'000); },    // another machine's counter
+  const auto jumps = {+[] { Told::off_ns += 3'600'000'000'000; },   // suspended: the counter stood still
+                      +[] { Told::count_on(9'000'000'000'000); },   // or went on alone
+                      +[] { Told::count_on(-4'000'000'000'000); },  // another machine's counter
                       +[] { Told::count_on(1'000'000); }, +[] { Told::off_ns -= 50; }};
   for (const auto jump : jumps) {
     const TimeNs before = clock.now_ns();

@@ -70,9 +70,9 @@ TEST(Score, LoopsAgreeWithTheScalarToTheBit) {
       }
       std::vector<float> standing_us(mask.size() * 64, none), without_risk_us(standing_us);
       const ScoreNotes noted{standing_us.data(), without_risk_us.data()};
-      for (const Least least : {least_cost(columns.all(), q, mask.data(), n),
-                                least_cost_noting(columns.all(), q, mask.data(), n, noted),
-                                least_cost_noted(columns.all(), q, mask.data(), n, without_risk_us.data())}) {
+      for (const Least least :
+           {least_cost(columns.all(), q, mask.data(), n), least_cost_noting(columns.all(), q, mask.data(), n, noted),
+            least_cost_noted(columns.all(), q, mask.data(), n, without_risk_us.data())}) {
         ASSERT_EQ(least.value, expected.value);
         if (least.value != none) {
           ASSERT_EQ(least.node, expected.node);
