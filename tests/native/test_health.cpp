@@ -219,6 +219,20 @@ TEST(Health, ALostNodeComesBackHalfOpenAndLongerEachTime) {
   EXPECT_EQ(rig.status(0).until_ns, rig.now_ns + 5 * second);
 }
 
+TEST(Health, ANodeThatWasWellWhenItWasLostComesBackHalfOpenHoweverOftenThatWas) {
+  Rig rig(4);
+  for (int i = 0; i < 20; ++i) rig.round(1.0);
+  for (int times = 0; times < 4; ++times) {
+    rig.fleet.set_state(NodeId{0}, NodeState::lost);
+    rig.gate.follow(rig.now_ns);
+    rig.fleet.set_state(NodeId{0}, NodeState::up);
+    rig.gate.follow(rig.now_ns);
+    EXPECT_EQ(rig.status(0).stage, HealthStage::half_open) << times;
+    for (int i = 0; i < 2000 && rig.status(0).stage != HealthStage::well; ++i) rig.round(1.0);
+    ASSERT_EQ(rig.status(0).stage, HealthStage::well) << times;
+  }
+}
+
 TEST(Health, SlowStartKeepsToTheConfiguredBound) {
   Rig rig(3);
   rig.fleet.remove(NodeId{2});
@@ -266,6 +280,20 @@ TEST(Health, WhatAnotherProcessEjectedIsLetInWhenThatOneIsGone) {
   rig.round(1.0);
   EXPECT_EQ(rig.state(1), NodeState::up);
   EXPECT_EQ(rig.status(1).stage, HealthStage::half_open);
+}
+
+/// Nodes come and go at prices of the day, and each price is a class.
+TEST(Health, ClassesAreAtMostAsManyAsNodes) {
+  const route::Fleet fleet(4);
+  HealthTracker tracker(fleet.columns(), {});
+  const contracts::LatencyTable table(4, fleet.max_models());
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    tracker.joined(NodeId{i % 4}, 1000 + i);
+    tracker.answered(i * second, {NodeId{i % 4}, ModelId{0}, {1, 1.0, 1.0}, 0.01, true}, table);
+    ASSERT_LE(tracker.n_classes(), 4u);
+  }
+  tracker.joined(NodeId{0}, 1999);  // that of a node that is there
+  EXPECT_EQ(tracker.n_classes(), 4u);
 }
 
 TEST(Health, RefusesFiguresOutOfBounds) {

@@ -177,6 +177,28 @@ TEST(Leases, EndOnceInOrderAndOutliveTheirSlot) {
   EXPECT_EQ(ended.size(), 2u);
 }
 
+/// What is kept does not grow with the requests of a lease's length, and end times stay in order.
+TEST(Leases, ManyThatEndEarlyAreForgotten) {
+  Leases<int> leases;
+  std::vector<int> ended;
+  const auto note = [&](int item, base::TimeNs) { ended.push_back(item); };
+  const auto held = leases.add(1, 1'000'000);
+  for (int i = 0; i < 100'000; ++i) {
+    const auto brief = leases.add(-1, 900'000 + i);
+    leases.add(i, i + 1);
+    EXPECT_TRUE(leases.end(brief));
+    leases.end_due(i + 1, note);
+    ASSERT_LE(leases.n_ends(), 200u);
+  }
+  EXPECT_EQ(ended.size(), 100'000u);
+  leases.end_due(999'999, note);
+  EXPECT_EQ(ended.size(), 100'000u);
+  leases.end_due(1'000'000, note);
+  EXPECT_EQ(ended.back(), 1);
+  EXPECT_FALSE(leases.end(held));
+  EXPECT_EQ(leases.first_end_ns(), base::never_ns);
+}
+
 TEST(Fleet, KindsAreEqualForEqualKindsOnly) {
   Fleet fleet(8);
   const auto add = [&](const char* name, const char* kind) {

@@ -13,6 +13,7 @@ from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
 from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
+from reference.turns import give_turn
 from reference.weighing import Weights
 
 BINDS_ON_ARRIVAL = {
@@ -421,7 +422,8 @@ class Engine:
     def schedule(self, now_ns: int) -> None:
         while self.dirty:  # who ends while others are sent may leave room to further lanes
             self.dirty = {lane for lane in self.dirty if lane.requests}
-            for lane in sorted(self.dirty, key=lambda lane: self.urgency(now_ns, lane)):
+            in_order = sorted(self.dirty, key=lambda lane: self.urgency(now_ns, lane))
+            for lane in give_turn(self, now_ns, in_order):
                 self.dirty.discard(lane)
                 while lane.requests and dispatch_from(self, now_ns, lane):
                     pass

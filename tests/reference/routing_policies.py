@@ -247,15 +247,22 @@ class Cascade(Narrowing):
         super().__init__(*args, **kwargs)
         self.models, self.min_confidence = list(models), min_confidence
         self.reports = {model: [0.0, 0.0] for model in self.models}  # all, low
+        self.stepped_over: list[str] = []
 
     def select(self, query: Query) -> int | None:
-        return self.take(self.of(query, self.nodes))
+        choice = self.of(query, self.nodes)
+        if choice is not None:
+            for model in self.stepped_over:
+                self.fade(model)
+            self.stepped_over = []
+        return self.take(choice)
 
     def fade(self, model: str) -> None:
         self.reports[model] = [count * (1.0 - 1.0 / 256.0) for count in self.reports[model]]
 
     def start_at(self, query: Query) -> str:
         """The model to pick a node for in place of the one asked for."""
+        self.stepped_over = []
         if query.model not in self.models:
             return query.model
         asked = self.models.index(query.model)
@@ -269,8 +276,7 @@ class Cascade(Narrowing):
             after_us = min(costs) + ((n_low + 1.0) / (n + 2.0) * after_us if after_us < math.inf else 0.0)
             if after_us <= least_us:
                 start, least_us = i, after_us
-        for model in self.models[asked:start]:
-            self.fade(model)
+        self.stepped_over = self.models[asked:start]
         return self.models[start]
 
     def next_model(self, model: str, confidence: float) -> str | None:

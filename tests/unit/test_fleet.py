@@ -170,6 +170,11 @@ def test_signal_many_refuses_what_is_no_table():
         fleet.signal_many([1, 2])
     with pytest.raises(InvalidArgument, match="nonsense"):
         fleet.signal_many(np.zeros(1, dtype=[("node", "u4"), ("nonsense", "f8")]))
+    with pytest.raises(InvalidArgument, match="2 dimensions"):
+        fleet.signal_many(np.zeros((1, 2), dtype=[("node", "u4"), ("cpu", "f8")]))
+    for kind in ("U3", "c16", "(2,)f8"):
+        with pytest.raises(InvalidType, match="cpu is a field of"):
+            fleet.signal_many(np.zeros(1, dtype=[("node", "u4"), ("cpu", kind)]))
     with pytest.raises(UnknownName, match="node is 0"):
         fleet.signal_many(np.zeros(1, dtype=[("node", "u4"), ("cpu", "f8")]))
 
@@ -192,6 +197,11 @@ def test_signal_many_refuses_what_is_no_table():
         (lambda f: f.signal(-1, cpu=0.5), InvalidArgument, "node is -1"),
         (lambda f: f.signal("b", cpu=0.5), UnknownName, "node is 'b'; known: a"),
         (lambda f: f.signal(0, cpu=1.01), InvalidArgument, "cpu is 1.01"),
+        (lambda f: f.signal(0, inflight=10**400), InvalidArgument, "inflight is inf"),
+        (lambda f: f.signal("\ud800", cpu=0.5), InvalidArgument, "node is .*UTF-8"),
+        (lambda f: f.add("x\ud800"), InvalidArgument, "name is .*UTF-8"),
+        (lambda f: f.add("x", labels={"k": "\ud800"}), InvalidArgument, "labels.*UTF-8"),
+        (lambda f: f.load_model(0, "\ud800"), InvalidArgument, "model is .*UTF-8"),
         (lambda f: f.signal(0, inflight=-1), InvalidArgument, "inflight is -1"),
         (lambda f: f.signal(0, queue_wait_s=float("inf")), InvalidArgument, "queue_wait_s is inf"),
         (lambda f: f.signal(0, gpu=float("nan")), InvalidArgument, "gpu is nan"),

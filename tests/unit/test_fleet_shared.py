@@ -115,6 +115,27 @@ def test_credit_of_a_killed_process_is_taken_back(name):
         assert fleet.nodes()["inflight"].tolist() == [0]
 
 
+@pytest.mark.parametrize("by", ["nodes", "explain"])
+def test_who_only_looks_takes_back_the_credit_of_the_dead(name, by):
+    clock = infcore.ManualClock(start_s=time.monotonic())
+    fleet = opened(name, heartbeat_s=30.0, clock=clock)
+    fleet.load_model(fleet.add("a"), "m")
+    router = Router(fleet)
+    look = (
+        (lambda: fleet.nodes()["wait_s"][0])
+        if by == "nodes"
+        else (lambda: router.explain("m", now_s=clock.now_s())[0]["terms"]["wait"])
+    )
+    with peers(name, 1, heartbeat_s=30.0) as [peer]:
+        assert peer.ask("router.pick('m').node") == "0"
+        assert look() > 0.0
+        peer.kill()
+        clock.advance(1000.0)
+        assert look() == 0.0
+        clock.advance(1000.0)
+        assert fleet.n_processes == 1, "its own slot counts as long as it asks"
+
+
 def test_a_process_killed_with_the_lock_held_holds_up_nobody(name):
     """Processes that are killed again and again while they add and remove nodes as fast as they can."""
     fleet = opened(name)

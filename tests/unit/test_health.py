@@ -299,3 +299,49 @@ def test_faults_that_only_answers_show_cost_next_to_nothing(policy):
     assert with_it["lost"] == with_it["duplicated"] == 0
     assert with_it["availability"] > 0.999
     assert with_it["availability"] > without["availability"]
+
+
+def test_a_bound_of_its_own_outlasts_what_health_does():
+    """bound_pending() and add(pending_max=): after a return, during a slow start, and in the process that did not set it."""
+    served = Served(4, health={"eject_s": 1.0, "slow_start_s": 1.0})
+    served.fleet.bound_pending(3, 40)
+    bounds = set()
+    for i in range(1200):
+        served.serve(lambda node: 0.01, ok=lambda node, i=i: node != 3 or i > 100)
+        bounds.add(int(served.fleet.nodes()["pending_max"][3]))
+    assert served.fleet.nodes()["state"][3] == "up"
+    assert bounds == {40, 1, 2, 4, 8, 16, 32}
+    assert served.fleet.nodes()["pending_max"].tolist() == [0, 0, 0, 40]
+
+
+def test_another_process_returns_a_node_with_the_bound_that_it_was_added_with(tmp_path):
+    name, clock = f"bound-{tmp_path.name}-{id(tmp_path)}", ManualClock()
+    ours, theirs = (Fleet(shared=name, max_nodes=4, clock=clock) for _ in range(2))
+    for i in range(4):
+        ours.load_model(ours.add(f"n{i}", pending_max=5), "m")
+    router = Router(theirs, policy="round_robin", health={"eject_s": 1.0, "slow_start_s": 0.0})
+    ejected = False
+    for i in range(600):
+        decision = router.pick("m")
+        clock.advance(0.005)
+        router.done(decision, ok=decision.node != 3 or i > 100, service_s=0.01)
+        ejected = ejected or ours.nodes()["state"][3] == "ejected"
+    assert ejected and states(ours) == ["up"] * 4
+    assert ours.nodes()["pending_max"].tolist() == [5] * 4
+    ours.unlink()
+
+
+def test_an_ejected_node_that_is_lost_is_not_let_in_again():
+    served = Served(4, health={"eject_s": 1.0})
+    for _ in range(100):
+        served.serve(lambda node: 0.01, ok=lambda node: node != 3)
+    assert states(served.fleet)[3] == "ejected"
+    assert served.fleet.lose(3) is True
+    for _ in range(600):  # 3 s
+        served.serve(lambda node: 0.01)
+    assert states(served.fleet)[3] == "lost"
+    assert served.fleet.lose(3) is False
+    assert served.fleet.restore(3) is True
+    for _ in range(2400):
+        served.serve(lambda node: 0.01)
+    assert states(served.fleet) == ["up"] * 4

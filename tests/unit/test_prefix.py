@@ -148,6 +148,7 @@ def test_what_is_refused_says_why(prefix, call, says):
         (3, "prefix is int"),
         ({"max_blocks": 0}, "max_blocks is 0"),
         ({"max_blocks": 2**40}, "max_blocks"),
+        ({"max_engine_blocks": 0}, "max_engine_blocks is 0"),
         ({"host_credit": 1.5}, "host_credit is 1.5"),
         ({"disk_credit": -0.1}, "disk_credit is -0.1"),
         ({"ttl_s": 0}, "ttl_s is 0"),

@@ -83,7 +83,21 @@ def test_what_it_raises_reaches_the_caller():
         Router(fleet_of(3), policy=LeastCost(fail_at=3)).pick_many("m", np.ones(5))
 
 
-@pytest.mark.parametrize("chosen", [17, -1, 2**40, 1])
+def test_what_observe_raises_reaches_the_next_pick():
+    class Broken(LeastCost):
+        def observe(self, outcome):
+            raise RuntimeError("it went wrong")
+
+    fleet = fleet_of(3)
+    router = Router(fleet, policy=Broken())
+    assert router.done(router.pick("m")) is True
+    with pytest.raises(RuntimeError, match="it went wrong"):
+        router.pick("m")
+    assert router.pick("m").node in (0, 1, 2)
+    assert fleet.nodes()["inflight"].sum() == 1
+
+
+@pytest.mark.parametrize("chosen", [17, -1, 2**40, 1, 0.5, "0", float("nan")])
 def test_only_candidates_may_be_chosen(chosen):
     class Wrong:
         def select(self, query, view):

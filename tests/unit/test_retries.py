@@ -90,7 +90,9 @@ def test_of_live_devices_one_that_fails_now_and_then_costs_nobody_an_answer():
         calls.append("sick")
         raise OSError("planned")
 
-    with engine_of(CallableDevice("a", sick), CallableDevice("b", lambda name, inputs: {"y": inputs["x"] * 2})) as engine:
+    with engine_of(
+        CallableDevice("a", sick), CallableDevice("b", lambda name, inputs: {"y": inputs["x"] * 2})
+    ) as engine:
         assert [answer(engine.submit("m", x_of(i))) for i in range(8)] == [2.0 * i for i in range(8)]
         assert calls
         both = engine.submit("m", {"x": x_of(1)["x"]}, require={"kind": "cpu"})

@@ -110,12 +110,40 @@ def test_lease_ends_by_itself():
     assert router.done(kept)
     assert inflight(fleet) == [2]
     clock.advance(0.1)
-    router.explain("m")  # any call notices
     assert inflight(fleet) == [1]
     assert router.done(leased) is False
     assert router.cancel(leased) is False
     assert router.done(forever) is True
     assert inflight(fleet) == [0]
+
+
+def test_leases_end_whoever_asks():
+    """Of a router that nobody calls any more, or that is gone."""
+    clock = ManualClock()
+    fleet = fleet_of(2, clock)
+    idle, gone = Router(fleet), Router(fleet)
+    old = idle.pick("m", lease_s=1.0)
+    gone.pick("m", lease_s=1.0)
+    del gone
+    assert sum(inflight(fleet)) == 2
+    clock.advance(1.0)
+    other = Router(fleet, policy="least_outstanding")
+    assert [each["terms"]["wait"] for each in other.explain("m")] == [0.0, 0.0]
+    assert inflight(fleet) == [0, 0]
+    assert idle.done(old) is False
+    assert inflight(fleet) == [0, 0]
+
+
+def test_id_of_a_removed_node_is_free_when_its_lease_is_over():
+    clock = ManualClock()
+    fleet = Fleet(max_nodes=1, clock=clock)
+    fleet.load_model(fleet.add("a"), "m")
+    Router(fleet).pick("m", lease_s=1.0)
+    fleet.remove("a")
+    with pytest.raises(InvalidArgument, match="in flight"):
+        fleet.add("b")
+    clock.advance(1.0)
+    assert fleet.add("b") == 0
 
 
 def test_lease_slots_are_used_again():

@@ -6,7 +6,7 @@ import string
 import numpy as np
 import pytest
 
-from infcore import Fleet, InvalidArgument, ManualClock, NoNodeAvailable, Router, UnknownName
+from infcore import Fleet, InvalidArgument, ManualClock, NoNodeAvailable, Router, UnknownName, block_hashes
 from infcore._core.machine import Machine
 
 OPTIONS = {
@@ -344,6 +344,23 @@ def test_edge_until_it_is_full_or_too_slow():
     assert router.pick("m").node in (1, 2)  # full, but all there is
 
 
+def test_edge_first_finds_who_could_load_the_model_and_who_is_in_time_by_what_it_holds():
+    fleet = Fleet(clock=ManualClock())
+    for name, location in (("c0", "cloud"), ("e0", "edge")):
+        fleet.add(name, location=location, memory_bytes=100)
+    fleet.add_model("m", weights_bytes=10, load_s=0.1)
+    router = Router(fleet, policy="edge_first", explore=0.0)
+    decision = router.pick("m")
+    assert (decision.node, decision.load_s) == (1, pytest.approx(0.1))
+    router.cancel(decision)
+    for node in (0, 1):
+        fleet.load_model(node, "m")
+        router.set_prior("m", node, per_work_s=0.001)
+    blocks = block_hashes(np.arange(64))
+    router.prefix.stored(1, blocks)
+    assert router.pick("m", work=64.0, blocks=blocks, deadline_s=0.01).node == 1
+
+
 # ---- cascade
 
 
@@ -378,7 +395,9 @@ def test_cascade_starts_where_it_is_cheaper_and_tries_again():
     _, router = cascade()
     takes, starts = {"small": 0.003, "large": 0.01}, []
     for _ in range(400):
+        explained = router.explain("small")
         decision = router.pick("small")
+        assert explained[decision.node]["cost_us"] == decision.cost_us, "of the model that it starts with"
         starts.append(decision.model)
         router.done(decision, confidence=0.1 if decision.model == "small" else 1.0, service_s=takes[decision.model])
     assert starts[0] == "small"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from engine_rig import WAIT_S
 from sim_rig import logged
-from token_device_rig import Watched, emulated, engine_of_tokens, inputs_of, prompt_of, token_model
+from token_device_rig import GatedTokens, emulated, engine_of_tokens, inputs_of, prompt_of, token_model
 
 import infcore
 from infcore import InfcoreError, InvalidArgument, InvalidType, sim
@@ -20,7 +20,7 @@ def wait(futures):
 @pytest.mark.parametrize("given", [False, True])
 def test_a_prompt_goes_where_its_beginning_is(given):
     """Two prefixes, each brought to a device of its own, since the first is busy; then whoever asks for them."""
-    devices = [emulated(f"d{i}", kind=Watched, n_blocks=2048, max_running=8) for i in range(2)]
+    devices = [emulated(f"d{i}", kind=GatedTokens, n_blocks=2048, max_running=8) for i in range(2)]
     with engine_of_tokens(*devices, models=[token_model(max_new_tokens=2)], policy="slo_cost") as engine:
 
         def submit(which, rest):
@@ -28,7 +28,11 @@ def test_a_prompt_goes_where_its_beginning_is(given):
             blocks = infcore.block_hashes(prompt, 4) if given else None
             return engine.submit("t", inputs_of(prompt), blocks=blocks)
 
-        wait([submit(0, 0), submit(1, 1)])
+        futures = [submit(0, 0), submit(1, 1)]
+        for device in devices:
+            device.wait_entered()
+            device.open()
+        wait(futures)
         computed = [sum(step.n_prefill_tokens for step in device.steps) for device in devices]
         assert computed == [404, 404]
         for rest in range(2, 10):

@@ -95,8 +95,8 @@ class NodeHealth {
   [[nodiscard]] virtual bool suspect(base::NodeId) const noexcept = 0;
   /// The ejected nodes that nobody has checked for a while.
   virtual void check_due(base::TimeNs now_ns, std::vector<base::NodeId>&) = 0;
-  /// Whether the node is to be checked: it is ejected and nobody did for a while, or nothing was heard of it for longer.
-  /// Then it is not for as long again. Whoever asks changes no decision by it.
+  /// Whether the node is to be checked: it is ejected and nobody did for a while, or nothing was heard of it for
+  /// longer. Then it is not for as long again. Whoever asks changes no decision by it.
   [[nodiscard]] virtual bool wants_check(base::TimeNs now_ns, base::NodeId) = 0;
 
   [[nodiscard]] std::vector<HealthChange>& changes() noexcept { return changes_; }

@@ -1,4 +1,5 @@
-// What a request is predicted to take of its node, as the fleet's credit: the same nanoseconds are added and taken back.
+// What a request is predicted to take of its node, as the fleet's credit: the same nanoseconds are added and taken
+// back.
 #include <infcore/engine/state_machine.hpp>
 
 #include <utility>

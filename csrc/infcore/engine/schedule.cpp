@@ -33,6 +33,7 @@ void StateMachine::schedule(TimeNs now_ns) {
     due_.swap(dirty_);
     if (due_.size() > 1) {
       std::sort(due_.begin(), due_.end(), [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
+      give_turn(now_ns);
     }
     for (const std::uint32_t lane : due_) {
       lanes_[lane]->dirty = false;

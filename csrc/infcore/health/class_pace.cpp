@@ -31,6 +31,11 @@ void ClassPace::joined(std::uint32_t node, std::uint32_t device_class) {
     if (model) model->levels[node] = {};
 }
 
+void ClassPace::forget_class(std::uint32_t device_class) noexcept {
+  for (auto& model : models_)
+    if (model && device_class < model->references.size()) model->references[device_class] = {};
+}
+
 /// The lower median, so that of two the faster speaks for both. What nodes' levels come to in seconds stays.
 void ClassPace::choose(Model& row, std::uint32_t model, std::uint32_t device_class,
                        const contracts::LatencyTable& table) {

@@ -37,6 +37,8 @@ class ClassPace {
   /// What was known of the node is forgotten.
   void joined(std::uint32_t node, std::uint32_t device_class);
   void left(std::uint32_t node) { joined(node, no_class); }
+  /// The class is another one from now on; no node is in it.
+  void forget_class(std::uint32_t device_class) noexcept;
   /// Whether the node's curve may speak for its class.
   void count_in(std::uint32_t node, bool in_use) noexcept { in_use_[node] = in_use ? 1 : 0; }
 

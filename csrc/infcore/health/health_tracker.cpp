@@ -96,17 +96,27 @@ std::unique_ptr<contracts::NodeHealth> make_health_tracker(const contracts::Flee
 void HealthTracker::joined(NodeId node, std::uint64_t alike) {
   left(node);
   const auto found = std::find(alike_.begin(), alike_.end(), alike);
-  const auto device_class = static_cast<std::uint32_t>(found - alike_.begin());
-  if (found == alike_.end()) {
+  auto device_class = static_cast<std::uint32_t>(found - alike_.begin());
+  if (found == alike_.end() && alike_.size() < rows_.size()) {
     alike_.push_back(alike);
     slow_.emplace_back();
+    n_of_class_.push_back(0);
+  } else if (found == alike_.end()) {  // as many classes as nodes may be there: one is nobody's
+    device_class =
+        static_cast<std::uint32_t>(std::find(n_of_class_.begin(), n_of_class_.end(), 0u) - n_of_class_.begin());
+    alike_[device_class] = alike;
+    slow_[device_class] = {};
+    pace_.forget_class(device_class);
   }
+  ++n_of_class_[device_class];
   pace_.joined(node.value, device_class);
 }
 
 void HealthTracker::left(NodeId node) {
   enter(node.value, Stage::well, 0, base::never_ns);
   rows_[node.value] = {};
+  const std::uint32_t device_class = pace_.class_of(node.value);
+  if (device_class != ClassPace::no_class) --n_of_class_[device_class];
   pace_.left(node.value);
 }
 
@@ -268,7 +278,7 @@ void HealthTracker::lost(TimeNs now_ns, NodeId id) {
   if (row.stage == Stage::lost) return;
   errors_.add(id.value, true);
   count_ejection(now_ns, row);
-  row.why = Why::nothing;
+  row.why = row.stage == Stage::well ? Why::nothing : Why::losses;  // before it had come back from what was before
   enter(id.value, Stage::lost, 0, base::never_ns);
   members_changed(now_ns);
 }
@@ -276,7 +286,7 @@ void HealthTracker::lost(TimeNs now_ns, NodeId id) {
 void HealthTracker::back(TimeNs now_ns, NodeId id) {
   const Row& row = rows_[id.value];
   if (row.stage != Stage::lost) return;
-  if (row.n_ejections > 1 && may_eject(id.value)) {
+  if (row.why == Why::losses && may_eject(id.value)) {
     eject(now_ns, id.value, Why::losses, ejection_ns(row.n_ejections - 1));
   } else {
     resume(now_ns, id.value);

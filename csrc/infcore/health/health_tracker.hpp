@@ -44,6 +44,8 @@ class HealthTracker final : public contracts::NodeHealth {
   [[nodiscard]] bool suspect(base::NodeId) const noexcept override;
   void check_due(base::TimeNs now_ns, std::vector<base::NodeId>&) override;
   [[nodiscard]] bool wants_check(base::TimeNs now_ns, base::NodeId) override;
+  /// Classes that are remembered: of nodes that are there, or were.
+  [[nodiscard]] std::size_t n_classes() const noexcept { return alike_.size(); }
 
  private:
   using Stage = contracts::HealthStage;
@@ -80,7 +82,8 @@ class HealthTracker final : public contracts::NodeHealth {
   const contracts::FleetColumns& columns_;
   contracts::HealthConfig config_;
   std::vector<Row> rows_;
-  std::vector<std::uint64_t> alike_;          // by class
+  std::vector<std::uint64_t> alike_;          // by class, at most as many as the fleet may have nodes
+  std::vector<std::uint32_t> n_of_class_;     // nodes
   std::vector<std::uint32_t> watched_;        // nodes that are neither well nor lost, ascending
   std::vector<std::uint64_t> out_, bounded_;  // nodes that are ejected; half open or in slow start: 64 a word
   PeerHistory errors_;                        // of the fleet

@@ -2,6 +2,7 @@
 #include <infcore/base/clock.hpp>
 #include <infcore/base/ids.hpp>
 #include <infcore/contracts/fleet_columns.hpp>
+#include <infcore/route/lease_book.hpp>
 
 #include <atomic>
 #include <cstddef>
@@ -87,9 +88,10 @@ class Fleet {
   void remove(NodeId node) { set_state(node, NodeState::absent); }
   void set_state(NodeId node, NodeState state);
 
-  /// The node's bound of requests in flight from now on; 0: none. A circuit breaker, or how a node that comes back is
-  /// let in by and by.
+  /// The node's bound of requests in flight from now on; 0: none. A circuit breaker.
   void bound_pending(NodeId node, std::uint32_t pending_max) noexcept;
+  /// The same beside it, in powers of two: how a node that comes back is let in by and by. The lower one counts.
+  void limit_pending(NodeId node, std::uint32_t limit) noexcept;
   [[nodiscard]] std::uint32_t pending_max(NodeId node) const noexcept;
   /// Takes the figures that are given; false where they are older than what is known.
   bool signal(NodeId node, const Signal& signal) noexcept;
@@ -112,6 +114,20 @@ class Fleet {
   void change_credit(NodeId node, const contracts::Credit& by, base::TimeNs now_ns = untimed) noexcept;
   /// The nanoseconds that reserve() adds and release() takes: the same seconds give the same back.
   [[nodiscard]] static std::int64_t credit_ns(double service_s) noexcept;
+
+  /// Credit that end_leases() releases at `end_ns`, unless end_lease() was first. To be taken before the reserve: it is
+  /// what may throw.
+  LeaseBook::Handle add_lease(NodeId node, double service_s, base::TimeNs end_ns) {
+    return leases_.add({node, service_s}, end_ns);
+  }
+  /// True where the credit is still held: the caller releases it.
+  bool end_lease(LeaseBook::Handle lease) noexcept { return leases_.end(lease); }
+  /// Releases the credit of every lease of this process that is over.
+  void end_leases(base::TimeNs now_ns) noexcept {
+    leases_.end_due(now_ns, [this](const LeaseBook::Lease& lease, base::TimeNs end_ns) {
+      release(lease.node, lease.service_s, end_ns);
+    });
+  }
 
   /// Seconds before a new request would start: the signalled queue wait, plus what we reserved since then per slot.
   [[nodiscard]] double wait_s(NodeId node) const noexcept {
@@ -304,6 +320,7 @@ class Fleet {
   std::unordered_map<std::string, Kind> kinds_;
   std::vector<std::uint8_t> kind_taken_;  // by id
   std::uint32_t lowest_kind_{};           // every lower id is taken
+  LeaseBook leases_;
 
   // Of a shared fleet.
   std::atomic<std::uint32_t> process_{};  // our slot; another one where somebody took us for dead and it was needed

@@ -30,9 +30,16 @@ void take(double& known, double figure) noexcept {
   if (given(figure)) known = figure;
 }
 
-float bound_of(std::uint32_t pending_max) noexcept {
-  return pending_max == 0 ? std::numeric_limits<float>::infinity() : static_cast<float>(pending_max);
+constexpr std::uint32_t pending_max_most = 1u << 24;  // floats hold every number up to it
+constexpr std::uint32_t pending_mask = 2 * pending_max_most - 1;
+
+float bound_of(const NodeRow& row) noexcept {
+  constexpr float none = std::numeric_limits<float>::infinity();
+  const float own = row.pending_max == 0 ? none : static_cast<float>(row.pending_max);
+  return row.limit == 0 ? own : std::min(own, static_cast<float>(1u << (row.limit - 1)));
 }
+
+std::uint32_t configured(std::uint32_t pending_max) noexcept { return std::min(pending_max, pending_max_most); }
 
 double or_zero(double figure) noexcept { return given(figure) ? figure : 0.0; }
 
@@ -103,7 +110,7 @@ void Fleet::publish_signals(NodeId node) noexcept {
     block.put(at, word, pack(FloatPair{static_cast<float>(first), second}));
   };
   put(FleetColumns::pressure_network, pressure_of(row.last), static_cast<float>(network_us_of(row)));
-  put(FleetColumns::others_bound, others_ahead_of(row), row.pending_max);
+  put(FleetColumns::others_bound, others_ahead_of(row), bound_of(row));
   put(FleetColumns::error_rate, or_zero(row.last.error_rate), 0.0f);
   block.put(at, FleetColumns::heard_at, std::bit_cast<std::uint64_t>(row.last.as_of_ns));
   block.announce();
@@ -118,7 +125,8 @@ void Fleet::reset_credit(NodeId node) noexcept {
   const std::lock_guard hold(columns_.signal_lock(node.value));
   row.slots.store(specs_[node.value].slots, std::memory_order_relaxed);
   row.rtt_s = specs_[node.value].rtt_s;
-  row.pending_max = bound_of(specs_[node.value].pending_max);
+  row.pending_max = configured(specs_[node.value].pending_max) & pending_mask;
+  row.limit = 0;
   if (specs_[node.value].pending_max != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);
   row.inflight_signalled.store(0.0, std::memory_order_relaxed);
   row.inflight_then.store(0, std::memory_order_relaxed);
@@ -134,7 +142,16 @@ void Fleet::bound_pending(NodeId node, std::uint32_t pending_max) noexcept {
   const std::lock_guard hold(columns_.signal_lock(node.value));
   // relaxed: which pick is the first to look at bounds is a race with this call in any case
   if (pending_max != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);
-  row.pending_max = bound_of(pending_max);
+  row.pending_max = configured(pending_max) & pending_mask;
+  publish_signals(node);
+  publish_load(node);
+}
+
+void Fleet::limit_pending(NodeId node, std::uint32_t limit) noexcept {
+  NodeRow& row = columns_.row(node.value);
+  const std::lock_guard hold(columns_.signal_lock(node.value));
+  if (limit != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);  // relaxed: as above
+  row.limit = static_cast<std::uint32_t>(std::bit_width(limit)) & 0x7Fu;          // at most 32: for the compiler
   publish_signals(node);
   publish_load(node);
 }

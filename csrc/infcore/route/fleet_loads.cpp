@@ -75,9 +75,7 @@ void Fleet::end_load(NodeId node, ModelId asked) {
 
 /// The node holds it, or is gone and holds nothing.
 void Fleet::end_loads_of(NodeId node, const ModelId* model) noexcept {
-  forget_loads([&](const auto& l) {
-    return l.node == node.value && (model == nullptr || l.model == model->value);
-  });
+  forget_loads([&](const auto& l) { return l.node == node.value && (model == nullptr || l.model == model->value); });
 }
 
 std::vector<Fleet::Loading> Fleet::loading(ModelId model) const {

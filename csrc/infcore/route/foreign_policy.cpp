@@ -35,6 +35,7 @@ class ForeignPolicy final : public RoutingPolicy {
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
     NodeId node = base::no_node;
+    if (failed()) return node;  // in observe(): its owner is to hear of it first
     if (view.filter(query) && !calls_.select(self_, query, view, node)) fail();
     return node;
   }

@@ -90,9 +90,7 @@ void HealthGate::carry_out() {
     const NodeId node = change.node;
     const NodeState state = fleet_->state(node);
     if (state == NodeState::absent) continue;
-    const std::uint32_t configured = fleet_->spec(node).pending_max;
-    const bool bounded = change.pending_max != 0 && (configured == 0 || change.pending_max < configured);
-    fleet_->bound_pending(node, bounded ? change.pending_max : configured);
+    fleet_->limit_pending(node, change.pending_max);
     const contracts::EjectedFor why = health_->status(node).why;
     const bool was_slow = why == contracts::EjectedFor::slowed_down || why == contracts::EjectedFor::slower_than_class;
     if (change.stage == HealthStage::half_open && was_slow) {

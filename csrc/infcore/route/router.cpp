@@ -49,14 +49,14 @@ Router::Router(Fleet& fleet, std::unique_ptr<RoutingPolicy> policy, PrefixConfig
 }
 
 void Router::pick(const RouteQuery& query, const PickOptions& options, Decision& decision) {
-  end_leases(query.now_ns);
+  fleet_->end_leases(query.now_ns);
   if (health_) health_->tick(query.now_ns);
   pick_one(query, options, decision);
 }
 
 void Router::pick_many(const RouteQuery& query, std::span<const double> work, const PickOptions& options,
                        std::vector<Decision>& decisions) {
-  end_leases(query.now_ns);
+  fleet_->end_leases(query.now_ns);
   if (health_) health_->tick(query.now_ns);
   decisions.clear();
   decisions.reserve(work.size());
@@ -107,8 +107,9 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   const std::uint32_t inflight = fleet_->inflight(node), slots = fleet_->slots(node);
   decision.starts_idle = inflight < slots;
   decision.crowd = decision.starts_idle ? 1.0f : static_cast<float>(inflight + 1) / static_cast<float>(slots);
-  decision.lease = Leases<Lease>::none;
-  if (options.lease_end_ns != base::never_ns) decision.lease = leases_.add({node, busy_s}, options.lease_end_ns);
+  decision.lease = LeaseBook::none;
+  if (options.lease_end_ns != base::never_ns)
+    decision.lease = fleet_->add_lease(node, busy_s, options.lease_end_ns);
   decision.node = node;
   decision.router = serial_;
   decision.open = true;
@@ -122,10 +123,10 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
 }
 
 bool Router::close(Decision& decision, base::TimeNs now_ns) {
-  end_leases(now_ns);
+  fleet_->end_leases(now_ns);
   if (!decision.open) return false;
   decision.open = false;
-  if (decision.lease != Leases<Lease>::none && !leases_.end(decision.lease)) return false;
+  if (decision.lease != LeaseBook::none && !fleet_->end_lease(decision.lease)) return false;
   fleet_->release(decision.node, busy_s_of(decision), now_ns);
   return true;
 }
@@ -180,12 +181,14 @@ std::size_t Router::cancel_many(std::span<Decision> decisions, base::TimeNs now_
 }
 
 void Router::explain(const RouteQuery& query, const PickOptions& options, std::vector<Explanation>& explanations) {
-  end_leases(query.now_ns);
+  fleet_->beat_if_due(query.now_ns);
+  fleet_->end_leases(query.now_ns);
   if (health_) health_->tick(query.now_ns);
   follow_membership(query.now_ns);
   follow_prefixes(query.now_ns);
-  const auto explain_all = [&](const RouteQuery& asked) {
+  const auto explain_all = [&](RouteQuery asked) {
     explanations.clear();
+    asked.model = policy_->start_at(asked, view_);
     const Nudge nudge = policy_->nudge(asked, view_);
     policy_->consider(asked, view_);
     view_.prepare(asked, policy_->weights());
@@ -218,11 +221,6 @@ void Router::set_prior(ModelId model, NodeId node, const contracts::Curve& prior
 void Router::check_ours(const Decision& decision) const {
   if (decision.router == serial_) return;
   throw InvalidArgument("decision", "of another router", "what this router's pick or pick_many returned");
-}
-
-void Router::end_leases(base::TimeNs now_ns) noexcept {
-  leases_.end_due(
-      now_ns, [this](const Lease& lease, base::TimeNs end_ns) { fleet_->release(lease.node, lease.busy_s, end_ns); });
 }
 
 /// What is known of nodes that are gone, and picks that are too old, count no more.

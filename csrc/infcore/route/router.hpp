@@ -1,6 +1,5 @@
 #pragma once
 #include <infcore/route/health_gate.hpp>
-#include <infcore/route/leases.hpp>
 #include <infcore/route/prefix_index.hpp>
 #include <infcore/route/routing_policy.hpp>
 
@@ -25,7 +24,7 @@ struct Decision {
   CostTerms terms;
   double price_usd{};
   std::uint64_t router{};
-  std::uint64_t lease{Leases<int>::none};
+  std::uint64_t lease{LeaseBook::none};
   bool feasible{};
   bool begins_load{};                  ///< its node has to load the model for it, and nobody had it do so before
   bool open{};                         ///< still holds its credit, as far as is known
@@ -82,17 +81,12 @@ class Router {
   [[nodiscard]] const Fleet& fleet() const noexcept { return *fleet_; }
 
  private:
-  struct Lease {
-    NodeId node;
-    double busy_s;
-  };
   void pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision);
   bool done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence);
   bool close(Decision& decision, base::TimeNs now_ns);
   bool take_back(Decision& decision, base::TimeNs now_ns);
   void explain_one(NodeId node, const Nudge& nudge, std::vector<Explanation>& explanations) const;
   void check_ours(const Decision& decision) const;
-  void end_leases(base::TimeNs now_ns) noexcept;
   void tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns);
   void follow_health(base::TimeNs now_ns);
   void follow_membership(base::TimeNs now_ns);
@@ -106,8 +100,7 @@ class Router {
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;
   std::uint64_t version_{};
-  std::vector<std::uint64_t> born_;  // Fleet::born of the node that our curves are about
-  Leases<Lease> leases_;
+  std::vector<std::uint64_t> born_;        // Fleet::born of the node that our curves are about
   std::shared_ptr<HealthGate> health_;     // nullptr: nobody is ejected
   std::vector<std::uint32_t> n_restarts_;  // HealthGate::n_restarts that our curves know of
 };

@@ -67,8 +67,8 @@ class RoutingPolicy {
   /// Once, before everything else, by the policy's owner: room for what is kept per node. The fleet outlives the
   /// policy.
   virtual void attach(const Fleet& /*fleet*/) {}
-  /// The model that a Router's pick serves in place of the one asked for, before select(). An engine serves what was
-  /// asked for.
+  /// The model that a Router's pick serves in place of the one asked for, before select(); explain() asks, too, so it
+  /// changes nothing of what the policy has learned. An engine serves what was asked for.
   virtual ModelId start_at(const RouteQuery& query, RouteView& /*view*/) noexcept { return query.model; }
   /// The model that goes on where `model` was so confident of its answer; base::no_model: it is good enough.
   virtual ModelId next_model(ModelId /*model*/, double /*confidence*/) noexcept { return base::no_model; }

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
 
 from infcore._core.base cimport Clock
 from infcore._cpp.base cimport ModelId, NodeId
@@ -33,4 +34,6 @@ cdef class Fleet:
 
 # An int from least to most, or an InvalidArgument/InvalidType that names the field.
 cdef int64_t whole(str field, object value, int64_t least, int64_t most) except? -1
+# UTF-8 of a str, or an InvalidArgument/InvalidType that names the field.
+cdef string text(str field, object value) except *
 cdef Labels labels_of(str field, object labels) except *

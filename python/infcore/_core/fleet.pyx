@@ -3,7 +3,7 @@ import operator
 
 import numpy as np
 
-from libc.math cimport isnan
+from libc.math cimport INFINITY, isnan
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.pair cimport pair
 from libcpp.string cimport string
@@ -37,7 +37,7 @@ cdef class Fleet:
                  signals are everybody's, credit is each one's own. They use one clock, max_nodes and heartbeat_s alike
     max_nodes    capacity, fixed; node ids are below it
     heartbeat_s  of a shared fleet: the credit of a process that gave no sign for so long is taken back, until its next.
-                 A pick, done, signal or beat() is one
+                 A pick, done, signal, nodes() or beat() is one
     clock        stamps signals and credit; None: the machine's monotonic clock
     Raises       InvalidArgument, InvalidType; ForkedProcess from every method after a fork
     """
@@ -66,7 +66,7 @@ cdef class Fleet:
     cdef NodeId node_of(self, object node) except *:
         cdef NodeId id
         if isinstance(node, str):
-            id = self.c_obj.get().find((<str>node).encode())
+            id = self.c_obj.get().find(text("node", node))
             if id.value == no_node.value:
                 raise UnknownName(f"node is {node!r}; known: {self._names()}")
             return id
@@ -110,6 +110,10 @@ cdef class Fleet:
         spec.pending_max = pending_of(pending_max)
         if labels is not None:
             spec.labels = labels_of("labels", labels)
+        try:
+            return self.c_obj.get().add(spec).value
+        except InvalidArgument:  # no id is free, unless a lease on a removed node is over
+            self.c_obj.get().end_leases(self.clock.now_ns())
         return self.c_obj.get().add(spec).value
 
     def signal(self, node, *, as_of_s=None, queue_depth=None, inflight=None, cpu=None, gpu=None, memory=None,
@@ -241,6 +245,7 @@ cdef class Fleet:
     def n_processes(self) -> int:
         """How many processes' credit counts: 1 in private memory."""
         self.check_alive()
+        self.c_obj.get().beat_if_due(self.clock.now_ns())
         return self.c_obj.get().n_processes()
 
     def drain(self, node) -> None:
@@ -254,8 +259,9 @@ cdef class Fleet:
         self.c_obj.get().remove(self.node_of(node))
 
     def lose(self, node) -> bool:
-        """Take an up node for lost: nothing is sent there until restore(). Returns False where it was not up."""
-        return self._turn("lose", node, NodeState.up, NodeState.lost)
+        """Take a node for lost: nothing is sent there until restore(). False where it was neither up nor ejected."""
+        return self._turn("lose", node, NodeState.up, NodeState.lost) or self._turn(
+            "lose", node, NodeState.ejected, NodeState.lost)
 
     def restore(self, node) -> bool:
         """Take a lost node back. Returns False where it was not lost."""

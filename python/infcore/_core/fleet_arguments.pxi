@@ -13,7 +13,10 @@ cdef int64_t whole(str field, object value, int64_t least, int64_t most) except?
 cdef string text(str field, object value) except *:
     if not isinstance(value, str):
         raise InvalidType(f"{field} is {type(value).__name__}; allowed: a str")
-    return (<str>value).encode()
+    try:
+        return (<str>value).encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        raise InvalidArgument(f"{field} is {value!r}; allowed: text that UTF-8 can hold") from None
 
 
 cdef Labels labels_of(str field, object labels) except *:

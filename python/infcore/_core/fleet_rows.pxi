@@ -7,6 +7,8 @@ cdef _rows_of(Fleet self):
     cdef Signal last
     cdef const NodeSpec* spec
     cdef int64_t now_ns = self.clock.now_ns()
+    fleet.beat_if_due(now_ns)
+    fleet.end_leases(now_ns)
     cdef vector[uint64_t] used = fleet.used_bytes()
     rows = []
     for id.value in range(min(fleet.n_nodes(), used.size())):

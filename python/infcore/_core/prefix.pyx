@@ -18,7 +18,7 @@ from infcore._core.prefix_events cimport EngineEvents, tier_of
 from infcore._core.route cimport Router
 from infcore._cpp.base cimport TimeNs, check_not_forked, fork_generation, to_ns
 from infcore._cpp.kv cimport ConstNames
-from infcore._cpp.prefix cimport KvTier, PrefixStats, RouterPrefix, max_blocks_most
+from infcore._cpp.prefix cimport KvTier, PrefixStats, RouterPrefix, max_blocks_most, max_names_most
 from infcore._cpp.route cimport PrefixConfig
 
 from infcore.errors import InvalidArgument, InvalidType
@@ -52,6 +52,7 @@ def config_of(prefix) -> tuple:
         credits.append(finite(name, options.get(name, usual), 0.0))
         if credits[-1] > 1.0:
             raise InvalidArgument(f"{name} is {credits[-1]}; allowed: 0 to 1")
+    whole("max_engine_blocks", options.get("max_engine_blocks", 1), 1, max_names_most)  # used when first asked for
     return (options.get("mode") == "approximate",
             whole("max_blocks", options.get("max_blocks", config.max_blocks), 1, max_blocks_most),
             *credits, to_ns(finite("ttl_s", options["ttl_s"], 1e-6)) if "ttl_s" in options else config.ttl_ns)

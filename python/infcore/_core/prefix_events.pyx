@@ -80,12 +80,13 @@ cdef object field(object event, bint is_row, tuple names, str name):
 cdef object kind_of(object event):
     """The event's tag; None for a batch of events."""
     if isinstance(event, dict):
-        return event.get("type", None if "events" in event else "")
+        kind = event.get("type", None if "events" in event else "")
+        return kind if isinstance(kind, str) else None if "events" in event else repr(kind)
     if isinstance(event, (list, tuple)):
         if not event:
             return ""
         kind = event[0]
-        return kind.decode() if isinstance(kind, bytes) else kind if isinstance(kind, str) else None
+        return kind.decode(errors="replace") if isinstance(kind, bytes) else kind if isinstance(kind, str) else None
     return None if hasattr(event, "events") else type(event).__name__
 
 
@@ -158,6 +159,8 @@ cdef class EngineEvents:
         # Of this call alone: who waits for the router's lock lets other threads run.
         cdef vector[uint64_t] blocks
         tokens = field(event, is_row, _STORED, "token_ids")
+        if tokens is not None and not hasattr(tokens, "__len__"):
+            raise InvalidType(f"token_ids is {type(tokens).__name__}; allowed: a row of whole numbers, or None")
         if tokens is None or len(tokens) == 0:  # moved to another tier: known by its id alone
             blocks = self._known(node, ids)
             return index.stored(node, ConstNames(blocks.data(), blocks.size()), tier, NULL)
@@ -202,6 +205,9 @@ cdef class EngineEvents:
             return []
         if not isinstance(extra_keys, (list, tuple)) or <size_t>len(extra_keys) != n:
             raise InvalidArgument(f"extra_keys is {extra_keys!r}; allowed: None, or a list with one for each of {n} blocks")
+        for each in extra_keys:
+            if each is not None and not isinstance(each, (list, tuple)):
+                raise InvalidType(f"extra_keys has a {type(each).__name__}; allowed: a list or None for each block")
         return [tuple(key for key in each if key != lora) if each else () for each in extra_keys]
 
     cdef size_t _removed(self, RouterPrefix& index, NodeId node, object event, bint is_row) except? 0:

@@ -1,4 +1,6 @@
 """Routing policies written in Python: C++ calls them here, for each choice and each outcome."""
+import operator
+
 import numpy as np
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -8,6 +10,7 @@ from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 
+from infcore._core.fleet cimport text as utf8_of
 from infcore._cpp.base cimport NodeId, never_ns, seconds
 from infcore._cpp.foreign_policy cimport (Blocks, ForeignCalls, ForeignOption, Options, RouteOutcome as CppOutcome,
                                           RouteView, blocks_of, copy_candidates, figure_names, foreign_policy,
@@ -89,6 +92,15 @@ cdef object _query_of(const CppQuery& query, const CppFleet& fleet):
     return q
 
 
+cdef uint32_t id_of(object chosen) except? 0xFFFFFFFF:
+    """The id of no node for what is no id."""
+    try:
+        number = operator.index(chosen)
+    except TypeError:
+        return 0xFFFFFFFF
+    return <uint32_t>number if 0 <= number < 0xFFFFFFFF else 0xFFFFFFFF
+
+
 cdef cbool _select(void* self, const CppQuery& query, RouteView& view, NodeId& node) noexcept with gil:
     cdef _Foreign foreign = <_Foreign>self
     cdef RouteCandidates candidates
@@ -104,7 +116,7 @@ cdef cbool _select(void* self, const CppQuery& query, RouteView& view, NodeId& n
         chosen = foreign.select(_query_of(query, view.fleet()), candidates)
         if chosen is None:
             return True
-        id = <uint32_t>chosen if 0 <= chosen < 0xFFFFFFFF else 0xFFFFFFFF
+        id = id_of(chosen)
         for i in range(nodes.size()):
             if nodes[i] == id:
                 node.value = id
@@ -207,8 +219,6 @@ def register_policy(name, factory) -> None:
              the extension not optimised). To try an idea; a policy to keep is a file of C++
     Source   the shape is that of csrc/infcore/route/routing_policy.hpp
     """
-    if not isinstance(name, str):
-        raise InvalidType(f"name is {type(name).__name__}; allowed: a str")
     if not callable(factory):
         raise InvalidType(f"factory is {type(factory).__name__}; allowed: a callable that returns a policy")
-    register_foreign_policy(name.encode(), _take(factory), _calls())
+    register_foreign_policy(utf8_of("name", name), _take(factory), _calls())

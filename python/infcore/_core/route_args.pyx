@@ -9,6 +9,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 cimport numpy as cnp
 
 from infcore._core.base cimport finite
+from infcore._core.fleet cimport text
 from infcore._cpp.route cimport OptionValue, RoutingOptions, const_blocks, session_hash
 
 from infcore.errors import InvalidArgument, InvalidType
@@ -24,13 +25,11 @@ cdef RoutingOptions options_of(object policy_options) except *:
         return options
     for name, value in policy_options.items():
         if isinstance(value, str):
-            options.set(name.encode(), OptionValue(<string>value.encode()))
+            options.set(name.encode(), OptionValue(text(name, value)))
         elif isinstance(value, (list, tuple)):
             texts.clear()
             for i, each in enumerate(value):
-                if not isinstance(each, str):
-                    raise InvalidType(f"{name}[{i}] is {type(each).__name__}; allowed: a str")
-                texts.push_back(<string>each.encode())
+                texts.push_back(text(f"{name}[{i}]", each))
             options.set(name.encode(), OptionValue(texts))
         elif isinstance(value, bool) or not hasattr(value, "__float__"):
             raise InvalidType(f"{name} is {type(value).__name__}; allowed: a number, a str or a list of str")

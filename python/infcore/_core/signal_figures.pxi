@@ -4,6 +4,8 @@ cdef double figure(str field, object value) except? -1.0:
     cdef double number
     try:
         number = value
+    except OverflowError:  # an int that no double holds
+        number = INFINITY if value > 0 else -INFINITY
     except TypeError:
         raise InvalidType(f"{field} is {type(value).__name__}; allowed: a number") from None
     if number >= 0.0 and number <= (1.0 if field in _FRACTIONS else 1e9):
@@ -21,6 +23,9 @@ def _signal_table(rows):
     names = getattr(getattr(rows, "dtype", None), "names", None)
     if names is None or "node" not in names:
         raise InvalidType("rows is no structured array with a field 'node'")
+    if rows.ndim > 1:
+        raise InvalidArgument(f"rows has {rows.ndim} dimensions; allowed: 1")
+    rows = np.atleast_1d(rows)
     unknown = set(names) - {"node", "as_of_s", *_SIGNALS}
     if unknown:
         raise InvalidArgument(f"rows has fields {sorted(unknown)}; allowed: node, as_of_s, {', '.join(_SIGNALS)}")
@@ -32,6 +37,8 @@ def _signal_table(rows):
 
 
 def _checked_column(str name, column):
+    if column.ndim != 1 or column.dtype.kind not in "iufb":
+        raise InvalidType(f"{name} is a field of {column.dtype} with shape {column.shape[1:]}; allowed: one number a row")
     column = column.astype(np.float64)
     least, most = (-9e9, 9e9) if name == "as_of_s" else (0.0, 1.0 if name in _FRACTIONS else 1e9)
     wrong = ~np.isnan(column) & ~((column >= least) & (column <= most))

@@ -56,6 +56,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
         uint32_t pending_max(NodeId) noexcept
         void beat(TimeNs) noexcept
         void beat_if_due(TimeNs) noexcept
+        void end_leases(TimeNs) noexcept
         cbool unlink() noexcept
         uint32_t n_processes() noexcept
         uint32_t n_present() except +infcore_translate

@@ -51,10 +51,18 @@ class Cascade final : public NarrowingPolicy {
     fleet_ = &fleet;
   }
 
-  NodeId select(const RouteQuery& query, RouteView& view) noexcept override { return take(of_all(query, view)); }
+  NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
+    const Choice choice = of_all(query, view);
+    if (choice.found() && start_ < steps_.size() && steps_[start_].model == query.model) {
+      for (std::size_t i = asked_; i < start_; ++i) steps_[i].fade();
+      asked_ = start_ = 0;
+    }
+    return take(choice);
+  }
 
   ModelId start_at(const RouteQuery& query, RouteView& view) noexcept override {
     const std::size_t asked = step_of(query.model);
+    asked_ = start_ = 0;
     std::size_t start = asked;
     double least_us = std::numeric_limits<double>::infinity(), after_us = least_us;
     for (std::size_t i = steps_.size(); i-- > asked;) {
@@ -67,7 +75,7 @@ class Cascade final : public NarrowingPolicy {
       if (after_us <= least_us) start = i, least_us = after_us;
     }
     if (start == asked) return query.model;
-    for (std::size_t i = asked; i < start; ++i) steps_[i].fade();
+    asked_ = asked, start_ = start;
     return steps_[start].model;
   }
 
@@ -117,6 +125,7 @@ class Cascade final : public NarrowingPolicy {
   const Fleet* fleet_{};
   std::uint32_t n_seen_{};  // of the fleet's model ids
   std::vector<Step> steps_;
+  std::size_t asked_{}, start_{};  // of the last start_at(), until select() has found a node
 };
 
 }  // namespace

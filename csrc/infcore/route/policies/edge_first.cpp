@@ -30,7 +30,7 @@ class EdgeFirst final : public NarrowingPolicy {
   }
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
-    if (!view.filter(query)) return base::no_node;  // follow() is to know all who are candidates
+    if (!view.prepare(query, weights())) return base::no_node;  // follow() is to know all who are candidates
     follow(view.fleet());
     Choice choice = of(edge_, query, view);
     if (!choice.found()) choice = of(cloud_, query, view);
