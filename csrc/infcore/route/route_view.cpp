@@ -266,8 +266,8 @@ void RouteView::count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept {
 bool RouteView::prepare(const RouteQuery& query, const CostWeights& weights) noexcept {
   const bool any = find_candidates(query, weights.loads);
   copy_changed();
-  query_ = query;
-  query_.blocks = {};
+  query_.model = query.model;  // what why_not() asks for; all of it, just written, would be waited for
+  query_.require = query.require;
   scored_ = score_query(query, weights);
   use_columns(query);
   const bool may_hold = prefix_ != nullptr && weights.block_size > 0.0 && !query.blocks.empty();

@@ -158,7 +158,7 @@ class RouteView {
   Loads* loads_in_use_{};
   std::uint32_t n_nodes_{};
   std::uint64_t priced_version_{};
-  RouteQuery query_;  // what was prepared: its blocks are not read afterwards
+  RouteQuery query_;  // of what was prepared: its model and labels
   ScoreQuery scored_;
   ScoreColumns columns_{};
   std::vector<std::uint64_t> seen_;  // change count of each block, as of our copy
