@@ -108,8 +108,7 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.starts_idle = inflight < slots;
   decision.crowd = decision.starts_idle ? 1.0f : static_cast<float>(inflight + 1) / static_cast<float>(slots);
   decision.lease = LeaseBook::none;
-  if (options.lease_end_ns != base::never_ns)
-    decision.lease = fleet_->add_lease(node, busy_s, options.lease_end_ns);
+  if (options.lease_end_ns != base::never_ns) decision.lease = fleet_->add_lease(node, busy_s, options.lease_end_ns);
   decision.node = node;
   decision.router = serial_;
   decision.open = true;
