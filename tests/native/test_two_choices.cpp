@@ -51,7 +51,7 @@ TEST(RouteView, WhatItKeepsOfCandidatesFollowsTheFleet) {
   const ModelId other = rig.fleet.model_id("other", 1);
   std::mt19937 random(5);
   const auto some_node = [&] { return NodeId{static_cast<std::uint32_t>(random() % n)}; };
-  for (int step = 0; step < 3000; ++step) {
+  for (int step = 0; step < 1200; ++step) {
     const NodeId node = some_node();
     const bool there = rig.fleet.state(node) != NodeState::absent;
     switch (random() % 8) {
