@@ -378,7 +378,7 @@ def test_bounds_and_models_that_may_be_loaded_replay(tmp_path, policy):
     assert {action[2] for action in sent} <= {0, 1, 2}, "nobody is sent to a device that does not hold the model"
     result = infcore.sim.replay(path)
     assert result.equal, result.first_difference
-    added = [fields for _, kind, fields in infcore.sim.events(path) if kind == "add_node"]
+    added = [event.fields for event in infcore.sim.events(path) if event.kind == "add_node"]
     assert [fields["pending_max"] for fields in added] == [2, 3, 4, 5]
 
 
