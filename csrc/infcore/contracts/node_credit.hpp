@@ -36,8 +36,8 @@ struct alignas(base::false_sharing_bytes) NodeRow {
   std::atomic<double> wait_signalled_ns;    ///< the same of its queue wait
   std::atomic<std::int64_t> reserved_then_ns;
   std::atomic<std::uint32_t> slots;
-  /// Requests in flight at which nothing more is sent: as it was configured, at most 2^24 (0: no bound), and, while health
-  /// lets the node in by and by, a power of two as well: its exponent + 1 (0: none). Both under the signal lock.
+  /// Requests in flight at which nothing more is sent: as it was configured, at most 2^24 (0: no bound), and, while
+  /// health lets the node in by and by, a power of two as well: its exponent + 1 (0: none). Both under the signal lock.
   std::uint32_t pending_max : 25, limit : 7;
   double rtt_s;
   Signal last;  ///< the newest value of each figure

@@ -150,7 +150,7 @@ void Fleet::limit_pending(NodeId node, std::uint32_t limit) noexcept {
   NodeRow& row = columns_.row(node.value);
   const std::lock_guard hold(columns_.signal_lock(node.value));
   if (limit != 0) columns_.header().bounded.store(1, std::memory_order_relaxed);  // relaxed: as above
-  row.limit = static_cast<std::uint32_t>(std::bit_width(limit)) & 0x7Fu;  // at most 32: for the compiler
+  row.limit = static_cast<std::uint32_t>(std::bit_width(limit)) & 0x7Fu;          // at most 32: for the compiler
   publish_signals(node);
   publish_load(node);
 }

@@ -100,7 +100,7 @@ class Router {
   std::unique_ptr<RoutingPolicy> policy_;
   std::uint64_t serial_;
   std::uint64_t version_{};
-  std::vector<std::uint64_t> born_;  // Fleet::born of the node that our curves are about
+  std::vector<std::uint64_t> born_;        // Fleet::born of the node that our curves are about
   std::shared_ptr<HealthGate> health_;     // nullptr: nobody is ejected
   std::vector<std::uint32_t> n_restarts_;  // HealthGate::n_restarts that our curves know of
 };
