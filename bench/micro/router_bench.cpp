@@ -1,8 +1,11 @@
 // Decisions from C++: what one costs without Python, and how many two threads make, each with a Router of its own over
-// one Fleet, while a third signals. Prints one line of JSON.
+// one Fleet, while a third signals: by the wall, and by the threads' processor time, which tells more where other
+// programs have the cores. Prints one line of JSON.
 // Usage: router_bench N_NODES N_PICKS N_RUNS POLICY
 #include <infcore/base/clock.hpp>
 #include <infcore/route/router.hpp>
+
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -36,6 +39,12 @@ std::unique_ptr<Router> router_of(Fleet& fleet, const char* policy, ModelId mode
   return router;
 }
 
+double processor_s() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 /// Seconds of n picks, each ended at once.
 double picked_s(Router& router, ModelId model, std::uint64_t n) {
   const auto begin_ns = infcore::base::monotonic_ns();
@@ -48,19 +57,26 @@ double picked_s(Router& router, ModelId model, std::uint64_t n) {
   return infcore::base::seconds(infcore::base::monotonic_ns() - begin_ns);
 }
 
+struct Rate {
+  double per_s;            ///< of all threads
+  double per_processor_s;  ///< of all threads, were each alone on its processor
+};
+
 /// Picks a second of `n_threads` that start together.
-double rate(Fleet& fleet, std::vector<std::unique_ptr<Router>>& routers, ModelId model, std::size_t n_threads,
-            std::uint64_t n_picks) {
+Rate rate(Fleet& fleet, std::vector<std::unique_ptr<Router>>& routers, ModelId model, std::size_t n_threads,
+          std::uint64_t n_picks) {
   std::atomic<std::size_t> ready{0};
   std::atomic<bool> stop{false};
-  std::vector<double> taken_s(n_threads);
+  std::vector<double> taken_s(n_threads), processor_taken_s(n_threads);
   std::vector<std::thread> threads;
   for (std::size_t t = 0; t < n_threads; ++t) {
     threads.emplace_back([&, t] {
       ready.fetch_add(1);
       while (ready.load() < n_threads) {
       }
+      const double begin_s = processor_s();
       taken_s[t] = picked_s(*routers[t], model, n_picks);
+      processor_taken_s[t] = processor_s() - begin_s;
     });
   }
   std::thread signaller([&] {  // a node a tenth of a millisecond, as 1,000 nodes that signal ten times a second
@@ -72,7 +88,9 @@ double rate(Fleet& fleet, std::vector<std::unique_ptr<Router>>& routers, ModelId
   for (std::thread& thread : threads) thread.join();
   stop.store(true);
   signaller.join();
-  return static_cast<double>(n_threads * n_picks) / *std::max_element(taken_s.begin(), taken_s.end());
+  const auto n = static_cast<double>(n_threads * n_picks);
+  return {n / *std::max_element(taken_s.begin(), taken_s.end()),
+          n / *std::max_element(processor_taken_s.begin(), processor_taken_s.end())};
 }
 
 constexpr std::uint64_t batch = 100;
@@ -100,18 +118,21 @@ int main(int argc, char** argv) {
   for (std::uint64_t done = 0; done < n_picks; done += batch)
     batches.push_back(picked_s(*routers[0], model, batch) / static_cast<double>(batch) * 1e9);
   const double alone_ns = median(batches);
-  std::vector<double> one, two, ratios;
+  std::vector<double> one, two, ratios, processor_ratios;
   for (std::uint64_t run = 0; run < n_runs; ++run) {  // alternating, so that others' load hits both alike
-    one.push_back(rate(fleet, routers, model, 1, n_picks));
-    two.push_back(rate(fleet, routers, model, 2, n_picks));
-    ratios.push_back(two.back() / one.back());
+    const Rate of_one = rate(fleet, routers, model, 1, n_picks), of_two = rate(fleet, routers, model, 2, n_picks);
+    one.push_back(of_one.per_s);
+    two.push_back(of_two.per_s);
+    ratios.push_back(of_two.per_s / of_one.per_s);
+    processor_ratios.push_back(of_two.per_processor_s / of_one.per_processor_s);
   }
   std::uint32_t inflight = 0;
   for (std::uint32_t i = 0; i < n_nodes; ++i) inflight += fleet.inflight(NodeId{i});
   std::printf(
       "{\"policy\": \"%s\", \"n_nodes\": %u, \"pick_and_done_ns\": %.1f, \"one_thread_per_s\": %.0f, "
-      "\"two_threads_per_s\": %.0f, \"ratio\": %.3f, \"inflight_left\": %u, \"cores\": %u}\n",
-      policy, n_nodes, alone_ns, median(one), median(two), median(ratios), inflight,
+      "\"two_threads_per_s\": %.0f, \"ratio\": %.3f, \"processor_ratio\": %.3f, \"inflight_left\": %u, \"cores\": "
+      "%u}\n",
+      policy, n_nodes, alone_ns, median(one), median(two), median(ratios), median(processor_ratios), inflight,
       std::thread::hardware_concurrency());
   return inflight == 0 ? 0 : 1;
 }

@@ -171,7 +171,10 @@ def test_in_cpp(benchmark, n_nodes, policy):
                                      text=True).stdout)  # fmt: skip
     benchmark.extra_info.update(said)
     benchmark.pedantic(timer.pass_s, args=(1e-9 * said["pick_and_done_ns"],), rounds=1)
-    print(f"\n{policy:16} {n_nodes:5} nodes {said['pick_and_done_ns']:7.0f} ns, two threads {said['ratio']:.2f}x one")
+    print(
+        f"\n{policy:16} {n_nodes:5} nodes {said['pick_and_done_ns']:7.0f} ns, two threads {said['ratio']:.2f}x one, "
+        f"{said['processor_ratio']:.2f}x by processor time"
+    )
     assert said["inflight_left"] == 0
 
 

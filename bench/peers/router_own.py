@@ -164,13 +164,13 @@ def slo_cost_many(n: int, n_blocks: int) -> Question:
     return Question(decide, right, N_AT_ONCE)
 
 
-def matched(side, n: int, n_blocks: int, row_of) -> Question:
+def matched(side, n: int, n_blocks: int, reader, row_of) -> Question:
     """Who holds these blocks: every endpoint does, all of them. side is one of radix_sides, Dynamo's or infcore's."""
     names = radix_sides.blocks((0,) * n_blocks)
     for endpoint in range(n):
         side.stored(endpoint, names, None)
     everyone = [(endpoint, n_blocks) for endpoint in range(n)]
-    return Question(side.reader(names), lambda answer: row_of(answer) == everyone)
+    return Question(reader(names), lambda answer: row_of(answer) == everyone)
 
 
 def match(n: int, n_blocks: int) -> Question:
@@ -178,7 +178,8 @@ def match(n: int, n_blocks: int) -> Question:
         nodes, held = answer
         return list(zip(nodes.tolist(), held.tolist(), strict=True))
 
-    return matched(radix_sides.Infcore(n), n, n_blocks, row_of)
+    side = radix_sides.Infcore(n)
+    return matched(side, n, n_blocks, side.reader, row_of)
 
 
 WAYS = {

@@ -121,9 +121,12 @@ def main() -> int:
     parser.add_argument("--load", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beyond", type=float, default=0.99, metavar="Q", help="quantile that they are slower than")
+    parser.add_argument("--policy-option", nargs="+", default=[], metavar="NAME=NUMBER")
     arguments = parser.parse_args()
     scenario, log = load(arguments.scenario), io.BytesIO()
-    simulate(scenario, policy=arguments.policy, seed=arguments.seed, load=arguments.load, log=log)
+    options = {name: float(value) for name, _, value in (one.partition("=") for one in arguments.policy_option)}
+    world = {"seed": arguments.seed, "load": arguments.load, "log": log}
+    simulate(scenario, policy=arguments.policy, policy_options=options or None, **world)
     rows = [json.loads(line) for line in log.getvalue().splitlines()]
     rows = [row for row in rows if row["outcome"] == "ok" and row["arrival_s"] >= scenario.run.warmup_s]
     rows.sort(key=lambda row: float(row["end_s"] - row["arrival_s"]))

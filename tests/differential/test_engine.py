@@ -281,6 +281,24 @@ def test_same_actions(policy, batching, seed):
     pair.finish()
 
 
+class AlikeButForWork(Pair):
+    """Devices that differ by the unit of work, from hardly to much, and pad or do not."""
+
+    def random_curve(self):
+        per_work_s = self.draw.choice([1e-6, 1e-5, 1e-4, 1e-3]) * self.draw.uniform(0.5, 2)
+        return tuple(
+            self.slow * term for term in (self.draw.uniform(1e-3, 5e-3), 0.0, per_work_s, self.draw.choice([0.0, 1e-4]))
+        )
+
+
+@pytest.mark.parametrize("seed", [105, 107, 112, 115])
+def test_same_actions_where_work_decides(monkeypatch, seed):
+    monkeypatch.setattr(sys.modules[__name__], "REQUIRES", [{}])  # label sets of a model are not sorted by work
+    pair = AlikeButForWork("slo_cost", ("greedy", "dynamic")[seed % 2], seed)
+    pair.run(N_STEPS)
+    pair.finish()
+
+
 @pytest.mark.parametrize("policy", ["fastest_finish", "peak_ewma", "round_robin"])
 def test_same_actions_with_hedges(policy):
     n_hedged = n_won = 0

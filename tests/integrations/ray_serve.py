@@ -93,7 +93,7 @@ class Numbers:
 
 @serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=8)
 class Unlike:
-    """Runs one request after the other; replica i takes service_s[i], the last one's for those after it."""
+    """One request after the other; replica i takes service_s[i], the last one's for those after it; 0: it fails."""
 
     def __init__(self, numbers: Any, service_s: list[float]) -> None:
         self.index = ray.get(numbers.take.remote())
@@ -103,7 +103,7 @@ class Unlike:
     async def __call__(self, x: Any, infcore: Any = None) -> list[Any]:
         async with self.one_at_a_time:
             await asyncio.sleep(self.service_s)
-        if x == "fail":
+        if x == "fail" or self.service_s == 0:
             raise ValueError("asked to")
         return [self.index, os.getpid(), x]
 
@@ -260,6 +260,20 @@ def test_what_is_wrong_with_a_request_is_its_own_error(port):
     assert handle.remote(2, infcore={"work": 2.0, "deadline_s": 1e-6}).result(timeout_s=PATIENCE_S)[2] == 2
     until(lambda: is_quiet(handle))
     serve.delete("wrong")
+
+
+def test_a_replica_that_fails_at_once_draws_nothing_where_answers_are_watched(port):
+    kwargs = {"watch_errors": True, "health": {"eject_s": 600.0, "eject_s_max": 600.0, "slow_factor": 1e6}}
+    run("broken", [0.0, 0.02], 3, OURS | {"request_router_kwargs": kwargs})
+    handle = new_handle("broken")
+    n_failed = 0
+    for i in range(120):
+        with contextlib.suppress(ValueError):
+            n_failed -= handle.remote(i).result(timeout_s=PATIENCE_S)[2] == i
+        n_failed += 1
+    assert 0 < n_failed <= 10  # five in a row eject it
+    until(lambda: all(ongoing == 0 for ongoing in ask_all(handle).values()))
+    serve.delete("broken")
 
 
 def test_requests_taken_back_leave_no_credit(port):

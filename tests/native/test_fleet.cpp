@@ -112,8 +112,9 @@ TEST_F(LoadCosts, ResidencyCountsWhateverChangesTheColumn) {
   fleet.want(model, 5);
   fleet.signal(node, {.as_of_ns = 5, .cpu = 0.5});
   fleet.reserve(node, 1.0, 6);
-  fleet.drain(node);
   EXPECT_FALSE(moved());
+  fleet.drain(node);
+  EXPECT_TRUE(moved()) << "who is up";
   fleet.unload_model(node, model);
   EXPECT_TRUE(moved());
   fleet.remove(node);

@@ -219,6 +219,20 @@ TEST(Health, ALostNodeComesBackHalfOpenAndLongerEachTime) {
   EXPECT_EQ(rig.status(0).until_ns, rig.now_ns + 5 * second);
 }
 
+TEST(Health, ANodeThatWasWellWhenItWasLostComesBackHalfOpenHoweverOftenThatWas) {
+  Rig rig(4);
+  for (int i = 0; i < 20; ++i) rig.round(1.0);
+  for (int times = 0; times < 4; ++times) {
+    rig.fleet.set_state(NodeId{0}, NodeState::lost);
+    rig.gate.follow(rig.now_ns);
+    rig.fleet.set_state(NodeId{0}, NodeState::up);
+    rig.gate.follow(rig.now_ns);
+    EXPECT_EQ(rig.status(0).stage, HealthStage::half_open) << times;
+    for (int i = 0; i < 2000 && rig.status(0).stage != HealthStage::well; ++i) rig.round(1.0);
+    ASSERT_EQ(rig.status(0).stage, HealthStage::well) << times;
+  }
+}
+
 TEST(Health, SlowStartKeepsToTheConfiguredBound) {
   Rig rig(3);
   rig.fleet.remove(NodeId{2});

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SECOND = 1_000_000_000
+LOSSES = "having been lost again and again"  # lost before it had come back from what was before
 DEFAULTS = {
     "errors_in_a_row": 5, "error_rate": 0.1, "slow_factor": 4.0, "ejected_share_max": 0.5, "eject_s": 5.0,
     "eject_s_max": 60.0, "forgive_s": 60.0, "probes": 3, "slow_start_s": 4.0, "forget_s": 60.0,
@@ -213,8 +214,7 @@ class Health:
         row.good = 0
         if self.may_eject(node):
             self.count_ejection(now, row)
-            self.eject(now, node, "having been lost again and again" if row.why == "nothing" else row.why,
-                       row.ejections)  # fmt: skip
+            self.eject(now, node, LOSSES if row.why == "nothing" else row.why, row.ejections)
 
     def checked(self, now: int, node: int, ok: bool) -> None:
         row = self.nodes[node]
@@ -240,11 +240,11 @@ class Health:
         if state == "lost" and row.stage != "lost":
             self.peers_err = [*self.peers_err, (node, True)][-64:]
             self.count_ejection(now, row)
-            row.why = "nothing"
+            row.why = "nothing" if row.stage == "well" else LOSSES
             self.enter(node, "lost", float("inf"))
         if state == "up" and row.stage == "lost":
-            if row.ejections > 1 and self.may_eject(node):
-                self.eject(now, node, "having been lost again and again", row.ejections - 1)
+            if row.why == LOSSES and self.may_eject(node):
+                self.eject(now, node, LOSSES, row.ejections - 1)
             else:
                 self.resume(now, node)
         self.members_changed = True

@@ -145,7 +145,9 @@ def dispatch_shared(engine: Any, now_ns: int, lane: Lane, candidates: list[Candi
     takers = [c for c in candidates if c.takes and c.open is None]  # one whose member was cancelled is over soon
     if not takers:
         return False
-    return serve(engine, now_ns, [Source(lane, 1)], min(takers, key=cost), candidates) == "sent"
+    first = min(takers, key=cost)
+    served = serve(engine, now_ns, [Source(lane, 1)], first, candidates)
+    return dispatch_late(engine, now_ns, lane, first, candidates) if served == "held" else served == "sent"
 
 
 def riders(engine: Any, now_ns: int, lane: Lane, c: Candidate) -> list[Source]:

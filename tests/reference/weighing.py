@@ -17,6 +17,7 @@ N_TOLD_MAX = 64  # requests of a lane that one may tell it for
 WAIT_SLACK = F(1.5)  # what a busy device still takes, and what was waited already, count so many times
 N_LOOKS_MAX = 8  # devices that are looked at, the cheapest first, for one that is surely in time
 UNLIKE = F(1.25)  # devices whose seconds for a unit of work are within this factor are alike
+WORTH_SORTING = F(0.1)  # of a run, that the largest must gain over the smallest by who gets whom
 N_TRIES_FREE, N_TAKEN_A_TRY = 16, 128  # requests that go to devices only so that these are known: at first, then
 TRY_SHARE = 0.25  # of the time that its deadline leaves a request
 N_PASSED_MAX = 4  # devices that are looked at in vain
@@ -99,6 +100,8 @@ def cheapest(engine: Any, now_ns: int, lane: Lane, candidates: list[Any]) -> tup
     cost; how many that are; and until when the first of all devices is done with them, whatever it costs."""
     head = lane.front(now_ns, engine.ageing_ns)
     n = min(len(lane.requests), engine.models[lane.model].max_batch_size)
+    if n < len(lane.requests):
+        return None, n, F(np.inf)  # each would wait for the same cheap one, as if it were the only one
     waited_s = float(now_ns - head.arrival_ns) * 1e-9
     s_per_usd = F(engine.weights.price_us_per_usd * 1e-6) / F(n)
     in_order = sorted(candidates, key=lambda c: c.node)
@@ -136,6 +139,9 @@ def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) 
     rest = min(others, key=lambda other: (other.free_in_s + other.batch_s(1), other.node))
     if c.per_work_s <= rest.per_work_s * UNLIKE and rest.per_work_s <= c.per_work_s * UNLIKE:
         return []
+    apart_s = abs(c.per_work_s - rest.per_work_s) * F(lane.work_most - lane.work_least)
+    if apart_s < WORTH_SORTING * c.batch_s(1):
+        return []
     _, _, per_work_s, per_padded_work_s = engine.latency.at(lane.model, c.node).curve
     if engine.models[lane.model].max_batch_size > 1 and per_padded_work_s > per_work_s:
         return []
@@ -148,8 +154,6 @@ def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) 
         if r.tier != head.tier or aged(r) != aged(head) or len(listed) == n_max:
             break
         listed.append(r)
-    if len(listed) < 2:
-        return []
     waited_s, left_s = F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9)
     alone_s = F(c.alone_s(head.work)) * STRICTLY
     n_kept = 1 if alone_s <= waited_s and alone_s <= left_s else 0

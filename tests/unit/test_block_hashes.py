@@ -28,6 +28,8 @@ def test_int32_int64_and_lists_name_alike() -> None:
         names = infcore.block_hashes(tokens, block_size)
         assert (names == infcore.block_hashes(wide, block_size)).all()
         assert (names == infcore.block_hashes(tokens.tolist(), block_size)).all()
+        assert (names == infcore.block_hashes(list(tokens), block_size)).all()  # NumPy's integers, not Python's
+        assert (names == infcore.block_hashes(tuple(tokens.tolist()), block_size)).all()
 
 
 def test_names_are_the_same_on_every_machine() -> None:
@@ -64,6 +66,14 @@ def test_nothing_to_name() -> None:
             infcore.InvalidArgument,
             r"tokens\[0\] is 9223372036854775808; allowed: what int64 holds",
         ),
+        (
+            {"tokens": [1, -(2**63) - 1]},
+            infcore.InvalidType,
+            "tokens has dtype object; allowed: whole numbers",
+        ),
+        ({"tokens": [1, 2.0]}, infcore.InvalidType, "tokens has dtype float64; allowed: whole numbers"),
+        ({"tokens": [True, False]}, infcore.InvalidType, "tokens has dtype bool; allowed: whole numbers"),
+        ({"tokens": [1, [2]]}, infcore.InvalidType, "tokens is no row of numbers"),
         ({"tokens": "abc"}, infcore.InvalidArgument, r"tokens has shape \(\); allowed: one axis"),
         ({"tokens": [1], "block_size": 0}, infcore.InvalidArgument, "block_size is 0; allowed: an int from 1 to 65536"),
         ({"tokens": [1], "block_size": 1.5}, infcore.InvalidType, "block_size is float; allowed: an int"),

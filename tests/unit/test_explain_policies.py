@@ -34,7 +34,7 @@ def router_ids(router):
 
 
 def test_locality():
-    fleet = fleet_of(near={"zone": "z"}, far={"zone": "y"}, other={"zone": "x"})
+    fleet = fleet_of(near={"zone": "z", "rtt_s": 1e-3}, far={"zone": "y"}, other={"zone": "x"})
     router = Router(fleet, policy="locality", zone="z", explore=0.0)
     far = "a nearer node costs little enough"
     assert reasons(router) == {"near": None, "far": far, "other": far}
@@ -46,7 +46,10 @@ def test_locality():
 
 def test_locality_of_data_and_zone():
     fleet = fleet_of(
-        both={"zone": "z", "labels": {"data": "d"}}, data={"labels": {"data": "d"}}, zone={"zone": "z"}, none={}
+        both={"zone": "z", "labels": {"data": "d"}},
+        data={"rtt_s": 5e-4, "labels": {"data": "d"}},
+        zone={"zone": "z"},
+        none={},
     )
     router = Router(fleet, policy="locality", zone="z", data="d", explore=0.0)
     fleet.signal("both", queue_wait_s=10.0)

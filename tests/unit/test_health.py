@@ -302,7 +302,7 @@ def test_faults_that_only_answers_show_cost_next_to_nothing(policy):
 
 
 def test_a_bound_of_its_own_outlasts_what_health_does():
-    """bound_pending() and add(pending_max=): after a return and during a slow start."""
+    """bound_pending() and add(pending_max=): after a return, in a slow start, and in a process that did not set it."""
     served = Served(4, health={"eject_s": 1.0, "slow_start_s": 1.0})
     served.fleet.bound_pending(3, 40)
     bounds = set()

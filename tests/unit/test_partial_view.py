@@ -67,6 +67,7 @@ def test_credit_goes_with_its_request_whatever_becomes_of_it(clock, end):
         assert not pick.ended(True)
     pick = None
     gc.collect()
+    view.heard("a", 0)
     assert figure(view, "a", "wait_s") == 0.0 and figure(view, "a", "inflight") == 0
 
 
@@ -146,6 +147,15 @@ def test_a_model_goes_where_it_is_and_is_believed_there_until_it_is_listed(clock
     there = next(name for name in "abc" if name != where)
     view.update([Replica(name, models=frozenset({"m/x"} if name == there else ())) for name in "abc"])
     assert {view.pick("m/x").name for _ in range(20)} == {there}
+
+
+def test_a_policy_that_loads_nothing_still_sends_models_to_where_they_are(clock):
+    view = view_of("a", "b", "c", clock=clock, policy="power_of_two")
+    pick = view.pick("m/x")
+    pick.accepted(1)
+    pick.ended(True)
+    assert {view.pick("m/x").name for _ in range(20)} == {pick.name}
+    assert len({view.pick("m/y").name for _ in range(50)}) >= 2
 
 
 def test_models_beyond_what_a_fleet_can_tell_apart_are_routed_as_the_own_one(clock):
@@ -235,6 +245,7 @@ def test_partial_views_together_spare_the_slow_and_herd_on_nobody():
         assert max(window.values()) <= 3 * window.total() / len(names)
     assert serving.ongoing.total() == 0
     for view in serving.views:
+        view.heard("r0", 0)
         assert all(figure(view, name, "wait_s") == 0.0 for name in names)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sim_rig import NS, PATHS, Line, Tables, check_figures, check_log, logged, scenario
 
-from infcore.sim import policies
+from infcore.sim import load, policies, simulate
 
 AT_S, UNTIL_S = 1.0, 2.0
 SERVICE_S = 0.01
@@ -140,11 +140,13 @@ def test_errors_of_all_runs(policy: str, idempotent: bool) -> None:
     """A run that raises fails its request, or it is run again where that does no harm: never more than allowed."""
     tables = world({"kind": "errors", "node": "n", "rate": 1.0}, model={"idempotent": idempotent})
     row, lines = run(tables, policy)
-    inside = [line for line in lines if AT_S <= line["arrival_s"] < UNTIL_S - 0.1]
+    # Where each is run twice, they are more than the nodes can do: who comes later waits until the fault is over.
+    inside = [line for line in lines if AT_S <= line["arrival_s"] < (AT_S + 0.3 if idempotent else UNTIL_S - 0.1)]
     assert inside and {line["outcome"] for line in inside} == {"failed"}
     assert all(line["attempts"] <= (3 if idempotent else 1) for line in lines)
     assert {line["outcome"] for line in lines if not AT_S - 0.1 <= line["arrival_s"] < UNTIL_S + 0.1} == {"ok"}
-    assert row["availability"] == pytest.approx(0.75, abs=0.02)
+    assert row["availability"] >= 0.73
+    assert idempotent or row["availability"] <= 0.77
 
 
 def batched(*faults: dict[str, Any], **more: Any) -> Tables:
@@ -322,3 +324,18 @@ def test_latencies_of_hours_are_told_apart() -> None:
     }
     row, _ = run(tables)
     assert row["latency_s"]["p50"] > 8000.0
+
+
+def test_random_faults_cost_what_may_run_twice_next_to_nothing() -> None:
+    """Faults of all kinds at once, one node in four at any time: what hangs or fails is answered by another node."""
+    n = {"quick": [0, 0], "heavy": [0, 0], "once": [0, 0]}
+    for seed in range(2000, 2024):
+        row = simulate(load("swarm"), policy="slo_cost", seed=seed)
+        assert (row["lost"], row["duplicated"], row["violations"]) == (0, 0, 0), row["first_violation"]
+        for model in row["models"]:
+            n[model["name"]][0] += model["outcomes"]["ok"]
+            n[model["name"]][1] += model["requests"]
+    twice_ok, twice = (n["quick"][i] + n["heavy"][i] for i in range(2))
+    assert twice > 30_000
+    assert twice_ok / twice >= 0.999
+    assert n["once"][0] / n["once"][1] >= 0.98, "a failed run is never done again: what met a fault first is lost"

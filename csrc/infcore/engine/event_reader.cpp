@@ -75,8 +75,10 @@ void EventReader::event(EventRecord& r) {
     case EventKind::node_back:
     case EventKind::node_failed:
     case EventKind::progress:
+    case EventKind::checked:
       now(r);
       r.node = node_id();
+      if (r.kind == EventKind::checked) r.ok = number("ok", 1) != 0;
       return;
     case EventKind::prior:
       return prior(r);
@@ -98,11 +100,6 @@ void EventReader::event(EventRecord& r) {
       now(r);
       r.node = node_id();
       return batch(r);
-    case EventKind::checked:
-      now(r);
-      r.node = node_id();
-      r.ok = number("ok", 1) != 0;
-      return;
     case EventKind::complete:
       now(r);
       r.node = node_id();

@@ -92,7 +92,7 @@ void StateMachine::restart_curves(NodeId id) {
 bool StateMachine::to_be_tried_elsewhere(const Slot& slot, NodeId id) const noexcept {
   if (!health_ || slot.attempts >= config_.attempts_max) return false;
   if (health_->suspect(id)) return true;
-  if (slot.failed_on != base::no_node) return false;
+  if (slot.failed_on != base::no_node && slot.failed_on != id) return false;  // two devices say the same of it
   std::uint64_t others = 0;
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
     others |= able(word, slot.request) & ~(word == id.value / 64 ? std::uint64_t{1} << (id.value % 64) : 0);
@@ -105,7 +105,7 @@ void StateMachine::try_elsewhere(TimeNs now_ns, std::uint32_t slot, NodeId faile
   Slot& s = slots_[slot];
   s.failed_on = failed_on;
   const ModelId model = s.request.model;
-  Second other = second_node(failed_on, s.request);
+  Second other = second_node(failed_on, s.request, false);
   if (other.node != base::no_node && late_on(now_ns, model, s.request, other.node)) other = {};
   if (models_[model.value].config.runs_share) other = {};  // how long it takes there hangs on who else runs there
   retry(now_ns, slot, true, Reason::device_failed, other.node);

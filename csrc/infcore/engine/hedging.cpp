@@ -91,7 +91,7 @@ TimeNs StateMachine::hedge_one(TimeNs now_ns, NodeId id, const Batch& b, std::ui
   const contracts::Request& r = slots_[slot].request;
   Second with_others = to, alone;
   const bool joins = to.node != base::no_node && may_go_with(now_ns, slot, with_others);
-  if (!joins) alone = second_node(id, r);
+  if (!joins) alone = second_node(id, r, true);
   const Second& chosen = joins ? with_others : alone;
   const TimeNs later_ns = again_ns(now_ns, b);
   if (chosen.node == base::no_node) return later_ns;
@@ -122,8 +122,8 @@ bool StateMachine::is_full(NodeId id) const noexcept {
   return node.pending_max != no_bound && (room_of(node) == 0 || fleet_.inflight(id) >= node.pending_max);
 }
 
-/// The node with a free slot that would be done with it first, of those whose curve is to be trusted.
-StateMachine::Second StateMachine::second_node(NodeId first, const contracts::Request& r) const noexcept {
+/// The node with a free slot that would be done with it first; `trusted`: of those whose curve is to be trusted.
+StateMachine::Second StateMachine::second_node(NodeId first, const contracts::Request& r, bool trusted) const noexcept {
   contracts::BatchShape alone;
   alone.add(r.work);
   Second best;
@@ -131,7 +131,7 @@ StateMachine::Second StateMachine::second_node(NodeId first, const contracts::Re
     for (std::uint64_t passing = has_free_slot_[word] & able(word, r); passing != 0; passing &= passing - 1) {
       const NodeId node{word * 64 + static_cast<std::uint32_t>(std::countr_zero(passing))};
       const contracts::LatencyModel& latency = latency_.at(r.model, node);
-      if (node == first || !latency.is_trusted() || is_full(node)) continue;
+      if (node == first || (trusted && !latency.is_trusted()) || is_full(node)) continue;
       const double takes_s = latency.service_s(alone);
       if (best.node != base::no_node && takes_s >= best.takes_s) continue;
       best = {.node = node, .takes_s = takes_s};

@@ -362,10 +362,8 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   lane.work_pending += r.work;
   lane.work_least = is_first ? r.work : std::min(lane.work_least, r.work);
   lane.work_most = is_first ? r.work : std::max(lane.work_most, r.work);
-  if (s.attempts == 0) {
-    lane.rate.add(now_ns);
-    ++lane.n_untold;
-  }
+  if (s.attempts == 0) lane.rate.add(now_ns);
+  if (s.attempts == 0) ++lane.n_untold;
   if (door_.sheds) waits(slot);
   set_lane_timer(s.lane, r.deadline_ns);
   mark(s.lane);

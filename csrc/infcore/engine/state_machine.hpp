@@ -274,7 +274,7 @@ class StateMachine {
   TimeNs hedge_one(TimeNs now_ns, NodeId, const Batch&, std::uint32_t slot, double left_s, Second& to);
   [[nodiscard]] std::uint64_t able(std::uint32_t word, const contracts::Request&) const noexcept;
   [[nodiscard]] bool is_full(NodeId) const noexcept;
-  [[nodiscard]] Second second_node(NodeId first, const contracts::Request&) const noexcept;
+  [[nodiscard]] Second second_node(NodeId first, const contracts::Request&, bool trusted) const noexcept;
   [[nodiscard]] bool may_go_with(TimeNs now_ns, std::uint32_t slot, Second& to) noexcept;
   void send_copy(TimeNs now_ns, std::uint32_t slot, const Second& to);
   void swap_copy(std::uint32_t slot) noexcept;

@@ -34,6 +34,9 @@ constexpr float wait_slack = 1.5f;
 constexpr std::uint32_t n_looks_max = 8;
 /// Devices whose seconds for a unit of work are within this factor are alike: who gets what does not matter there.
 constexpr float unlike = 1.25f;
+/// What the largest of those that wait must gain or lose over the smallest by who gets whom, as a share of a run: less
+/// is what curves are unsure of.
+constexpr float worth_sorting = 0.1f;
 /// Of those that wait, how many are sorted by work.
 constexpr std::uint32_t n_sorted_max = 256;
 
@@ -125,6 +128,7 @@ bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float wor
   constexpr float none = std::numeric_limits<float>::infinity();
   Lane& lane = *lanes_[index];
   const std::uint32_t n = std::min(lane.queue.size(), models_[lane.model.value].config.max_batch_size);
+  if (n < lane.queue.size()) return false;  // each would wait for the same cheap one, as if it were the only one
   LeastCost least = least_costly(now_ns, lane, n, work_mean);
   const double first_s = static_cast<double>(least.first_s);
   // Only who has just come and is alone tells: those who wait do so for money, and would move the bound that holds
@@ -183,6 +187,9 @@ void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
   if (rest.cost_s == std::numeric_limits<float>::infinity()) return;
   const float here_s = columns.curves.per_work_s[id.value], there_s = columns.curves.per_work_s[rest.node];
   if (here_s <= there_s * unlike && there_s <= here_s * unlike) return;
+  const auto works = static_cast<float>(lane.work_most - lane.work_least);
+  const float apart_s = (here_s > there_s ? here_s - there_s : there_s - here_s) * works;
+  if (apart_s < worth_sorting * NodeFinish::of(0.0f, columns.curves, id.value, work_mean).batch_s(1.0f)) return;
   // Where a batch is padded, small ones beside the first of them are no faster than it is: like goes with like there.
   const contracts::Curve& curve = latency_.at(lane.model, id).curve();
   if (models_[lane.model.value].config.max_batch_size > 1 && curve.per_padded_work_s > curve.per_work_s) return;
@@ -192,7 +199,7 @@ void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
     suited_.push_back(slot);
     return suited_.size() < n_max;
   });
-  if (suited_.size() < 2) return suited_.clear();
+  if (suited_.empty()) return;
   const contracts::Request& first = slots_[head].request;
   const auto waited_s = static_cast<float>(base::seconds(now_ns - first.arrival_ns));
   const auto left_s = static_cast<float>(base::seconds(first.deadline_ns - now_ns));

@@ -278,7 +278,7 @@ void HealthTracker::lost(TimeNs now_ns, NodeId id) {
   if (row.stage == Stage::lost) return;
   errors_.add(id.value, true);
   count_ejection(now_ns, row);
-  row.why = Why::nothing;
+  row.why = row.stage == Stage::well ? Why::nothing : Why::losses;  // before it had come back from what was before
   enter(id.value, Stage::lost, 0, base::never_ns);
   members_changed(now_ns);
 }
@@ -286,7 +286,7 @@ void HealthTracker::lost(TimeNs now_ns, NodeId id) {
 void HealthTracker::back(TimeNs now_ns, NodeId id) {
   const Row& row = rows_[id.value];
   if (row.stage != Stage::lost) return;
-  if (row.n_ejections > 1 && may_eject(id.value)) {
+  if (row.why == Why::losses && may_eject(id.value)) {
     eject(now_ns, id.value, Why::losses, ejection_ns(row.n_ejections - 1));
   } else {
     resume(now_ns, id.value);

@@ -52,8 +52,9 @@ double inflight_of(const NodeRow& row, const Credit& own) noexcept {
 
 double wait_ns_of(const NodeRow& row, const Credit& own) noexcept {
   const auto since_ns = static_cast<double>(own.reserved_ns - row.reserved_then_ns.load(std::memory_order_relaxed));
-  return std::max(0.0, row.wait_signalled_ns.load(std::memory_order_relaxed) +
-                           since_ns / row.slots.load(std::memory_order_relaxed));
+  const std::uint32_t slots = row.slots.load(std::memory_order_relaxed);
+  const double since_per_slot_ns = slots == 1 || since_ns == 0.0 ? since_ns : since_ns / slots;  // a division waits
+  return std::max(0.0, row.wait_signalled_ns.load(std::memory_order_relaxed) + since_per_slot_ns);
 }
 
 /// Others' requests per slot, where no signalled wait covers them. Ours come and go without changing it.

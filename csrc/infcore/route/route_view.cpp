@@ -80,7 +80,7 @@ void RouteView::Candidates::count(std::uint32_t n_nodes) noexcept {
 }
 
 bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
-  loads_in_use_ = loads && may_load_ ? loads_of(query.model) : nullptr;
+  loads_in_use_ = loads && may_load_ ? loads_of(query.model, query.now_ns) : nullptr;
   if (loads_in_use_ != nullptr && !loads_in_use_->begun.empty()) count_on_begun(*loads_in_use_, query.now_ns);
   const bool model_alone = loads_in_use_ == nullptr && query.require == 0 && query.among == nullptr;
   candidates_ = model_alone ? candidates_of(query.model) : nullptr;
@@ -154,11 +154,11 @@ std::uint64_t* RouteView::narrow() noexcept {
 
 /// Null where nobody would have to load it but those that hold it. Worked out anew when the fleet's residency has
 /// moved: O(nodes), where models were declared at all.
-RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
+RouteView::Loads* RouteView::loads_of(ModelId model, base::TimeNs now_ns) noexcept {
   if (!fleet_->any_declared()) return nullptr;
   auto& known = loads_[model.value];
   const std::uint64_t residency = fleet_->residency();
-  if (known && known->residency == residency) return known->any ? known.get() : nullptr;
+  if (known && known->residency == residency && now_ns < known->until_ns) return known->any ? known.get() : nullptr;
   try {
     if (!known) {
       known = std::make_unique<Loads>();
@@ -166,9 +166,7 @@ RouteView::Loads* RouteView::loads_of(ModelId model) noexcept {
       known->able.resize(narrowed_.words.size());
     }
     known->any = fleet_->load_costs(model, known->load_us.data());
-    known->begun = fleet_->loading(model);
-    known->anew_us.clear();
-    for (const Fleet::Loading& each : known->begun) known->anew_us.push_back(known->load_us[each.node.value]);
+    see_begun(*known, model, now_ns);
   } catch (...) {  // no memory: who holds it can still serve it
     known.reset();
     return nullptr;
@@ -245,23 +243,31 @@ void RouteView::use_columns(const RouteQuery& query) noexcept {
   if (loads_in_use_ != nullptr) scored_.parts |= ScoreParts::load;
 }
 
-/// A load that somebody has begun takes what is left of it, not a load.
+/// While one node loads the model, another one's load is work that need not be done: it counts beside its time.
+void RouteView::see_begun(Loads& loads, ModelId model, base::TimeNs now_ns) const {
+  loads.begun = fleet_->loading(model);
+  std::erase_if(loads.begun, [&](const Fleet::Loading& each) { return now_ns >= each.until_ns; });
+  loads.until_ns = base::never_ns;
+  for (const Fleet::Loading& each : loads.begun) loads.until_ns = std::min(loads.until_ns, each.until_ns);
+  if (loads.begun.empty()) return;
+  for (float& load_us : loads.load_us) load_us += load_us;
+}
+
+/// A load that somebody has begun takes what is left of it.
 void RouteView::count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept {
   constexpr float not_there_yet_us = 1.0f;  // 0 says that it is
-  for (std::size_t i = 0; i < loads.begun.size(); ++i) {
-    const Fleet::Loading& each = loads.begun[i];
+  for (const Fleet::Loading& each : loads.begun) {
     float& load_us = loads.load_us[each.node.value];
-    if (load_us == 0.0f) continue;
     const auto left_us = static_cast<float>(static_cast<double>(each.ready_ns - now_ns) * 1e-3);
-    load_us = now_ns < each.until_ns ? std::max(left_us, not_there_yet_us) : loads.anew_us[i];
+    if (load_us != 0.0f) load_us = std::max(left_us, not_there_yet_us);
   }
 }
 
 bool RouteView::prepare(const RouteQuery& query, const CostWeights& weights) noexcept {
   const bool any = find_candidates(query, weights.loads);
   copy_changed();
-  query_ = query;
-  query_.blocks = {};
+  query_.model = query.model;  // what why_not() asks for; all of it, just written, would be waited for
+  query_.require = query.require;
   scored_ = score_query(query, weights);
   use_columns(query);
   const bool may_hold = prefix_ != nullptr && weights.block_size > 0.0 && !query.blocks.empty();

@@ -110,9 +110,9 @@ class RouteView {
     std::uint64_t residency{};
     bool any{};
     std::vector<float> load_us;
-    std::vector<std::uint64_t> able;    // nodes that hold the model or could, 64 a word
-    std::vector<Fleet::Loading> begun;  // loads that are under way
-    std::vector<float> anew_us;         // of each of them, what load_us is without
+    std::vector<std::uint64_t> able;        // nodes that hold the model or could, 64 a word
+    std::vector<Fleet::Loading> begun;      // loads that are under way
+    base::TimeNs until_ns{base::never_ns};  // when one of them counts as given up
   };
   /// A set of nodes, 64 a word, and how many of them are in lower words.
   struct Candidates {
@@ -138,7 +138,8 @@ class RouteView {
   bool collect(const RouteQuery& query, Candidates& into) const noexcept;
   [[nodiscard]] bool any_left() const noexcept;
   std::uint64_t* narrow() noexcept;
-  Loads* loads_of(ModelId model) noexcept;
+  Loads* loads_of(ModelId model, base::TimeNs now_ns) noexcept;
+  void see_begun(Loads& loads, ModelId model, base::TimeNs now_ns) const;
   static void count_on_begun(Loads& loads, base::TimeNs now_ns) noexcept;
   void copy_changed() noexcept;
   void copy_block(std::uint32_t index) noexcept;
@@ -157,7 +158,7 @@ class RouteView {
   Loads* loads_in_use_{};
   std::uint32_t n_nodes_{};
   std::uint64_t priced_version_{};
-  RouteQuery query_;  // what was prepared: its blocks are not read afterwards
+  RouteQuery query_;  // of what was prepared: its model and labels
   ScoreQuery scored_;
   ScoreColumns columns_{};
   std::vector<std::uint64_t> seen_;  // change count of each block, as of our copy

@@ -5,6 +5,8 @@
 #include <array>
 #include <atomic>
 #include <limits>
+#include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -75,34 +77,42 @@ void Router::pick_many(const RouteQuery& query, std::span<const double> work, co
 void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decision& decision) {
   follow_membership(query.now_ns);
   if (!query.blocks.empty()) follow_prefixes(query.now_ns);
-  decision.query = query;
-  decision.query.model = policy_->start_at(query, view_);
-  NodeId node = policy_->select(decision.query, view_);
+  const RouteQuery* asked = &query;
+  std::optional<RouteQuery> other;
+  if (const ModelId model = policy_->start_at(query, view_); model != query.model) {
+    asked = &other.emplace(query);
+    other->model = model;
+  }
+  NodeId node = policy_->select(*asked, view_);
   decision.feasible = node != base::no_node;
   if (!decision.feasible) policy_->rethrow();
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
-    decision.query.deadline_ns = base::never_ns;
-    node = policy_->select(decision.query, view_);
+    if (!other) asked = &other.emplace(query);
+    other->deadline_ns = base::never_ns;
+    node = policy_->select(*asked, view_);
   }
   if (node == base::no_node) {
     policy_->rethrow();
     refuse(query);
   }
 
-  decision.terms = policy_->terms(decision.query, view_, node);
-  decision.query.deadline_ns = query.deadline_ns;
+  // Made where it stays: copied, its vectors would wait for the numbers that were just written. The query is copied
+  // last for the same reason.
+  ::new (&decision.terms) CostTerms(policy_->terms(*asked, view_, node));
+  decision.query = query;
+  decision.query.model = asked->model;
   decision.query.blocks = {};
-  decision.price_usd = busy_s_of(decision) * fleet_->price_per_hour(node) / 3600.0;
+  const double busy_s = busy_s_of(decision);
+  decision.price_usd = busy_s * fleet_->price_per_hour(node) / 3600.0;
   const std::uint32_t inflight = fleet_->inflight(node), slots = fleet_->slots(node);
   decision.starts_idle = inflight < slots;
   decision.crowd = decision.starts_idle ? 1.0f : static_cast<float>(inflight + 1) / static_cast<float>(slots);
   decision.lease = LeaseBook::none;
-  if (options.lease_end_ns != base::never_ns)
-    decision.lease = fleet_->add_lease(node, busy_s_of(decision), options.lease_end_ns);
+  if (options.lease_end_ns != base::never_ns) decision.lease = fleet_->add_lease(node, busy_s, options.lease_end_ns);
   decision.node = node;
   decision.router = serial_;
   decision.open = true;
-  fleet_->reserve(node, busy_s_of(decision), query.now_ns);
+  fleet_->reserve(node, busy_s, query.now_ns);
   decision.begins_load = false;
   if (fleet_->any_declared()) {
     fleet_->want(decision.query.model, query.now_ns);

@@ -19,7 +19,7 @@ class TwoChoices {
     NodeId low, high;  ///< by id; equal where there is one candidate, which draws nothing
   };
 
-  /// Precondition: filter() of the view found a candidate. O(nodes / 64).
+  /// Precondition: filter() of the view found a candidate. Costs what its candidate() does.
   [[nodiscard]] Pair draw(const RouteView& view) noexcept {
     const std::uint32_t n = view.n_candidates();
     if (n == 1) return {view.candidate(0), view.candidate(0)};

@@ -318,10 +318,12 @@ void Simulation::carry_out(const engine::Action& action) {
     case engine::ActionKind::dispatch:
       open.node = action.node.value;
       if (action.reason != engine::Reason::none) open.form = action.reason;
+      open.hedged = false;
       ++open.attempts;
       if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
       return;
     case engine::ActionKind::hedge:
+      open.hedged = true;
       ++open.attempts;
       if (called_.empty() || called_.back() != action.node) called_.push_back(action.node);
       return;

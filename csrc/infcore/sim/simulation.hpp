@@ -93,6 +93,7 @@ class Simulation {
     std::uint64_t number{};
     std::uint32_t generation{}, node{base::no_node.value}, attempts{};
     bool open{};
+    bool hedged{};          ///< since it was dispatched last
     engine::Reason form{};  ///< in which it was served, where that is not as it came
   };
   struct FloorCurve {

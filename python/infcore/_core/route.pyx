@@ -8,7 +8,7 @@ from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
 from infcore._core.base cimport Clock, as_clock, finite, now_of, until_ns
-from infcore._core.decision cimport Decision, Decisions
+from infcore._core.decision cimport Decision, Decisions, of
 from infcore._core.fleet cimport Fleet, whole
 from infcore._core.python_policy cimport policy_of
 from infcore._core.route_args cimport blocks_of, options_of, session_of
@@ -39,7 +39,8 @@ cdef class Router:
              of nodes that tell nothing; or a mapping: mode, max_blocks (1,048,576), ttl_s of picks (120), host_credit
              and disk_credit (.75, .25 of what a block on the device saves), max_engine_blocks (1,048,576)
     Raises   UnknownName, InvalidArgument; ForkedProcess from every method after a fork
-    Cost     pick is O(nodes): one pass over float32 columns; of policies that look at two nodes, O(nodes / 64)
+    Cost     pick is O(nodes): one pass over float32 columns; of power_of_two it is O(log nodes), of least_outstanding
+             O(nodes / 64)
     """
 
     def __cinit__(self):
@@ -226,7 +227,7 @@ cdef class Router:
         if type(decision) is not Decision:
             return done_each(self, decision, ok, service_s, confidence, now_ns)
         return self.c_obj.get().done(
-            (<Decision>decision).c_obj[0], bool(ok),
+            of(<Decision>decision)[0], bool(ok),
             0.0 if service_s is None else at_least_0("service_s", service_s), now_ns,
             -1.0 if confidence is None else share("confidence", confidence))
 
@@ -235,7 +236,7 @@ cdef class Router:
         self.check_alive()
         cdef int64_t now_ns = time_of(self, now_s)
         if type(decision) is Decision:
-            return self.c_obj.get().cancel((<Decision>decision).c_obj[0], now_ns)
+            return self.c_obj.get().cancel(of(<Decision>decision)[0], now_ns)
         cdef Decisions many = decisions_of(decision)
         return self.c_obj.get().cancel_many(decision_span(many.c_obj.data(), many.c_obj.size()), now_ns) > 0
 

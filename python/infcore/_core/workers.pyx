@@ -231,10 +231,8 @@ cdef class Workers:
         self.run_names[node, spec.id] = run_name
 
     def _set_resident(self, ModelSpec spec, uint32_t node, bint resident, prior):
-        cdef ModelId model
-        cdef NodeId id
-        model.value = spec.id
-        id.value = node
+        cdef ModelId model = _model(spec.id)
+        cdef NodeId id = _node(node)
         if prior is not None:
             self.driver.set_prior(model, id, _curve_of(prior))
         self.driver.set_resident(model, id, resident)

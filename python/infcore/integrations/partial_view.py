@@ -7,11 +7,12 @@ asked (to_ask). Reports are old when they are used: routers that see the same on
 slo_cost's herd_margin).
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infcore import Clock, Decision, Fleet, InvalidArgument, Router
+from infcore import Clock, Decision, Fleet, InvalidArgument, NoNodeAvailable, Router
 
 __all__ = ["PartialView", "Pick", "Replica"]
 
@@ -42,20 +43,23 @@ class Replica:
 class Pick:
     """A request's replica, and the credit on it: held until `ended`, or until nobody has the pick any more.
 
-    So no way in which a server may drop a request has to be known here, and none can leave credit behind.
+    So no way in which a server may drop a request has to be known here, and none can leave credit behind. What is
+    dropped is given back with the view's next pick or report: objects go in any thread, even within a router's call.
+    `ended` may be called in any thread, too; all else belongs to the one that has the view.
     """
 
-    __slots__ = ("_at_s", "_began_s", "_decision", "_shared_by", "_view", "name")
+    __slots__ = ("_at_s", "_began_s", "_decision", "_model", "_shared_by", "_view", "name")
     _began_s: float | None  # None: not to be learned from
+    _decision: Decision | None  # None: ended
 
-    def __init__(self, view: "PartialView", name: str, decision: Decision, at_s: float) -> None:
-        self.name, self._view, self._decision, self._at_s = name, view, decision, at_s
+    def __init__(self, view: "PartialView", name: str, model: str, decision: Decision, at_s: float) -> None:
+        self.name, self._view, self._model, self._decision, self._at_s = name, view, model, decision, at_s
         self._began_s, self._shared_by = None, 1.0
 
     def accepted(self, ongoing: float | None) -> None:
         """The replica works on it; ongoing: its own count of requests just then, with this one, if it told."""
         view = self._view
-        if not view.loads(self.name, self._decision):
+        if self._decision is not None and self._decision.load_s == 0.0:  # a load's time is not the service's
             self._began_s = view.now_s()
         if ongoing is not None:
             self._shared_by = max(1.0, ongoing / view.slots_of(self.name))
@@ -67,17 +71,20 @@ class Pick:
         The replica's time is taken as shared by what it had going when it accepted: k requests at once that take s
         seconds each count as s / k, whether it ran them side by side or one after the other.
         """
-        view, decision = self._view, self._decision
-        now_s = view.now_s()
-        if decision.load_s > 0.0:
-            view.loaded(self.name, decision.model)
+        view, decision, self._decision = self._view, self._decision, None
+        if decision is None:
+            return False
+        if ok and self._model != view.model:
+            view.answered.append((self.name, self._model))
         if ok is None or self._began_s is None:
-            return view.router.cancel(decision, now_s=now_s)
+            return view.router.cancel(decision)
+        now_s = view.now_s()
         service_s = max(now_s - self._began_s, 1e-9) / self._shared_by
         return view.router.done(decision, ok=ok, service_s=service_s, now_s=now_s)
 
     def __del__(self) -> None:
-        self.ended(None)
+        if self._decision is not None:
+            self._view.dropped.append(self._decision)
 
 
 class PartialView:
@@ -88,7 +95,7 @@ class PartialView:
     load_s         what loading another model is taken to cost
     models_max     other models that a replica holds at once, before one has to go; 0: any number
     ask_s          whoever said nothing for so long is to be asked
-    believe_s      a model is taken to be where it was needed for so long, before the server has to list it there
+    believe_s      for so long after an answer a model is taken to be where it came from, though the server lists it not
     replicas_max   how many there may be
     clock, policy, health, prefix, policy_options   as of infcore.Router; health None: judged by errors alone
     Raises         as infcore.Router
@@ -123,9 +130,11 @@ class PartialView:
         self._replicas: dict[str, Replica] = {}
         self._heard_s: dict[str, float] = {}  # who was heard of, or asked, longest ago comes first
         self._held: dict[str, dict[str, float]] = {}  # by replica: its models, and until when each is believed
+        # From any thread, for the next call of whoever has the view:
+        self.dropped: deque[Decision] = deque()
+        self.answered: deque[tuple[str, str]] = deque()  # replica and model, which it so holds
         self._lost: set[str] = set()
         self._known: set[str] = set()
-        self._loading: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -135,6 +144,7 @@ class PartialView:
 
     def update(self, replicas: Iterable[Replica]) -> None:
         """These are all replicas there are now; those that were there before keep what is known of them."""
+        self._settle()
         there = {replica.name: replica for replica in replicas}
         for name in self._nodes.keys() - there.keys():
             self.remove(name)
@@ -190,7 +200,7 @@ class PartialView:
         self._held[name][model] = until_s
 
     def _knows(self, model: str) -> bool:
-        if model not in self._known:
+        if model != self.model and model not in self._known:
             try:
                 self.fleet.add_model(model, weights_bytes=min(1, self._models_max), load_s=self._load_s)
             except InvalidArgument:  # more than a fleet can tell apart: they go where `model` would
@@ -198,22 +208,17 @@ class PartialView:
             self._known.add(model)
         return True
 
-    def loads(self, name: str, decision: Decision) -> bool:
-        """Whether a replica that accepted a request has to load its model first. From now on it counts as there."""
-        model = decision.model
-        if model == self.model or name not in self._nodes:
-            return False
-        self._load(name, model, self.now_s() + self._believe_s)
-        if decision.load_s > 0.0:
-            self._loading.add((name, model))
-        return (name, model) in self._loading
-
-    def loaded(self, name: str, model: str) -> None:
-        """The request that the replica loaded the model for has ended."""
-        self._loading.discard((name, model))
+    def _settle(self) -> None:
+        while self.dropped:
+            self.router.cancel(self.dropped.popleft())
+        while self.answered:
+            name, model = self.answered.popleft()
+            if name in self._nodes:
+                self._load(name, model, self.now_s() + self._believe_s)
 
     def heard(self, name: str, ongoing: float, *, as_of_s: float | None = None) -> None:
         """A replica said how many requests it has, everybody's; as_of_s: when what it counts of ours was sent."""
+        self._settle()
         node = self._nodes.get(name)
         if node is None:
             return
@@ -257,11 +262,17 @@ class PartialView:
         arguments  of infcore.Router.pick; a deadline that nobody would meet is no error
         Raises     NoNodeAvailable, InvalidArgument, InvalidType, UnknownName
         """
-        if model is None or not self._knows(model):
-            model = self.model
-        now_s = self.now_s()
-        decision = self.router.pick(model, allow_late=True, now_s=now_s, **arguments)
-        return Pick(self, self._names[decision.node], decision, now_s)
+        self._settle()
+        asked = self.model if model is None else model
+        model, now_s = (asked if self._knows(asked) else self.model), self.now_s()
+        try:
+            decision = self.router.pick(model, allow_late=True, now_s=now_s, **arguments)
+        except NoNodeAvailable:
+            if model == self.model:
+                raise
+            # A policy that has nothing loaded: wherever it sends the request, the model will be.
+            decision = self.router.pick(self.model, allow_late=True, now_s=now_s, **arguments)
+        return Pick(self, self._names[decision.node], asked, decision, now_s)
 
     def slots_of(self, name: str) -> int:
         """How many requests the replica runs at once; 1 where it is gone."""

@@ -240,7 +240,7 @@ class InfcoreRequestRouter(LocalityMixin, RequestRouter):  # type: ignore[misc] 
         else:
             result.add_done_callback(partial(self._ended, pick))
 
-    # The two below run on a thread of Ray's: a pick ends in one call of the router, which holds the GIL.
+    # The two below run on a thread of Ray's: any thread may call a router.
 
     def _ended(self, pick: Pick, outcome: Any) -> None:
         """An exception here is Ray's own: the request was taken back, or its replica is gone."""

@@ -3,7 +3,8 @@
 //
 // Source: folklore ("least connections"); as in nginx's least_conn without weights.
 // Differs: counts the node's own figure, so that several routers see each other's requests.
-// Cost: one pass of a float32 column, O(nodes). Tunables: none. Ties go to the lowest id.
+// Cost: the 64 nodes of each word where something changed, and one figure a word of 64; one pass of a float32 column,
+// O(nodes), where a request asks for more than its model. Tunables: none. Ties go to the lowest id.
 #include <infcore/route/routing_policy.hpp>
 
 namespace infcore::route {

@@ -6,7 +6,8 @@
 // Differs: without replacement, as those two do it (the paper draws with); counts the node's own figure, so that
 // several
 //   routers see each other's requests; no weights and no locality.
-// Cost: O(nodes / 64) words. Tunables: the seed. Ties go to the lowest id.
+// Cost: two nodes, O(log nodes) to find them; O(nodes / 64) words where a request asks for more than its model.
+// Tunables: the seed. Ties go to the lowest id.
 #include <infcore/route/routing_policy.hpp>
 #include <infcore/route/two_choices.hpp>
 
