@@ -185,6 +185,12 @@ class Narrowing(Policy):
         assert chosen == choice.node.id
         return choice.node, float(self.terms(query, choice.node).cost) + choice.explore, choice.explore
 
+    def least(self, query: Query, part: list[Node]) -> tuple[float, Node] | None:
+        """The cheapest of them, and what it costs; nothing is drawn."""
+        passing = self.candidates(replace(query, among=frozenset(node.id for node in part)))
+        costs = [(float(self.terms(query, node).cost), node.id, node) for node in passing]
+        return min(costs)[::2] if costs else None
+
     def take(self, choice: tuple[Node, float, float] | None) -> int | None:
         if choice is None:
             return None
@@ -217,13 +223,14 @@ class Locality(Narrowing):
         return 2 * data + zone
 
     def select(self, query: Query) -> int | None:
-        best = self.of(query, self.nodes)
+        best = self.least(query, self.nodes)
         if best is not None and (self.zone or self.data):
-            for level in range(3, self.level(best[0]), -1):
-                near = self.of(query, [node for node in self.nodes if self.level(node) == level])
-                if near is not None and near[1] <= best[1] * self.spill:
-                    return self.take(near)
-        return self.take(best)
+            for level in range(3, self.level(best[1]), -1):
+                alike = [node for node in self.nodes if self.level(node) == level]
+                near = self.least(query, alike)
+                if near is not None and near[0] <= best[0] * self.spill:
+                    return self.take(self.of(query, alike))
+        return self.take(self.of(query, self.nodes))
 
 
 class EdgeFirst(Narrowing):

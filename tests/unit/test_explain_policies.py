@@ -128,6 +128,40 @@ def test_asking_changes_no_choice():
             assert asked.pick("m", **query).node == silent.pick("m", **query).node, policy
 
 
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        ("priority", {"reserve": 0.5}),
+        ("locality", {"zone": "z"}),
+        ("edge_first", {"load": 1.0}),
+        ("cascade", {"models": ["m", "n"]}),
+    ],
+)
+def test_the_least_sum_is_the_choice_where_turns_are_given_and_alike_nodes_drawn(policy, options):
+    clock = ManualClock()
+    fleet = Fleet(clock=clock)
+    for i in range(8):
+        node = fleet.add(f"n{i}", slots=4, location="edge" if i % 2 else "cloud", zone="z" if i % 3 else "y")
+        fleet.load_model(node, "m" if i < 6 else "n")
+    router = Router(fleet, policy=policy, seed=5, explore=0.3, **options)
+    for i in range(8):
+        router.set_prior("m", i, base_s=0.001 * (1 + i % 4))
+        router.set_prior("n", i, base_s=0.01)
+        fleet.signal(i, inflight=i % 2)
+    held, drawn = [], 0
+    for i in range(200):
+        query = {"tier": i % 2, "deadline_s": 5.0}
+        rows = {row["node"]: row for row in router.explain("m", **query) if row["reason"] is None}
+        decision = router.pick("m", **query)
+        least = min(rows.values(), key=lambda row: (row["cost_us"], row["node"]))
+        assert (least["node"], least["cost_us"]) == (decision.node, decision.cost_us)
+        drawn += least["terms"]["explore"] < 0.0
+        held.append(decision)
+        if len(held) == 6:
+            assert router.done(held.pop(0), service_s=0.002)
+    assert drawn > 20
+
+
 def test_a_wait_beyond_measure_has_a_finite_risk():
     fleet = fleet_of(a={}, b={})
     router = Router(fleet)

@@ -39,8 +39,17 @@ class NarrowingPolicy : public RoutingPolicy {
   CostTerms terms(const RouteQuery& /*query*/, RouteView& /*view*/, NodeId /*node*/) noexcept override {
     return terms_;
   }
+  Nudge nudge(const RouteQuery& query, RouteView& view) noexcept override {
+    consider(query, view);
+    RouteQuery narrowed = query;
+    if (const NodeSet* const set = taken()) narrowed.among = set->words();
+    return inner_->nudge(narrowed, view);
+  }
 
  protected:
+  /// The nodes that select() would show slo_cost, by what consider() saw; null: all.
+  [[nodiscard]] virtual const NodeSet* taken() const noexcept { return nullptr; }
+
   NarrowingPolicy(std::uint64_t seed, RoutingOptions& options) : inner_(make_slo_cost(seed, options)) {}
 
   struct Choice {

@@ -50,6 +50,9 @@ class EdgeFirst final : public NarrowingPolicy {
     return is_edge_[node] == 0 ? "a node at the edge will do" : "its share of requests in flight at the edge is full";
   }
 
+ protected:
+  const NodeSet* taken() const noexcept override { return taken_; }
+
  private:
   void follow(const Fleet& fleet) noexcept {
     is_edge_.follow([](NodeId, const NodeSpec& spec) { return std::uint8_t{spec.location == "edge"}; });

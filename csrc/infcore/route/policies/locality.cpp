@@ -43,15 +43,8 @@ class Locality final : public NarrowingPolicy {
   }
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
-    const Choice best = of_all(query, view);
-    if (!best.found() || (zone_.empty() && data_.empty())) return take(best);
-    follow(view.fleet());
-    const double most_us = best.terms.cost_us * spill_;
-    for (std::size_t level = levels_.size() - 1; level > near_[best.node].level(); --level) {
-      const Choice near = of(levels_[level], query, view);
-      if (near.found() && near.terms.cost_us <= most_us) return take(near);
-    }
-    return take(best);
+    consider(query, view);
+    return take(taken_ == 0 ? of_all(query, view) : of(levels_[taken_], query, view));
   }
 
   void consider(const RouteQuery& query, RouteView& view) noexcept override {
@@ -69,6 +62,9 @@ class Locality final : public NarrowingPolicy {
     if (near_[node].level() < taken_) return "a nearer node costs little enough";
     return "nearer, but the best of its level costs more than spill allows";
   }
+
+ protected:
+  const NodeSet* taken() const noexcept override { return taken_ == 0 ? nullptr : &levels_[taken_]; }
 
  private:
   void follow(const Fleet& fleet) noexcept {

@@ -42,6 +42,9 @@ class Priority final : public NarrowingPolicy {
     return is_urgent_ || open_.holds(node) ? "" : "what it has left is kept for tier 0";
   }
 
+ protected:
+  const NodeSet* taken() const noexcept override { return is_urgent_ ? nullptr : &open_; }
+
  private:
   void follow(RouteView& view) noexcept {
     open_.clear();
