@@ -162,6 +162,31 @@ def test_the_least_sum_is_the_choice_where_turns_are_given_and_alike_nodes_drawn
     assert drawn > 20
 
 
+def test_weighted_knows_new_nodes_when_it_is_asked():
+    fleet = fleet_of(a={"labels": {"weight": "2"}}, b={"labels": {"weight": "1"}})
+    router = Router(fleet, policy="weighted", weight="label")
+    assert chosen(router) == "a"
+    fleet.load_model(fleet.add("c", labels={"weight": "9"}), "m")
+    assert reasons(router)["c"] is None
+    assert chosen(router) == "c"
+    fleet.remove("c")  # and its account with it
+    fleet.load_model(fleet.add("d", labels={"weight": "1"}), "m")
+    assert [chosen(router) for _ in range(4)] == ["a", "b", "a", "d"]
+
+
+def test_cascade_that_is_too_late_starts_where_there_is_anybody():
+    fleet = Fleet(clock=ManualClock())
+    fleet.load_model(fleet.add("s"), "small")
+    fleet.load_model(fleet.add("l"), "large")
+    router = Router(fleet, policy="cascade", models=["small", "large"], explore=0.0)
+    router.set_prior("large", "l", base_s=1.0)
+    fleet.drain("s")
+    query = {"deadline_s": 0.1, "allow_late": True}
+    costs = {row["name"]: row["cost_us"] for row in router.explain("small", **query)}
+    decision = router.pick("small", **query)
+    assert (decision.model, decision.feasible, decision.cost_us) == ("large", False, costs["l"])
+
+
 def test_a_wait_beyond_measure_has_a_finite_risk():
     fleet = fleet_of(a={}, b={})
     router = Router(fleet)

@@ -87,8 +87,9 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   decision.feasible = node != base::no_node;
   if (!decision.feasible) policy_->rethrow();
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
-    if (!other) asked = &other.emplace(query);
+    asked = &other.emplace(query);
     other->deadline_ns = base::never_ns;
+    other->model = policy_->start_at(*other, view_);
     node = policy_->select(*asked, view_);
   }
   if (node == base::no_node) {

@@ -56,11 +56,7 @@ class Weighted final : public RoutingPolicy {
 
   NodeId select(const RouteQuery& query, RouteView& view) noexcept override {
     if (!view.filter(query)) return base::no_node;
-    labelled_.follow([this](NodeId node, const NodeSpec& spec) {
-      for (auto& row : accounts_)
-        if (row) row[node.value] = 0.0;
-      return labelled_weight(spec);
-    });
+    follow();
     auto& row = accounts_[query.model.value];
     if (!row) row.reset(new (std::nothrow) double[n_nodes_]{});
     if (!row) return view.next_candidate(0);
@@ -80,6 +76,7 @@ class Weighted final : public RoutingPolicy {
     next_ = base::no_node;
     const auto& row = accounts_[query.model.value];
     if (!view.filter(query)) return;
+    follow();
     double most = 0.0;
     for (NodeId node = view.next_candidate(0); node != base::no_node; node = view.next_candidate(node.value + 1)) {
       const double account = (row ? row[node.value] : 0.0) + weight_on(node, query.model, view);
@@ -91,6 +88,14 @@ class Weighted final : public RoutingPolicy {
   }
 
  private:
+  void follow() noexcept {
+    labelled_.follow([this](NodeId node, const NodeSpec& spec) {
+      for (auto& row : accounts_)
+        if (row) row[node.value] = 0.0;
+      return labelled_weight(spec);
+    });
+  }
+
   [[nodiscard]] double weight_on(NodeId node, ModelId model, const RouteView& view) const noexcept {
     if (weight_ == Weight::label) return labelled_[node];
     const double slots = view.fleet().slots(node);
