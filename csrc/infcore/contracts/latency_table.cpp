@@ -46,6 +46,7 @@ LatencyTable::ModelRow& LatencyTable::touch(base::ModelId model) {
   auto& row = rows_[model.value];
   if (!row) {
     row = std::make_unique<ModelRow>(max_nodes_);
+    touched_.push_back(row.get());
     for (std::uint32_t node = 0; node < max_nodes_; ++node) count(*row, node, 1);
   }
   return *row;
@@ -59,13 +60,12 @@ void LatencyTable::count(ModelRow& row, std::uint32_t node, std::int32_t by) noe
 }
 
 void LatencyTable::set_class(base::NodeId node, std::uint32_t device_class) noexcept {
-  for (auto& row : rows_)
-    if (row) count(*row, node.value, -1);
-  for (auto& row : rows_)
-    if (row) own(*row, node.value);  // what its former class was told stays its own
+  for (ModelRow* const row : touched_) {
+    count(*row, node.value, -1);
+    own(*row, node.value);  // what its former class was told stays its own
+  }
   classes_[node.value] = device_class;
-  for (auto& row : rows_) {
-    if (!row) continue;
+  for (ModelRow* const row : touched_) {
     count(*row, node.value, 1);
     if (row->n_leaders > 0) seed_from_class(*row, node.value);
   }
@@ -135,11 +135,9 @@ void LatencyTable::restart(base::ModelId model, base::NodeId node, const Curve& 
 }
 
 void LatencyTable::forget(base::NodeId node) noexcept {
-  for (auto& row : rows_)
-    if (row) count(*row, node.value, -1);
+  for (ModelRow* const row : touched_) count(*row, node.value, -1);
   classes_[node.value] = no_class;
-  for (auto& row : rows_) {
-    if (!row) continue;
+  for (ModelRow* const row : touched_) {
     row->models[node.value] = LatencyModel();
     row->ears[node.value] = Ear::open;
     row->given[node.value] = 0;
@@ -147,7 +145,10 @@ void LatencyTable::forget(base::NodeId node) noexcept {
   }
 }
 
-void LatencyTable::forget(base::ModelId model) noexcept { rows_[model.value].reset(); }
+void LatencyTable::forget(base::ModelId model) noexcept {
+  std::erase(touched_, rows_[model.value].get());
+  rows_[model.value].reset();
+}
 
 void LatencyTable::seed(ModelRow& row, std::uint32_t node, const LatencyModel& like) noexcept {
   if (row.given[node] != 0 || row.models[node].n_observed() != 0) return;

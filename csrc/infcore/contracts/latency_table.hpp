@@ -93,6 +93,7 @@ class LatencyTable {
   std::vector<std::uint32_t> classes_;
   ModelRow untouched_;
   std::vector<std::unique_ptr<ModelRow>> rows_;
+  std::vector<ModelRow*> touched_;  // of rows_, those that are there: most models are nothing to a node that joins
 };
 
 }  // namespace infcore::contracts
