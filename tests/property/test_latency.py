@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference.latency import LatencyModel as Reference
 
@@ -38,6 +38,29 @@ def test_predictions_are_positive_and_grow(seen):
         assert model.upper_s(*shape(n, 1.0)) >= now
         last = now
     assert model.service_s(8, 80.0, 10.0) >= model.service_s(8, 8.0, 1.0)
+
+
+def magnitudes(low, high):
+    """From 10 ** low to 10 ** high, each power of ten as likely as another; or 0."""
+    return st.one_of(st.just(0.0), st.floats(low, high).map(lambda x: 10.0**x))
+
+
+@given(
+    prior=st.one_of(st.none(), st.lists(magnitudes(-12, 300), min_size=4, max_size=4)),
+    seen=st.lists(
+        st.tuples(st.integers(1, 64), magnitudes(-300, 15), st.floats(-9, 8).map(lambda x: 10.0**x)), max_size=60
+    ),
+)
+@example(None, [(1, 0.0, 1.0), (1, 1e-200, 1.0), (3, 1e15, 1e-9), (1, 1e-290, 1e8), (2, 1.0, 1e-3)])
+@settings(deadline=None, max_examples=300)
+def test_figures_beyond_measure_leave_numbers(prior, seen):
+    model = LatencyModel(prior)
+    for n, work, service_s in seen:
+        model.observe(*shape(n, work), service_s)
+        assert 0.0 <= model.spread < np.inf
+        assert all(0.0 <= term <= 1e9 for term in model.curve)
+    for n, work in ((1, 0.0), (1, 1.0), (64, 1e9)):
+        assert 0.0 < model.service_s(*shape(n, work)) <= model.upper_s(*shape(n, work)) < np.inf
 
 
 @given(

@@ -18,6 +18,7 @@ constexpr double ridge_without_prior = 0.01;
 constexpr double ridge_with_prior = 0.25;
 constexpr double spread_gain_min = 0.05;
 constexpr double service_s_max = 1e9;
+constexpr double figure_max = 1e150;  // squares of what is below are numbers
 
 template <std::size_t N>
 using Square = std::array<std::array<double, N>, N>;
@@ -66,11 +67,16 @@ double dot(const std::array<double, N>& a, const std::array<double, N>& b) noexc
 
 double non_negative(double x) noexcept { return x > 0.0 ? x : 0.0; }  // NaN too
 
+/// No term beyond what a batch may take: then no prediction of a batch is infinite.
+Curve bounded(const std::array<double, 4>& terms) noexcept {
+  const auto one = [](double x) { return std::min(non_negative(x), service_s_max); };
+  return {one(terms[0]), one(terms[1]), one(terms[2]), one(terms[3])};
+}
+
 }  // namespace
 
 LatencyModel::LatencyModel(const Curve& prior, double spread) noexcept
-    : curve_{non_negative(prior.base_s), non_negative(prior.per_request_s), non_negative(prior.per_work_s),
-             non_negative(prior.per_padded_work_s)},
+    : curve_(bounded({prior.base_s, prior.per_request_s, prior.per_work_s, prior.per_padded_work_s})),
       deviation_(non_negative(spread) / sd_per_deviation),
       has_prior_(true) {
   estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
@@ -102,16 +108,20 @@ void LatencyModel::observe(const BatchShape& shape, double service_s) noexcept {
   Row row{};
   for (std::size_t j = 0; j < n_features; ++j) row[j] = features[j] / scale_s;
   Row gain{};
-  if (!solve(information_.whole(), row, 0xF,
-             gain)) {  // rounding has eaten the matrix: begin again from the present curve
+  double uncertainty = 0.0;  // variance of the prediction in units of a batch's own
+  double residual = 0.0;
+  const auto is_sound = [&] {
+    uncertainty = solve(information_.whole(), row, 0xF, gain) ? dot(row, gain) : 0.0;
+    residual = service_s / scale_s - dot(row, estimate_);
+    return uncertainty > 0.0 && uncertainty < figure_max && std::abs(residual) < figure_max;
+  };
+  if (!is_sound()) {  // rounding has eaten the matrix: begin again from the present curve
     estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
     start(features, scale_s);
-    (void)solve(information_.whole(), row, 0xF, gain);
+    if (!is_sound()) return;
   }
-  const double uncertainty = dot(row, gain);  // variance of the prediction in units of a batch's own
   const double noise = std::sqrt(1.0 + uncertainty);
 
-  double residual = service_s / scale_s - dot(row, estimate_);
   const double limit = std::max(clip_spreads * spread(), clip_relative_min) * noise;
   const bool beyond = residual > limit || residual < -limit;
   const int sign = residual > 0.0 ? 1 : -1;
@@ -138,8 +148,8 @@ void LatencyModel::observe(const BatchShape& shape, double service_s) noexcept {
 /// hand (its information is 1 / uncertainty) counts as that one batch from here on.
 void LatencyModel::rescale(double ratio, double uncertainty) noexcept {
   const double kept = std::min(uncertainty, 1.0) / (ratio * ratio);
-  curve_ = {curve_.base_s * ratio, curve_.per_request_s * ratio, curve_.per_work_s * ratio,
-            curve_.per_padded_work_s * ratio};
+  curve_ = bounded({curve_.base_s * ratio, curve_.per_request_s * ratio, curve_.per_work_s * ratio,
+                    curve_.per_padded_work_s * ratio});
   estimate_ = {curve_.base_s, curve_.per_request_s, curve_.per_work_s, curve_.per_padded_work_s};
   for (double& term : information_.terms) term *= kept;
   clipped_run_ = 0;
@@ -150,7 +160,7 @@ void LatencyModel::learn_spread(double standardised) noexcept {
   const double size = standardised < 0.0 ? -standardised : standardised;
   const double bound = std::max(4.0 * deviation_, 0.02);
   const double gain = std::max(1.0 / (static_cast<double>(n_observed_) + 1.0), spread_gain_min);
-  deviation_ += gain * (std::min(size, bound) - deviation_);
+  deviation_ += gain * ((size < bound ? size : bound) - deviation_);  // no number counts as an outlier
 }
 
 /// curve_ = the nearest to estimate_ with no negative term. The last support usually still holds; if not, the
@@ -160,7 +170,7 @@ void LatencyModel::project() noexcept {
   for (const double term : estimate_) free = free && term >= 0.0;
   if (free) {
     support_ = 0xF;
-    curve_ = {estimate_[0], estimate_[1], estimate_[2], estimate_[3]};
+    curve_ = bounded(estimate_);
     return;
   }
   if (project_on(support_)) return;
@@ -185,7 +195,7 @@ bool LatencyModel::project_on(unsigned support) noexcept {
     if (slope < -tolerance) return false;
   }
   support_ = static_cast<std::uint8_t>(support);
-  curve_ = {terms[0], terms[1], terms[2], terms[3]};
+  curve_ = bounded(terms);
   return true;
 }
 
