@@ -54,7 +54,7 @@ class LatencyModel {
   [[nodiscard]] double upper_s(const BatchShape& shape) const noexcept {
     return service_s(shape) * (1.0 + upper_spreads * spread());
   }
-  /// The present estimate; no term is negative.
+  /// The present estimate; each term is 0 to 1e9.
   [[nodiscard]] const Curve& curve() const noexcept { return curve_; }
   [[nodiscard]] std::uint64_t n_observed() const noexcept { return n_observed_; }
   /// Standard deviation of the relative residual, from its mean absolute value.
