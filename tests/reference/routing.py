@@ -321,6 +321,7 @@ class Choice:
     explore: float = 0.0  # what makes its sum the least
     explored_us: float | None = None  # dearer than the least by so much
     all_had_one: bool = False
+    put_off: bool = False  # a turn was due that could not be afforded
     random: tuple[int, int] = (0, 0)  # both generators afterwards
 
 
@@ -424,6 +425,7 @@ class SloCost(Policy):
         node = min(waiting, key=lambda node: (costs[node.id], node.id))
         dearer_us = float(costs[node.id]) - self.least_us
         if dearer_us > due.cost_us or self.endangers(query, node):
+            choice.put_off = True
             return False
         choice.node, choice.explored_us = node, dearer_us
         return True
@@ -444,5 +446,7 @@ class SloCost(Policy):
         if choice.explored_us is not None:
             due.requests -= 1.0
             due.cost_us -= choice.explored_us
+        if choice.put_off:
+            due.requests = max(0.0, due.requests - 8.0 * self.explore)
         due.requests = min(due.requests + self.explore, 1.0)
         due.cost_us += self.explore * self.least_us

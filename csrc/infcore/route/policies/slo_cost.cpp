@@ -43,6 +43,9 @@ namespace infcore::route {
 namespace {
 
 constexpr float none = std::numeric_limits<float>::infinity();
+/// How many requests later a turn that could not be afforded is looked at again: who gets it takes a second pass over
+/// the nodes, which most requests would go through for nothing.
+constexpr double put_off_requests = 8.0;
 
 enum class Picker : std::uint8_t { least, power_of_two, softmax };
 
@@ -108,6 +111,7 @@ class SloCost final : public RoutingPolicy {
     float least_us{};  ///< the least of all
     bool explored{};
     bool all_had_one{};
+    bool put_off{};  ///< a turn was due that could not be afforded
     bool drawn{};  ///< it is not by its own cost that it was chosen
     TwoChoices choices;
     base::Draw draw;
@@ -184,8 +188,11 @@ class SloCost final : public RoutingPolicy {
       choice.all_had_one = true;
       return false;
     }
-    if (static_cast<double>(other.value) - static_cast<double>(choice.least_us) > due.cost_us) return false;
-    if (endangers(query, view, node)) return false;
+    const double dearer_us = static_cast<double>(other.value) - static_cast<double>(choice.least_us);
+    if (dearer_us > due.cost_us || endangers(query, view, node)) {
+      choice.put_off = true;
+      return false;
+    }
     choice.node = node;
     choice.cost_us = other.value;
     choice.explored = true;
@@ -212,6 +219,7 @@ class SloCost final : public RoutingPolicy {
       due.requests -= 1.0;
       due.cost_us -= static_cast<double>(choice.cost_us) - static_cast<double>(choice.least_us);
     }
+    if (choice.put_off) due.requests = std::max(0.0, due.requests - put_off_requests * is_.explore);
     due.requests = std::min(due.requests + is_.explore, 1.0);
     due.cost_us += is_.explore * static_cast<double>(choice.least_us);
   }
