@@ -6,12 +6,19 @@
 namespace infcore::base {
 
 /// 4-ary min-heap of slots, each with a key, that knows where each slot is. Keys of one heap are never equal: put the
-/// slot or an id last in them. Single-threaded; O(log n) push and remove, O(1) top; allocates in the constructor only.
+/// slot or an id last in them. Single-threaded; O(log n) push and remove, O(1) top; allocates in the constructor and
+/// grow() only.
 template <class Key>
 class IndexedHeap {
  public:
   /// Slots will be below n_slots.
   explicit IndexedHeap(std::uint32_t n_slots) : places_(n_slots, absent) { nodes_.reserve(n_slots); }
+
+  /// Slots will be below n_slots, which is not less than before.
+  void grow(std::uint32_t n_slots) {
+    nodes_.reserve(n_slots);
+    places_.resize(n_slots, absent);
+  }
 
   [[nodiscard]] bool empty() const noexcept { return nodes_.empty(); }
   [[nodiscard]] std::uint32_t size() const noexcept { return static_cast<std::uint32_t>(nodes_.size()); }

@@ -42,7 +42,7 @@ KVBlocks::KVBlocks(const KVBlocksConfig& config, std::unique_ptr<contracts::Evic
   host_free_ = stack_of(config.n_host_blocks);
   places_.assign(std::bit_ceil(std::size_t{config.n_blocks} * 2), Place{0, no_block});
   mask_ = static_cast<std::uint32_t>(places_.size() - 1);
-  policy_->attach(*this, config.n_blocks);
+  policy_->attach(*this, {.n_entries_max = config.n_blocks, .capacity_bytes = config.n_blocks});
 }
 
 contracts::EvictionEntry KVBlocks::entry(contracts::EntryId id) const noexcept {

@@ -17,6 +17,16 @@ struct EvictionEntry {
   double cost_us;            ///< of making it again, finite, >= 0
   std::uint32_t n_children;  ///< entries that are of no use without this one
   bool pinned;               ///< somebody uses it
+  double reuse{1.0};         ///< what its owner knows of its future: so many times likelier to be asked for than others
+  /// After how many lookups in all the next one is for it; replays alone know.
+  std::uint64_t next_use{unknown_use};
+  static constexpr std::uint64_t unknown_use = std::numeric_limits<std::uint64_t>::max();
+};
+
+/// What an owner is bounded by.
+struct EvictionLimits {
+  std::uint32_t n_entries_max;   ///< ids are below it
+  std::uint64_t capacity_bytes;  ///< of all entries together
 };
 
 /// The owner's table as policies see it: result cache, resident models, KV blocks.
@@ -33,13 +43,17 @@ class EvictionView {
 /// The owner calls, for one entry: on_insert, then on_evictable and on_held in turn as it becomes free to go and is
 /// wanted again, at the end on_remove, in either state. on_hit and on_release in between.
 /// Contract: victim() answers an entry that is evictable now, or no_entry where none is; it removes nothing, and asked
-/// again without another call it answers the same. Ties go to the lowest id. No clock, no random source but one handed
-/// to the maker. Allocates in attach() only. One thread at a time.
+/// again without another call it answers the same. An owner that inserts before it makes room may so be told to let the
+/// newest entry go: it is not admitted. What victim() named last is evicted when it is removed next; other removals are
+/// the owner's own wish. Ties go to the lowest id. No clock, no random source but one handed to the maker. Allocates in
+/// attach() and grow() only. One thread at a time.
 class EvictionPolicy {
  public:
   virtual ~EvictionPolicy() = default;
-  /// Once, before all else: ids will be below n_entries_max; `view` outlives the policy's use.
-  virtual void attach(const EvictionView& view, std::uint32_t n_entries_max) = 0;
+  /// Once, before all else; `view` outlives the policy's use.
+  virtual void attach(const EvictionView& view, const EvictionLimits& limits) = 0;
+  /// From now on ids are below `n_entries_max`, which is not less than before. Where it throws, nothing has changed.
+  virtual void grow(std::uint32_t n_entries_max) = 0;
   virtual void on_insert(EntryId id) noexcept = 0;
   /// A lookup found these, all at one time.
   virtual void on_hit(std::span<const EntryId> ids) noexcept = 0;

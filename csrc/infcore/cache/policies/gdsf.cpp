@@ -9,7 +9,6 @@
 
 #include <compare>
 #include <memory>
-#include <optional>
 #include <vector>
 
 namespace infcore::cache {
@@ -29,10 +28,13 @@ class Gdsf final : public contracts::EvictionPolicy {
     double worth;
   };
 
-  void attach(const contracts::EvictionView& view, std::uint32_t n_entries_max) override {
+  void attach(const contracts::EvictionView& view, const contracts::EvictionLimits& limits) override {
     view_ = &view;
-    uses_.assign(n_entries_max, {});
-    evictable_.emplace(n_entries_max);
+    grow(limits.n_entries_max);
+  }
+  void grow(std::uint32_t n_entries_max) override {
+    uses_.resize(n_entries_max);
+    evictable_.grow(n_entries_max);
   }
 
   void on_insert(EntryId id) noexcept override {
@@ -50,22 +52,22 @@ class Gdsf final : public contracts::EvictionPolicy {
   void on_release(std::span<const EntryId> ids) noexcept override {
     for (const EntryId id : ids) lift(id);
   }
-  void on_evictable(EntryId id) noexcept override { evictable_->push(id, {uses_[id].worth, id}); }
-  void on_held(EntryId id) noexcept override { evictable_->remove(id); }
+  void on_evictable(EntryId id) noexcept override { evictable_.push(id, {uses_[id].worth, id}); }
+  void on_held(EntryId id) noexcept override { evictable_.remove(id); }
   void on_remove(EntryId id) noexcept override {
-    if (!evictable_->contains(id)) return;
+    if (!evictable_.contains(id)) return;
     if (id == named_) floor_ = uses_[id].worth;
-    evictable_->remove(id);
+    evictable_.remove(id);
   }
   EntryId victim() noexcept override {
-    named_ = evictable_->empty() ? contracts::no_entry : evictable_->top();
+    named_ = evictable_.empty() ? contracts::no_entry : evictable_.top();
     return named_;
   }
 
   void lift(EntryId id) noexcept {
     uses_[id].worth = floor_ + uses_[id].n_hits * uses_[id].cost_per_byte;
-    if (!evictable_->contains(id)) return;
-    evictable_->remove(id);
+    if (!evictable_.contains(id)) return;
+    evictable_.remove(id);
     on_evictable(id);
   }
 
@@ -73,7 +75,7 @@ class Gdsf final : public contracts::EvictionPolicy {
   double floor_{};
   EntryId named_{contracts::no_entry};
   std::vector<Use> uses_;
-  std::optional<base::IndexedHeap<Worth>> evictable_;
+  base::IndexedHeap<Worth> evictable_{0};
 };
 
 }  // namespace

@@ -7,7 +7,6 @@
 
 #include <compare>
 #include <memory>
-#include <optional>
 #include <vector>
 
 namespace infcore::cache {
@@ -22,37 +21,40 @@ class Lru final : public contracts::EvictionPolicy {
     auto operator<=>(const Age&) const = default;
   };
 
-  void attach(const contracts::EvictionView&, std::uint32_t n_entries_max) override {
-    used_.assign(n_entries_max, 0);
-    evictable_.emplace(n_entries_max);
+  void attach(const contracts::EvictionView&, const contracts::EvictionLimits& limits) override {
+    grow(limits.n_entries_max);
+  }
+  void grow(std::uint32_t n_entries_max) override {
+    used_.resize(n_entries_max);
+    evictable_.grow(n_entries_max);
   }
 
   void on_insert(EntryId id) noexcept override { used_[id] = ++n_uses_; }
   void on_hit(std::span<const EntryId> ids) noexcept override { use(ids); }
   void on_release(std::span<const EntryId> ids) noexcept override { use(ids); }
-  void on_evictable(EntryId id) noexcept override { evictable_->push(id, {used_[id], id}); }
-  void on_held(EntryId id) noexcept override { evictable_->remove(id); }
+  void on_evictable(EntryId id) noexcept override { evictable_.push(id, {used_[id], id}); }
+  void on_held(EntryId id) noexcept override { evictable_.remove(id); }
 
   void on_remove(EntryId id) noexcept override {
-    if (evictable_->contains(id)) evictable_->remove(id);
+    if (evictable_.contains(id)) evictable_.remove(id);
   }
 
-  EntryId victim() noexcept override { return evictable_->empty() ? contracts::no_entry : evictable_->top(); }
+  EntryId victim() noexcept override { return evictable_.empty() ? contracts::no_entry : evictable_.top(); }
 
   void use(std::span<const EntryId> ids) noexcept {
     ++n_uses_;
     for (const EntryId id : ids) {
       used_[id] = n_uses_;
-      if (evictable_->contains(id)) {
-        evictable_->remove(id);
-        evictable_->push(id, {n_uses_, id});
+      if (evictable_.contains(id)) {
+        evictable_.remove(id);
+        evictable_.push(id, {n_uses_, id});
       }
     }
   }
 
   std::uint64_t n_uses_{};
   std::vector<std::uint64_t> used_;
-  std::optional<base::IndexedHeap<Age>> evictable_;
+  base::IndexedHeap<Age> evictable_{0};
 };
 
 }  // namespace

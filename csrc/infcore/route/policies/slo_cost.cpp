@@ -112,7 +112,7 @@ class SloCost final : public RoutingPolicy {
     bool explored{};
     bool all_had_one{};
     bool put_off{};  ///< a turn was due that could not be afforded
-    bool drawn{};  ///< it is not by its own cost that it was chosen
+    bool drawn{};    ///< it is not by its own cost that it was chosen
     TwoChoices choices;
     base::Draw draw;
     [[nodiscard]] Nudge nudge() const noexcept {
