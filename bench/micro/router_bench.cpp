@@ -1,6 +1,7 @@
 // Decisions from C++: what one costs without Python, and how many two threads make, each with a Router of its own over
 // one Fleet, while a third signals: by the wall, and by the threads' processor time, which tells more where other
-// programs have the cores. Prints one line of JSON.
+// programs have the cores. "apart" is the same with a Fleet for each of the two: what they lose together against that
+// is the way of what each changes to the other's core. Prints one line of JSON.
 // Usage: router_bench N_NODES N_PICKS N_RUNS POLICY
 #include <infcore/base/clock.hpp>
 #include <infcore/route/router.hpp>
@@ -109,30 +110,38 @@ int main(int argc, char** argv) {
   const auto n_nodes = static_cast<std::uint32_t>(number(1, 64));
   const std::uint64_t n_picks = number(2, 100'000), n_runs = std::max<std::uint64_t>(1, number(3, 5));
   const char* const policy = argc > 4 ? argv[4] : "slo_cost";
-  Fleet fleet(n_nodes);
+  Fleet fleet(n_nodes), other_fleet(n_nodes);
   const ModelId model = fleet.model_id("m", 1);
+  (void)other_fleet.model_id("m", 1);
   fill(fleet, n_nodes, model);
-  std::vector<std::unique_ptr<Router>> routers;
-  for (std::uint64_t t = 0; t < 2; ++t) routers.push_back(router_of(fleet, policy, model, t));
+  fill(other_fleet, n_nodes, model);
+  for (std::uint32_t i = 0; i < n_nodes; ++i) other_fleet.signal(NodeId{i}, {.as_of_ns = 0, .gpu = (i % 10) / 10.0});
+  std::vector<std::unique_ptr<Router>> routers, apart;
+  for (std::uint64_t t = 0; t < 2; ++t) {
+    routers.push_back(router_of(fleet, policy, model, t));
+    apart.push_back(router_of(t == 0 ? fleet : other_fleet, policy, model, t));
+  }
   std::vector<double> batches;  // short ones, so that most are not interrupted
   for (std::uint64_t done = 0; done < n_picks; done += batch)
     batches.push_back(picked_s(*routers[0], model, batch) / static_cast<double>(batch) * 1e9);
   const double alone_ns = median(batches);
-  std::vector<double> one, two, ratios, processor_ratios;
+  std::vector<double> one, two, ratios, processor_ratios, apart_ratios;
   for (std::uint64_t run = 0; run < n_runs; ++run) {  // alternating, so that others' load hits both alike
     const Rate of_one = rate(fleet, routers, model, 1, n_picks), of_two = rate(fleet, routers, model, 2, n_picks);
+    const Rate of_apart = rate(fleet, apart, model, 2, n_picks);
     one.push_back(of_one.per_s);
     two.push_back(of_two.per_s);
     ratios.push_back(of_two.per_s / of_one.per_s);
     processor_ratios.push_back(of_two.per_processor_s / of_one.per_processor_s);
+    apart_ratios.push_back(of_apart.per_processor_s / of_one.per_processor_s);
   }
   std::uint32_t inflight = 0;
   for (std::uint32_t i = 0; i < n_nodes; ++i) inflight += fleet.inflight(NodeId{i});
   std::printf(
       "{\"policy\": \"%s\", \"n_nodes\": %u, \"pick_and_done_ns\": %.1f, \"one_thread_per_s\": %.0f, "
-      "\"two_threads_per_s\": %.0f, \"ratio\": %.3f, \"processor_ratio\": %.3f, \"inflight_left\": %u, \"cores\": "
-      "%u}\n",
-      policy, n_nodes, alone_ns, median(one), median(two), median(ratios), median(processor_ratios), inflight,
-      std::thread::hardware_concurrency());
+      "\"two_threads_per_s\": %.0f, \"ratio\": %.3f, \"processor_ratio\": %.3f, \"apart_processor_ratio\": %.3f, "
+      "\"inflight_left\": %u, \"cores\": %u}\n",
+      policy, n_nodes, alone_ns, median(one), median(two), median(ratios), median(processor_ratios),
+      median(apart_ratios), inflight, std::thread::hardware_concurrency());
   return inflight == 0 ? 0 : 1;
 }

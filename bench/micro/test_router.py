@@ -173,7 +173,7 @@ def test_in_cpp(benchmark, n_nodes, policy):
     benchmark.pedantic(timer.pass_s, args=(1e-9 * said["pick_and_done_ns"],), rounds=1)
     print(
         f"\n{policy:16} {n_nodes:5} nodes {said['pick_and_done_ns']:7.0f} ns, two threads {said['ratio']:.2f}x one, "
-        f"{said['processor_ratio']:.2f}x by processor time"
+        f"{said['processor_ratio']:.2f}x by processor time (a fleet each: {said['apart_processor_ratio']:.2f}x)"
     )
     assert said["inflight_left"] == 0
 

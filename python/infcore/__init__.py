@@ -18,6 +18,7 @@ from infcore.telemetry import Histogram
 if TYPE_CHECKING:
     from infcore.arena import Arena
     from infcore.block_tables import BlockTables, block_table
+    from infcore.cache import Cache, CacheStats
     from infcore.continuous import ContinuousBatcher, KVBlocks, TokenCurve, TokenStep, block_hashes
     from infcore.image_packing import image_pack
     from infcore.onnx_device import OnnxDevice
@@ -32,6 +33,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Arena",
     "BlockTables",
+    "Cache",
+    "CacheStats",
     "CallableDevice",
     "Clock",
     "ContinuousBatcher",
@@ -80,6 +83,8 @@ __all__ = [
 _LATER = {
     "Arena": "arena",
     "BlockTables": "block_tables",
+    "Cache": "cache",
+    "CacheStats": "cache",
     "ContinuousBatcher": "continuous",
     "EmulatedTokenDevice": "token_device",
     "KVBlocks": "continuous",
@@ -102,10 +107,12 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if name == "cache":  # a part that is used under its own name
+        return importlib.import_module("infcore.cache")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found = getattr(importlib.import_module(f"infcore.{_LATER[name]}"), name)
     return found
 

@@ -1,9 +1,9 @@
 #pragma once
+#include <infcore/contracts/eviction.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <vector>
-
-#include <infcore/contracts/eviction.hpp>
 
 namespace infcore::cache {
 

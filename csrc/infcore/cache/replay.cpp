@@ -124,7 +124,10 @@ class PlainReplay final : public ReplayedCache {
         continue;
       }
       count_miss(i);
-      if (found != no_entry) remove(found);
+      if (found != no_entry) {
+        if (is_old(found, i)) ++stats_.expired;
+        remove(found);
+      }
       if (is_admitted(i)) {
         put(i);
       } else {
@@ -138,7 +141,10 @@ class PlainReplay final : public ReplayedCache {
  private:
   [[nodiscard]] bool has_ttl() const noexcept { return config_.ttl_s < std::numeric_limits<double>::infinity(); }
   [[nodiscard]] bool is_good(EntryId id, std::size_t i) const noexcept {
-    return entries_[id].bytes == bytes_at(i) && (made_s_.empty() || trace_.times_s[i] - made_s_[id] < config_.ttl_s);
+    return entries_[id].bytes == bytes_at(i) && !is_old(id, i);
+  }
+  [[nodiscard]] bool is_old(EntryId id, std::size_t i) const noexcept {
+    return !made_s_.empty() && trace_.times_s[i] - made_s_[id] >= config_.ttl_s;
   }
 
   void put(std::size_t i) {

@@ -1,9 +1,9 @@
 #pragma once
+#include <infcore/contracts/eviction.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-
-#include <infcore/contracts/eviction.hpp>
 
 namespace infcore::cache {
 
@@ -29,6 +29,7 @@ struct ReplayStats {
   std::uint64_t misses{};
   std::uint64_t evictions{};  ///< what made room, without what was never admitted
   std::uint64_t rejected{};   ///< misses that were not stored
+  std::uint64_t expired{};    ///< entries that were met after their time
   std::uint64_t bytes_used{};
   std::uint64_t bytes_requested{};
   std::uint64_t bytes_missed{};

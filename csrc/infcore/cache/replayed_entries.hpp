@@ -1,13 +1,13 @@
 #pragma once
+#include <infcore/base/errors.hpp>
+#include <infcore/contracts/eviction.hpp>
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <infcore/base/errors.hpp>
-#include <infcore/contracts/eviction.hpp>
 
 namespace infcore::cache {
 

@@ -3,7 +3,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-def eviction_policies() -> list[str]: ...
 def run(
     policy: str,
     capacity_bytes: int,

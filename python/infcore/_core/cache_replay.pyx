@@ -5,12 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libcpp.memory cimport unique_ptr
 
 from infcore._cpp.cache_replay cimport ReplayConfig, ReplayStats, ReplayTrace, replay
-from infcore._cpp.kv cimport EvictionPolicy, eviction_policies as cpp_eviction_policies, make_eviction_policy
-
-
-def eviction_policies() -> list:
-    """Names of the eviction policies, in the registry's order."""
-    return [name.decode() for name in cpp_eviction_policies()]
+from infcore._cpp.kv cimport EvictionPolicy, make_eviction_policy
 
 
 def run(str policy not None, uint64_t capacity_bytes, const uint64_t[::1] keys not None,

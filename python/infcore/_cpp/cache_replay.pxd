@@ -25,6 +25,7 @@ cdef extern from "<infcore/cache/replay.hpp>" namespace "infcore::cache" nogil:
         uint64_t misses
         uint64_t evictions
         uint64_t rejected
+        uint64_t expired
         uint64_t bytes_used
         uint64_t bytes_requested
         uint64_t bytes_missed

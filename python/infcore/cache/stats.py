@@ -10,6 +10,7 @@ class CacheStats:
     requests           lookups: hits + misses
     evictions          entries that made room, without those that were not admitted
     rejected           misses whose answer was not stored: larger than the cache, or worth less than what is in it
+    expired            entries whose time was over; invalidated: by tag or version; both are counted when they are met
     bytes_used         of what is in now
     bytes_requested    of every lookup; bytes_missed: of the misses among them
     cost_requested_us  of making every answer anew; cost_missed_us: of the misses among them
@@ -20,6 +21,8 @@ class CacheStats:
     misses: int = 0
     evictions: int = 0
     rejected: int = 0
+    expired: int = 0
+    invalidated: int = 0
     bytes_used: int = 0
     bytes_requested: int = 0
     bytes_missed: int = 0

@@ -1,0 +1,305 @@
+#include <infcore/cache/cache_shard.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <new>
+#include <utility>
+
+namespace infcore::cache {
+namespace {
+
+/// Entries that put() looks at, whether they are dead: more than come, so that the dead ones do not pile up.
+constexpr int n_swept = 2;
+constexpr std::uint32_t slots_min = 16;
+
+}  // namespace
+
+CacheShard::CacheShard(std::uint64_t capacity_bytes, std::unique_ptr<contracts::EvictionPolicy> policy)
+    : capacity_bytes_(capacity_bytes), policy_(std::move(policy)), mask_(slots_min - 1), slots_(slots_min) {
+  policy_->attach(*this, {.n_entries_max = 0, .capacity_bytes = capacity_bytes});
+}
+
+contracts::EvictionEntry CacheShard::entry(EntryId id) const noexcept {
+  const Entry& entry = entries_[id];
+  const bool plain = entry.life == no_life;
+  return {.key = keys_[id],
+          .bytes = std::max<std::uint64_t>(1, entry.bytes()),
+          .cost_us = static_cast<double>(entry.cost_us),
+          .n_children = 0,
+          .pinned = !plain && lives_[entry.life].n_pins > 0,
+          .reuse = plain ? 1.0 : lives_[entry.life].reuse};
+}
+
+bool CacheShard::is_invalid(const Entry& entry) const noexcept {
+  if (entry.life == no_life) return version_floor_ > 0;
+  const Life& life = lives_[entry.life];
+  return life.version < version_floor_ || std::any_of(life.tags.begin(), life.tags.end(), [&](TagRef tag) {
+           return tag_table_.is_dead(tag, life.version);
+         });
+}
+
+bool CacheShard::is_alive(const Entry& entry, base::TimeNs now_ns) const noexcept {
+  return !is_invalid(entry) && (entry.life == no_life || now_ns < lives_[entry.life].expires_ns);
+}
+
+bool CacheShard::is_stale(EntryId id, base::TimeNs now_ns) const noexcept {
+  const Entry& entry = entries_[id];
+  if (entry.life == no_life || is_invalid(entry)) return false;
+  const Life& life = lives_[entry.life];
+  return now_ns >= life.expires_ns && now_ns < life.stale_until_ns;
+}
+
+void CacheShard::tell_hits() noexcept {
+  if (n_hits_ > 0) policy_->on_hit({hits_.data(), std::exchange(n_hits_, 0)});
+}
+
+bool CacheShard::is_outdated(const NewEntry& entry, EntryId old) const noexcept {
+  if (entry.version < version_floor_) return true;
+  if (old != no_entry && entries_[old].life != no_life && entry.version < lives_[entries_[old].life].version)
+    return true;
+  return std::any_of(entry.tags.begin(), entry.tags.end(),
+                     [&](std::string_view tag) { return entry.version < tag_table_.version_floor(tag); });
+}
+
+CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, EntryId old, base::TimeNs now_ns,
+                                    EntryId& id) {
+  id = no_entry;
+  if (is_outdated(entry, old)) return Outcome::older;
+  if (old == no_entry || !is_live(old, now_ns)) {
+    counters_.cost_missed_us += entry.cost_us;
+    counters_.bytes_missed += entry.bytes;
+  }
+  if (entry.bytes > capacity_bytes_) {
+    ++counters_.rejected;
+    if (old != no_entry) remove(old);
+    return Outcome::rejected;
+  }
+  if (old == no_entry) make_place();
+  const std::uint32_t life = make_life(entry, old);  // the last that may throw
+  tell_hits();
+  ++n_changes_;
+  if (old != no_entry) {
+    id = old;
+    policy_->on_remove(id);
+    counters_.bytes_used -= entries_[id].bytes();
+  } else {
+    id = free_;
+    free_ = static_cast<EntryId>(keys_[id]);
+    entries_[id].hash = hash;
+    place(id);
+    ++counters_.n_entries;
+  }
+  update(id, entry, life);
+  policy_->on_insert(id);
+  if (life == no_life || lives_[life].n_pins == 0) policy_->on_evictable(id);
+  counters_.bytes_used += entry.bytes;
+  sweep(now_ns);
+  return make_room(id) ? Outcome::stored : Outcome::rejected;
+}
+
+void CacheShard::update(EntryId id, const NewEntry& entry, std::uint32_t life) noexcept {
+  keys_[id] = entry.key;
+  Entry& kept = entries_[id];
+  kept.kind = entry.kind & 3u;
+  kept.in_use = true;
+  kept.life = life & no_life;
+  kept.cost_us = static_cast<float>(entry.cost_us);
+  kept.bytes_low = static_cast<std::uint32_t>(entry.bytes);
+  kept.bytes_high = static_cast<std::uint32_t>(entry.bytes >> 32);
+}
+
+/// False where the newest had to go.
+bool CacheShard::make_room(EntryId newest) noexcept {
+  while (counters_.bytes_used > capacity_bytes_) {
+    EntryId victim = policy_->victim();
+    if (victim == contracts::no_entry) victim = newest;  // everything else is pinned
+    ++(victim == newest ? counters_.rejected : counters_.evictions);
+    drop(victim);
+    if (victim == newest) return false;
+  }
+  return true;
+}
+
+/// The dead are let go before anybody who lives is, two at a time: a full round takes as many puts as half the entries.
+void CacheShard::sweep(base::TimeNs now_ns) noexcept {
+  if (lives_.size() == free_lives_.size() && version_floor_ == 0) return;
+  for (int i = 0; i < n_swept; ++i) {
+    hand_ = hand_ + 1 < n_ids() ? hand_ + 1 : 0;
+    if (entries_[hand_].in_use && !is_live(hand_, now_ns) && !is_stale(hand_, now_ns)) remove_dead(hand_);
+  }
+}
+
+void CacheShard::remove_dead(EntryId id) noexcept {
+  ++(is_invalid(entries_[id]) ? counters_.invalidated : counters_.expired);
+  remove(id);
+}
+
+void CacheShard::remove(EntryId id) noexcept {
+  tell_hits();
+  ++n_changes_;
+  drop(id);
+}
+
+/// Hits were told.
+void CacheShard::drop(EntryId id) noexcept {
+  policy_->on_remove(id);
+  unplace(id);
+  Entry& entry = entries_[id];
+  counters_.bytes_used -= entry.bytes();
+  --counters_.n_entries;
+  if (entry.life != no_life) end_life(entry.life);
+  entry.in_use = false;
+  keys_[id] = std::exchange(gone_, id);
+}
+
+void CacheShard::clear() noexcept {
+  for (EntryId id = 0; id < n_ids(); ++id)
+    if (entries_[id].in_use) remove(id);
+}
+
+EntryId CacheShard::take_gone() noexcept {
+  const EntryId id = gone_;
+  if (id == no_entry) return id;
+  gone_ = static_cast<EntryId>(keys_[id]);
+  keys_[id] = std::exchange(free_, id);
+  return id;
+}
+
+void CacheShard::pin(EntryId id) {
+  if (entries_[id].life == no_life) {
+    const std::uint32_t life = make_life({}, no_entry, true);
+    entries_[id].life = life & no_life;
+  }
+  if (lives_[entries_[id].life].n_pins++ > 0) return;
+  tell_hits();
+  policy_->on_held(id);
+}
+
+bool CacheShard::unpin(EntryId id) noexcept {
+  const std::uint32_t life = entries_[id].life;
+  if (life == no_life || lives_[life].n_pins == 0) return false;
+  if (--lives_[life].n_pins == 0) policy_->on_evictable(id);
+  return true;
+}
+
+std::uint64_t CacheShard::invalidate(std::string_view tag) noexcept {
+  ++n_changes_;
+  return tag_table_.invalidate(tag);
+}
+
+void CacheShard::raise_floor(std::string_view tag, std::uint64_t version) {
+  tag_table_.raise_floor(tag, version);
+  ++n_changes_;
+}
+
+void CacheShard::raise_floor(std::uint64_t version) noexcept {
+  version_floor_ = std::max(version_floor_, version);
+  ++n_changes_;
+}
+
+NewEntry CacheShard::told(EntryId id) const noexcept {
+  const Entry& entry = entries_[id];
+  NewEntry told{.key = keys_[id],
+                .kind = entry.kind,
+                .bytes = entry.bytes(),
+                .cost_us = static_cast<double>(entry.cost_us),
+                .tags = {}};
+  if (entry.life == no_life) return told;
+  const Life& life = lives_[entry.life];
+  told.reuse = life.reuse;
+  told.expires_ns = life.expires_ns;
+  told.stale_until_ns = life.stale_until_ns;
+  told.version = life.version;
+  return told;
+}
+
+std::vector<std::string_view> CacheShard::tags(EntryId id) const {
+  std::vector<std::string_view> names;
+  if (entries_[id].life == no_life) return names;
+  for (const TagRef tag : lives_[entries_[id].life].tags) names.push_back(tag_table_.name(tag.tag));
+  return names;
+}
+
+/// Room for one entry more, in everything that has a place for each.
+void CacheShard::make_place() {
+  if (free_ != no_entry) return;
+  const std::size_t n = entries_.size() + 1;
+  if (n > keys_.capacity()) {
+    const std::size_t wanted = std::max<std::size_t>(16, n + n / 4);  // doubling would leave half of it empty
+    keys_.reserve(wanted);
+    entries_.reserve(wanted);
+    policy_->grow(static_cast<std::uint32_t>(wanted));
+  }
+  if (n > slots_.size() / 5 * 4) make_slots();
+  keys_.push_back(no_entry);
+  entries_.push_back(
+      {.hash = 0, .life = no_life, .kind = 0, .in_use = 0, .cost_us = 0, .bytes_low = 0, .bytes_high = 0});
+  free_ = static_cast<EntryId>(n - 1);
+}
+
+void CacheShard::make_slots() {
+  std::vector<Slot> slots(slots_.size() * 2);
+  slots_.swap(slots);
+  mask_ = static_cast<std::uint32_t>(slots_.size() - 1);
+  for (EntryId id = 0; id < n_ids(); ++id)
+    if (entries_[id].in_use) place(id);
+}
+
+void CacheShard::place(EntryId id) noexcept {
+  std::uint32_t at = entries_[id].hash & mask_;
+  while (slots_[at] != 0) at = (at + 1) & mask_;
+  slots_[at] = Slot{entries_[id].hash} << 32 | (id + 1);
+}
+
+/// What lies behind moves up, where its search would otherwise end at the hole.
+void CacheShard::unplace(EntryId id) noexcept {
+  std::uint32_t hole = entries_[id].hash & mask_;
+  while (static_cast<EntryId>(slots_[hole]) != id + 1) hole = (hole + 1) & mask_;
+  for (std::uint32_t at = (hole + 1) & mask_; slots_[at] != 0; at = (at + 1) & mask_) {
+    const std::uint32_t home = static_cast<std::uint32_t>(slots_[at] >> 32) & mask_;
+    if (((at - home) & mask_) < ((at - hole) & mask_)) continue;
+    slots_[hole] = slots_[at];
+    hole = at;
+  }
+  slots_[hole] = 0;
+}
+
+/// For an entry in the place of `old`, whose pins it keeps; no_life where it needs none.
+std::uint32_t CacheShard::make_life(const NewEntry& entry, EntryId old, bool always) {
+  const std::uint32_t before = old == no_entry ? no_life : entries_[old].life;
+  const bool plain =
+      entry.expires_ns == base::never_ns && entry.version == 0 && entry.reuse == 1.0 && entry.tags.empty() && !always;
+  const std::uint32_t n_pins = before == no_life ? 0 : lives_[before].n_pins;
+  if (plain && n_pins == 0) {
+    if (before != no_life) end_life(before);
+    return no_life;
+  }
+  Life made{entry.expires_ns, entry.stale_until_ns, entry.version, entry.reuse, n_pins, {}};
+  made.tags.reserve(entry.tags.size());
+  if (before == no_life && free_lives_.empty()) {
+    if (lives_.size() >= no_life) throw std::bad_alloc();
+    free_lives_.reserve(lives_.size() + 1 > lives_.capacity() ? 2 * lives_.size() + 1 : lives_.capacity());
+    lives_.reserve(free_lives_.capacity());  // so that end_life() need not allocate
+    lives_.emplace_back();
+    free_lives_.push_back(static_cast<std::uint32_t>(lives_.size() - 1));
+  }
+  try {
+    for (const std::string_view tag : entry.tags) made.tags.push_back(tag_table_.take(tag));
+  } catch (...) {
+    for (const TagRef tag : made.tags) tag_table_.give_back(tag);
+    throw;
+  }
+  if (before != no_life) end_life(before);
+  const std::uint32_t life = free_lives_.back();
+  free_lives_.pop_back();
+  lives_[life] = std::move(made);
+  return life;
+}
+
+void CacheShard::end_life(std::uint32_t life) noexcept {
+  for (const TagRef tag : lives_[life].tags) tag_table_.give_back(tag);
+  lives_[life] = {};
+  free_lives_.push_back(life);
+}
+
+}  // namespace infcore::cache

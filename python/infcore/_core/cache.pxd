@@ -1,0 +1,26 @@
+from libc.stdint cimport int64_t
+from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
+
+from infcore._core.base cimport Clock
+from infcore._cpp.cache cimport CacheShard
+
+
+cdef class Shard:
+    cdef unique_ptr[CacheShard] c_obj
+    cdef list keys      # by entry id, None where free: lists, so that the collector sees them
+    cdef list values
+
+
+cdef class Store:
+    cdef object __weakref__
+    cdef Shard only     # None where there are several
+    cdef list shards
+    cdef Clock clock
+    cdef cbool timed    # whether anything was ever put with an end to its life
+    cdef int64_t ttl_ns
+    cdef readonly object capacity_bytes
+    cdef readonly str policy
+    cdef object estimate
+
+    cdef int64_t now_ns(self) except? -1

@@ -1,0 +1,223 @@
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+"""The result cache's border: keys are found and compared here, values stay here; the mechanism is cache_shard.hpp."""
+cimport cython
+from cpython.exc cimport PyErr_Clear
+from cpython.list cimport PyList_GET_ITEM
+from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+from infcore._core.base cimport Clock, as_clock, finite, until_ns
+from infcore._core.fleet cimport whole
+from infcore._cpp.base cimport add_ns, never_ns, seconds
+from infcore._cpp.cache cimport (CacheCounters, CacheShard, EntryId, NewEntry, Outcome, Probe, TagSpan, no_entry,
+                                 string_view)
+from infcore._cpp.kv cimport EvictionPolicy, eviction_policies, make_eviction_policy
+
+from infcore.errors import InvalidArgument, InvalidType
+
+include "cache_key.pxi"
+
+
+@cython.final
+cdef class Shard:
+    def __cinit__(self, uint64_t capacity_bytes, str policy):
+        cdef unique_ptr[EvictionPolicy] chosen = make_eviction_policy(policy.encode())
+        self.c_obj.reset(new CacheShard(capacity_bytes, move(chosen)))
+        self.keys, self.values = [], []
+
+
+cdef class Store:
+    """Keys to values, with what each weighs and costs: what infcore.Cache is built on. Thread-safe.
+
+    estimate  estimate(value) -> bytes, where put() is not told
+    """
+
+    def __init__(self, capacity_bytes, *, estimate, policy="infcore", ttl_s=None, shards=None, clock=None):
+        capacity = whole("capacity_bytes", capacity_bytes, 0, 0x7FFFFFFFFFFFFFFF)
+        if not isinstance(policy, str):
+            raise InvalidType(f"policy is {type(policy).__name__}; allowed: a str, one of {policies()}")
+        n_shards = 1 if shards is None else whole("shards", shards, 1, 4096)
+        if n_shards & (n_shards - 1):
+            raise InvalidArgument(f"shards is {n_shards}; allowed: a power of two")
+        self.clock = as_clock(clock)
+        self.ttl_ns = until_ns("ttl_s", ttl_s, 0)
+        self.timed = self.ttl_ns != never_ns
+        self.capacity_bytes = capacity
+        self.policy = policy
+        self.estimate = estimate
+        self.shards = [Shard(capacity // n_shards, policy) for _ in range(n_shards)]
+        self.only = self.shards[0] if n_shards == 1 else None
+
+    cdef int64_t now_ns(self) except? -1:
+        return self.clock.now_ns() if self.timed else 0
+
+    def now_s(self) -> float:
+        """Seconds of the cache's clock."""
+        return seconds(self.clock.now_ns())
+
+    def get(self, key, default=None):
+        """The key's value, or `default` where it is not there, has expired or was invalidated. O(1)."""
+        cdef CacheKey known
+        cdef int64_t now_ns = self.now_ns()
+        key_of(key, &known)
+        cdef Shard shard = self.only if self.only is not None else shard_of(self, &known)
+        cdef CacheShard* entries = shard.c_obj.get()
+        entries.lock.lock()
+        cdef EntryId id = find(shard, key, &known)
+        if id == no_entry or not entries.is_live(id, now_ns):
+            entries.miss()
+            entries.lock.unlock()
+            return default
+        entries.hit(id)
+        value = <object>PyList_GET_ITEM(shard.values, id)
+        entries.lock.unlock()
+        return value
+
+    def peek(self, key, default=None):
+        """As get(), and nothing of it is remembered: no hit, no use."""
+        value = look(self, key, False)
+        return default if value is absent else value
+
+    def stale(self, key, default=None):
+        """As get(), also of what has expired, as long as its stale_s; nothing of it is remembered."""
+        value = look(self, key, True)
+        return default if value is absent else value
+
+    def __contains__(self, key):
+        return look(self, key, False) is not absent
+
+    def __len__(self):
+        """Entries, those among them that are dead and were not met yet."""
+        cdef size_t n = 0
+        for shard in self.shards:
+            n += (<Shard>shard).c_obj.get().counters().n_entries
+        return n
+
+    def put(self, key, value, *, size_bytes=None, cost_us=1.0, ttl_s=None, stale_s=0.0, tags=(), version=0, reuse=1.0):
+        """Keep the value under the key, in place of what was there.
+
+        size_bytes  what it weighs, at least 1; None: estimated (infcore.cache.estimated_bytes)
+        cost_us     of making it again, microseconds >= 0
+        ttl_s       seconds until it expires; None: the cache's
+        stale_s     seconds after that in which get_or_compute() still serves it while it is made anew
+        tags        names that invalidate_tag() knows it by
+        version     0 and up; a put with an older one than what is there, or than invalidate_older() asked for, loses
+        reuse       how many times likelier than others it is to be asked for, as far as the caller knows
+        Returns     False: not kept (not worth the room, too large, or of an old version)
+        Raises      InvalidArgument, InvalidType. What the new one pushes out is let go once the put is done
+        """
+        cdef CacheKey known
+        cdef NewEntry entry
+        cdef vector[string_view] names
+        cdef list encoded = None
+        cdef int64_t now_ns
+        key_of(key, &known)
+        if size_bytes is None:
+            size_bytes = self.estimate(value)
+        entry.bytes = <uint64_t>whole("size_bytes", size_bytes, 0, 0x7FFFFFFFFFFFFFFF) or 1
+        entry.cost_us = <double>cost_us if type(cost_us) is float and 0.0 <= cost_us < INFINITY else finite("cost_us", cost_us, 0.0)
+        entry.reuse = 1.0 if reuse is one else finite("reuse", reuse, 0.0)
+        entry.version = 0 if version is zero else whole("version", version, 0, 0x7FFFFFFFFFFFFFFF)
+        if tags is not no_tags:
+            encoded = encoded_tags(tags)
+            for name in encoded:
+                names.push_back(string_view(<bytes>name, len(<bytes>name)))
+            entry.tags = TagSpan(names.data(), names.size())
+        self.timed = self.timed or ttl_s is not None
+        now_ns = self.now_ns()
+        entry.expires_ns = until_ns("ttl_s", ttl_s, now_ns) if ttl_s is not None else add_ns(now_ns, self.ttl_ns)
+        entry.stale_until_ns = entry.expires_ns if stale_s is nothing_stale else until_ns("stale_s", stale_s, entry.expires_ns)
+        read_content(<PyObject*>key, known)
+        entry.key, entry.kind = known.content, known.kind
+        return place(self.only if self.only is not None else shard_of(self, &known), key, value, &known, entry, now_ns)
+
+    def delete(self, key) -> bool:
+        """Let go of the key's value; whether there was one."""
+        cdef CacheKey known
+        cdef int64_t now_ns = self.now_ns()
+        key_of(key, &known)
+        cdef Shard shard = shard_of(self, &known)
+        cdef CacheShard* entries = shard.c_obj.get()
+        entries.lock.lock()
+        cdef EntryId id = find(shard, key, &known)
+        cdef cbool was_there = id != no_entry and entries.is_live(id, now_ns)
+        if id != no_entry:
+            entries.remove(id)
+        gone = gone_of(shard)
+        entries.lock.unlock()
+        return was_there
+
+    def clear(self) -> None:
+        """Let go of everything, pinned or not."""
+        cdef Shard shard
+        for shard in self.shards:
+            shard.c_obj.get().lock.lock()
+            shard.c_obj.get().clear()
+            gone = gone_of(shard)
+            shard.c_obj.get().lock.unlock()
+            del gone
+
+    def pin(self, key) -> bool:
+        """From now on it is not evicted, until there were as many unpin() as pin(). False where it is not there."""
+        return pinned(self, key, True)
+
+    def unpin(self, key) -> bool:
+        """False where it is not there, or has no pin."""
+        return pinned(self, key, False)
+
+    def invalidate_tag(self, tag) -> int:
+        """What bears the tag is gone; how many that were. O(1): their room is freed when somebody meets them."""
+        (name,) = encoded_tags((tag,))
+        cdef string_view seen = string_view(<bytes>name, len(<bytes>name))
+        cdef uint64_t n = 0
+        cdef Shard shard
+        for shard in self.shards:
+            shard.c_obj.get().lock.lock()
+            n += shard.c_obj.get().invalidate(seen)
+            shard.c_obj.get().lock.unlock()
+        return n
+
+    def invalidate_older(self, version, *, tag=None) -> None:
+        """What bears the tag (None: everything) is gone unless its version is at least this, and later puts of an older
+        one are refused. O(1); such a tag is remembered for good."""
+        cdef uint64_t floor = whole("version", version, 0, 0x7FFFFFFFFFFFFFFF)
+        (name,) = encoded_tags(("" if tag is None else tag,))
+        cdef string_view seen = string_view(<bytes>name, len(<bytes>name))
+        cdef Shard shard
+        for shard in self.shards:
+            shard.c_obj.get().lock.lock()
+            try:
+                if tag is None:
+                    shard.c_obj.get().raise_all(floor)
+                else:
+                    shard.c_obj.get().raise_floor(seen, floor)
+            finally:
+                shard.c_obj.get().lock.unlock()
+
+    def entries(self) -> list:
+        """(key, value, what put() was told of it) of each live entry; of ttl_s and stale_s what is left of them."""
+        return [row for shard in self.shards for row in rows_of(self, shard)]
+
+    def counters(self) -> dict:
+        """Counts since the cache was made; bytes_used and n_entries now."""
+        cdef CacheCounters c
+        totals = {}
+        for shard in self.shards:
+            c = (<Shard>shard).c_obj.get().counters()
+            for name, value in _named(c).items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
+
+
+def policies() -> list:
+    """Names of the eviction policies."""
+    return [name.decode() for name in eviction_policies()]
+
+
+include "cache_store.pxi"
