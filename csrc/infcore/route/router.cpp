@@ -158,8 +158,7 @@ bool Router::cancel(Decision& decision, base::TimeNs now_ns) {
 
 /// Also the load that it began.
 bool Router::take_back(Decision& decision, base::TimeNs now_ns) {
-  if (decision.open && std::exchange(decision.begins_load, false))
-    fleet_->end_load(decision.node, decision.model);
+  if (decision.open && std::exchange(decision.begins_load, false)) fleet_->end_load(decision.node, decision.model);
   return close(decision, now_ns);
 }
 
