@@ -1,15 +1,15 @@
-"""Eviction policies x traces x sizes: python bench/replay/cache.py [--traces FOLDER] [--cell NAME] [--policies ...] [--json F]
+"""Eviction policies x traces x sizes: python bench/replay/cache.py [--traces FOLDER] [--cell NAME] [--policies P ...]
 
-Each trace is replayed at 1, 5, 10 and 25 % of its working set, all keys' bytes together. `cost` is the share of the cost
-that is spent in spite of the cache, `bytes` and `objects` the same of bytes and lookups, `ns` the time of one. Regret is
-how much more a policy spends than the best online one does in that cell. belady knows the future: a bound of misses where
-all sizes and costs are equal, elsewhere what can be had at least.
+Each trace is replayed at 1, 5, 10 and 25 % of its working set, all keys' bytes together. `cost` is the share of the
+cost that is spent in spite of the cache, `bytes` and `objects` the same of bytes and lookups, `ns` the CPU time of one.
+Regret is how much more a policy spends than the best online one does in that cell. belady knows the future: a bound of
+misses where all sizes and costs are equal, elsewhere a good schedule.
 
 Traces: Mooncake's conversations, a prefix counting from its start only; Scarab's keys with sizes and costs from Azure's
 token counts, costs per byte 1, 8 and 50 times apart (loaders.token_costs); AdaptSize's requests; gcc's memory accesses
-with their own penalties; and drawn here: Zipf 1.0 over 100,000 keys, the same with all ranks anew each 100,000 requests,
-and with every rank moving one place in 20. What is not in FOLDER is left out, and said. Exits with 1 where policy infcore
-has a mean regret above 2 % or one above 8 %.
+with their own penalties; and drawn here: Zipf 1.0 over 100,000 keys, the same with all ranks anew each 100,000
+requests, and with every rank moving one place in 20. What is not in FOLDER is left out, and said. Exits with 1 where
+policy infcore has a mean regret above 2 % or one above 8 %.
 """
 
 import argparse
@@ -158,7 +158,9 @@ def regret(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     """By cell and online policy: how much more than the best of them it spends."""
     regrets = {}
     for cell in dict.fromkeys(run.cell for run in runs):
-        spent = {run.policy: run.stats.cost_miss_ratio for run in runs if run.cell == cell and run.policy not in OFFLINE}
+        spent = {
+            run.policy: run.stats.cost_miss_ratio for run in runs if run.cell == cell and run.policy not in OFFLINE
+        }
         least = min(spent.values(), default=0.0)
         regrets |= {(cell, policy): (cost / least - 1.0 if least > 0.0 else 0.0) for policy, cost in spent.items()}
     return regrets
@@ -170,7 +172,9 @@ def summary(runs: Sequence[Run], regrets: dict[tuple[str, str], float]) -> str:
         of: dict[str, float] = {cell: more for (cell, name), more in regrets.items() if name == policy}
         worst = max(of, key=lambda cell: of[cell], default="")
         ns = [run.ns for run in runs if run.policy == policy]
-        shown: list[Any] = [percent(statistics.fmean(of.values()), 2), percent(of[worst], 2), worst] if of else ["-"] * 3
+        shown: list[Any] = (
+            [percent(statistics.fmean(of.values()), 2), percent(of[worst], 2), worst] if of else ["-"] * 3
+        )
         rows.append([policy, *shown, f"{statistics.median(ns):.0f}", f"{max(ns):.0f}"])
     return render(("policy", "mean", "worst", "in", "ns, median of cells", "ns, worst cell"), rows)
 

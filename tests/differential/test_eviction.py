@@ -1,7 +1,7 @@
 """Every eviction policy against its plain model, decision by decision, and the contract that all of them keep.
 
-An owner in Python drives both: it inserts before it makes room, holds and lets go, removes what it wishes, looks entries
-up one by one and many at a time, asks for victims that it then does not take, and grows.
+An owner in Python drives both: it inserts before it makes room, holds and lets go, removes what it wishes, looks
+entries up one by one and many at a time, asks for victims that it then does not take, and grows.
 """
 
 import random

@@ -90,11 +90,13 @@ def test_token_costs_go_by_the_key(tmp_path: Path) -> None:
         ("penalties", b"l 0x1 1 1 nan\n", ":1: miss_penalty must be a number from 0 to 1e+15, got 'nan'"),
         ("scarab", b"12345678abc", ": the file must be records of 8 bytes, got one of 3 at byte 8"),
         ("scarab", b"", ":1: the trace must have at least one access"),
-        ("oracle_general", GOOD["oracle_general"][:-1], ": the file must be records of 24 bytes, got one of 23 at byte 24"),
+        ("oracle_general", GOOD["oracle_general"][:-1],
+         ": the file must be records of 24 bytes, got one of 23 at byte 24"),
         ("oracle_general", struct.pack("<IQIq", 5, 1, 1, 1) + struct.pack("<IQIq", 4, 1, 1, 1),
          ": time must not be below 5, the record before, got 4 at byte 24"),
         ("mooncake", b"[]\n", ":1: the row must be a JSON object, got '[]'"),
-        ("mooncake", b'{"timestamp": 0, "input_length": 700, "hash_ids": [1]}', ":1: hash_ids must be 2 ids, a block of 512"),
+        ("mooncake", b'{"timestamp": 0, "input_length": 700, "hash_ids": [1]}',
+         ":1: hash_ids must be 2 ids, a block of 512"),
         ("mooncake", b'{"timestamp": 0, "input_length": 700, "hash_ids": [1, -1]}', ":1: hash_ids must be an array of"),
         ("mooncake", b'{"timestamp": NaN, "input_length": 1, "hash_ids": [1]}', ":1: timestamp must be milliseconds"),
         ("mooncake", b'{"timestamp": 1, "input_length": true, "hash_ids": [1]}', ":1: input_length must be an integer"),
@@ -159,7 +161,9 @@ def test_any_damage_gives_columns_or_a_named_error(name: str, cut: int, put: byt
 
 
 @settings(max_examples=30, deadline=None)
-@given(rows=st.lists(st.tuples(st.text(min_size=1), st.integers(0, 2**48), st.floats(0, 1e15)), min_size=1, max_size=20))
+@given(
+    rows=st.lists(st.tuples(st.text(min_size=1), st.integers(0, 2**48), st.floats(0, 1e15)), min_size=1, max_size=20)
+)
 def test_lists_come_back_as_written(rows: list[tuple[str, int, float]]) -> None:
     names = [json.dumps(name).replace(" ", "_").replace(",", ";") for name, _, _ in rows]
     text = "".join(f"{name} {size} {cost!r}\n" for name, (_, size, cost) in zip(names, rows, strict=True))
