@@ -136,6 +136,7 @@ cdef class Store:
         cdef list encoded = None
         cdef int64_t now_ns
         key_of(key, &known)
+        cdef Shard shard = self.only if self.only is not None else shard_of(self, &known)
         read_figures(&entry, self.estimate(value) if size_bytes is None else size_bytes, cost_us, version, reuse)
         if tags is not no_tags:
             encoded = encoded_tags(tags)
@@ -151,7 +152,7 @@ cdef class Store:
             entry.stale_until_ns = until_ns("stale_s", 0.0 if stale_s is None else stale_s, entry.expires_ns)
         read_content(<PyObject*>key, known)
         entry.key, entry.kind = known.content, known.kind
-        return place(self.only if self.only is not None else shard_of(self, &known), key, value, &known, entry, now_ns)
+        return place(shard, key, value, &known, entry, now_ns)
 
     def check_put(self, *, size_bytes=None, cost_us=1.0, ttl_s=None, stale_s=0.0, tags=(), version=0, reuse=1.0):
         """Raises what put() would raise of these arguments."""

@@ -5,7 +5,7 @@ import inspect
 import math
 import numbers
 import threading
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 from infcore._core.base import Clock
@@ -194,8 +194,8 @@ class Cache(Store):
                 raise InvalidType(f"{name} is {type(given).__name__}; allowed: seconds as a number, or None")
             if given is not None and not 0 <= given < math.inf:
                 raise InvalidArgument(f"{name} is {given!r}; allowed: finite seconds >= 0, or None")
-        if "tags" in put and not isinstance(put["tags"], (str, bytes)):
-            put["tags"] = tuple(put["tags"])  # an iterator's are there once
+        if isinstance(put.get("tags"), Iterator):
+            put["tags"] = tuple(put["tags"])  # which are there once
         self.check_put(**put)
         return Work(compute, put, error_ttl_s, timeout_s)
 
