@@ -1,15 +1,25 @@
 """Eviction policies, readably: which evictable entry goes next? The compiled policies must choose the same.
 
-An owner calls attach, on_insert, on_evictable and on_held in turn, on_remove; on_hit and on_release in between.
+An owner calls attach, on_insert, on_evictable and on_held in turn, on_remove; on_hit and on_release in between; grow
+where there may be more entries and the model has one. reference/eviction_models.py finds a policy's model.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class View(Protocol):
+    def key(self, id_: int) -> int: ...
+
     def cost_us(self, id_: int) -> float: ...
 
     def bytes(self, id_: int) -> int: ...
+
+    def next_use(self, id_: int) -> int | None: ...
+
+
+class Limits(NamedTuple):
+    n_entries_max: int
+    capacity_bytes: int
 
 
 class Gdsf:
@@ -22,7 +32,7 @@ class Gdsf:
         self.worth: dict[int, float] = {}
         self.evictable: set[int] = set()
 
-    def attach(self, view: View) -> None:
+    def attach(self, view: View, limits: Limits) -> None:
         self.view = view
 
     def _lift(self, ids: list[int]) -> None:
@@ -66,7 +76,7 @@ class Lru:
         self.used: dict[int, int] = {}
         self.evictable: set[int] = set()
 
-    def attach(self, view: View) -> None:
+    def attach(self, view: View, limits: Limits) -> None:
         """It asks nothing."""
 
     def _use(self, ids: list[int]) -> None:

@@ -75,6 +75,10 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
 // ---- events
 
 RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& asked) {
+  if (asked.is_cached) {
+    refuse(asked, ActionKind::complete, Reason::cached, 0.0);
+    return 0;
+  }
   contracts::Request request = asked;
   Entrance entrance;
   if (!door_.policies.empty() && !admit(now_ns, request, entrance)) return 0;
