@@ -242,7 +242,9 @@ std::uint32_t StateMachine::share_by_work(TimeNs now_ns, std::uint32_t index, co
     const double least_work = slots_[suited_[n - 1]].request.work;
     const FinishQuery query{base::seconds(now_ns), static_cast<float>(std::max(rest, least_work)),
                             static_cast<float>(max_batch_size), static_cast<float>(n_requests)};
-    return finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s, n_enough);
+    const std::uint32_t n_further = n_in_further_slots(lane.model, query, t_s, n_enough);
+    return n_further < n_enough &&
+           finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s, n_enough - n_further);
   };
   std::uint32_t least = 0, beyond = std::min(static_cast<std::uint32_t>(suited_.size()), max_batch_size) + 1;
   while (beyond - least > 1) {
