@@ -19,6 +19,11 @@ class GhostHistories {
     std::uint32_t used;    ///< when, as told, rounded down
   };
 
+  struct Life {
+    std::uint32_t now;
+    std::uint32_t age_max;
+  };
+
   /// For so many entries. Knows nothing then: tags do not tell where they would stand in a larger table.
   void grow(std::uint32_t n_entries_max) {
     std::vector<Bucket> buckets(n_entries_max / 2 + 1);
@@ -41,23 +46,34 @@ class GhostHistories {
     return {{}, 0};
   }
 
-  /// Returns what is forgotten for it.
-  Ghost remember(std::uint64_t key, const Ghost& ghost, std::uint32_t now) noexcept {
+  /// Calls lost(ghost) for each one that it forgets for it, or because it is older than age_max.
+  template <class Lost>
+  void remember(std::uint64_t key, const Ghost& ghost, const Life& life, Lost&& lost) noexcept {
     const std::uint64_t hash = hash_of(key);
     Bucket& bucket = bucket_of(hash);
     std::size_t oldest = 0;
+    std::uint32_t oldest_age = 0;
     for (std::size_t way = 0; way < n_ways; ++way) {
       if (bucket.histories[way].empty()) {
         oldest = way;
-        break;
+        oldest_age = ~0u;
+        continue;
       }
-      if (now - used_at(bucket, way, now) > now - used_at(bucket, oldest, now)) oldest = way;
+      const std::uint32_t used = used_at(bucket, way, life.now);
+      if (life.now - used > life.age_max) {
+        lost(Ghost{bucket.histories[way], used});
+        bucket.histories[way] = {};
+        oldest = way;
+        oldest_age = ~0u;
+      } else if (life.now - used >= oldest_age) {
+        oldest = way;
+        oldest_age = life.now - used;
+      }
     }
-    const Ghost forgotten{bucket.histories[oldest], used_at(bucket, oldest, now)};
+    if (!bucket.histories[oldest].empty()) lost(Ghost{bucket.histories[oldest], used_at(bucket, oldest, life.now)});
     bucket.tags[oldest] = tag_of(hash);
     bucket.used[oldest] = static_cast<std::uint16_t>(ghost.used >> unit_bits_);
     bucket.histories[oldest] = ghost.history;
-    return forgotten;
   }
 
  private:

@@ -49,9 +49,10 @@ class ReuseRates {
 
   /// Two for each doubling: 0, 1, 2-3, 4-5, 6-9, 10-13, ...
   [[nodiscard]] static std::uint32_t age_class(std::uint32_t age) noexcept {
-    const std::uint32_t from_two = std::min(age, ~0u - 2) + 2;
-    const std::uint32_t n_doublings = static_cast<std::uint32_t>(std::bit_width(from_two)) - 1;
-    return std::min(2 * n_doublings - 2 + (from_two >> (n_doublings - 1) & 1u), n_ages - 1);
+    // A float's exponent and the first bit after it are these classes; above 2^24 it rounds, which the last one holds.
+    const std::uint32_t from_two = std::min(age, 1u << n_ages / 2) + 2;
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(from_two)));
+    return std::min((bits >> 22) - (128u << 1), n_ages - 1);
   }
 
   /// A key of this history was asked for when it was so old.
@@ -61,8 +62,8 @@ class ReuseRates {
   /// It is so old now and was not asked for yet: one of a sample, taken anew for each learn().
   void waits(ReuseHistory history, std::uint32_t age) noexcept { ++waiting_[history.of_class()][age_class(age)]; }
 
-  [[nodiscard]] double rate(ReuseHistory history, std::uint32_t age) const noexcept {
-    return rates_[history.of_class()][age_class(age)];
+  [[nodiscard]] float rate(std::uint32_t of_class, std::uint32_t age) const noexcept {
+    return rates_[of_class][age_class(age)];
   }
 
   /// Makes the rates anew. `n_each` entries wait for each one in the sample.
@@ -117,14 +118,14 @@ class ReuseRates {
         next.alive *= then.alive;
       }
       ahead[n_ahead++] = next;
-      rates_[of_class][age] = next.uses / next.time;
+      rates_[of_class][age] = static_cast<float>(next.uses / next.time);
     }
   }
 
   Counts used_{};
   Counts lost_{};
   Counts waiting_{};
-  Counts rates_{};
+  std::array<std::array<float, n_ages>, ReuseHistory::n_classes> rates_{};
 };
 
 }  // namespace infcore::cache

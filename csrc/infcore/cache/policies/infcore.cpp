@@ -40,10 +40,11 @@ class EvenPlaces {
 };
 
 class Infcore final : public contracts::EvictionPolicy {
-  static constexpr std::uint32_t n_sampled = 32;
+  static constexpr std::uint32_t n_sampled = 16;
   static constexpr std::uint32_t n_kept = 8;
   /// Entries looked at for each insertion, so that the rates know of those that wait.
   static constexpr std::uint32_t n_seen_each = 2;
+  static constexpr std::uint32_t n_remembered_each = 4;
   static constexpr std::uint32_t learn_every_min = 256;
   static constexpr std::uint32_t learn_every_part = 10;
   /// A nanosecond's tenth: where nothing costs anything, likely uses count alone.
@@ -54,14 +55,10 @@ class Infcore final : public contracts::EvictionPolicy {
     float worth;         ///< cost by bytes
     std::uint32_t place = no_entry;  ///< among the evictable
     ReuseHistory history;            ///< empty: it is not in
+    std::uint8_t rate_class;         ///< of history
   };
-  struct Candidate {
-    double value;
-    EntryId id;
-    [[nodiscard]] bool operator<(const Candidate& other) const noexcept {
-      return value < other.value || (value == other.value && id < other.id);
-    }
-  };
+  /// Value in the upper half, id in the lower: values are not negative, so their bits are in their order.
+  using Candidate = std::uint64_t;
 
   void attach(const contracts::EvictionView& view, const contracts::EvictionLimits& limits) override {
     view_ = &view;
@@ -86,6 +83,7 @@ class Infcore final : public contracts::EvictionPolicy {
     const GhostHistories::Ghost ghost = ghosts_.take(shown.key, now_);
     if (ghost.history.empty()) {
       entry.history = ReuseHistory(worth_class);
+      entry.rate_class = static_cast<std::uint8_t>(entry.history.of_class());
     } else {
       entry.used = ghost.used;
       entry.history = ghost.history;
@@ -121,34 +119,54 @@ class Infcore final : public contracts::EvictionPolicy {
     Entry& entry = entries_[id];
     if (entry.place != no_entry) on_held(id);
     is_named_ = false;
-    const auto forgotten = ghosts_.remember(view_->entry(id).key, {entry.history, entry.used}, now_);
-    if (!forgotten.history.empty()) rates_.lost(forgotten.history, now_ - forgotten.used);
+    const GhostHistories::Life life{now_, n_remembered_each * n_entries_};
+    ghosts_.remember(view_->entry(id).key, {entry.history, entry.used}, life,
+                     [this](const GhostHistories::Ghost& lost) { rates_.lost(lost.history, now_ - lost.used); });
     entry.history = {};
     --n_entries_;
   }
 
   EntryId victim() noexcept override {
-    if (is_named_) return best_[0].id;
+    if (is_named_) return id_of(best_[0]);
     if (evictable_.empty()) return no_entry;
-    const std::uint32_t n_before = n_best_;
-    const std::array<Candidate, n_kept + 1> before = best_;
-    n_best_ = 0;
-    for (std::uint32_t i = 0; i < n_before; ++i) consider(before[i].id);
-    if (newest_ != no_entry) consider(newest_);
     const std::uint32_t n_evictable = static_cast<std::uint32_t>(evictable_.size());
     if (n_evictable <= n_sampled) {
-      for (const EntryId id : evictable_) consider(id);
+      n_best_ = 0;
+      for (const EntryId id : evictable_) consider(candidate(id));
     } else {
-      for (std::uint32_t i = 0; i < n_sampled; ++i) consider(evictable_[to_choose_.next(n_evictable)]);
+      sample(n_evictable);
     }
     is_named_ = true;
-    return best_[0].id;
+    return id_of(best_[0]);
+  }
+
+  void sample(std::uint32_t n_evictable) noexcept {
+    std::array<Candidate, n_sampled> sampled;  // apart: nothing to wait for between one and the next
+    for (Candidate& each : sampled) {
+      each = candidate(evictable_[to_choose_.next(n_evictable)]);
+    }
+    if (newest_ != no_entry && entries_[newest_].place != no_entry) consider(candidate(newest_));
+    for (const Candidate& each : sampled) consider(each);
+    // Those kept from choices before may have been found or have left since then.
+    for (;;) {
+      if (n_best_ == 0) {
+        for (const Candidate& each : sampled) consider(each);
+      }
+      const EntryId id = id_of(best_[0]);
+      const bool is_evictable = entries_[id].place != no_entry;
+      const Candidate now = candidate(id);
+      if (is_evictable && now == best_[0]) return;
+      std::copy(best_.begin() + 1, best_.begin() + n_best_, best_.begin());
+      --n_best_;
+      if (is_evictable) consider(now);
+    }
   }
 
   void use(Entry& entry) noexcept {
     const std::uint32_t gap = now_ - entry.used;
     rates_.used(entry.history, gap);
     entry.history = entry.history.used_again(std::min(ReuseRates::age_class(gap) / 8, 3u));
+    entry.rate_class = static_cast<std::uint8_t>(entry.history.of_class());
     entry.used = now_;
   }
 
@@ -174,17 +192,21 @@ class Infcore final : public contracts::EvictionPolicy {
     n_seen_ = 0;
   }
 
-  /// Into best_, the least first, if it is among the least and still evictable.
-  void consider(EntryId id) noexcept {
+  [[nodiscard]] Candidate candidate(EntryId id) const noexcept {
     const Entry& entry = entries_[id];
-    if (entry.place == no_entry) return;
-    const Candidate next{rates_.rate(entry.history, now_ - entry.used) * static_cast<double>(entry.worth), id};
-    if (n_best_ == best_.size() && !(next < best_[n_best_ - 1])) return;
+    const float value = rates_.rate(entry.rate_class, now_ - entry.used) * entry.worth;
+    return Candidate{std::bit_cast<std::uint32_t>(value)} << 32 | id;
+  }
+  [[nodiscard]] static EntryId id_of(Candidate candidate) noexcept { return static_cast<EntryId>(candidate); }
+
+  /// Into best_, the least first, if it is among the least and not in.
+  void consider(Candidate next) noexcept {
+    if (n_best_ == best_.size() && next >= best_[n_best_ - 1]) return;
     std::uint32_t at = n_best_;
     while (at > 0 && next < best_[at - 1]) --at;
-    if (at > 0 && best_[at - 1].id == id) return;
+    if (at > 0 && best_[at - 1] == next) return;
     if (n_best_ < best_.size()) ++n_best_;
-    std::copy_backward(best_.begin() + at, best_.begin() + n_best_ - 1, best_.begin() + n_best_);
+    for (std::uint32_t i = n_best_ - 1; i > at; --i) best_[i] = best_[i - 1];
     best_[at] = next;
   }
 
