@@ -224,6 +224,11 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     candidates_[word] = passing;
     others_[word] = passing;
     free_candidates_[word] = passing & has_free_slot_[word];
+    further_[word] = 0;
+    for (std::uint64_t left = passing & many_slots_[word] & ~bounded_[word]; left != 0; left &= left - 1) {
+      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      if (!others_wait_for(id, lane.model)) further_[word] |= bit_of(id);
+    }
     any |= free_candidates_[word];
     any_bounded |= passing & bounded_[word];
   }
@@ -271,8 +276,10 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
       n_open += n > 0.0f ? n : 0.0f;
     }
     if (n_open >= static_cast<float>(n_enough)) return false;
-    return finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s,
-                        n_enough - static_cast<std::uint32_t>(n_open));
+    const std::uint32_t n_left = n_enough - static_cast<std::uint32_t>(n_open);
+    const std::uint32_t n_further = n_in_further_slots(lane.model, query, t_s, n_left);
+    return n_further < n_left &&
+           finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s, n_left - n_further);
   };
   std::uint64_t& word = others_[taker.node.value / 64];
   const std::uint64_t was = std::exchange(word, word & ~bit_of(taker.node));
@@ -294,6 +301,48 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   lane.last_share = least;
   word = was;
   return least;
+}
+
+/// Whether anything of another model waits that the node may run: then its slots are not the lane's to count on.
+bool StateMachine::others_wait_for(NodeId id, ModelId model) const noexcept {
+  for (const ModelId other : nodes_[id.value].models) {
+    if (other == model) continue;
+    for (const std::uint32_t lane : models_[other.value].lanes) {
+      if (lanes_[lane]->queue.size() > 0) return true;
+    }
+  }
+  return false;
+}
+
+/// How many the slots of the candidates finish by then, of each node without the one that is free first, which stands
+/// for the node among the others. Runs do not disturb each other, so a slot is as good as a device of its own; those
+/// that run another model will be wanted for it again. Looks no further once they are enough.
+std::uint32_t StateMachine::n_in_further_slots(ModelId model, const FinishQuery& query, float t_s,
+                                               std::uint32_t n_enough) const noexcept {
+  const contracts::BatchColumns curves = latency_.batch(model);
+  std::uint32_t n = 0;
+  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+    for (std::uint64_t left = further_[word]; left != 0; left &= left - 1) {
+      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      const Node& node = nodes_[id.value];
+      const NodeFinish finish = NodeFinish::of(0.0f, curves, id.value, query.work_mean);
+      const auto n_busy = static_cast<std::uint32_t>(node.in_flight.size());
+      const std::uint32_t n_idle = node.slots > n_busy ? node.slots - n_busy : 0;
+      if (n_idle > 1) n += (n_idle - 1) * static_cast<std::uint32_t>(finish.n_in(t_s, query));
+      bool is_passed = n_idle > 0;
+      for (const Batch& b : node.in_flight) {
+        if (n >= n_enough) return n;
+        const double end_s = base::seconds(b.expected_end_ns);
+        if (!is_passed && end_s == free_at_s_[id.value]) {
+          is_passed = true;
+          continue;
+        }
+        if (b.model != model) continue;
+        n += static_cast<std::uint32_t>(finish.n_in(t_s - NodeFinish::free_in(end_s, query.now_s), query));
+      }
+    }
+  }
+  return n;
 }
 
 /// What the latency model is told of a batch: where runs share a node, all that ran there when it started.
