@@ -141,6 +141,28 @@ cdef extern from * nogil:
       return true;
     }
 
+    // get() of an int or a text: a reference to the value or to `missing`, or `unsure`, where somebody must look closer.
+    inline PyObject* get_plain(infcore::cache::CacheShard& shard, PyObject* keys, PyObject* values, PyObject* key,
+                               std::int64_t now_ns, PyObject* missing, PyObject* unsure) noexcept {
+      CacheKey known;
+      PyObject *ask = nullptr, *found = unsure;
+      const bool plain = PyLong_CheckExact(key) || PyUnicode_CheckExact(key);
+      if (plain && read_key(key, known)) {
+        shard.lock.lock();
+        const infcore::cache::EntryId id = find_entry(shard, keys, key, known, nullptr, ask);
+        if (id == infcore::cache::no_entry) {
+          shard.miss();
+          found = missing;
+        } else if (ask == nullptr && shard.is_live(id, now_ns)) {
+          shard.hit(id);
+          found = PyList_GET_ITEM(values, static_cast<Py_ssize_t>(id));
+        }
+        shard.lock.unlock();
+      }
+      Py_INCREF(found);
+      return found;
+    }
+
     }  // namespace
     """
     cdef struct CacheKey:
@@ -151,6 +173,7 @@ cdef extern from * nogil:
     void read_content(PyObject*, CacheKey&) noexcept
     EntryId find_entry(const CacheShard&, PyObject*, PyObject*, const CacheKey&, PyObject*, PyObject*&) noexcept
     PyObject* exchange_item(PyObject*, size_t, PyObject*) noexcept
+    object get_plain(CacheShard&, PyObject*, PyObject*, PyObject*, int64_t, PyObject*, PyObject*)
     cbool count_of(PyObject*, uint64_t&) noexcept
 
 
