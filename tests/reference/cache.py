@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+from reference.eviction import Limits
+
 HITS_MAX = 64  # that the policy has not been told of
 SWEPT = 2  # places that a put looks at
 
@@ -44,9 +46,18 @@ class Cache:
         self.floor = 0
         self.tag_floors: dict[str, int] = {}
         self.counts = dict.fromkeys(("hits", "misses", "evictions", "rejected", "expired", "invalidated"), 0)
-        policy.attach(self)
+        self.n_places = 0
+        policy.attach(self, Limits(0, capacity_bytes))
 
     # What the policy asks of its view.
+    def key(self, id_: int) -> int:
+        """Of its content; policies that ask for it are modelled with ints alone."""
+        key = self.by_id[id_].key
+        return key % 2**64 if isinstance(key, int) else hash(key)
+
+    def next_use(self, id_: int) -> int | None:
+        return None
+
     def cost_us(self, id_: int) -> float:
         return self.by_id[id_].cost_us
 
@@ -131,6 +142,7 @@ class Cache:
             if not self.free:
                 self.free.append(self.n_ids)
                 self.n_ids += 1
+                self._grow()
             entry = Entry(self.free.pop(), key, value, n_pins=0, **told)
         else:
             self.policy.on_remove(before.id)
@@ -143,6 +155,12 @@ class Cache:
         kept = self._make_room(entry)
         self._let_go()
         return kept
+
+    def _grow(self) -> None:
+        if self.n_ids > self.n_places:
+            self.n_places = max(16, self.n_ids + self.n_ids // 4)
+            if hasattr(self.policy, "grow"):
+                self.policy.grow(self.n_places)
 
     def _sweep(self) -> None:
         if self.floor == 0 and all(entry.is_plain for entry in self.entries.values()):
