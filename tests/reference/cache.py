@@ -46,9 +46,18 @@ class Cache:
         self.floor = 0
         self.tag_floors: dict[str, int] = {}
         self.counts = dict.fromkeys(("hits", "misses", "evictions", "rejected", "expired", "invalidated"), 0)
-        policy.attach(self, Limits(n_entries_max=0, capacity_bytes=capacity_bytes))  # it grows with its entries
+        self.n_places = 0
+        policy.attach(self, Limits(0, capacity_bytes))
 
     # What the policy asks of its view.
+    def key(self, id_: int) -> int:
+        """Of its content; policies that ask for it are modelled with ints alone."""
+        key = self.by_id[id_].key
+        return key % 2**64 if isinstance(key, int) else hash(key)
+
+    def next_use(self, id_: int) -> int | None:
+        return None
+
     def cost_us(self, id_: int) -> float:
         return self.by_id[id_].cost_us
 
@@ -133,6 +142,7 @@ class Cache:
             if not self.free:
                 self.free.append(self.n_ids)
                 self.n_ids += 1
+                self._grow()
             entry = Entry(self.free.pop(), key, value, n_pins=0, **told)
         else:
             self.policy.on_remove(before.id)
@@ -145,6 +155,12 @@ class Cache:
         kept = self._make_room(entry)
         self._let_go()
         return kept
+
+    def _grow(self) -> None:
+        if self.n_ids > self.n_places:
+            self.n_places = max(16, self.n_ids + self.n_ids // 4)
+            if hasattr(self.policy, "grow"):
+                self.policy.grow(self.n_places)
 
     def _sweep(self) -> None:
         if self.floor == 0 and all(entry.is_plain for entry in self.entries.values()):

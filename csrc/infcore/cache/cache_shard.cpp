@@ -55,8 +55,27 @@ bool CacheShard::is_stale(EntryId id, base::TimeNs now_ns) const noexcept {
   return now_ns >= life.expires_ns && now_ns < life.stale_until_ns;
 }
 
+/// Those that the policy was not told of yet: an entry changes or goes only after that.
+void CacheShard::count_hits(CacheCounters& counters) const noexcept {
+  counters.hits += n_hits_;
+  for (std::size_t i = 0; i < n_hits_; ++i) {
+    const Entry& entry = entries_[hits_[i]];
+    counters.cost_hit_us += static_cast<double>(entry.cost_us);
+    counters.bytes_hit += entry.bytes();
+  }
+}
+
+/// Asking changes nothing: not even when the policy is told.
+CacheCounters CacheShard::counters() const noexcept {
+  CacheCounters counters = counters_;
+  count_hits(counters);
+  return counters;
+}
+
 void CacheShard::tell_hits() noexcept {
-  if (n_hits_ > 0) policy_->on_hit({hits_.data(), std::exchange(n_hits_, 0)});
+  if (n_hits_ == 0) return;
+  count_hits(counters_);
+  policy_->on_hit({hits_.data(), std::exchange(n_hits_, 0)});
 }
 
 /// What is dead is as if it were not there, whether somebody has met it yet or not.

@@ -43,7 +43,7 @@ struct CacheCounters {
 /// there is no room. Keys and values are the owner's, under the entry's id.
 ///
 /// Finding: probe() over the entries with the same 32 bits of the key's hash, of which the owner compares the keys. A
-/// hit is noted in an array and handed to the policy 64 at a time. What is dead (expired, invalidated, of an old
+/// hit is noted in an array, counted and handed to the policy 64 at a time. What is dead (expired, invalidated, of an old
 /// version) is removed when somebody meets it: put() looks at two entries each time. What is pinned outlives its death, so
 /// that pins do not depend on who met it: it is not found, but what is put in its place is pinned.
 ///
@@ -74,9 +74,6 @@ class CacheShard final : private contracts::EvictionView {
   [[nodiscard]] bool is_stale(EntryId id, base::TimeNs now_ns) const noexcept;
 
   void hit(EntryId id) noexcept {
-    ++counters_.hits;
-    counters_.cost_hit_us += static_cast<double>(entries_[id].cost_us);
-    counters_.bytes_hit += entries_[id].bytes();
     hits_[n_hits_++] = id;
     if (n_hits_ == hits_.size()) tell_hits();
   }
@@ -105,7 +102,8 @@ class CacheShard final : private contracts::EvictionView {
   /// Everything does.
   void raise_floor(std::uint64_t version) noexcept;
 
-  [[nodiscard]] CacheCounters counters() const noexcept { return counters_; }
+  [[nodiscard]] CacheCounters counters() const noexcept;
+  [[nodiscard]] std::uint64_t n_entries() const noexcept { return counters_.n_entries; }
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
   [[nodiscard]] EntryId n_ids() const noexcept { return static_cast<EntryId>(entries_.size()); }
   [[nodiscard]] bool in_use(EntryId id) const noexcept { return entries_[id].in_use; }
@@ -153,6 +151,7 @@ class CacheShard final : private contracts::EvictionView {
   bool make_room(EntryId newest) noexcept;
   void sweep(base::TimeNs now_ns) noexcept;
   void tell_hits() noexcept;
+  void count_hits(CacheCounters& counters) const noexcept;
   [[nodiscard]] bool is_plain(EntryId id) const noexcept { return entries_[id].life == no_life && version_floor_ == 0; }
   [[nodiscard]] bool is_alive(const Entry& entry, base::TimeNs now_ns) const noexcept;
   [[nodiscard]] bool is_invalid(const Entry& entry) const noexcept;

@@ -31,6 +31,7 @@ include "cache_key.pxi"
 
 
 @cython.final
+@cython.no_gc_clear  # the lists are there to the very end; a cycle breaks at one of them instead
 cdef class Shard:
     def __cinit__(self, uint64_t capacity_bytes, str policy):
         cdef unique_ptr[EvictionPolicy] chosen = make_eviction_policy(policy.encode())
@@ -38,6 +39,7 @@ cdef class Shard:
         self.keys, self.values = [], []
 
 
+@cython.no_gc_clear  # the same: it leans on its shards
 cdef class Store:
     """Keys to values, with what each weighs and costs: what infcore.Cache is built on. Thread-safe.
 
@@ -64,7 +66,10 @@ cdef class Store:
         self.policy = policy
         self.estimate = estimate
         self.shards = [Shard(capacity // n_shards, policy) for _ in range(n_shards)]
-        self.only = self.shards[0] if n_shards == 1 else None
+        if n_shards == 1:
+            self.only = self.shards[0]
+            self.c_only = self.only.c_obj.get()
+            self.keys, self.values = <PyObject*>self.only.keys, <PyObject*>self.only.values
 
     def __reduce__(self):
         raise InvalidType(f"{type(self).__name__} cannot be copied or pickled: its values are shared by who uses it; "
@@ -79,20 +84,13 @@ cdef class Store:
 
     def get(self, key, default=None):
         """The key's value, or `default` where it is not there, has expired or was invalidated. O(1)."""
-        cdef CacheKey known
-        cdef EntryId id
         cdef int64_t now_ns = self.clock.now_ns() if self.timed else 0
-        key_of(key, &known)
-        cdef Shard shard = self.only if self.only is not None else shard_of(self, &known)
-        cdef CacheShard* entries = shard.c_obj.get()
-        entries.lock.lock()
-        compared = find(shard, key, &known, &id)
-        if id == no_entry or not entries.is_live(id, now_ns):
-            return miss(shard, id, now_ns, default)
-        entries.hit(id)
-        value = <object>PyList_GET_ITEM(shard.values, id)
-        entries.lock.unlock()
-        return value
+        if self.c_only != NULL:
+            value = get_plain(self.c_only[0], self.keys, self.values, <PyObject*>key, now_ns, <PyObject*>default,
+                              <PyObject*>unsure)
+            if value is not unsure:
+                return value
+        return get_closely(self, key, default, now_ns)
 
     def peek(self, key, default=None):
         """As get(), and nothing of it is remembered: no hit, no use."""
@@ -113,7 +111,7 @@ cdef class Store:
         cdef Shard shard
         for shard in self.shards:
             shard.c_obj.get().lock.lock()
-            n += shard.c_obj.get().counters().n_entries
+            n += shard.c_obj.get().n_entries()
             shard.c_obj.get().lock.unlock()
         return n
 

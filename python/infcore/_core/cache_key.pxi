@@ -10,10 +10,17 @@ cdef extern from * nogil:
     enum : std::uint32_t { other_key, int_key, str_key };
 
     struct CacheKey {
-      std::uint64_t content;  // an int's value; else, where it is put, of what it says, the same in every process
+      std::uint64_t content;  // an int's value; else its hash, where it is put of what it says, the same in every process
       std::uint32_t hash;     // of Python's hash: equal keys have equal ones, whatever their types
       std::uint32_t kind;
     };
+
+    // One multiplication to 128 bits: its halves together depend on every bit of x, wherever keys differ.
+    inline std::uint32_t place_of(Py_hash_t hash) noexcept {
+      __extension__ using Wide = unsigned __int128;
+      const Wide product = Wide{static_cast<std::uint64_t>(hash) ^ 0x8EBC6AF09C88C6E3u} * 0x589965CC75374CC3u;
+      return static_cast<std::uint32_t>(static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product));
+    }
 
     inline std::uint64_t stirred(std::uint64_t x) noexcept {  // splitmix64's finaliser
       x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
@@ -65,7 +72,7 @@ cdef extern from * nogil:
         if (value_of(key, value) && value > -(std::int64_t{1} << 60) && value < (std::int64_t{1} << 60)) {
           out = {static_cast<std::uint64_t>(value), 0, int_key};
           hash = value == -1 ? -2 : static_cast<Py_hash_t>(value);
-          out.hash = static_cast<std::uint32_t>(stirred(static_cast<std::uint64_t>(hash)));
+          out.hash = place_of(hash);
           return true;
         }
       }
@@ -73,8 +80,7 @@ cdef extern from * nogil:
       hash = text ? reinterpret_cast<PyASCIIObject*>(key)->hash : -1;
       if (hash == -1) hash = PyObject_Hash(key);
       if (hash == -1) return false;
-      const std::uint64_t mixed = stirred(static_cast<std::uint64_t>(hash));
-      out = {mixed, static_cast<std::uint32_t>(mixed), text ? str_key : other_key};
+      out = {static_cast<std::uint64_t>(hash), place_of(hash), text ? str_key : other_key};
       return true;
     }
 
@@ -83,8 +89,10 @@ cdef extern from * nogil:
       if (out.kind == str_key) {
         out.content = content_of(PyUnicode_DATA(key),
                                  static_cast<std::size_t>(PyUnicode_GET_LENGTH(key)) * PyUnicode_KIND(key));
-      } else if (out.kind == other_key && PyBytes_CheckExact(key)) {
-        out.content = content_of(PyBytes_AS_STRING(key), static_cast<std::size_t>(PyBytes_GET_SIZE(key)));
+      } else if (out.kind == other_key) {
+        out.content = PyBytes_CheckExact(key)
+                          ? content_of(PyBytes_AS_STRING(key), static_cast<std::size_t>(PyBytes_GET_SIZE(key)))
+                          : stirred(out.content);
       }
     }
 
@@ -141,6 +149,28 @@ cdef extern from * nogil:
       return true;
     }
 
+    // get() of an int or a text: a reference to the value or to `missing`, or `unsure`, where somebody must look closer.
+    inline PyObject* get_plain(infcore::cache::CacheShard& shard, PyObject* keys, PyObject* values, PyObject* key,
+                               std::int64_t now_ns, PyObject* missing, PyObject* unsure) noexcept {
+      CacheKey known;
+      PyObject *ask = nullptr, *found = unsure;
+      const bool plain = PyLong_CheckExact(key) || PyUnicode_CheckExact(key);
+      if (plain && read_key(key, known)) {
+        shard.lock.lock();
+        const infcore::cache::EntryId id = find_entry(shard, keys, key, known, nullptr, ask);
+        if (id == infcore::cache::no_entry) {
+          shard.miss();
+          found = missing;
+        } else if (ask == nullptr && shard.is_live(id, now_ns)) {
+          shard.hit(id);
+          found = PyList_GET_ITEM(values, static_cast<Py_ssize_t>(id));
+        }
+        shard.lock.unlock();
+      }
+      Py_INCREF(found);
+      return found;
+    }
+
     }  // namespace
     """
     cdef struct CacheKey:
@@ -151,6 +181,7 @@ cdef extern from * nogil:
     void read_content(PyObject*, CacheKey&) noexcept
     EntryId find_entry(const CacheShard&, PyObject*, PyObject*, const CacheKey&, PyObject*, PyObject*&) noexcept
     PyObject* exchange_item(PyObject*, size_t, PyObject*) noexcept
+    object get_plain(CacheShard&, PyObject*, PyObject*, PyObject*, int64_t, PyObject*, PyObject*)
     cbool count_of(PyObject*, uint64_t&) noexcept
 
 

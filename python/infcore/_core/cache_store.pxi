@@ -1,6 +1,7 @@
 # Of cache.pyx: what its methods share.
 
 cdef object absent = object()
+cdef object unsure = object()
 cdef object one = 1.0            # put()'s own defaults, so that they need no check
 cdef object zero = 0
 cdef object nothing_stale = 0.0
@@ -51,6 +52,22 @@ cdef object miss(Shard shard, EntryId id, int64_t now_ns, object default):
     else:
         unlock(shard, NULL, NULL)
     return default
+
+
+cdef object get_closely(Store self, object key, object default, int64_t now_ns):
+    cdef CacheKey known
+    cdef EntryId id
+    key_of(key, &known)
+    cdef Shard shard = shard_of(self, &known)
+    cdef CacheShard* entries = shard.c_obj.get()
+    entries.lock.lock()
+    compared = find(shard, key, &known, &id)
+    if id == no_entry or not entries.is_live(id, now_ns):
+        return miss(shard, id, now_ns, default)
+    entries.hit(id)
+    value = <object>PyList_GET_ITEM(shard.values, id)
+    entries.lock.unlock()
+    return value
 
 
 cdef object look(Store store, object key, cbool stale):

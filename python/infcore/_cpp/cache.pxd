@@ -72,6 +72,7 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
         void raise_floor(string_view, uint64_t) except +infcore_translate
         void raise_all "raise_floor"(uint64_t) noexcept
         CacheCounters counters() noexcept
+        uint64_t n_entries() noexcept
         uint64_t capacity_bytes() noexcept
         EntryId n_ids() noexcept
         cbool in_use(EntryId) noexcept
