@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
 from reference.eviction import Limits, View
 
 N_AGES = 48
