@@ -1,4 +1,4 @@
-"""What infcore promises of its hit ratio, on small seeded workloads: counts where nothing changes, recency where it does."""
+"""What infcore promises of its hit ratio, on small seeded workloads: frequency where nothing changes, recency else."""
 
 import numpy as np
 import pytest
