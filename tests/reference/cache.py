@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+from reference.eviction import Limits
+
 HITS_MAX = 64  # that the policy has not been told of
 SWEPT = 2  # places that a put looks at
 
@@ -44,7 +46,7 @@ class Cache:
         self.floor = 0
         self.tag_floors: dict[str, int] = {}
         self.counts = dict.fromkeys(("hits", "misses", "evictions", "rejected", "expired", "invalidated"), 0)
-        policy.attach(self)
+        policy.attach(self, Limits(n_entries_max=0, capacity_bytes=capacity_bytes))  # it grows with its entries
 
     # What the policy asks of its view.
     def cost_us(self, id_: int) -> float:
