@@ -144,10 +144,13 @@ class Infcore final : public contracts::EvictionPolicy {
   }
 
   void sample(std::uint32_t n_evictable) noexcept {
-    std::array<Candidate, n_sampled> sampled;  // apart: nothing to wait for between one and the next
-    for (Candidate& each : sampled) {
-      each = candidate(evictable_[to_choose_.next(n_evictable)]);
+    std::array<Candidate, n_sampled> sampled;
+    std::array<EntryId, n_sampled> ids;  // first, so that their entries are all on their way at once
+    for (EntryId& id : ids) {
+      id = evictable_[to_choose_.next(n_evictable)];
+      __builtin_prefetch(&entries_[id]);
     }
+    for (std::uint32_t i = 0; i < n_sampled; ++i) sampled[i] = candidate(ids[i]);
     if (newest_ != no_entry && entries_[newest_].place != no_entry) consider(candidate(newest_));
     for (const Candidate& each : sampled) consider(each);
     // Those kept from choices before may have been found or have left since then.
