@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
 from reference.eviction import Limits, View
 
 N_AGES = 48
@@ -15,7 +14,7 @@ CLASSES = range(24)
 
 
 class History(NamedTuple):
-    """How often a key was asked for, 63 at most; how long before the last time, or what it is worth if asked for once."""
+    """How often a key was asked for, 63 at most; how long before the last time; if once, what it is worth."""
 
     n_uses: int
     last: int
@@ -125,7 +124,7 @@ def even_places() -> Callable[[int], int]:
 
 
 class Infcore:
-    """Of a sample, the newest, and the best kept from samples before: the least worth * rate, of equals the lowest id."""
+    """Of a sample, the newest, and those kept from samples before: the least worth * rate, of equals the lowest id."""
 
     def attach(self, view: View, limits: Limits) -> None:
         self.view = view

@@ -9,9 +9,9 @@
 
 namespace infcore::cache {
 
-/// Histories of keys that left, about four for each entry there may be: the oldest of a key's eight neighbours makes room.
-/// 20 bytes for each entry; keys are 16 bits of a hash: one in 8,000 is taken for another, which then seems known.
-/// Single-threaded; O(1), one cache line or two; allocates in grow() only.
+/// Histories of keys that left, about four for each entry there may be: the oldest of a key's eight neighbours makes
+/// room. 20 bytes for each entry; keys are 16 bits of a hash: one in 8,000 is taken for another, which then seems
+/// known. Single-threaded; O(1), one cache line or two; allocates in grow() only.
 class GhostHistories {
  public:
   struct Ghost {

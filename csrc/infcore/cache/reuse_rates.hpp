@@ -6,16 +6,15 @@
 
 namespace infcore::cache {
 
-/// What is known of a key in one byte, so that it can outlive its entry: how often it was asked for, and how long before
-/// the last time, roughly; of what was asked for once, whether it is worth more than others.
+/// What is known of a key in one byte, so that it can outlive its entry: how often it was asked for, and how long
+/// before the last time, roughly; of what was asked for once, whether it is worth more than others.
 class ReuseHistory {
  public:
   static constexpr std::uint32_t n_classes = 24;
 
   ReuseHistory() = default;
   /// Asked for once; `worth_class` < 3.
-  explicit ReuseHistory(std::uint32_t worth_class) noexcept
-      : bits_(static_cast<std::uint8_t>(1u << 2 | worth_class)) {}
+  explicit ReuseHistory(std::uint32_t worth_class) noexcept : bits_(static_cast<std::uint8_t>(1u << 2 | worth_class)) {}
 
   /// No history of a key is empty.
   [[nodiscard]] bool empty() const noexcept { return bits_ == 0; }
@@ -39,8 +38,8 @@ class ReuseHistory {
 /// seen again until that age, as in estimates of survival (Kaplan and Meier, JASA 1958). Time is counted in insertions:
 /// while all is found, nothing ages. Old counts fade; a prior of a few uses stands in where little was seen.
 ///
-/// rate() is uses to expect in a time, over that time, for the time from now where it is best (Gittins, J. R. Stat. Soc. B
-/// 1979): what is about to come back after a pause is worth its wait. O(1); learn() O(classes * ages).
+/// rate() is uses to expect in a time, over that time, for the time from now where it is best (Gittins, J. R. Stat.
+/// Soc. B 1979): what is about to come back after a pause is worth its wait. O(1); learn() O(classes * ages).
 class ReuseRates {
  public:
   static constexpr std::uint32_t n_ages = 48;

@@ -1,16 +1,19 @@
 // What goes is the entry that saves least: its cost to make again, per byte it takes, times the rate at which keys with
 // its history (how often asked for, how long apart) and age were asked for again so far. Rates are learned on the way,
 // from entries and from what is remembered of those that left; so one rule serves frequency, recency, loops and drift.
-// Source: hit density, Beckmann, Chen, Cidon, LHD, NSDI 2018 (classes and ages, learned rates, a sample at each choice);
-// cost and size as in GDSF (Cherkasova, HP Labs TR-98-69R1); the best of a sample are kept for the next choice:
-// Psounis and Prabhakar, INFOCOM 2001; rate to expect at best: Gittins, J. R. Stat. Soc. B 1979.
-// We differ: LHD counts what it evicts as never used again, and so believes in its own choices; we remember four keys for
-// an entry and count their returns, and count those that still wait. Time is insertions, so a hit costs a count. Samples
-// are spread evenly by a fixed sequence, not drawn. The newest entry is always looked at: what would push out more than
-// it brings is not admitted. All that leaves is remembered, also what its owner replaces or lets expire.
-// Tunables: n_sampled, n_kept below; ReuseRates' prior and fading. 40 bytes an entry, ghosts included, and 36 KB.
-// O(1): a hit two counts; an insertion two entries looked at and, once in a tenth of the entries, all rates made anew; a
-// choice 41 entries looked at. Up to n_sampled evictable entries: all are, and ties go to the lowest id of all.
+//
+// Source: hit density by class and age, learned, over a sample: LHD, Beckmann, Chen, Cidon, NSDI 2018. Cost and size:
+// GDSF, Cherkasova, HP Labs TR-98-69R1. The best of a sample are kept for the next choice: Psounis and Prabhakar,
+// INFOCOM 2001. The rate over the time where it is best: Gittins, J. R. Stat. Soc. B 1979.
+//
+// We differ: LHD takes what it evicts for never used again, and so believes in its own choices; we remember four keys
+// an entry, count their returns, and count those that still wait. Time is insertions: a hit is two counts, nothing is
+// filed. A sample is spread evenly by a fixed sequence, not drawn. The newest entry is always looked at: what would
+// push out more than it brings is not admitted. All that leaves is remembered, also what expires or is replaced.
+//
+// O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice
+// 16 to 25 entries looked at. Up to 16 evictable entries all are, and ties go to the lowest id of all; else of those.
+// 40 bytes an entry, ghosts included, and 32 KB. Tunables: the constants below, ReuseRates' prior and fading.
 #include <infcore/cache/ghost_histories.hpp>
 #include <infcore/cache/reuse_rates.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -51,8 +54,8 @@ class Infcore final : public contracts::EvictionPolicy {
   static constexpr double cost_us_min = 1e-4;
 
   struct Entry {
-    std::uint32_t used;  ///< when last
-    float worth;         ///< cost by bytes
+    std::uint32_t used;              ///< when last
+    float worth;                     ///< cost by bytes
     std::uint32_t place = no_entry;  ///< among the evictable
     ReuseHistory history;            ///< empty: it is not in
     std::uint8_t rate_class;         ///< of history
@@ -141,10 +144,13 @@ class Infcore final : public contracts::EvictionPolicy {
   }
 
   void sample(std::uint32_t n_evictable) noexcept {
-    std::array<Candidate, n_sampled> sampled;  // apart: nothing to wait for between one and the next
-    for (Candidate& each : sampled) {
-      each = candidate(evictable_[to_choose_.next(n_evictable)]);
+    std::array<Candidate, n_sampled> sampled;
+    std::array<EntryId, n_sampled> ids;  // first, so that their entries are all on their way at once
+    for (EntryId& id : ids) {
+      id = evictable_[to_choose_.next(n_evictable)];
+      __builtin_prefetch(&entries_[id]);
     }
+    for (std::uint32_t i = 0; i < n_sampled; ++i) sampled[i] = candidate(ids[i]);
     if (newest_ != no_entry && entries_[newest_].place != no_entry) consider(candidate(newest_));
     for (const Candidate& each : sampled) consider(each);
     // Those kept from choices before may have been found or have left since then.
@@ -211,7 +217,7 @@ class Infcore final : public contracts::EvictionPolicy {
   }
 
   const contracts::EvictionView* view_{};
-  std::uint32_t now_{};  ///< insertions so far; wraps
+  std::uint32_t now_{};    ///< insertions so far; wraps
   std::uint32_t n_ids_{};  ///< ids seen are below it
   std::uint32_t n_entries_{};
   EntryId newest_{no_entry};
