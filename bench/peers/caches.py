@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    cells, missing = compare(1 if args.smoke else args.rounds, 5_000 if args.smoke else 400_000)
+    cells, missing = compare(1 if args.smoke else args.rounds, 5_000 if args.smoke else 100_000)
     say_missing(missing)
     say_not_installed()
     if args.json:

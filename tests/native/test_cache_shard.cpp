@@ -54,7 +54,7 @@ std::vector<std::string> online_policies() {
 
 class EachPolicy : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Cache, EachPolicy, testing::ValuesIn(online_policies()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& row) { return row.param; });
 
 /// What is found is what was put last, and nothing is found that went; bytes agree at every step.
 TEST_P(EachPolicy, FindsWhatWasPut) {

@@ -32,7 +32,9 @@ class Both:
         self.keys = KEYS if policy in ("gdsf", "lru") else INTS
 
     def step(self) -> None:
-        what = self.draw.choices((self.get, self.put, self.drop, self.pin, self.invalidate, self.wait), (8, 8, 1, 2, 1, 2))
+        what = self.draw.choices(
+            (self.get, self.put, self.drop, self.pin, self.invalidate, self.wait), (8, 8, 1, 2, 1, 2)
+        )
         what[0](self.draw.choice(self.keys))
         self.check()
 
@@ -46,7 +48,10 @@ class Both:
 
     def put(self, key) -> None:
         self.n_values += 1
-        told = {"size_bytes": self.draw.choice((0, 1, 2, 5, 20, 41)), "cost_us": self.draw.choice((0.0, 0.5, 3.0, 64.0))}
+        told = {
+            "size_bytes": self.draw.choice((0, 1, 2, 5, 20, 41)),
+            "cost_us": self.draw.choice((0.0, 0.5, 3.0, 64.0)),
+        }
         if self.draw.random() < 0.4:
             told |= {"ttl_s": self.draw.choice((0.0, 1.0, 5.0)), "stale_s": self.draw.choice((0.0, 2.0))}
         if self.draw.random() < 0.3:

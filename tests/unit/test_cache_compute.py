@@ -133,7 +133,11 @@ def test_errors_that_are_remembered_are_bounded(cache):
 
 @pytest.mark.parametrize("name", ["timeout_s", "error_ttl_s"])
 def test_bad_times(cache, name):
-    for bad, error in ((-1, infcore.InvalidArgument), (float("nan"), infcore.InvalidArgument), ("1", infcore.InvalidType)):
+    for bad, error in (
+        (-1, infcore.InvalidArgument),
+        (float("nan"), infcore.InvalidArgument),
+        ("1", infcore.InvalidType),
+    ):
         with pytest.raises(error, match=f"{name} is"):
             cache.get_or_compute("a", lambda: 1, **{name: bad})
         with pytest.raises(error, match=f"{name} is"):

@@ -93,7 +93,8 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
   id = no_entry;
   if (is_outdated(entry, old, now_ns)) return Outcome::older;
   if (entry.bytes <= capacity_bytes_ && old == no_entry) make_place();
-  const std::uint32_t life = entry.bytes <= capacity_bytes_ ? make_life(entry, old) : no_life;  // the last that may throw
+  const std::uint32_t life =
+      entry.bytes <= capacity_bytes_ ? make_life(entry, old) : no_life;  // the last that may throw
   if (old == no_entry || !is_live(old, now_ns)) {
     counters_.cost_missed_us += kept_cost(entry.cost_us);
     counters_.bytes_missed += entry.bytes;
@@ -213,17 +214,11 @@ bool CacheShard::unpin(EntryId id) noexcept {
   return true;
 }
 
-std::uint64_t CacheShard::invalidate(std::string_view tag) noexcept {
-  return tag_table_.invalidate(tag);
-}
+std::uint64_t CacheShard::invalidate(std::string_view tag) noexcept { return tag_table_.invalidate(tag); }
 
-void CacheShard::raise_floor(std::string_view tag, std::uint64_t version) {
-  tag_table_.raise_floor(tag, version);
-}
+void CacheShard::raise_floor(std::string_view tag, std::uint64_t version) { tag_table_.raise_floor(tag, version); }
 
-void CacheShard::raise_floor(std::uint64_t version) noexcept {
-  version_floor_ = std::max(version_floor_, version);
-}
+void CacheShard::raise_floor(std::uint64_t version) noexcept { version_floor_ = std::max(version_floor_, version); }
 
 NewEntry CacheShard::told(EntryId id) const noexcept {
   const Entry& entry = entries_[id];

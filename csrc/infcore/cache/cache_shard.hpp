@@ -26,7 +26,7 @@ struct NewEntry {
   double cost_us;
   double reuse{1.0};
   base::TimeNs expires_ns{base::never_ns};
-  base::TimeNs stale_until_ns{base::never_ns};  ///< after it expired, until when it may still be served
+  base::TimeNs stale_until_ns{};  ///< after it expired, until when it may still be served
   std::uint64_t version{};
   std::span<const std::string_view> tags;
 };
@@ -43,9 +43,9 @@ struct CacheCounters {
 /// there is no room. Keys and values are the owner's, under the entry's id.
 ///
 /// Finding: probe() over the entries with the same 32 bits of the key's hash, of which the owner compares the keys. A
-/// hit is noted in an array, counted and handed to the policy 64 at a time. What is dead (expired, invalidated, of an old
-/// version) is removed when somebody meets it: put() looks at two entries each time. What is pinned outlives its death, so
-/// that pins do not depend on who met it: it is not found, but what is put in its place is pinned.
+/// hit is noted in an array, counted and handed to the policy 64 at a time. What is dead (expired, invalidated, of an
+/// old version) is removed when somebody meets it: put() looks at two entries each time. What is pinned outlives its
+/// death, so that pins do not depend on who met it: it is not found, but what is put in its place is pinned.
 ///
 /// The owner locks `lock` around each call but the constructor; no call runs the owner's code. Throws std::bad_alloc
 /// where it says so, and then nothing has changed.

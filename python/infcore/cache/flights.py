@@ -64,7 +64,9 @@ class Flights:
         """Whether there is anybody in the chain of who waits for whom that does not wait."""
         here = threading.get_ident()
         if who == here and flight.loop is not None and flight.loop is _running_loop():
-            raise InvalidArgument("get_or_compute() on the event loop that computes the key; allowed: aget_or_compute()")
+            raise InvalidArgument(
+                "get_or_compute() on the event loop that computes the key; allowed: aget_or_compute()"
+            )
         owner = flight.owner
         for _ in range(len(self._waits) + 1):
             if owner == who or owner == here:

@@ -101,9 +101,7 @@ class Cache(Store):
         """What bears the tag (None: everything) is gone unless its version is at least this, and later puts of an older
         one are refused. O(1) and what is being computed; such a tag is remembered for good."""
         super().invalidate_older(version, tag=tag)
-        self._flights.outdate_where(
-            lambda flight: flight.version < version and (tag is None or tag in flight.tags)
-        )
+        self._flights.outdate_where(lambda flight: flight.version < version and (tag is None or tag in flight.tags))
 
     def get_or_compute(
         self,
