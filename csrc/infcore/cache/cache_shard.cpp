@@ -65,7 +65,7 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
                                     EntryId& id) {
   id = no_entry;
   if (is_outdated(entry, old)) return Outcome::older;
-  if (old == no_entry || !is_live(old, now_ns)) {
+  if (entry.asked && (old == no_entry || !is_live(old, now_ns))) {
     counters_.cost_missed_us += entry.cost_us;
     counters_.bytes_missed += entry.bytes;
   }
@@ -138,6 +138,13 @@ void CacheShard::remove(EntryId id) noexcept {
   tell_hits();
   ++n_changes_;
   drop(id);
+}
+
+bool CacheShard::evict(EntryId id) noexcept {
+  if (is_pinned(id)) return false;
+  ++counters_.evictions;
+  remove(id);
+  return true;
 }
 
 /// Hits were told.
