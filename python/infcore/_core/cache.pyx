@@ -217,11 +217,16 @@ cdef class Store:
         will be kept."""
         return evicted(self, key)
 
+    def version_of(self, key) -> int:
+        """Of the key's live entry; -1 where it is not there."""
+        return version_of(self, key)
+
     def place_of(self, key) -> int:
         """Which shard the key belongs to: an index of free_bytes()."""
         cdef CacheKey known
+        known.hash = 0  # gcc does not see that key_of() raises where it does not set it
         key_of(key, &known)
-        return (known.hash >> 20) & (len(self.shards) - 1)
+        return self.shards.index(shard_of(self, &known))
 
     def free_bytes(self) -> list:
         """Bytes that each shard has left; what is dead and was not met yet still takes its room."""

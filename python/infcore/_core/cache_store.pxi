@@ -140,6 +140,22 @@ cdef cbool evicted(Store store, object key) except *:
     return done
 
 
+cdef object version_of(Store store, object key):
+    cdef CacheKey known
+    cdef int64_t now_ns = store.now_ns()
+    key_of(key, &known)
+    cdef Shard shard = shard_of(store, &known)
+    cdef CacheShard* entries = shard.c_obj.get()
+    cdef uint64_t version = 0
+    entries.lock.lock()
+    cdef EntryId id = find(shard, key, &known)
+    cdef cbool live = id != no_entry and entries.is_live(id, now_ns)
+    if live:
+        version = entries.told(id).version
+    entries.lock.unlock()
+    return version if live else -1
+
+
 cdef object free_of(Shard shard):
     cdef CacheShard* entries = shard.c_obj.get()
     entries.lock.lock()

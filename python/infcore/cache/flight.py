@@ -1,7 +1,7 @@
 """One computation that several callers wait for, threads and event loops alike."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,13 +15,15 @@ class Abandoned(Exception):
 class Flight:
     """A value that somebody computes. Ends once, by succeed(), fail() or abandon()."""
 
-    __slots__ = ("_future", "is_outdated", "n_waiting", "owner", "tags", "task")
+    __slots__ = ("_future", "instead_of", "is_kept", "is_outdated", "n_waiting", "owner", "tags", "task")
 
     def __init__(self, owner: object, tags: frozenset[str]):
         self._future: Future[Any] = Future()
         self.owner = owner  # a thread's id or an asyncio task: who must not wait for it
         self.tags = tags
         self.is_outdated = False  # what comes of it must not be kept
+        self.instead_of: tuple[Hashable, ...] | None = None  # of one that nobody asked for: what may go for it
+        self.is_kept = False
         self.task: asyncio.Task[None] | None = None
         self.n_waiting = 0  # of who can be cancelled
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any
 
 from infcore._core.base import Clock
@@ -170,6 +170,49 @@ class Cache(Store):
                     with contextlib.suppress(RuntimeError):  # its loop is closed, and so the task is gone
                         flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
 
+    def compute_ahead(
+        self, key: Hashable, compute: Callable[[], Any], *, instead_of: Iterable[Hashable] = (), **put: Any
+    ) -> bool:
+        """Compute and keep what nobody asked for yet; who asks meanwhile waits for it.
+
+        instead_of  keys that go for it once it is computed. Nothing else is evicted: without room it is not kept
+        Returns     whether it is kept; False where it is there already, or somebody computes it
+        Raises      what compute raises
+        """
+        if key in self:
+            return False
+        flight, leads = self._join(key, threading.get_ident(), put)
+        if leads:
+            flight.instead_of = tuple(instead_of)
+            self._compute(key, flight, compute, put, None)
+        return flight.is_kept
+
+    async def acompute_ahead(
+        self,
+        key: Hashable,
+        compute: Callable[[], Awaitable[Any] | Any],
+        *,
+        instead_of: Iterable[Hashable] = (),
+        **put: Any,
+    ) -> bool:
+        """The same on an event loop; compute may be a coroutine function. Cancelling it stops the computation only where
+        nobody else waits."""
+        if key in self:
+            return False
+        flight, leads = self._join(key, asyncio.current_task(), put)
+        if not leads:
+            return False
+        flight.instead_of = tuple(instead_of)
+        flight.task = asyncio.ensure_future(self._acompute(key, flight, compute, put, None))
+        flight.owner = flight.task
+        try:
+            await flight.aresult(None)
+        finally:
+            if flight.n_waiting == 0 and not flight.is_done:
+                self._forget(key, flight)
+                flight.task.cancel()
+        return flight.is_kept
+
     def _join(self, key: Hashable, owner: object, put: dict[str, Any]) -> tuple[Flight, bool]:
         """The flight that computes the key, and whether the caller is to do it."""
         with self._lock:
@@ -241,8 +284,14 @@ class Cache(Store):
         flight.succeed(value)
 
     def _land(self, key: Hashable, flight: Flight, value: object, put: dict[str, Any]) -> None:
-        if not flight.is_outdated:
+        if flight.is_outdated:
+            return
+        if flight.instead_of is None:
             self.put(key, value, **put)
+            return
+        for gone in flight.instead_of:
+            self.evict(gone)
+        flight.is_kept = self.bring(key, value, **put)
 
     def _end(self, key: Hashable, flight: Flight) -> None:
         with self._lock:

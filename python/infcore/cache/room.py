@@ -20,6 +20,13 @@ class Resident(NamedTuple):
     pinned: bool = False
 
 
+class Going(NamedTuple):
+    """What has to go, and what it is worth together."""
+
+    keys: tuple[Hashable, ...]
+    worth_us: float
+
+
 class Room:
     """Room by place as it would be, after what take() said. Nothing is done to the cache itself.
 
@@ -48,7 +55,7 @@ class Room:
     def free_bytes(self, place: int) -> int:
         return self._free[place]
 
-    def take(self, place: int, size_bytes: int, worth_us: float) -> tuple[Hashable, ...] | None:
+    def take(self, place: int, size_bytes: int, worth_us: float) -> Going | None:
         """Room for something worth that much: what has to go for it, all together worth less; None: it is not worth it.
 
         Complexity  O(what would go)
@@ -75,4 +82,5 @@ class Room:
         del rows[len(rows) - n :]
         rows += staying  # still in their order
         kept = {id(each) for each in staying}
-        return tuple(each.key for each in reversed(gone) if id(each) not in kept)
+        going = [each for each in reversed(gone) if id(each) not in kept]
+        return Going(tuple(each.key for each in going), sum(each.worth_us for each in going))

@@ -3,14 +3,14 @@
 import math
 import os
 import pickle as pickling
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from infcore import _checks
 from infcore._core.cache import Store
-from infcore.cache.plain_values import NotPlain, Piece, decode, encode, encode_key
-from infcore.cache.room import Room
+from infcore.cache.plain_values import DEPTH_MAX, NotPlain, Piece, decode, encode, encode_key, is_key
+from infcore.cache.room import Going, Room
 from infcore.cache.snapshot_file import Reader, Record, write_file
 from infcore.errors import InvalidArgument, InvalidType
 
@@ -157,12 +157,9 @@ class _Loading:
         ttl_s, stale_s = record.ttl_s - passed_s, record.stale_s
         if ttl_s <= 0.0:
             return "expired"
-        plain = _plain(self._reader, offset, lambda: (decode(record.key), decode(record.tags)))
-        key, tags = plain
-        try:
-            encode_key(key)
-        except NotPlain as error:
-            raise self._reader.wrong(offset, str(error)) from None
+        key, tags = _plain(self._reader, offset, lambda: (decode(record.key), decode(record.tags)))
+        if not is_key(key, DEPTH_MAX) or not isinstance(tags, tuple) or not all(isinstance(tag, str) for tag in tags):
+            raise self._reader.wrong(offset, "this is no key, or no tags")
         worth_us = record.cost_us * record.reuse
         told: dict[str, Any] = {
             "size_bytes": record.size_bytes,
@@ -174,23 +171,20 @@ class _Loading:
             "reuse": record.reuse,
         }
         place = self._cache.place_of(key)
-        if self._is_present(key, record.version):
+        if self._cache.version_of(key) >= record.version:
             return "present"
-        victims: tuple[Hashable, ...] | None = ()
+        going: Going | None = Going((), 0.0)
         if self._room is not None or self._cache.free_bytes()[place] < record.size_bytes:
             if self._room is None:
                 self._room = Room.of_cache(self._cache, lambda _, cost_us: cost_us)
-            victims = self._room.take(place, record.size_bytes, worth_us)
-        if victims is None:
+            going = self._room.take(place, record.size_bytes, worth_us)
+        if going is None:
             return "no_room"
         read = self._value(offset, record)
         if read is None:
             return "skipped"
-        self.counts["evicted"] += sum(self._cache.evict(victim) for victim in victims)
+        self.counts["evicted"] += sum(self._cache.evict(victim) for victim in going.keys)
         return "entries" if self._cache.bring(key, read[0], **told) else "present"
-
-    def _is_present(self, key: Hashable, version: int) -> bool:
-        return version == 0 and key in self._cache
 
     def _value(self, offset: int, record: Record) -> tuple[Any] | None:
         data = self._reader.value(offset)
