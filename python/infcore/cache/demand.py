@@ -77,11 +77,9 @@ class Demand:
         self._floor = 0.0  # decayed accesses that a key which is not followed may have had at most
         self._hour: int | None = None
         self._last_s = 0.0
-        self._next_row = 0
         self._after: list[dict[Hashable, list[float]]] = [{} for _ in range(self.keys_max)]
         self._leads = np.zeros(self.keys_max)  # how often each was followed by the chance of a successor
         self._sessions: OrderedDict[Hashable, list[tuple[Hashable, float]]] = OrderedDict()
-        self._rates: tuple[int, NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -176,9 +174,7 @@ class Demand:
         """Those on trial come in, for those that were worth less."""
         newcomers = sorted(self._trial.values(), key=lambda each: -each[1] * each[0].cost_us)
         self._trial = {}
-        free = list(range(self.keys_max - 1, len(self._rows) - 1, -1)) if len(self._rows) < self.keys_max else []
-        taken = {row for row in self._rows.values()}
-        free = [row for row in free if row not in taken]
+        free = list(range(self.keys_max - 1, len(self._rows) - 1, -1))  # rows are never given back, only taken over
         costs = np.array([0.0 if item is None else item.cost_us for item in self._items])
         worth = self._total * costs
         order = iter(np.argsort(worth, kind="stable").tolist())
@@ -206,7 +202,7 @@ class Demand:
         known = self._trial.get(key)
         if known is None:
             if len(self._trial) >= 4 * self.keys_max:  # the half that was asked for least, and longest ago, goes
-                ranked = sorted(self._trial, key=lambda each: self._trial[each][1])
+                ranked = sorted(self._trial, key=lambda each: self._trial[each][0].cost_us * self._trial[each][1])
                 for gone in ranked[: len(ranked) // 2]:
                     self._floor = max(self._floor, self._trial.pop(gone)[1])
             known = (Item(key, 1, 1.0), 0.0)
@@ -219,7 +215,7 @@ class Demand:
         k = self._shrink
         day = np.arange(slot % _DAY, WEEK_SLOTS, _DAY)
         seen = np.maximum(self._total_hours - self._born_hours, 1.0)
-        mean = self._total / seen
+        mean = self._total / np.maximum(seen, _DAY)  # what is new has not shown its day yet
         young = seen / max(1.0, self._total_hours)  # the share of all hours in which the key was there
         day_hours = self._hours[day].sum() * young
         day_rate = (self._counts[:, day].sum(axis=1) + k * mean) / (day_hours + k)
@@ -282,7 +278,7 @@ class Demand:
                     if sure < 2.0:
                         continue  # once is chance
                     due_s = at_s + delay_s / sure
-                    chance = min(1.0, (sure - 1.0) / (self._leads[row] + 1.0))
+                    chance = min(1.0, (sure - 1.0) / (float(self._leads[row]) + 1.0))
                     n, soonest_s = expected.get(key, (0.0, due_s))
                     expected[key] = (max(n, chance), min(soonest_s, due_s))
         return expected
