@@ -1,8 +1,8 @@
 """What warming saves: python bench/replay/warming.py [--smoke] [--traces FOLDER]
 
-Each trace goes through infcore.Cache with and without warming. Every 15 minutes of its time (or 1/500 of a trace without
-hours), what was seen so far makes a plan for the next hour, and its loads take their time. A row: cost of the misses over
-that of all requests, without and with; what the loads cost, which is work off the request's path; the same where the
+Each trace goes through infcore.Cache with and without warming. Every 15 minutes of its time (or 1/500 of a trace
+without hours), what was seen so far makes a plan for the next hour, and its loads take their time. A row: cost of the
+misses over that of all requests, without and with; what the loads cost, which is work off the request's path; the same where the
 forecasts' hours of the week are shuffled (what any use of spare bandwidth would give). The first third teaches, and is
 not counted. Below, how far forecasts are off, a key and hour (Poisson deviance; lower is better): the hour-of-week
 histograms against a ridge on Fourier terms of the day and the week.
@@ -132,15 +132,21 @@ class Outcome:
     loads_cost: float = 0.0
 
 
-def run(trace: Trace, capacity: int, policy: str, bandwidth: float, demand: Demand | None) -> Outcome:
+def run(
+    trace: Trace, capacity: int, policy: str, bandwidth: float, demand: Demand | None, hold: float = 0.0
+) -> Outcome:
     """One pass; a demand sees each request after it was answered."""
     clock = infcore.ManualClock(0.0)
     cache = infcore.Cache(capacity, policy=policy, clock=clock)
     outcome, coming = Outcome(), []
+    held: dict[Any, float] = {}
     next_s, counted_s = trace.times_s[0] + trace.period_s, trace.times_s[0] + (trace.times_s[-1] - trace.times_s[0]) / 3
     columns = (column.tolist() for column in (trace.times_s, trace.keys, trace.sizes, trace.costs))
     for now_s, key, size, cost in zip(*columns, strict=True):
         while demand is not None and now_s >= next_s:
+            for key_held in [each for each, until_s in held.items() if until_s <= next_s]:
+                cache.unpin(key_held)
+                del held[key_held]
             demand.advance(next_s)
             made = plan(demand, next_s, trace.horizon_s, bandwidth, cache=cache)
             coming = [load for load in made.loads if load.start_s < next_s + trace.period_s]
@@ -150,10 +156,16 @@ def run(trace: Trace, capacity: int, policy: str, bandwidth: float, demand: Dema
             if load.key not in cache:
                 for gone in load.evicts:
                     cache.evict(gone)
-                if cache.bring(load.key, 0, size_bytes=load.size_bytes, cost_us=load.cost_us) and now_s >= counted_s:
+                if not cache.bring(load.key, 0, size_bytes=load.size_bytes, cost_us=load.cost_us):
+                    continue
+                if hold and cache.pin(load.key):
+                    held[load.key] = max(now_s, load.due_s) + hold * trace.horizon_s
+                if now_s >= counted_s:
                     outcome.loads += 1
                     outcome.loads_cost += load.cost_us
         hit = cache.get(key) is not None
+        if held.pop(key, None) is not None:
+            cache.unpin(key)
         if not hit:
             cache.put(key, 0, size_bytes=size, cost_us=cost)
         if now_s >= counted_s:
@@ -166,6 +178,7 @@ def run(trace: Trace, capacity: int, policy: str, bandwidth: float, demand: Dema
 
 def ridge_rates(counts: Any, hour: int) -> Any:
     """Of each key in the next hours of the week: ridge on Fourier terms of log1p of its hourly counts so far."""
+
     def terms(hours: Any) -> Any:
         waves = [np.ones(len(hours))]
         for period, n in ((24, 8), (168, 10)):
@@ -190,7 +203,7 @@ def forecasts(seed: int, n_keys: int) -> Iterator[tuple[int, float, float]]:
         demand.observe_many(trace.keys[now], trace.times_s[now])
         at_s = MONDAY_S + week * WEEK_S
         demand.advance(at_s)
-        rows = dict((item.key, row) for row, item in demand.followed())
+        rows = {item.key: row for row, item in demand.followed()}
         seen = np.array(sorted(rows))
         ours = np.stack([demand.rates(at_s + h * HOUR_S)[[rows[key] for key in seen]] for h in range(168)], 1)
         truth = counts[seen, week * 168 : (week + 1) * 168]

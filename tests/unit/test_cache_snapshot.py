@@ -38,12 +38,15 @@ _read_only = np.arange(3)
 _read_only.flags.writeable = False
 VALUES: list[Any] = [
     None, True, False, 0, -1, 2**62, -(2**63), 2**63, -(2**200), 0.0, -0.0, math.inf, math.nan, 1e-308,
-    "", "text", "\ud800 \u20ac", b"", b"\x00\xff", [], (), {}, [1, [2.0, ("x", None)], {}], {"a": [1], 2: b"x", (1, "b"): None},
+    "", "text", "\ud800 \u20ac", b"", b"\x00\xff", [], (), {}, [1, [2.0, ("x", None)], {}], 
+    {"a": [1], 2: b"x", (1, "b"): None},
     {True: 1, None: 2, 1.5: 3}, np.arange(12).reshape(3, 4), np.asfortranarray(np.arange(12.0).reshape(3, 4)),
     np.arange(12).reshape(3, 4)[:, ::2], np.zeros((0, 5), np.float32), np.array(3.5), np.array(["ab", "c"]),
     np.array([b"ab"]), np.array(["2026-11-26", "NaT"], "M8[s]"), np.array([1 + 2j]), np.arange(4, dtype=">i2"),
-    np.array([(1, 2.0, "x")], [("a", "<i4"), ("b", "<f8", (2,)), ("c", "<U3")]), _read_only, np.float32(1.5), np.int64(3),
-    np.str_("abc"), np.bool_(True), np.array([(1, 2)], {"names": ["a", "b"], "formats": ["i1", "<i8"], "offsets": [0, 8]}),
+    np.array([(1, 2.0, "x")], [("a", "<i4"), ("b", "<f8", (2,)), ("c", "<U3")]), _read_only, np.float32(1.5),
+    np.int64(3),
+    np.str_("abc"), np.bool_(True), np.array([(1, 2)], {"names": ["a", "b"], "formats": ["i1", "<i8"],
+    "offsets": [0, 8]}),
 ]  # fmt: skip
 
 
@@ -80,7 +83,16 @@ def _deep() -> list[Any]:
 
 @pytest.mark.parametrize(
     "value",
-    [Odd(1), OddInt(1), {1, 2}, np.array([object()]), [np.array([None])], {Odd(1).x: Odd(1)}, bytearray(b"x"), range(3)],
+    [
+        Odd(1),
+        OddInt(1),
+        {1, 2},
+        np.array([object()]),
+        [np.array([None])],
+        {Odd(1).x: Odd(1)},
+        bytearray(b"x"),
+        range(3),
+    ],
 )
 def test_other_kinds_are_refused(value: Any) -> None:
     with pytest.raises(NotPlain):

@@ -1,6 +1,7 @@
 """Warming: what was asked for at that hour, or after that, is there before it is asked for again."""
 
 import asyncio
+import itertools
 import threading
 from typing import Any
 
@@ -41,7 +42,9 @@ def test_hours_of_the_week_are_those_of_utc() -> None:
 
 def test_learns_hour_of_day_and_of_week() -> None:
     demand = Demand(keys_max=32, after_s=0.0)
-    now_s = _weeks(demand, 6, {"daily": [24 * d + 9 for d in range(7)], "weekly": [24 * 2 + 15], "always": list(range(168))})
+    now_s = _weeks(
+        demand, 6, {"daily": [24 * d + 9 for d in range(7)], "weekly": [24 * 2 + 15], "always": list(range(168))}
+    )
     assert _rate(demand, "daily", now_s + 9 * HOUR_S) > 3.0 and _rate(demand, "daily", now_s + 11 * HOUR_S) < 0.3
     assert _rate(demand, "weekly", now_s + 63 * HOUR_S) > 3.0 and _rate(demand, "weekly", now_s + 39 * HOUR_S) < 0.5
     assert all(4.0 < _rate(demand, "always", now_s + h * HOUR_S) < 6.0 for h in range(168))
@@ -53,7 +56,12 @@ def test_one_day_is_enough_for_hours_of_the_day() -> None:
         for _ in range(10 if hour == 9 else 0):
             demand.observe("k", MONDAY_S + hour * HOUR_S)
         demand.advance(MONDAY_S + (hour + 1) * HOUR_S)
-    assert _rate(demand, "k", MONDAY_S + DAY_S + 9 * HOUR_S) > 2.5 > 1.0 > _rate(demand, "k", MONDAY_S + DAY_S + 8 * HOUR_S)
+    assert (
+        _rate(demand, "k", MONDAY_S + DAY_S + 9 * HOUR_S)
+        > 2.5
+        > 1.0
+        > _rate(demand, "k", MONDAY_S + DAY_S + 8 * HOUR_S)
+    )
 
 
 def test_what_stopped_is_not_expected_for_long() -> None:
@@ -104,7 +112,7 @@ def test_a_plan_is_in_time_within_the_bandwidth_and_the_worthiest_come_first() -
     assert {load.key for load in made.loads} == {f"k{i}" for i in range(3, 10)}  # 7,200 bytes can be moved
     assert made.n_bytes == 7000
     starts = [load.start_s for load in made.loads]
-    assert starts == sorted(starts) and all(b - a >= 1000.0 for a, b in zip(starts, starts[1:], strict=False))
+    assert starts == sorted(starts) and all(b - a >= 1000.0 for a, b in itertools.pairwise(starts))
     assert min(starts) >= now_s
     relaxed = plan(demand, now_s, 2 * HOUR_S, 100.0)
     assert len(relaxed.loads) == 10
@@ -189,10 +197,14 @@ def test_warm_evicts_only_once_the_value_is_there() -> None:
     report = warm(_plan("a", evicts=("x",)), fails, cache=cache, clock=infcore.ManualClock())
     assert (report.failed, report.loaded, "x" in cache) == (1, 0, True)
     assert report.errors[0][0] == "a" and isinstance(report.errors[0][1], ValueError)
-    assert warm(_plan("a"), lambda it: 2, cache=cache, clock=infcore.ManualClock()).kept_out == 1 and "x" in cache  # no room
+    assert (
+        warm(_plan("a"), lambda it: 2, cache=cache, clock=infcore.ManualClock()).kept_out == 1 and "x" in cache
+    )  # no room
     assert warm(_plan("a", evicts=("x",)), lambda it: 2, cache=cache, clock=infcore.ManualClock()).loaded == 1
     assert cache.get("a") == 2 and "x" not in cache and cache.stats().evictions == 1
-    assert warm(_plan("a"), lambda it: 3, cache=cache, clock=infcore.ManualClock()).kept_out == 1 and cache.get("a") == 2
+    assert (
+        warm(_plan("a"), lambda it: 3, cache=cache, clock=infcore.ManualClock()).kept_out == 1 and cache.get("a") == 2
+    )
 
 
 def test_warm_stops_and_gives_up_what_is_too_late() -> None:
@@ -250,7 +262,9 @@ def test_awarm() -> None:
             raise OSError("gone")
         return time.load(it)
 
-    report = asyncio.run(awarm(_plan("a", "b", "c", start_s=5.0), load, cache=cache, clock=time.clock, pause=time.pause))
+    report = asyncio.run(
+        awarm(_plan("a", "b", "c", start_s=5.0), load, cache=cache, clock=time.clock, pause=time.pause)
+    )
     assert (report.loaded, report.failed, report.left) == (2, 1, 0)
     assert cache.get("a") == "value of a" and [key for key, _ in time.begun] == ["a", "c"]
     assert asyncio.run(awarm(_plan("m"), load, clock=infcore.ManualClock(0.0))).loaded == 1

@@ -44,7 +44,7 @@ class Demand:
                  seen so many times before: few samples stay near the mean
     after_s      a key follows another if it is asked for within so many seconds; 0: no sequences are learned
     Hours are those of UTC seconds since 1970; a clock with another start shifts them all alike. What is learned in an
-    hour counts when it is over. The level of the last day scales a key's forecast: what has stopped is soon not expected.
+    hour counts when it is over. The level of the last day scales a key's forecast: what stopped is soon not expected.
     Memory      168 * 4 bytes, and about 0.6 kB, for each of keys_max
     Complexity  observe() amortised O(1), an hour's end O(keys_max * 168)
     """
@@ -121,16 +121,16 @@ class Demand:
         costs: Sequence[float] | NDArray[Any] | None = None,
         sessions: Sequence[Any] | NDArray[Any] | None = None,
     ) -> None:
-        """observe() for columns of one length, such as a trace's: keys and sessions as the cache's callers know them."""
+        """observe() for columns of one length, such as a trace's; keys and sessions as the cache's callers do."""
         n = len(keys)
         columns = [keys, times_s, sizes, costs, sessions]
         for field, column in zip(("times_s", "sizes", "costs", "sessions"), columns[1:], strict=True):
             if column is not None and len(column) != n:
                 raise InvalidArgument(f"{field} has {len(column)} values; allowed: {n}, one for each of keys")
-        plain = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
+        plain: list[Any] = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
         for at in range(n):
-            key, now_s, size, cost, session = (None if column is None else column[at] for column in plain)
-            self.observe(key, now_s, size_bytes=size, cost_us=cost, session=session)
+            size, cost, session = (None if column is None else column[at] for column in plain[2:])
+            self.observe(plain[0][at], plain[1][at], size_bytes=size, cost_us=cost, session=session)
 
     def know(self, item: Item) -> None:
         """What it weighs and costs, of a key that is followed or on trial; of others it is not kept."""

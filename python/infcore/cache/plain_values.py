@@ -1,5 +1,5 @@
-"""Plain values as bytes, and back the very same: None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples and
-dicts of these. No code runs when they are read, whatever the bytes say.
+"""Plain values as bytes, and back the very same: None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples
+and dicts of these. No code runs when they are read, whatever the bytes say.
 
 A value is a letter and what belongs to it, numbers little-endian. Only exact types are taken: of a subclass the rest
 would be lost.
@@ -68,7 +68,9 @@ def _put(value: Any, out: list[Piece], depth: int, left: list[int]) -> None:
         for item in items:
             if kind is dict:
                 if not is_key(item[0], depth - 1) and item[0] is not None and type(item[0]) not in (bool, float):
-                    raise NotPlain(f"a dict's key is {type(item[0]).__name__}; allowed: int, str, bytes, tuples of these")
+                    raise NotPlain(
+                        f"a dict's key is {type(item[0]).__name__}; allowed: int, str, bytes, tuples of these"
+                    )
                 _put(item[0], out, depth - 1, left)
             _put(item[1] if kind is dict else item, out, depth - 1, left)
     elif kind is np.ndarray:
@@ -193,9 +195,7 @@ class _Reader:
         data = bytearray(self._take(self._number()))  # its own memory, which may be written
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
             raise NotPlain(f"byte {self.at} of the value: {len(data)} bytes are no array of {dtype}, {shape}")
-        array: np.ndarray[Any, Any] = np.ndarray(
-            shape, dtype, data or None, order="F" if flags & _FORTRAN else "C"
-        )
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, data or None, order="F" if flags & _FORTRAN else "C")
         array.flags.writeable = not flags & _READ_ONLY
         return array
 

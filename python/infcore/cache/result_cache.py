@@ -195,8 +195,8 @@ class Cache(Store):
         instead_of: Iterable[Hashable] = (),
         **put: Any,
     ) -> bool:
-        """The same on an event loop; compute may be a coroutine function. Cancelling it stops the computation only where
-        nobody else waits."""
+        """The same on an event loop; compute may be a coroutine function. Cancelling it stops the computation only
+        where nobody else waits."""
         if key in self:
             return False
         flight, leads = self._join(key, asyncio.current_task(), put)

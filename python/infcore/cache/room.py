@@ -49,7 +49,8 @@ class Room:
         free = cache.free_bytes()
         rows = cache.residents()
         return cls(
-            free, [Resident(key, at, size, worth_us(key, cost) if cost else 0.0, pin) for key, at, size, cost, pin in rows]
+            free,
+            [Resident(key, at, size, worth_us(key, cost) if cost else 0.0, pin) for key, at, size, cost, pin in rows],
         )
 
     def free_bytes(self, place: int) -> int:

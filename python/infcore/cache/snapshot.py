@@ -80,7 +80,9 @@ def save_snapshot(
                 yield _record(key, value, told, pickle)
             except NotPlain as error:
                 if unwritable == "refuse":
-                    raise InvalidType(f"key {key!r:.100}: {error}; allowed: plain values, or unwritable='skip'") from None
+                    raise InvalidType(
+                        f"key {key!r:.100}: {error}; allowed: plain values, or unwritable='skip'"
+                    ) from None
                 skipped += 1
 
     n_bytes = write_file(where, at_s, records())

@@ -12,6 +12,7 @@ signature: who can write the file can write any values into it.
 import contextlib
 import fcntl
 import hashlib
+import io
 import math
 import os
 import struct
@@ -29,6 +30,7 @@ _ENTRY = struct.Struct("<cQQQQQddddB")
 _END = struct.Struct("<cQ16s")
 _CRC = struct.Struct("<I")
 _CHUNK = 1 << 20
+_Digest = hashlib.blake2b
 _NUMBER_MAX = 0x7FFFFFFFFFFFFFFF
 
 
@@ -73,7 +75,7 @@ class _Sink:
 def write_file(path: str, at_s: float | None, records: Iterable[tuple[Record, list[Piece]]]) -> int:
     """Put the records into a file that takes the place of the old one once all of it is on the disk; its bytes.
 
-    Until then, and for good where anything fails, the old one stays whole. Of two that write it at once, one is refused.
+    Until then, and for good where anything fails, the old one stays whole. Of two writers at once, one is refused.
     Raises  OSError, InvalidArgument, what `records` raises
     """
     path = os.path.realpath(path)
@@ -114,7 +116,9 @@ def _locked(path: str) -> Iterator[BinaryIO]:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InvalidArgument(f"path is {path[:-4]!r}, which somebody is writing; allowed: one at a time") from None
+                raise InvalidArgument(
+                    f"path is {path[:-4]!r}, which somebody is writing; allowed: one at a time"
+                ) from None
             if _is_at(fd, path):  # else its writer was done just before we locked it
                 os.ftruncate(fd, 0)
                 yield file
@@ -136,7 +140,7 @@ class Reader:
 
     def __init__(self, path: str):
         self._path = path
-        self._file = open(path, "rb", _CHUNK)  # noqa: SIM115  (closed by close())
+        self._file = io.BufferedReader(open(path, "rb", 0), _CHUNK)  # noqa: SIM115  (closed by close())
         try:
             self._n_bytes = os.fstat(self._file.fileno()).st_size
             self.at_s = self._check()
@@ -157,7 +161,7 @@ class Reader:
         return SnapshotError(self._path, offset, why)
 
     def _check(self) -> float | None:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = _Digest(digest_size=16)
         head = self._checked(_HEADER.size, digest, "the header")
         magic, version, zero, at_s = _HEADER.unpack(head)
         if magic != _MAGIC:
@@ -200,14 +204,14 @@ class Reader:
             raise self.wrong(at, f"{what} is cut off: {n} bytes should follow, {len(data)} do")
         return data
 
-    def _same_crc(self, crc: int, digest: "hashlib._Hash | None", at: int, what: str) -> None:
+    def _same_crc(self, crc: int, digest: _Digest | None, at: int, what: str) -> None:
         written = self._read(_CRC.size, what)
         if _CRC.unpack(written)[0] != crc:
             raise self.wrong(at, f"{what} is not as it was written: its checksum differs")
         if digest is not None:
             digest.update(written)
 
-    def _checked(self, n: int, digest: "hashlib._Hash | None", what: str) -> bytes:
+    def _checked(self, n: int, digest: _Digest | None, what: str) -> bytes:
         at = self._file.tell()
         data = self._read(n, what)
         if digest is not None:

@@ -59,7 +59,7 @@ class Plan:
 
 
 def chance_of(expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """That something is asked for at least once: 1 - exp(-expected) to .004, in arithmetic that is the same everywhere."""
+    """That something is asked for at least once: 1 - exp(-expected) to .004, in arithmetic that is the same anywhere."""
     power = 1.0 / (1.0 + expected / 64.0)
     for _ in range(6):
         power = power * power
