@@ -38,7 +38,7 @@ _read_only = np.arange(3)
 _read_only.flags.writeable = False
 VALUES: list[Any] = [
     None, True, False, 0, -1, 2**62, -(2**63), 2**63, -(2**200), 0.0, -0.0, math.inf, math.nan, 1e-308,
-    "", "text", "\ud800 \u20ac", b"", b"\x00\xff", [], (), {}, [1, [2.0, ("x", None)], {}], 
+    "", "text", "\ud800 \u20ac", b"", b"\x00\xff", [], (), {}, [1, [2.0, ("x", None)], {}],
     {"a": [1], 2: b"x", (1, "b"): None},
     {True: 1, None: 2, 1.5: 3}, np.arange(12).reshape(3, 4), np.asfortranarray(np.arange(12.0).reshape(3, 4)),
     np.arange(12).reshape(3, 4)[:, ::2], np.zeros((0, 5), np.float32), np.array(3.5), np.array(["ab", "c"]),

@@ -41,7 +41,7 @@ def test_hours_of_the_week_are_those_of_utc() -> None:
 
 
 def test_learns_hour_of_day_and_of_week() -> None:
-    demand = Demand(keys_max=32, after_s=0.0)
+    demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     now_s = _weeks(
         demand, 6, {"daily": [24 * d + 9 for d in range(7)], "weekly": [24 * 2 + 15], "always": list(range(168))}
     )
@@ -51,7 +51,7 @@ def test_learns_hour_of_day_and_of_week() -> None:
 
 
 def test_one_day_is_enough_for_hours_of_the_day() -> None:
-    demand = Demand(keys_max=32, after_s=0.0)
+    demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     for hour in range(24):
         for _ in range(10 if hour == 9 else 0):
             demand.observe("k", MONDAY_S + hour * HOUR_S)
@@ -65,7 +65,7 @@ def test_one_day_is_enough_for_hours_of_the_day() -> None:
 
 
 def test_what_stopped_is_not_expected_for_long() -> None:
-    demand = Demand(keys_max=32, after_s=0.0)
+    demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     now_s = _weeks(demand, 3, {"k": list(range(168))})
     before = _rate(demand, "k", now_s)
     demand.advance(now_s + 3 * DAY_S)
@@ -104,7 +104,7 @@ def test_learns_what_follows_what_in_a_session() -> None:
 
 
 def test_a_plan_is_in_time_within_the_bandwidth_and_the_worthiest_come_first() -> None:
-    demand = Demand(keys_max=32, after_s=0.0)
+    demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     now_s = _weeks(demand, 4, {f"k{i}": [24 * d + 9 for d in range(7)] for i in range(10)}) + 8 * HOUR_S
     for i in range(10):
         demand.know(Item(f"k{i}", 1000, 1e6 * (i + 1), load_s=30.0))
@@ -126,7 +126,7 @@ def test_a_plan_is_in_time_within_the_bandwidth_and_the_worthiest_come_first() -
 
 
 def test_gives_up_nothing_worth_more() -> None:
-    demand = Demand(keys_max=32, after_s=0.0)
+    demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     nine = [24 * d + 9 for d in range(7)]
     now_s = _weeks(demand, 4, {"soon": nine, "later": [24 * d + 20 for d in range(7)], "too": nine}) + 8.5 * HOUR_S
     cache = infcore.Cache(200, policy="gdsf")
@@ -143,7 +143,7 @@ def test_gives_up_nothing_worth_more() -> None:
 
 
 def test_models_on_devices_have_rooms_of_their_own() -> None:
-    demand = Demand(keys_max=32, after_s=0.0)
+    demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     now_s = _weeks(demand, 3, {"a": list(range(168)), "b": list(range(168))})
     room = Room([0, 50], [Resident("x", 0, 100, 1.0), Resident("y", 1, 60, 1.0, pinned=True)])
     made = plan(demand, now_s, HOUR_S, 1e3, room=room, place_of=lambda key: int(key == "b"), held=["y"])

@@ -54,7 +54,7 @@ class Demand:
         *,
         keys_max: int = 4096,
         memory_weeks: float = 4.0,
-        shrink: float = 1.0,
+        shrink: float = 16.0,
         after_s: float = 60.0,
     ):
         self.keys_max = _checks.integer("keys_max", keys_max, 1, 1 << 20)
@@ -237,6 +237,11 @@ class Demand:
             item = self._items[row]
             assert item is not None
             yield row, item
+
+    def n_this_hour(self, key: Hashable) -> float:
+        """How often the key was asked for in the hour that is not over."""
+        row = self._rows.get(key)
+        return float(self._now[row]) if row is not None else self._trial.get(key, (None, 0.0))[1]
 
     def row_of(self, key: Hashable) -> int | None:
         return self._rows.get(key)

@@ -59,7 +59,7 @@ class Plan:
 
 
 def chance_of(expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """That something is asked for at least once: 1 - exp(-expected) to .004, in arithmetic that is the same anywhere."""
+    """That something is asked for at least once: 1 - exp(-expected) to .004, in arithmetic of no libm."""
     power = 1.0 / (1.0 + expected / 64.0)
     for _ in range(6):
         power = power * power
@@ -154,8 +154,10 @@ class _Ahead:
         return hours + (1.0 - hours) * (after if from_s <= due_s else 0.0)
 
     def worth_us(self, key: Hashable, cost_us: float) -> float:
-        """That the key's entry is expected to save."""
-        return cost_us * self.chance(key, self._now_s)
+        """That the key's entry is expected to save; at least as if the present hour went on as it began."""
+        hours = min(1.0, (self._end_s - self._now_s) / HOUR_S)
+        lately = float(chance_of(np.array(self._demand.n_this_hour(key) * hours)))
+        return cost_us * max(lately, self.chance(key, self._now_s))
 
     def candidates(self, chance_min: float) -> list[tuple[Item, float, float]]:
         """Item, chance, when it is due; worth most for its bytes first."""
