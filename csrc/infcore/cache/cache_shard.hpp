@@ -89,8 +89,8 @@ class CacheShard final : private contracts::EvictionView {
   /// not worth the room, or too big; what was there before is gone as well. Throws std::bad_alloc.
   Outcome put(std::uint32_t hash, const NewEntry& entry, EntryId old, base::TimeNs now_ns, EntryId& id);
   void remove(EntryId id) noexcept;
-  /// Removes it to make room, unless it is pinned; whether it did. The owner's choice, of which the policy learns no more
-  /// than that it is gone.
+  /// Removes it to make room, unless it is pinned; whether it did. The owner's choice, of which the policy learns no
+  /// more than that it is gone.
   bool evict(EntryId id) noexcept;
   /// Removes what is_live() says no of.
   void remove_dead(EntryId id) noexcept;
