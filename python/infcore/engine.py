@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from infcore import _checks
+from infcore._answers import MaybeCache, answers
 from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
@@ -47,6 +48,7 @@ class Engine(EngineCore):
     ageing_s       a request that has waited longer goes first, whatever its tier; None: never
     seed           of policies that draw at random (power_of_two, peak_ewma)
     max_nodes      devices at once, at most
+    cache          an infcore.Cache in which requests with a key= are looked up; cache_is_shared: by all tenants alike
     clock          None (time.monotonic's) or a ManualClock
     log            path of a file to which every event and decision goes, for infcore.sim.replay; None: none is kept
     log_buffer_bytes  what of it may wait for the disk, 4 KiB to 128 MiB. A disk that is slower for longer slows the
@@ -82,7 +84,8 @@ class Engine(EngineCore):
         policy: str = "slo_cost",
         policy_options: Mapping[str, PolicyOption] | None = None,
         batching: str = "dynamic",
-        cache: None = None,
+        cache: MaybeCache = None,
+        cache_is_shared: bool = False,
         clock: Clock | None = None,
         seed: int = 0,
         max_requests: int = 8192,
@@ -102,8 +105,6 @@ class Engine(EngineCore):
         log_terms: bool = False,
         health: bool | Mapping[str, float] = True,
     ) -> None:
-        if cache is not None:
-            raise InvalidArgument(f"cache is {cache!r}; allowed in this release: None")
         self._slots: dict[str, Slot] = {}
         self._models: dict[tuple[str, int], Model] = {}
         self._aliases: dict[str, Mapping[int, float]] = {}
@@ -125,6 +126,7 @@ class Engine(EngineCore):
             clock=clock,
             faults=faults(hedge_quantile, hedge_budget, retry_budget, log_terms, has_log=log is not None),
             door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
+            **answers(cache, cache_is_shared),
         )
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None
@@ -481,10 +483,10 @@ class Engine(EngineCore):
 
         Returns  {"models": {name: ...}, "devices": {name: ...}, "open": requests not yet answered}; each with requests
                  (answered), failed, lost, expired, shed, cancelled, rejected, retried, batches, batch_mean, busy_s,
-                 work, infeasible, overloaded, displaced, stale, cheaper, deferred, hedged, hedge_won, hedge_wasted_s,
-                 unretried, throughput_rps, and {p50, p90, p99, p999, mean} of queue_s, batch_wait_s, service_s,
-                 latency_s, ttft_s (of token models); a model's door: step (of the ladder, or None), limit, open,
-                 put_off, wait_s; a device's latency {model: batches, mean_s and p99_s of one request of work 1,
+                 work, infeasible, overloaded, displaced, stale, cached, cheaper, deferred, hedged, hedge_won,
+                 hedge_wasted_s, unretried, throughput_rps, {p50, p90, p99, p999, mean} of queue_s, batch_wait_s,
+                 service_s, latency_s, ttft_s (of token models); a model's door: step (of the ladder, or None), limit,
+                 open, put_off, wait_s; a device's latency {model: batches, mean_s and p99_s of one request of work 1,
                  spread, curve, known ("measured", "expected" or "unknown")}
         """
         self._check_not_forked()

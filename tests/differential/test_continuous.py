@@ -9,12 +9,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from paged_memory import PagedMemory
-from reference import continuous, eviction, kv_blocks
+from reference import continuous, kv_blocks
+from reference.eviction_models import model_of
 
 import infcore
 from infcore.continuous import eviction_policies
 
-N_SCHEDULES = 220
+N_SCHEDULES = 60
 N_CALLS = 50
 
 
@@ -45,8 +46,7 @@ class Schedule:
             ),
             clock=infcore.ManualClock(),
         )
-        model_policy = getattr(eviction, "".join(word.capitalize() for word in policy.split("_")))()
-        self.model_kv = kv_blocks.KVBlocks(n_blocks, self.block_size, model_policy, n_host)
+        self.model_kv = kv_blocks.KVBlocks(n_blocks, self.block_size, model_of(policy), n_host)
         self.model = continuous.ContinuousBatcher(
             self.model_kv,
             token_budget=budget,

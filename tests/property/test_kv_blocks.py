@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from reference import eviction, kv_blocks
+from reference import kv_blocks
+from reference.eviction_models import model_of
 
 import infcore
 from infcore.continuous import eviction_policies
@@ -17,8 +18,7 @@ class BlocksMachine(RuleBasedStateMachine):
     @initialize(n_blocks=st.integers(1, 8), policy=st.sampled_from(eviction_policies()))
     def make(self, n_blocks: int, policy: str) -> None:
         self.kv = infcore.KVBlocks(n_blocks, 2, policy=policy)
-        model_policy = getattr(eviction, "".join(word.capitalize() for word in policy.split("_")))()
-        self.model = kv_blocks.KVBlocks(n_blocks, 2, model_policy)
+        self.model = kv_blocks.KVBlocks(n_blocks, 2, model_of(policy))
 
     @rule(n=st.integers(0, 9))
     def alloc(self, n: int) -> None:

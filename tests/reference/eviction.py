@@ -1,15 +1,25 @@
 """Eviction policies, readably: which evictable entry goes next? The compiled policies must choose the same.
 
-An owner calls attach, on_insert, on_evictable and on_held in turn, on_remove; on_hit and on_release in between.
+An owner calls attach, on_insert, on_evictable and on_held in turn, on_remove; on_hit and on_release in between; grow
+where there may be more entries and the model has one. reference/eviction_models.py finds a policy's model.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class View(Protocol):
+    def key(self, id_: int) -> int: ...
+
     def cost_us(self, id_: int) -> float: ...
 
     def bytes(self, id_: int) -> int: ...
+
+    def next_use(self, id_: int) -> int | None: ...
+
+
+class Limits(NamedTuple):
+    n_entries_max: int
+    capacity_bytes: int
 
 
 class Gdsf:
@@ -19,19 +29,20 @@ class Gdsf:
         self.floor = 0.0
         self.named: int | None = None
         self.n_hits: dict[int, float] = {}
+        self.cost_per_byte: dict[int, float] = {}  # as it was told when it came in
         self.worth: dict[int, float] = {}
         self.evictable: set[int] = set()
 
-    def attach(self, view: View) -> None:
+    def attach(self, view: View, limits: Limits) -> None:
         self.view = view
 
     def _lift(self, ids: list[int]) -> None:
         for id_ in ids:
-            cost_per_byte = self.view.cost_us(id_) / self.view.bytes(id_)
-            self.worth[id_] = self.floor + self.n_hits[id_] * cost_per_byte
+            self.worth[id_] = self.floor + self.n_hits[id_] * self.cost_per_byte[id_]
 
     def on_insert(self, id_: int) -> None:
         self.n_hits[id_] = 1.0
+        self.cost_per_byte[id_] = self.view.cost_us(id_) / self.view.bytes(id_)
         self._lift([id_])
 
     def on_hit(self, ids: list[int]) -> None:
@@ -66,7 +77,7 @@ class Lru:
         self.used: dict[int, int] = {}
         self.evictable: set[int] = set()
 
-    def attach(self, view: View) -> None:
+    def attach(self, view: View, limits: Limits) -> None:
         """It asks nothing."""
 
     def _use(self, ids: list[int]) -> None:

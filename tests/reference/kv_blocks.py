@@ -6,9 +6,11 @@ Everything that the core counts as it goes is found here by looking at all block
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from reference.eviction import Limits
+
 
 class Policy(Protocol):
-    def attach(self, view: Any) -> None: ...
+    def attach(self, view: Any, limits: Any) -> None: ...
     def on_insert(self, id_: int) -> None: ...
     def on_hit(self, ids: list[int]) -> None: ...
     def on_release(self, ids: list[int]) -> None: ...
@@ -29,10 +31,18 @@ class KVBlocks:
         self.host_stack = list(reversed(range(n_host_blocks)))
         self.told: set[int] = set()  # what the policy knows to be evictable
         self.recompute_s: Callable[[int], float] = lambda n_tokens: 0.0
-        policy.attach(self)
+        policy.attach(self, Limits(n_entries_max=n_blocks, capacity_bytes=n_blocks))
+
+    def key(self, block: int) -> int:
+        name = self.name[block]
+        assert name is not None
+        return name
 
     def bytes(self, block: int) -> int:
         return 1
+
+    def next_use(self, block: int) -> int | None:
+        return None
 
     def cost_us(self, block: int) -> float:
         """Of its tokens, behind those of the blocks before it."""
@@ -97,7 +107,7 @@ class KVBlocks:
             assert self.uses[block] >= 0
             if self.uses[block] == 0 and self.name[block] is None:
                 self.free_stack.append(block)
-        self._tell()
+            self._tell()  # one by one: some policies go by who was let go first
 
     def share(self, blocks: list[int]) -> None:
         for block in blocks:

@@ -219,7 +219,7 @@ def test_arguments_that_do_not_exist(engine):
         ({"seed": -1}, InvalidArgument, ["seed", "-1"]),
         ({"seed": 2**64}, InvalidArgument, ["seed", str(2**64)]),
         ({"seed": "x"}, InvalidType, ["seed"]),
-        ({"cache": object()}, InvalidArgument, ["cache"]),
+        ({"cache": object()}, InvalidType, ["cache"]),
         ({"clock": 5}, InvalidType, ["clock", "int"]),
         ({"devices": 5}, InvalidType, ["devices", "int", "Device"]),
         ({"devices": ["d"]}, InvalidType, ["devices", "str", "Device"]),

@@ -18,7 +18,7 @@ struct EvictionEntry {
   std::uint32_t n_children;  ///< entries that are of no use without this one
   bool pinned;               ///< somebody uses it
   double reuse{1.0};         ///< what its owner knows of its future: so many times likelier to be asked for than others
-  /// After how many lookups in all the next one is for it; replays alone know.
+  /// After how many lookups in all, from the replay's first, the next one is for it; replays alone know.
   std::uint64_t next_use{unknown_use};
   static constexpr std::uint64_t unknown_use = std::numeric_limits<std::uint64_t>::max();
 };
@@ -63,6 +63,8 @@ class EvictionPolicy {
   virtual void on_held(EntryId id) noexcept = 0;
   virtual void on_remove(EntryId id) noexcept = 0;
   [[nodiscard]] virtual EntryId victim() noexcept = 0;
+  /// Whether it decides by next_use, and so is of use in replays alone.
+  [[nodiscard]] virtual bool asks_future() const noexcept { return false; }
 };
 
 }  // namespace infcore::contracts

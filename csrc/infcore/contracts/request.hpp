@@ -21,6 +21,7 @@ struct Request {
   std::uint32_t tenant{};   ///< whose it is, as the driver numbers them; 0: nobody's in particular
   std::uint16_t tier{};     ///< 0 is the most urgent
   bool has_stale{};         ///< an answer from before is at hand
+  bool is_cached{};         ///< so is the answer itself: it is told of, and never queued
   base::TimeNs defer_ns{};  ///< the longest that it may be put off under load; 0: not at all
   std::uint64_t session{};  ///< whose requests belong together; 0: none
   /// Of a token model's prompt: the chained names of its full blocks (contracts/block_hash.hpp), which the driver keeps

@@ -8,7 +8,7 @@
 namespace infcore::engine {
 
 /// Version of the two lists below; it changes with any of their rows, and stands in every log.
-inline constexpr std::uint32_t action_list_version = 4;
+inline constexpr std::uint32_t action_list_version = 5;
 
 /// All that the engine ever asks of its driver. Closed: this is the log's format, too.
 enum class ActionKind : std::uint8_t {
@@ -44,18 +44,20 @@ enum class Reason : std::uint8_t {
   memory,          ///< preempt: its KV blocks went to a more urgent one
   off_peak,        ///< defer: it is not urgent, and will be cheaper later
   cheaper,         ///< dispatch: to another model or device than asked for, since that is overloaded
-  stale            ///< complete: with an answer from before, since devices are overloaded
+  stale,           ///< complete: with an answer from before, since devices are overloaded
+  cached           ///< complete: an equal request's answer was in the cache
 };
 
 /// As logs and answers spell them.
 inline constexpr std::array<const char*, 11> action_names{"dispatch", "load",  "unload", "reject",  "shed",    "defer",
                                                           "retry",    "hedge", "cancel", "preempt", "complete"};
-inline constexpr std::array<const char*, 18> reason_names{
+inline constexpr std::array<const char*, 19> reason_names{
     "none",           "ok",         "queue_full", "deadline", "device_failed", "device_lost",
     "device_removed", "caller",     "unloaded",   "closing",  "infeasible",    "overload",
-    "displaced",      "early_drop", "memory",     "off_peak", "cheaper",       "stale"};
+    "displaced",      "early_drop", "memory",     "off_peak", "cheaper",       "stale",
+    "cached"};
 static_assert(action_names.size() == static_cast<std::size_t>(ActionKind::complete) + 1);
-static_assert(reason_names.size() == static_cast<std::size_t>(Reason::stale) + 1);
+static_assert(reason_names.size() == static_cast<std::size_t>(Reason::cached) + 1);
 
 struct Action {
   static constexpr std::uint32_t no_slot = 0xFFFF'FFFFu;

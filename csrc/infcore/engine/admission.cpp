@@ -113,6 +113,7 @@ void StateMachine::refuse(const contracts::Request& request, ActionKind kind, Re
   if (reason == Reason::infeasible) ++stats->infeasible;
   if (reason == Reason::overload) ++stats->overloaded;
   if (reason == Reason::stale) ++stats->stale;
+  if (reason == Reason::cached) ++stats->cached;
 }
 
 queue::Arrival StateMachine::seen_of(TimeNs now_ns, const contracts::Request& r) {

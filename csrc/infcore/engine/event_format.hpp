@@ -21,7 +21,7 @@ namespace infcore::engine {
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
 /// labels are the fleet's numbers; `model` and `label` records name them in order, before their first use.
 inline constexpr std::array<char, 8> event_log_magic{'i', 'n', 'f', 'c', 'l', 'o', 'g', '\n'};
-inline constexpr std::uint32_t event_format_version = 4;
+inline constexpr std::uint32_t event_format_version = 5;
 inline constexpr std::size_t event_file_header_bytes = 16, event_block_header_bytes = 12;
 /// Bounds that a reader may rely on: what a log says does not make it take unbounded memory.
 inline constexpr std::uint32_t event_block_bytes_max = 1u << 24;
@@ -87,6 +87,7 @@ enum ArriveFlag : std::uint8_t {
   arrive_deadline = 1,    ///< there is one
   arrive_work_whole = 2,  ///< work is v; neither flag: 1
   arrive_work_real = 4,   ///< work is f
+  arrive_cached = 6,      ///< both: answered from the cache, and its work is not written
   arrive_tier = 8,        ///< not 0
   arrive_require = 16,    ///< not 0
   arrive_tenant = 32,     ///< not 0

@@ -40,9 +40,11 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       usd_per_s_(free_at_s_.size()),
       has_free_slot_(fleet.columns().n_words()),
       bounded_(has_free_slot_.size()),
+      many_slots_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),
       free_candidates_(has_free_slot_.size()),
       others_(has_free_slot_.size()),
+      further_(has_free_slot_.size()),
       by_tokens_(routing_->reads_blocks() && !routing_->binds_on_arrival()) {
   if (config.max_requests == 0) throw InvalidArgument("max_requests", "0", "1 or more");
   free_slots_.reserve(config.max_requests);
@@ -75,6 +77,10 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
 // ---- events
 
 RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& asked) {
+  if (asked.is_cached) {
+    refuse(asked, ActionKind::complete, Reason::cached, 0.0);
+    return 0;
+  }
   contracts::Request request = asked;
   Entrance entrance;
   if (!door_.policies.empty() && !admit(now_ns, request, entrance)) return 0;

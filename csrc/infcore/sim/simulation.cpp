@@ -340,7 +340,8 @@ void Simulation::carry_out(const engine::Action& action) {
     case engine::ActionKind::cancel:
       return end(action, Outcome::cancelled);
     case engine::ActionKind::complete:
-      return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale
+      return end(action, action.reason == engine::Reason::ok || action.reason == engine::Reason::stale ||
+                                 action.reason == engine::Reason::cached
                              ? Outcome::ok
                              : Outcome::failed);
     default:

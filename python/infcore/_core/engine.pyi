@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -19,7 +19,7 @@ class EngineCore(TokenWorkers):
         deadline_s: float | None = None,
         session: str | None = None,
         blocks: npt.NDArray[Any] | None = None,
-        key: str | None = None,
+        key: Hashable | None = None,
         require: Mapping[str, str] | None = None,
         defer_s: float | None = None,
     ) -> Future: ...
@@ -35,7 +35,7 @@ class EngineCore(TokenWorkers):
         deadline_s: float | None = None,
         session: str | None = None,
         blocks: npt.NDArray[Any] | None = None,
-        key: str | None = None,
+        key: Hashable | None = None,
         require: Mapping[str, str] | None = None,
         defer_s: float | None = None,
     ) -> Future: ...

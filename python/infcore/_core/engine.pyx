@@ -47,6 +47,10 @@ cdef class EngineCore(TokenWorkers):
                     on one device
         blocks      (n,) uint64, as block_hashes(prompt, the devices' block_size) gives: names of the prompt's full
                     blocks, where the caller has them or salts them; copied. None: those of a TokenModel's prompt
+        key         hashable; a request with an equal one to the same model and version, of the same tenant (unless
+                    Engine(cache_is_shared=True)), is answered from the engine's cache, without a device and past the
+                    queue; its arrays are read-only. An answer is put there when its future is first asked for it, as
+                    worth the seconds that it took. None: the cache has nothing to do with it
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
         Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,
@@ -123,14 +127,14 @@ cdef class EngineCore(TokenWorkers):
             future.c.request.tenant = self.tenants.number(tenant)
         future.c.request.defer_ns = spec.defer_ns if defer_s is None else to_ns(finite("defer_s", defer_s, 0.0))
         if self.stale is not None and self.driver.rung(future.c.request.model) >= self.stale_rung:
-            future.stale = self.stale(spec.name, inputs)
-            future.c.request.has_stale = future.stale is not None
+            future.at_hand = self.stale(spec.name, inputs)
+            future.c.request.has_stale = future.at_hand is not None
         if session is not None:
             future.c.request.session = session_of(session)
         if spec.by_token or blocks is not None:
             tell_prompt(self, future, spec, blocks)
         if key is not None:
-            self._not_yet(key=key)
+            ask_cache(self, future, spec, tenant, key)
         return future
 
     cdef int _push(self, Future future, bint defer) except -1:
@@ -191,7 +195,19 @@ cdef class EngineCore(TokenWorkers):
             raise UnknownName(f"version of model {model!r} is {version!r}; allowed: None or one of {there}")
         raise UnknownName(f"model is {model!r}; allowed: one of {sorted(self.newest)}")
 
-    def _not_yet(self, **given):
-        for name, value in given.items():
-            if value is not None:
-                raise InvalidArgument(f"{name} is {value!r}; allowed in this release: its default")
+
+cdef int ask_cache(EngineCore engine, Future future, ModelSpec spec, object tenant, object key) except -1:
+    """Marks what the cache has as answered; what it has not is put there once it is answered."""
+    if engine.cache is None:
+        raise InvalidArgument(f"key is {key!r}; allowed without Engine(cache=): None")
+    if spec.by_token:
+        raise InvalidArgument(f"key is {key!r}; allowed for a TokenModel, whose answers come in parts: None")
+    whose = NO_TENANT if engine.cache_is_shared else tenant
+    future.cache_key = (spec.name, spec.model.version, whose, key)
+    answer = engine.cache.get(future.cache_key)
+    if answer is None:
+        future.cache = engine.cache
+    else:
+        future.at_hand = dict(answer)  # the arrays are read-only, the dict is the caller's
+        future.c.request.is_cached = True
+    return 0

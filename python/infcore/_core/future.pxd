@@ -9,7 +9,8 @@ cdef class Future(Pending):
     cdef object callback, context  # the first one: a task's wake-up, mostly
     cdef list more_callbacks
     cdef object value, error
-    cdef object stale              # an answer from before, if one was at hand
+    cdef object at_hand            # an answer that was there on submit: from before, or the cache's
+    cdef object cache, cache_key   # where its answer goes, if it is to be kept
     cdef object answered_by        # kept from the batch's result: a removed device's id may be another's by now
     cdef bint resolved, settled
     cdef public bint _asyncio_future_blocking

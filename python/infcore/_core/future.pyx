@@ -9,6 +9,8 @@ from libcpp cimport bool as cbool
 
 from contextvars import copy_context
 
+from numpy import ndarray
+
 from infcore._cpp.base cimport seconds
 from infcore._cpp.engine cimport ActionKind, LiveState, Reason, form_of, reason_names, state_of, wait_ended
 from infcore._core.live cimport Pending
@@ -24,6 +26,7 @@ cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
 include "outcome_errors.pxi"
+include "kept_answer.pxi"
 
 cdef double slice_s = 0.1  # a waiting thread looks for Ctrl-C this often
 
@@ -97,8 +100,10 @@ cdef class Future(Pending):
             self.answered_by = payload.device
         if self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
             self.value = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
-        elif self.c.kind == ActionKind.complete and self.c.reason == Reason.stale:
-            self.value = self.stale
+            if self.cache is not None and form_of(self.c) != Reason.cheaper:
+                keep_answer(self)
+        elif self.c.kind == ActionKind.complete and self.c.reason in (Reason.stale, Reason.cached):
+            self.value = self.at_hand
         else:
             self.error = _error_of(self, payload)
         return 0
@@ -264,6 +269,11 @@ cdef class Future(Pending):
             return "stale"
         form = form_of(self.c)
         return None if form == Reason.none else reason_names[<int>form].decode()
+
+    @property
+    def cached(self):
+        """Whether it was answered from the engine's cache; None before it is answered."""
+        return None if state_of(self.c) != LiveState.done else self.c.reason == Reason.cached
 
     @property
     def served_by(self):

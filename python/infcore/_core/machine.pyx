@@ -138,7 +138,7 @@ cdef class Machine:
     # ---- events
 
     def arrive(self, now_ns, cookie, model, *, work=1.0, tier=0, deadline_ns=None, require=None, arrival_ns=None,
-               tenant=0, defer_ns=0, bint has_stale=False, uint64_t session=0, const uint64_t[::1] blocks=None, block_size=16,
+               tenant=0, defer_ns=0, bint has_stale=False, bint is_cached=False, uint64_t session=0, const uint64_t[::1] blocks=None, block_size=16,
                prompt_tokens=0) -> int:
         """One request; returns the handle that cancel() takes, 0 where the machine is full.
 
@@ -150,7 +150,7 @@ cdef class Machine:
         """
         cdef Request r
         cdef TimeNs now = time_of("now_ns", now_ns)
-        r.cookie, r.has_stale = cookie, has_stale
+        r.cookie, r.has_stale, r.is_cached = cookie, has_stale, is_cached
         r.model = self.model_of(model)
         r.require = self.fleet.require_bits(require)
         tell_limits(self, r, now, work, tenant, tier, deadline_ns, arrival_ns, defer_ns)
@@ -274,7 +274,7 @@ cdef class Machine:
         return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
                 "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
                 "ejections": s.ejections, "infeasible": s.infeasible, "overloaded": s.overloaded, "stale": s.stale,
-                "displaced": s.displaced, "cheaper": s.cheaper, "deferred": s.deferred, "hedged": s.hedged,
+                "displaced": s.displaced, "cheaper": s.cheaper, "deferred": s.deferred, "cached": s.cached, "hedged": s.hedged,
                 "hedge_won": s.hedge_won, "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
 
     # ---- ids

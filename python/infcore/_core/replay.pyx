@@ -85,7 +85,7 @@ cdef dict fields_of(EventRecord* r):
         return {"request": r.request, "model": r.arrived.model.value, "arrival_ns": r.arrived.arrival_ns,
                 "deadline_ns": _time(r.arrived.deadline_ns), "work": r.arrived.work, "tier": r.arrived.tier,
                 "require": r.arrived.require, "tenant": r.arrived.tenant, "has_stale": r.arrived.has_stale,
-                "defer_ns": r.arrived.defer_ns}
+                "defer_ns": r.arrived.defer_ns, "cached": r.arrived.is_cached}
     if kind == EventKind.claim or kind == EventKind.started or kind == EventKind.first_token:
         return {"node": r.node.value, "batch": r.batch_id}
     if kind == EventKind.complete:

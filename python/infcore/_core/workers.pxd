@@ -29,6 +29,8 @@ cdef class Workers:
     cdef object stale              # its callable, or None
     cdef uint32_t stale_rung
     cdef bint blocks               # full, submit waits for room
+    cdef object cache              # infcore.Cache, or None
+    cdef bint cache_is_shared      # by all tenants
     cdef ModelSpec newest_of(self, object name)
     cdef int tell_fallback(self, str name) except -1
     cdef object _run(self, NodeId id, WorkBatch& batch, object device, Arena arena, dict stagings)

@@ -26,7 +26,6 @@ from infcore._core.route_args cimport options_of
 
 from infcore.errors import InvalidArgument, InvalidType
 
-
 include "figures.pxi"
 include "engine_config.pxi"
 include "device_check.pxi"
@@ -34,7 +33,8 @@ include "device_check.pxi"
 
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
-               double ageing_s, object clock, object door, object faults, object policy_options=None):
+               double ageing_s, object clock, object door, object faults, object policy_options=None,
+               object cache=None, bint cache_is_shared=False):
         cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door, faults)
         self.fleet = fleet
         self.clock = as_clock(clock)
@@ -42,8 +42,7 @@ cdef class Workers:
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
         self.live = Live()
         self.live.c_obj.reset(new Driver(config, fleet.c_obj.get()[0], self.latency.get()[0], policy.encode(),
-                                         batching.encode(), seed, manual,
-                                         options_of(policy_options)))
+                                         batching.encode(), seed, manual, options_of(policy_options)))
         self.driver = self.live.c_obj.get()
         self.live.threads = Arrivals.__new__(Arrivals)
         self.live.threads.live = self.live
@@ -56,6 +55,7 @@ cdef class Workers:
         self.ageing_ns = config.ageing_ns
         self.door, self.stale, self.blocks = door, door.stale, door.overflow == "block"
         self.stale_rung = <uint32_t>door.stale_rung
+        self.cache, self.cache_is_shared = cache, cache_is_shared
 
     # ---- the dispatcher and the workers, each on a thread of its own
 

@@ -26,6 +26,7 @@ cdef extern from "<infcore/contracts/request.hpp>" namespace "infcore::contracts
         uint32_t tenant
         uint16_t tier
         cbool has_stale
+        cbool is_cached
         TimeNs defer_ns
         uint64_t session
         const uint64_t* blocks
@@ -105,6 +106,7 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         off_peak
         cheaper
         stale
+        cached
     const char** action_names "((const char**)infcore::engine::action_names.data())"
     size_t n_actions "infcore::engine::action_names.size()"
     const char** reason_names "((const char**)infcore::engine::reason_names.data())"
@@ -175,7 +177,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
         uint64_t retried, hedged, hedge_won, unretried
         double hedge_wasted_s
     cdef cppclass Stats:
-        uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred
+        uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred, cached
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
         uint64_t hedged, hedge_won, unretried, ejections
         double busy_s, work, hedge_wasted_s

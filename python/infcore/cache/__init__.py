@@ -1,7 +1,8 @@
-"""The result cache: values that cost something to make, kept by what they save."""
+"""The result cache: values that cost something to make, kept by what they save; and replays of traces."""
 
 from infcore._core.cache import policies
 from infcore.cache.demand import Demand, Item
+from infcore.cache.replay import replay
 from infcore.cache.result_cache import Cache
 from infcore.cache.room import Resident, Room
 from infcore.cache.sizes import estimated_bytes
@@ -26,6 +27,7 @@ __all__ = [
     "load_snapshot",
     "plan",
     "policies",
+    "replay",
     "save_snapshot",
     "warm",
 ]

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from infcore._toml_table import shown
+from infcore._trace_files import wrong
 from infcore.errors import InvalidArgument
 
 Lines = Iterable[tuple[int, str]]
@@ -35,11 +36,6 @@ class Arrival(NamedTuple):
     deadline_s: float = NAN
     session: int = 0
     names: tuple[int, ...] = ()
-
-
-def wrong(where: str, line: int, field: str, allowed: str, value: object) -> InvalidArgument:
-    """The error for a field of a line."""
-    return InvalidArgument(f"{where}:{line}: {field} must be {allowed}, got {shown(value)}")
 
 
 # ---- CSV: TIMESTAMP,ContextTokens,GeneratedTokens ----

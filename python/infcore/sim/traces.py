@@ -1,19 +1,16 @@
 """Arrivals of recorded traces, in columns and in chunks of bounded memory, whatever the file's length."""
 
-import gzip
-import io
-import lzma
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infcore._toml_table import shown
+from infcore._trace_files import numbered_lines, opened
 from infcore.errors import InvalidArgument
 from infcore.sim.trace_rows import (
     Arrival,
@@ -30,8 +27,6 @@ CHUNK_ROWS = 1 << 16
 # A row may stand this many rows from its place. Azure's and Mooncake's files are in order (measured: none of 28,185 and
 # 12,031 rows stands wrong); a log of requests is in order of their ends, so at most what was in flight lies between.
 WINDOW_ROWS = 1 << 17
-# The longest row of the Mooncake trace has 2.5 kB.
-LINE_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,8 @@ class Trace:
     def __iter__(self) -> Iterator[TraceChunk]:
         """Raises InvalidArgument naming file, line, field and value; so does a file that ends in the middle."""
         names: list[str] = []
-        with _opened(self.path) as file:
-            lines = _lines(file, self.path)
+        with opened(self.path) as file:
+            lines = numbered_lines(file, self.path)
             if self.format == "azure_llm_2023":
                 rows = azure_rows(lines, self.path)
             elif self.format == "mooncake":
@@ -114,8 +109,8 @@ def open_trace(path: str | Path, *, format: str | None = None, policy: str | Non
     if format is not None and format not in FORMATS:
         raise InvalidArgument(f"format must be one of {', '.join(FORMATS)} or None, got {shown(format)}")
     fits = {"azure_llm_2023": is_azure, "mooncake": is_mooncake, "infcore_requests": is_requests}
-    with _opened(path) as file:
-        line, first = next(_lines(file, path), (1, ""))
+    with opened(path) as file:
+        line, first = next(numbered_lines(file, path), (1, ""))
     found = next((name for name in FORMATS if fits[name](first)), None)
     if found is None or (format is not None and found != format):
         raise InvalidArgument(
@@ -124,61 +119,6 @@ def open_trace(path: str | Path, *, format: str | None = None, policy: str | Non
     if policy is not None and found != "infcore_requests":
         raise InvalidArgument(f"policy must be None for a trace of format {found}, got {shown(policy)}")
     return Trace(path, found, policy)
-
-
-def _opened(path: str) -> io.BufferedReader:
-    """The file's bytes, unpacked where its first ones say that it is packed."""
-    try:
-        file = Path(path).open("rb")
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise InvalidArgument(f"trace must be a readable file, got {shown(path)}: {error}") from error
-    try:
-        magic = file.peek(6)[:6]
-        if magic.startswith(b"\x1f\x8b"):
-            return _Owner(gzip.GzipFile(fileobj=file), file)
-        if magic == b"\xfd7zXZ\0":
-            return _Owner(lzma.LZMAFile(file), file)
-    except OSError as error:  # a folder, for one
-        file.close()
-        raise InvalidArgument(f"trace must be a readable file, got {shown(path)}: {error}") from error
-    return file
-
-
-class _Owner(io.BufferedReader):
-    """Closes the packed file with the unpacker."""
-
-    def __init__(self, raw: gzip.GzipFile | lzma.LZMAFile, below: io.BufferedReader) -> None:
-        super().__init__(cast(io.RawIOBase, raw))
-        self._below = below
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-
-def _lines(file: io.BufferedReader, where: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
-    line = 0
-    while True:
-        line += 1
-        try:
-            content = file.readline(LINE_BYTES_MAX + 1)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise InvalidArgument(
-                f"{where}:{line}: the file must be whole: it cannot be read on from here: {error}"
-            ) from error
-        if not content:
-            return
-        if len(content) > LINE_BYTES_MAX:
-            raise InvalidArgument(f"{where}:{line}: a line must have at most {LINE_BYTES_MAX} bytes, got more")
-        try:
-            text = content.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InvalidArgument(
-                f"{where}:{line}: the line must be UTF-8, got byte {content[error.start]:#04x} at {error.start}"
-            ) from error
-        if text:
-            yield line, text
 
 
 _Columns = dict[str, NDArray[Any]]

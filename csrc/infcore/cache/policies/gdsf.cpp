@@ -3,7 +3,8 @@
 // Source: Cherkasova, HP Labs TR-98-69R1 (1998), after Cao and Irani, greedy dual size, USENIX ITS 1997.
 // We differ: letting go lifts an entry to the present floor without counting as a hit, since what was in use until now
 // was not old; the floor rises when the owner removes what victim() named. No tunables.
-// O(log n) a hit on what is evictable, O(1) on what is held.
+// O(1) a hit, O(log n) a change of what is evictable: worth rises, so a heap's key that is too low stands until it is
+// on top, and is then put right (the choice is the same to the bit).
 #include <infcore/base/indexed_heap.hpp>
 #include <infcore/contracts/eviction.hpp>
 
@@ -26,6 +27,7 @@ class Gdsf final : public contracts::EvictionPolicy {
     double n_hits;
     double cost_per_byte;
     double worth;
+    double key;  ///< under which it stands in the heap: its worth, or one that it had before, never above it
   };
 
   void attach(const contracts::EvictionView& view, const contracts::EvictionLimits& limits) override {
@@ -41,6 +43,7 @@ class Gdsf final : public contracts::EvictionPolicy {
     const contracts::EvictionEntry entry = view_->entry(id);
     uses_[id].n_hits = 1.0;
     uses_[id].cost_per_byte = entry.cost_us / static_cast<double>(entry.bytes);
+    uses_[id].key = 0.0;
     lift(id);
   }
   void on_hit(std::span<const EntryId> ids) noexcept override {
@@ -52,7 +55,10 @@ class Gdsf final : public contracts::EvictionPolicy {
   void on_release(std::span<const EntryId> ids) noexcept override {
     for (const EntryId id : ids) lift(id);
   }
-  void on_evictable(EntryId id) noexcept override { evictable_.push(id, {uses_[id].worth, id}); }
+  void on_evictable(EntryId id) noexcept override {
+    uses_[id].key = uses_[id].worth;
+    evictable_.push(id, {uses_[id].worth, id});
+  }
   void on_held(EntryId id) noexcept override { evictable_.remove(id); }
   void on_remove(EntryId id) noexcept override {
     if (!evictable_.contains(id)) return;
@@ -60,13 +66,23 @@ class Gdsf final : public contracts::EvictionPolicy {
     evictable_.remove(id);
   }
   EntryId victim() noexcept override {
-    named_ = evictable_.empty() ? contracts::no_entry : evictable_.top();
+    named_ = contracts::no_entry;
+    while (!evictable_.empty()) {
+      named_ = evictable_.top();
+      if (uses_[named_].key == uses_[named_].worth) break;
+      put_right(named_);
+    }
     return named_;
   }
 
   void lift(EntryId id) noexcept {
-    uses_[id].worth = floor_ + uses_[id].n_hits * uses_[id].cost_per_byte;
-    if (!evictable_.contains(id)) return;
+    Use& use = uses_[id];
+    use.worth = floor_ + use.n_hits * use.cost_per_byte;
+    // The floor falls where what was held through its rise goes: then worth may fall, too.
+    if (use.worth < use.key && evictable_.contains(id)) put_right(id);
+  }
+
+  void put_right(EntryId id) noexcept {
     evictable_.remove(id);
     on_evictable(id);
   }
