@@ -20,6 +20,7 @@ __all__ = [
     "QueueClosed",
     "QueueEmpty",
     "QueueFull",
+    "SnapshotError",
     "UnknownName",
 ]
 
@@ -45,6 +46,17 @@ class InvalidType(InfcoreError, TypeError):
 
 class MissingExtra(InfcoreError, ImportError):
     """A package that is not part of the base install is needed: names it and the extra that brings it."""
+
+
+class SnapshotError(InfcoreError, ValueError):
+    """A file is no whole snapshot: names file, offset and why. Nothing of it was used.
+
+    offset  byte of the file at which it is wrong
+    """
+
+    def __init__(self, path: str, offset: int, why: str):
+        super().__init__(f"{path}: byte {offset}: {why}; allowed: a whole file that save_snapshot() wrote")
+        self.path, self.offset = path, offset
 
 
 class UnknownName(InfcoreError, LookupError):

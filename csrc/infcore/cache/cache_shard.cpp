@@ -95,7 +95,7 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
   if (entry.bytes <= capacity_bytes_ && old == no_entry) make_place();
   const std::uint32_t life =
       entry.bytes <= capacity_bytes_ ? make_life(entry, old) : no_life;  // the last that may throw
-  if (old == no_entry || !is_live(old, now_ns)) {
+  if (entry.asked && (old == no_entry || !is_live(old, now_ns))) {
     counters_.cost_missed_us += kept_cost(entry.cost_us);
     counters_.bytes_missed += entry.bytes;
   }
@@ -170,6 +170,13 @@ bool CacheShard::met(EntryId id, base::TimeNs now_ns) noexcept {
 void CacheShard::remove(EntryId id) noexcept {
   tell_hits();
   drop(id);
+}
+
+bool CacheShard::evict(EntryId id) noexcept {
+  if (is_pinned(id)) return false;
+  ++counters_.evictions;
+  remove(id);
+  return true;
 }
 
 /// Hits were told.

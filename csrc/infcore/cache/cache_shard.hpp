@@ -29,6 +29,7 @@ struct NewEntry {
   base::TimeNs stale_until_ns{};  ///< after it expired, until when it may still be served
   std::uint64_t version{};
   std::span<const std::string_view> tags;
+  bool asked{true};  ///< somebody missed it; false: it was brought in before anybody did, and counts as no miss
 };
 
 struct CacheCounters {
@@ -84,6 +85,9 @@ class CacheShard final : private contracts::EvictionView {
   /// not worth the room, or too big; what was there before is gone as well. Throws std::bad_alloc.
   Outcome put(std::uint32_t hash, const NewEntry& entry, EntryId old, base::TimeNs now_ns, EntryId& id);
   void remove(EntryId id) noexcept;
+  /// Removes it to make room, unless it is pinned; whether it did. The owner's choice, of which the policy learns no
+  /// more than that it is gone.
+  bool evict(EntryId id) noexcept;
   /// Whether it was dead and is removed; not while it may be served stale, nor while it is pinned.
   bool met(EntryId id, base::TimeNs now_ns) noexcept;
   void clear() noexcept;
@@ -110,6 +114,10 @@ class CacheShard final : private contracts::EvictionView {
   /// What put() was told of it, but for its tags. Precondition: in use.
   [[nodiscard]] NewEntry told(EntryId id) const noexcept;
   [[nodiscard]] std::vector<std::string_view> tags(EntryId id) const;
+  /// Precondition: in use.
+  [[nodiscard]] bool is_pinned(EntryId id) const noexcept {
+    return entries_[id].life != no_life && lives_[entries_[id].life].n_pins > 0;
+  }
 
   base::BorderMutex lock;
 

@@ -225,6 +225,38 @@ cdef class Store:
         """(key, value, what put() was told of it) of each live entry; of ttl_s and stale_s what is left of them."""
         return [row for shard in self.shards for row in rows_of(self, shard)]
 
+    def bring(self, key, value, **told) -> bool:
+        """put() of what nobody asked for yet: kept only where it is absent, or of an older version, and there is room.
+
+        Nothing is evicted for it, and it counts as no miss. The arguments are those of put()
+        Returns  whether it is kept
+        """
+        return brought(self, key, value, told)
+
+    def evict(self, key) -> bool:
+        """Let go of the key's value to make room; False where it is not there, or pinned. What is being computed for it
+        will be kept."""
+        return evicted(self, key)
+
+    def version_of(self, key) -> int:
+        """Of the key's live entry; -1 where it is not there."""
+        return version_of(self, key)
+
+    def place_of(self, key) -> int:
+        """Which shard the key belongs to: an index of free_bytes()."""
+        cdef CacheKey known
+        known.hash = 0  # gcc does not see that key_of() raises where it does not set it
+        key_of(key, &known)
+        return self.shards.index(shard_of(self, &known))
+
+    def free_bytes(self) -> list:
+        """Bytes that each shard has left; what is dead and was not met yet still takes its room."""
+        return [free_of(shard) for shard in self.shards]
+
+    def residents(self) -> list:
+        """(key, shard, size_bytes, cost_us, whether it is pinned) of each entry; the cost is 0 of what is dead."""
+        return [row for place, shard in enumerate(self.shards) for row in residents_of(self, shard, place)]
+
     def counters(self) -> dict:
         """Counts since the cache was made; bytes_used and n_entries now."""
         cdef CacheCounters c

@@ -112,6 +112,9 @@ cdef cbool place(Shard shard, object key, object value, const CacheKey* known, c
     cdef Outcome outcome
     entries.lock.lock()
     compared = find(shard, key, known, &before)
+    if not entry.asked and not has_place(entries, before, entry, now_ns):
+        entries.lock.unlock()
+        return False
     make_room(shard)
     try:
         outcome = entries.put(known.hash, entry, before, now_ns, id)
@@ -146,6 +149,103 @@ cdef cbool pinned(Store store, object key, cbool pin) except *:
     finally:
         entries.lock.unlock()
     return done
+
+
+cdef cbool brought(Store store, object key, object value, dict told) except *:
+    """As put(), on a path of its own: that one must stay short."""
+    cdef CacheKey known
+    cdef NewEntry entry
+    cdef vector[string_view] names
+    told = {**put_defaults, **told}
+    if len(told) != len(put_defaults):
+        raise InvalidType(f"put() has no {sorted(set(told) - set(put_defaults))}; allowed: {sorted(put_defaults)}")
+    key_of(key, &known)
+    size_bytes = store.estimate(value) if told["size_bytes"] is None else told["size_bytes"]
+    read_figures(&entry, size_bytes, told["cost_us"], told["version"], told["reuse"])
+    encoded = encoded_tags(told["tags"])
+    for name in encoded:
+        names.push_back(string_view(<bytes>name, len(<bytes>name)))
+    entry.tags = TagSpan(names.data(), names.size())
+    store.timed = store.timed or told["ttl_s"] is not None
+    cdef int64_t now_ns = store.now_ns()
+    entry.expires_ns = add_ns(now_ns, store.ttl_ns) if told["ttl_s"] is None else until_ns("ttl_s", told["ttl_s"], now_ns)
+    entry.stale_until_ns = until_ns("stale_s", told["stale_s"] or 0.0, entry.expires_ns)
+    read_content(<PyObject*>key, known)
+    entry.key, entry.kind, entry.asked = known.content, known.kind, False
+    return place(shard_of(store, &known), key, value, &known, entry, now_ns)
+
+
+cdef dict put_defaults = {"size_bytes": None, "cost_us": 1.0, "ttl_s": None, "stale_s": 0.0, "tags": (), "version": 0,
+                          "reuse": 1.0}
+
+
+cdef cbool has_place(CacheShard* entries, EntryId old, const NewEntry& entry, int64_t now_ns):
+    """Whether what nobody asked for may be put: in nobody's way."""
+    cdef uint64_t used = entries.counters().bytes_used
+    if old != no_entry:
+        if entries.is_live(old, now_ns) and entries.told(old).version >= entry.version:
+            return False
+        used -= entries.told(old).bytes
+    return entry.bytes <= entries.capacity_bytes() and used <= entries.capacity_bytes() - entry.bytes
+
+
+cdef cbool evicted(Store store, object key) except *:
+    cdef CacheKey known
+    key_of(key, &known)
+    cdef Shard shard = shard_of(store, &known)
+    cdef CacheShard* entries = shard.c_obj.get()
+    entries.lock.lock()
+    cdef EntryId id
+    compared = find(shard, key, &known, &id)
+    cdef cbool done = id != no_entry and entries.evict(id)
+    unlock(shard, NULL, NULL)
+    return done
+
+
+cdef object version_of(Store store, object key):
+    cdef CacheKey known
+    cdef int64_t now_ns = store.now_ns()
+    key_of(key, &known)
+    cdef Shard shard = shard_of(store, &known)
+    cdef CacheShard* entries = shard.c_obj.get()
+    cdef uint64_t version = 0
+    entries.lock.lock()
+    cdef EntryId id
+    compared = find(shard, key, &known, &id)
+    cdef cbool live = id != no_entry and entries.is_live(id, now_ns)
+    if live:
+        version = entries.told(id).version
+    entries.lock.unlock()
+    return version if live else -1
+
+
+cdef object free_of(Shard shard):
+    cdef CacheShard* entries = shard.c_obj.get()
+    entries.lock.lock()
+    cdef uint64_t n_bytes = entries.capacity_bytes() - entries.counters().bytes_used
+    entries.lock.unlock()
+    return n_bytes
+
+
+cdef list residents_of(Store store, Shard shard, object at):
+    cdef CacheShard* entries = shard.c_obj.get()
+    cdef int64_t now_ns = store.now_ns()
+    cdef NewEntry told
+    cdef EntryId id
+    rows = []
+    cdef int collects = PyGC_Disable()  # as in rows_of()
+    entries.lock.lock()
+    try:
+        for id in range(entries.n_ids()):
+            if entries.in_use(id):
+                told = entries.told(id)
+                rows.append((shard.keys[id], at, told.bytes, told.cost_us if entries.is_live(id, now_ns) else 0.0,
+                             entries.is_pinned(id)))
+    finally:
+        entries.lock.unlock()
+        if collects:
+            PyGC_Enable()
+    return rows
 
 
 cdef list encoded_tags(object tags):

@@ -43,6 +43,7 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
         TimeNs stale_until_ns
         uint64_t version
         TagSpan tags
+        cbool asked
 
     cdef cppclass CacheCounters:
         uint64_t hits, misses, evictions, rejected, expired, invalidated
@@ -63,6 +64,8 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
         void miss() noexcept
         Outcome put(uint32_t, const NewEntry&, EntryId, TimeNs, EntryId&) except +infcore_translate
         void remove(EntryId) noexcept
+        cbool evict(EntryId) noexcept
+        cbool is_pinned(EntryId) noexcept
         cbool met(EntryId, TimeNs) noexcept
         void clear() noexcept
         EntryId take_gone() noexcept

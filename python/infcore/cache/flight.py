@@ -20,7 +20,20 @@ class Abandoned(Exception):
 class Flight:
     """A value that somebody computes. Ends once, by succeed(), fail() or abandon(); the first of them counts."""
 
-    __slots__ = ("_future", "is_outdated", "key", "loop", "n_wanting", "order", "owner", "tags", "task", "version")
+    __slots__ = (
+        "_future",
+        "instead_of",
+        "is_kept",
+        "is_outdated",
+        "key",
+        "loop",
+        "n_wanting",
+        "order",
+        "owner",
+        "tags",
+        "task",
+        "version",
+    )
 
     def __init__(self, key: Hashable, put: dict[str, Any], *, owner: object, loop: asyncio.AbstractEventLoop | None):
         self._future: Future[Any] = Future()
@@ -32,6 +45,8 @@ class Flight:
         self.task: asyncio.Task[None] | None = None  # of that loop
         self.order = next(_orders)  # what began later knows more
         self.is_outdated = False  # what comes of it must not be kept
+        self.instead_of: tuple[Hashable, ...] | None = None  # of one that nobody asked for: what may go for it
+        self.is_kept = False
         self.n_wanting = 1  # who began it, and who waits
 
     @property

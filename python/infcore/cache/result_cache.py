@@ -5,7 +5,7 @@ import inspect
 import math
 import numbers
 import threading
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from infcore._core.base import Clock
@@ -185,6 +185,53 @@ class Cache(Store):
                 if value is not _absent:
                     return value
 
+    def compute_ahead(
+        self, key: Hashable, compute: Callable[[], Any], *, instead_of: Iterable[Hashable] = (), **put: Any
+    ) -> bool:
+        """Compute and keep what nobody asked for yet; who asks meanwhile waits for it.
+
+        instead_of  keys that go for it once it is computed. Nothing else is evicted: without room it is not kept
+        Returns     whether it is kept; False where it is there already, or somebody computes it
+        Raises      what compute raises
+        """
+        if key in self:
+            return False
+        work = self._work(compute, put, None, None)
+        mine = Flight(key, work.put, owner=threading.get_ident(), loop=None)
+        mine.instead_of = tuple(instead_of)
+        try:
+            if self._flights.join(mine, None) is mine:
+                self._compute(mine, work)
+        finally:
+            if not mine.is_done:
+                self._flights.drop(mine)
+        return mine.is_kept
+
+    async def acompute_ahead(
+        self,
+        key: Hashable,
+        compute: Callable[[], Awaitable[Any] | Any],
+        *,
+        instead_of: Iterable[Hashable] = (),
+        **put: Any,
+    ) -> bool:
+        """The same on an event loop; compute may be a coroutine function. Cancelling it stops the computation only
+        where nobody else waits."""
+        if key in self:
+            return False
+        work, who = self._work(compute, put, None, None), asyncio.current_task()
+        mine = Flight(key, work.put, owner=who, loop=asyncio.get_running_loop())
+        mine.instead_of = tuple(instead_of)
+        try:
+            if self._flights.join(mine, None) is not mine:
+                return False
+            self._begin(mine, work)
+        except BaseException:
+            self._flights.drop(mine)
+            raise
+        await self._flights.await_result(mine, who, None)
+        return mine.is_kept
+
     def _work(self, compute: Callable[[], Any], put: dict[str, Any], error_ttl_s: float | None,
               timeout_s: float | None) -> Work:  # fmt: skip
         for name, given in (("error_ttl_s", error_ttl_s), ("timeout_s", timeout_s)):
@@ -270,7 +317,15 @@ class Cache(Store):
     def _land(self, flight: Flight, value: object, put: dict[str, Any]) -> None:
         if put.get("size_bytes") is None:
             put = {**put, "size_bytes": estimated_bytes(value)}  # asks the value, which is not for under a lock
-        self._flights.land(flight, lambda: self.put(flight.key, value, **put))
+        self._flights.land(flight, lambda: self._keep(flight, value, put))
+
+    def _keep(self, flight: Flight, value: object, put: dict[str, Any]) -> None:
+        if flight.instead_of is None:
+            self.put(flight.key, value, **put)
+            return
+        for gone in flight.instead_of:
+            self.evict(gone)
+        flight.is_kept = self.bring(flight.key, value, **put)
 
     def _crash(self, flight: Flight, error: Exception, work: Work) -> None:
         if work.error_ttl_s is not None:
