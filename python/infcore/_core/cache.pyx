@@ -51,6 +51,7 @@ cdef class Store:
         self.capacity_bytes = capacity
         self.policy = policy
         self.estimate = estimate
+        self.goes_on = type(self).missed is not Store.missed
         self.shards = [Shard(capacity // n_shards, policy) for _ in range(n_shards)]
         self.only = self.shards[0] if n_shards == 1 else None
 
@@ -73,11 +74,15 @@ cdef class Store:
         if id == no_entry or not entries.is_live(id, now_ns):
             entries.miss()
             entries.lock.unlock()
-            return default
+            return self.missed(key, default) if self.goes_on else default
         entries.hit(id)
         value = <object>PyList_GET_ITEM(shard.values, id)
         entries.lock.unlock()
         return value
+
+    def missed(self, key, default):
+        """What get() answers for what is not here: for who keeps values elsewhere, too."""
+        return default
 
     def peek(self, key, default=None):
         """As get(), and nothing of it is remembered: no hit, no use."""
