@@ -78,7 +78,7 @@ class CoherentCache:
         clock: Clock | None = None,
         redis_options: dict[str, Any] | None = None,
     ):
-        urls = [redis] if isinstance(redis, str) else list(redis)
+        urls = list(redis) if isinstance(redis, (list, tuple)) else [redis]
         if not urls or len(set(urls)) != len(urls):
             raise InvalidArgument(f"redis is {redis!r}; allowed: one address, or several different ones")
         self._urls = [checked_url(f"redis[{i}]", url) for i, url in enumerate(urls)]

@@ -12,6 +12,7 @@ from infcore.cache.redis_link import Link
 if TYPE_CHECKING:
     from infcore.cache.far_part import FarPart
 
+HEARTBEAT_S_MAX = 1.0  # a connection that broke without a word is found by that
 LOOKED_AT_S = 0.05  # a clock that was handed in may be turned at any time
 
 
@@ -32,7 +33,7 @@ class Ear:
         """The ear at that level."""
         far = self._far()
         assert far is not None  # its owner asks
-        return LevelEar(self, index, far.names.prefix, self._bound_s / 4)
+        return LevelEar(self, index, far.names.prefix, min(self._bound_s / 4, HEARTBEAT_S_MAX))
 
     def far(self) -> "FarPart | None":
         """What listens, while it is there."""
