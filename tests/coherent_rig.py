@@ -29,4 +29,5 @@ def settle(*caches):
     """What was changed until now has been told to all of them: replies come behind it on the same connection."""
     for cache in caches:
         for level in cache._far.levels:
-            level.link.send([(b"PING",)]).result(30.0)
+            if level.link.is_up:
+                level.link.send([(b"PING",)]).result(30.0)

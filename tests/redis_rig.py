@@ -132,8 +132,15 @@ class Proxy:
             for end in (inside, outside):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._pairs.append((inside, outside))
-            for a, b, held in ((inside, outside, False), (outside, inside, True)):
-                threading.Thread(target=self._carry, args=(a, b, held), daemon=True).start()
+            threading.Thread(target=self._serve, args=(inside, outside), daemon=True).start()
+
+    def _serve(self, inside: socket.socket, outside: socket.socket) -> None:
+        back = threading.Thread(target=self._carry, args=(outside, inside, True), daemon=True)
+        back.start()
+        self._carry(inside, outside, False)
+        back.join()
+        inside.close()
+        outside.close()
 
     def _carry(self, source: socket.socket, target: socket.socket, held: bool) -> None:
         try:

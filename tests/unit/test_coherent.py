@@ -1,6 +1,7 @@
 """Coherent caches over a real redis-server: what one puts, the other finds; what one changes, the other forgets."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -341,16 +342,22 @@ def test_on_an_event_loop(pair):
     asyncio.run(run())
 
 
-def test_a_loop_whose_task_is_cancelled_keeps_nothing_old(pair):
+def test_a_loop_whose_task_is_cancelled_keeps_nothing_old(pair, server):
     a, _ = pair
 
     async def run():
         a.put("key", 1)
-        put = asyncio.ensure_future(a.aput("key", 2))
-        await asyncio.sleep(0)
-        put.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await put
+        link = a._far.home.link
+        server.signal(signal.SIGSTOP)  # it is done after nobody waits for it any more
+        try:
+            put = asyncio.ensure_future(a.aput("key", 2))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(eventually, lambda: not link._orders, "it is sent")
+            put.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await put
+        finally:
+            server.signal(signal.SIGCONT)
         settle(a)
         assert a.peek("key") is None and await a.aget("key") == 2
 

@@ -101,7 +101,7 @@ class CoherentCache:
         self._begin()
 
     def _begin(self) -> None:
-        """Connect, and watch the time; in a forked child, once more."""
+        """Connect, and watch the time; in a forked child, once more. Waits for the first try, timeout_s at most."""
         self._pid = os.getpid()
         age_s = self._near_ttl_s / AGES if self._near_ttl_s is not None else None
         self._ear = Ear(self._far, self._bound_s, age_s)
@@ -113,6 +113,8 @@ class CoherentCache:
             self._far.levels.append(Level(link, reader, ear, self._copy_ttl_s))
         for level in self._far.levels:
             level.link.add(level.ear)
+        for level in self._far.levels:
+            level.link.tried.wait(self._timeout_s)
         self._stop = watch(self._ear, is_turned=self._is_turned)
         self._finalizer = weakref.finalize(self, _end, self._far.levels, self._stop)
         survive_fork(self._near, self._finalizer)

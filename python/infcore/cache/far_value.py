@@ -95,6 +95,8 @@ def unpack(data: bytes) -> FarValue:
         raise NotOurs("the checksum is of other bytes")
     at, tags = HEAD_BYTES, []
     for _ in range(n_tags):
+        if at + _TAG.size > len(data):
+            raise NotOurs(f"{n_tags} tags should follow, and end before that")
         n_bytes, mark = _TAG.unpack_from(data, at)
         at += _TAG.size + n_bytes
         tags.append((data[at - n_bytes : at], mark))

@@ -82,6 +82,7 @@ class Link:
         self._offset_s = 0.0  # the server's clock less ours
         self._is_closed = self._is_started = False
         self.n_connects = self.n_users = 0
+        self.tried = threading.Event()  # set once it is connected, or could not be at first
         self.refusal = ""  # what the server last said instead of letting us listen
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
@@ -160,6 +161,7 @@ class Link:
             except Exception as error:  # whatever it is: nobody is told of changes, so nobody may go on trusting
                 self.refusal = repr(error)
             finally:
+                self.tried.set()
                 self._break_off()
                 if connection is not None:
                     connection.disconnect()
@@ -192,6 +194,7 @@ class Link:
             listener.on_up(self)
         for listener in late:
             self._follow(listener)
+        self.tried.set()
 
     def _follow(self, listener: Listener) -> None:
         with contextlib.suppress(CacheUnreachable):  # then it is among those who are followed next time
