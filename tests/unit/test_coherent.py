@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 from coherent_rig import cache_at, elsewhere, settle, two
-from redis_rig import RedisServer, eventually, servers
+from redis_rig import Proxy, RedisServer, eventually, servers
 
 import infcore
 from infcore.cache import CoherentCache
@@ -308,6 +308,37 @@ def test_what_was_computed_before_a_change_is_not_kept_after_it(pair, server, ch
     assert a.get("key") == left and b.get("key") == left
 
 
+def test_what_was_computed_is_taken_back_where_the_change_is_told_only_after_it_was_written(server):
+    proxy = Proxy(server.port)
+    with cache_at(proxy.url) as a, cache_at(server.url) as b:
+
+        def compute():
+            proxy.hold()  # a is told late
+            b.put("key", "x")
+            b.delete("key")
+            return "older"
+
+        def let_go():
+            eventually(lambda: server.client().exists("infcore:k:s:key"), "it is written")
+            proxy.let_go()
+
+        b.delete("key")
+        settle(a, b)
+        waiter = []
+
+        def begin():
+            value = compute()
+            waiter.append(threading.Thread(target=let_go))
+            waiter[0].start()
+            return value
+
+        assert a.get_or_compute("key", begin) == "older"
+        waiter[0].join(30.0)
+        settle(a, b)
+        assert a.get("key") is None and b.get("key") is None
+    proxy.close()
+
+
 def test_errors_are_not_kept_unless_asked(pair):
     a, _ = pair
     for _ in range(2):
@@ -356,6 +387,7 @@ def test_a_loop_whose_task_is_cancelled_keeps_nothing_old(pair, server):
             put.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await put
+            assert a._near.keep("key", 1, a._near.seen("key"), tags=())  # as who reads just before it is done
         finally:
             server.signal(signal.SIGCONT)
         settle(a)
