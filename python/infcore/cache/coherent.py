@@ -240,8 +240,8 @@ class CoherentCache:
         version     a put with an older one than what lies in Redis loses, whoever put that
         size_bytes, stale_s, reuse: of what is kept here
         Returns     False where it lost
-        Raises      CacheUnreachable: without Redis (unless on_down="local"), or where the connection was lost before the
-                    answer came: then it may be done or not. InvalidArgument, InvalidType
+        Raises      CacheUnreachable: without Redis (unless on_down="local"), or where the connection was lost before
+                    the answer came: then it may be done or not. InvalidArgument, InvalidType
         """
         self._check_process()
         told = self._told(size_bytes, cost_us, ttl_s, stale_s, tags, version, reuse)
@@ -397,7 +397,7 @@ class CoherentCache:
         return len(self._near)
 
     def pin(self, key: Hashable) -> bool:
-        """It is not evicted here until unpin(); what changes elsewhere goes all the same. False where it is not here."""
+        """It is not evicted here until unpin(); what changes elsewhere goes all the same. False where it is not."""
         return self._near.pin(key)
 
     def unpin(self, key: Hashable) -> bool:

@@ -177,7 +177,7 @@ class FarPart:
         return replies
 
     def open_tags(self, tags: Sequence[str]) -> Steps:
-        """What the tags bear, those that bore nothing something new: a value made from now on is dead once one changes."""
+        """What the tags bear, after those without got something: a value made from now on is dead once one changes."""
         names = [self.names.of_tag(tag) for tag in tags]
         marks = yield from self._marks_of(names)
         missing = [name for name in names if marks[name] is None]

@@ -38,11 +38,12 @@ return 0
 
 
 def put(name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, bytes]]) -> list[Command]:
-    """Replies OK, QUEUED, QUEUED, and a list that begins with 1: written, 0: a newer one is there, -1: a tag is outdated.
+    """Replies OK, QUEUED, QUEUED, and a list: first 1: written, 0: a newer one is there, or -1: a tag is outdated.
 
-    Redis tells the writer of what a script wrote even where it asked not to be told (NOLOOP): it remembers who touched a
-    key last in a turn of its loop, and for it that is not the connection. So the connection itself touches the key
-    behind the script, in the same turn, by appending nothing. Were it told all the same, it would only forget
+    Redis tells the writer of what a script wrote even where it asked not to be told (NOLOOP): it remembers who touched
+    a key last in a turn of its loop, and for it that is not the connection. So the connection itself touches the key
+    behind the script, in the same turn, by appending nothing. Were it told all the same, it would only forget. Others
+    are told, too, where nothing was written, and ask once more
     """
     names, marks = [name, *(tag for tag, _ in tags)], [mark for _, mark in tags]
     script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, *marks)
@@ -50,7 +51,7 @@ def put(name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, byt
 
 
 def open_tags(names: Sequence[bytes], mark: bytes) -> list[Command]:
-    """Replies as put()'s, the last a list that begins with the list of marks. Of tags that bore nothing a moment ago."""
+    """Replies as put()'s, the last a list that begins with the list of marks. Of tags that bore nothing just now."""
     script = (b"EVAL", _OPEN, b"%d" % len(names), *names, mark)
     return [(b"MULTI",), script, *((b"APPEND", name, b"") for name in names), (b"EXEC",)]
 

@@ -1,8 +1,8 @@
 """A value as it lies in Redis: a header that says what it is and of which version, its tags, its body, and a checksum.
 
-Layout, big-endian: magic "INFC", format u8, kind u8, tags u16, version u64, expires u64, nonce 8 bytes, cost f64, CRC-32 u32 of all
-that is before and behind it; a tag: bytes u16, mark 8 bytes, its name; then the body: bytes as they are, or a plain value
-(plain_values.py), or a pickle where that was asked for. The version stands where the script of a put looks for it.
+Layout, big-endian: magic "INFC", format u8, kind u8, tags u16, version u64, expires u64, nonce 8 bytes, cost f64,
+CRC-32 u32 of all before and behind it; a tag: bytes u16, mark 8 bytes, its name; then the body: bytes as they are, a
+plain value (plain_values.py), or a pickle where that was asked for. A put's script looks for the version at its place.
 """
 
 import pickle
@@ -55,7 +55,7 @@ def body_of(value: object, *, pickled: bool) -> tuple[int, list[bytes | memoryvi
         if pickled:
             return PICKLE, [pickle.dumps(value, protocol=5)]
         raise InvalidType(
-            f"{reason}; allowed: None, bool, int, float, str, bytes, NumPy arrays, lists, tuples and dicts of these, or "
+            f"{reason}; allowed: None, bool, int, float, str, bytes, NumPy arrays, lists, tuples, dicts of these, or "
             "CoherentCache(pickle=True)"
         ) from None
 

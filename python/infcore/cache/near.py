@@ -27,9 +27,9 @@ class Begun:
 
 
 class Near(Cache):
-    """A Cache that asks on a miss, and keeps nothing that was read or written before a change that came meanwhile.
+    """A Cache that asks on a miss, and keeps nothing that was read or written before a change that came since.
 
-    Whoever fetches a value takes seen() before, and keep() refuses it if the key's generation has moved on: a value that
+    Whoever fetches a value takes seen() before, and keep() refuses it if the key's generation has moved on: what
     left Redis before an invalidation did can arrive behind it. `guard` makes the question and the answer one step
     """
 

@@ -1,4 +1,4 @@
-"""redis-py, as far as it is needed here: connections of an address, and values read over them by the thread that asks."""
+"""redis-py, as far as it is needed: connections of an address, and values read over them by the thread that asks."""
 
 import contextlib
 import os

@@ -23,7 +23,7 @@ BACK_OFF_S_MIN, BACK_OFF_S_MAX = 0.02, 2.0
 
 
 class Listener(Protocol):
-    """Who wants to know what changes. Told on the link's thread, in Redis' order; must neither raise nor wait for it."""
+    """Who wants to know what changes. Told on the link's thread, in Redis' order; must neither raise nor wait."""
 
     prefix: bytes
     heartbeat_s: float
@@ -203,7 +203,7 @@ class Link:
             )
 
     def _answer(self, connection: Any) -> Any:
-        """The reply to what was sent before anybody listens. Raises where it is an error: an old server, or no right."""
+        """The reply to what was sent before anybody listens. Raises where it is an error: too old, or no right."""
         reply = _reply(connection)
         while isinstance(reply, Push):
             reply = _reply(connection)
