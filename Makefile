@@ -1,4 +1,4 @@
-# make test | test-ray | check | bench ARGS="--seconds 10" | bench-gpu | peers | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
+# make test | test-ray | soak-cache | check | bench ARGS="--seconds 10" | bench-gpu | peers | sim ARGS="--capacity" | wheels | format | clean      PYTHON=python3.12 and CXX=clang++ choose others
 # Needs Python >= 3.11 with venv and headers, g++, make and git; all else comes from PyPI into $(VENV).
 
 SHELL := /bin/bash
@@ -27,7 +27,7 @@ built := $(VENV)/.built-$(package_files)
 cpp_files = $(shell find csrc tests bench kernels \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' \) 2>/dev/null)
 python_files := python kernels bench tests .ci
 
-.PHONY: test test-ray check bench bench-gpu peers sim wheels format build types tests machine-packages clean
+.PHONY: test test-ray soak-cache check bench bench-gpu peers sim wheels format build types tests machine-packages clean
 
 test: build types tests
 
@@ -54,8 +54,13 @@ bench-gpu: $(VENV)/.tests-ready $(built)
 	$(say) "GPU kernels: answers, bandwidth, overhead $(ARGS)"
 	@$(BIN)/python bench/gpu/run.py $(ARGS)
 
-# What infcore is measured against, in an environment of its own: then `python bench/peers/routers.py`, `.../batchers.py`, `.../radix.py`, `.../mocker.py`.
+# What infcore is measured against, in an environment of its own: then `python bench/peers/routers.py`, `.../caches.py`, `.../batchers.py`, `.../radix.py`, `.../mocker.py`.
 peers: build $(PEERS_VENV)/.ready
+
+# Ten minutes of threads and event loops on one cache, every policy in turn; or so many seconds as ARGS says.
+soak-cache: build
+	$(say) "infcore.Cache: soak"
+	@PYTHONPATH=tests $(BIN)/python tests/concurrency/test_cache_stress.py $(or $(ARGS),600)
 
 sim: $(VENV)/.tests-ready $(built)
 	$(say) "scenarios x policies $(ARGS)"

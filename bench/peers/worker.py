@@ -56,6 +56,12 @@ def routing(name: str):
     return router_sides.side(name.removesuffix(" routing"))
 
 
+def caching(name: str):
+    import cache_sides
+
+    return cache_sides.side(name.removesuffix(" caching"))
+
+
 def main(name: str, venv: Path) -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
@@ -67,6 +73,8 @@ def main(name: str, venv: Path) -> None:
             measure, release = radix(name)
         elif name.endswith("routing"):
             measure, release = routing(name)
+        elif name.endswith("caching"):
+            measure, release = caching(name)
         else:
             measure, release = batcher(name)
         print(json.dumps({"release": release}), file=answers, flush=True)

@@ -53,7 +53,7 @@ def _zstd(path: str, file: io.BufferedReader) -> Any:
         except ImportError:
             continue
         return module.ZstdFile(file) if name == "compression.zstd" else module.open(file, "rb")
-    raise MissingExtra(f"{path} is packed with zstd: pip install zstandard, or unpack it")
+    raise MissingExtra(f"{path}:1: the file is packed with zstd: pip install zstandard, or unpack it")
 
 
 class _Owner(io.BufferedReader):

@@ -29,6 +29,7 @@ class Gdsf:
         self.floor = 0.0
         self.named: int | None = None
         self.n_hits: dict[int, float] = {}
+        self.cost_per_byte: dict[int, float] = {}  # as it was told when it came in
         self.worth: dict[int, float] = {}
         self.evictable: set[int] = set()
 
@@ -37,11 +38,11 @@ class Gdsf:
 
     def _lift(self, ids: list[int]) -> None:
         for id_ in ids:
-            cost_per_byte = self.view.cost_us(id_) / self.view.bytes(id_)
-            self.worth[id_] = self.floor + self.n_hits[id_] * cost_per_byte
+            self.worth[id_] = self.floor + self.n_hits[id_] * self.cost_per_byte[id_]
 
     def on_insert(self, id_: int) -> None:
         self.n_hits[id_] = 1.0
+        self.cost_per_byte[id_] = self.view.cost_us(id_) / self.view.bytes(id_)
         self._lift([id_])
 
     def on_hit(self, ids: list[int]) -> None:

@@ -4,7 +4,7 @@ from reference.eviction import Limits, View
 
 
 class Sieve:
-    """A hand goes round from the oldest: takes marks, drops the held, names the first without a mark; the newest last."""
+    """A hand goes round from the oldest: takes marks, drops the held, names the first without; the newest last."""
 
     def __init__(self) -> None:
         self.queue: list[int] = []

@@ -76,7 +76,7 @@ def dispatch_from(engine: Any, now_ns: int, lane: Lane) -> bool:
         if lane.bound is None and engine.weights.by_work and c.open is None and n_joint_lanes(engine, lane) == 1:
             listed = suited(engine, now_ns, lane, c, candidates)
         if listed:
-            share = share_by_work(engine, now_ns, lane, c, candidates, listed, finished_by)
+            share = share_by_work(engine, now_ns, lane, c, candidates, listed, (finished_by, in_further_slots))
         elif lane.bound is None:
             share = share_of(engine, now_ns, lane, c, candidates)
         else:
@@ -177,18 +177,44 @@ def share_of(engine: Any, now_ns: int, lane: Lane, c: Candidate, candidates: lis
     for share in range(1, min(n_requests, max_batch_size - c.joined) + 1):
         by_s = c.batch_s(c.joined + share) * STRICTLY
         done = sum(finished_by(by_s, other, n_requests, max_batch_size) for other in candidates if other is not c)
+        done += sum(
+            in_further_slots(engine, now_ns, lane, by_s, other, n_requests, max_batch_size) for other in candidates
+        )
         if done + share - 1 >= n_requests and by_s > enough_s:
             return share - 1
     return min(n_requests, max_batch_size - c.joined)
 
 
 def finished_by(t_s: Any, c: Candidate, n_requests: int, max_batch_size: int) -> int:
-    """How many more requests the device has finished by then: whole full batches, and what a last one holds."""
-    room_s, full_s = t_s - c.free_in_s, c.batch_s(max_batch_size)
+    """How many more requests the device has finished by then, beside those in an open batch."""
+    return max(0, finished_in(t_s - c.free_in_s, c, n_requests, max_batch_size) - c.joined)
+
+
+def in_further_slots(
+    engine: Any, now_ns: int, lane: Lane, t_s: Any, c: Candidate, n_requests: int, max_batch_size: int
+) -> int:
+    """The same of its slots without the one that is free first. Those that run another model will be wanted for it
+    again, and where anything of another model waits none is to be counted on."""
+    node = engine.fleet[c.node]
+    if node.slots < 2 or any(
+        o.requests and o.bound is None and o.model in node.models - {lane.model} for o in engine.lanes
+    ):
+        return 0
+    running = sorted(engine.batches[c.node], key=lambda b: b.expected_end_ns)
+    n_idle = max(0, node.slots - len(running))
+    further = running if n_idle else running[1:]
+    ends_s = [abs(b.expected_end_ns * 1e-9 - now_ns * 1e-9) for b in further if b.model == lane.model]
+    rooms_s = [t_s] * (n_idle - 1) + [t_s - F(s) for s in ends_s]
+    return sum(finished_in(room_s, c, n_requests, max_batch_size) for room_s in rooms_s)
+
+
+def finished_in(room_s: Any, c: Candidate, n_requests: int, max_batch_size: int) -> int:
+    """How many a slot finishes in so long: whole full batches, and what a last one holds."""
+    full_s = c.batch_s(max_batch_size)
     batches = int(min(max(room_s / full_s, F(0)), F(n_requests)))
     rest_s = room_s - F(batches) * full_s - c.base_s
     rest = int(min(max(rest_s / c.slope_s(c.work_mean), F(0)), F(max_batch_size)))
-    return max(0, batches * max_batch_size + rest - c.joined)
+    return batches * max_batch_size + rest
 
 
 def gather(engine: Any, now_ns: int, lane: Lane) -> list[Candidate]:

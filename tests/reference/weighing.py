@@ -162,12 +162,13 @@ def suited(engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any]) 
 
 
 def share_by_work(
-    engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any], listed: list[Request], finished_by: Any
+    engine: Any, now_ns: int, lane: Lane, c: Any, candidates: list[Any], listed: list[Request], finished: Any
 ) -> int:
     """How many of them it can have, as joint.share_of(), where the others have the rest."""
     n_requests, max_batch_size = len(lane.requests), engine.models[lane.model].max_batch_size
     head = lane.front(now_ns, engine.ageing_ns)
     waited_s, left_s = F((now_ns - head.arrival_ns) * 1e-9), F((head.deadline_ns - now_ns) * 1e-9)
+    finished_by, in_further_slots = finished
     before = [0.0]
     for r in listed:
         before.append(before[-1] + r.work)
@@ -179,9 +180,10 @@ def share_by_work(
         n_enough = n_requests - n + 1
         mean = F(max(max(0.0, lane.work_pending - before[n - 1]) / n_enough, listed[n - 1].work))
         done = 0
-        for other in candidates:
-            if other is not c and other.open is None:
-                done += finished_by(t_s, other.with_work(mean), n_requests, max_batch_size)
+        for other in (candidate.with_work(mean) for candidate in candidates):
+            if other.node != c.node and other.open is None:
+                done += finished_by(t_s, other, n_requests, max_batch_size)
+            done += in_further_slots(engine, now_ns, lane, t_s, other, n_requests, max_batch_size)
         return done < n_enough
 
     least, beyond = 0, min(len(listed), max_batch_size) + 1

@@ -28,7 +28,7 @@ EXTRAS = {"python/infcore/models/": {"PIL"}, "python/infcore/integrations/ray.py
 # Packages of the peers' environment: only bench/peers imports them, and nothing imports bench/peers. Ray is a peer, and
 # a server that infcore works in.
 SERVED = {"python/infcore/integrations/": {"ray"}, "tests/integrations/": {"ray"}}
-PEERS = {"batched", "bentoml", "dynamo", "litellm", "ray", "vllm"}
+PEERS = {"batched", "bentoml", "cachebox", "cachetools", "dynamo", "litellm", "moka_py", "ray", "theine", "vllm"}
 CYTHON_OWN = {"libc", "libcpp", "cpython", "cython", "numpy"}
 
 

@@ -15,29 +15,38 @@ namespace infcore::base {
 /// Who waits has given up the language's lock.
 class BorderMutex {
  public:
+  // What is usual is small enough to be part of its caller.
   void lock() noexcept {
-    // relaxed: set once, before the first of these objects is made
-    if (!Patience::exclusive.load(std::memory_order_relaxed)) {
-      if (!mutex_.try_lock()) Patience::wait([](void* mutex) { static_cast<std::mutex*>(mutex)->lock(); }, &mutex_);
-      return;
-    }
-    // relaxed: the language's lock orders what its holders do
-    while (held_.load(std::memory_order_relaxed)) wait();
+    // relaxed: set once, before the first of these objects is made; the language's lock orders what its holders do
+    if (!Patience::exclusive.load(std::memory_order_relaxed) || held_.load(std::memory_order_relaxed))
+      return lock_slowly();
     held_.store(true, std::memory_order_relaxed);
   }
 
   void unlock() noexcept {
-    if (!Patience::exclusive.load(std::memory_order_relaxed)) return mutex_.unlock();
-    if (n_waiting_.load(std::memory_order_relaxed) == 0) {  // nobody can begin to, before the language's lock is free
-      held_.store(false, std::memory_order_relaxed);
+    // relaxed: as above; nobody can begin to wait before the language's lock is free
+    if (!Patience::exclusive.load(std::memory_order_relaxed) || n_waiting_.load(std::memory_order_relaxed) > 0)
+      return unlock_slowly();
+    held_.store(false, std::memory_order_relaxed);
+  }
+
+ private:
+  [[gnu::noinline]] void lock_slowly() noexcept {
+    if (!Patience::exclusive.load(std::memory_order_relaxed)) {
+      if (!mutex_.try_lock()) Patience::wait([](void* mutex) { static_cast<std::mutex*>(mutex)->lock(); }, &mutex_);
       return;
     }
+    while (held_.load(std::memory_order_relaxed)) wait();
+    held_.store(true, std::memory_order_relaxed);
+  }
+
+  [[gnu::noinline]] void unlock_slowly() noexcept {
+    if (!Patience::exclusive.load(std::memory_order_relaxed)) return mutex_.unlock();
     const std::lock_guard hold(mutex_);  // for who waits without the language's lock
     held_.store(false, std::memory_order_relaxed);
     freed_.notify_all();
   }
 
- private:
   void wait() noexcept {
     // Before the language's lock is given up, so that unlock() sees it.
     n_waiting_.store(n_waiting_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -11,6 +12,11 @@ namespace {
 /// Entries that put() looks at, whether they are dead: more than come, so that the dead ones do not pile up.
 constexpr int n_swept = 2;
 constexpr std::uint32_t slots_min = 16;
+
+/// Half the bytes of a double; beyond what it holds, its most.
+float kept_cost(double cost_us) noexcept {
+  return static_cast<float>(std::min<double>(cost_us, std::numeric_limits<float>::max()));
+}
 
 }  // namespace
 
@@ -49,13 +55,34 @@ bool CacheShard::is_stale(EntryId id, base::TimeNs now_ns) const noexcept {
   return now_ns >= life.expires_ns && now_ns < life.stale_until_ns;
 }
 
-void CacheShard::tell_hits() noexcept {
-  if (n_hits_ > 0) policy_->on_hit({hits_.data(), std::exchange(n_hits_, 0)});
+/// Those that the policy was not told of yet: an entry changes or goes only after that.
+void CacheShard::count_hits(CacheCounters& counters) const noexcept {
+  counters.hits += n_hits_;
+  for (std::size_t i = 0; i < n_hits_; ++i) {
+    const Entry& entry = entries_[hits_[i]];
+    counters.cost_hit_us += static_cast<double>(entry.cost_us);
+    counters.bytes_hit += entry.bytes();
+  }
 }
 
-bool CacheShard::is_outdated(const NewEntry& entry, EntryId old) const noexcept {
+/// Asking changes nothing: not even when the policy is told.
+CacheCounters CacheShard::counters() const noexcept {
+  CacheCounters counters = counters_;
+  count_hits(counters);
+  return counters;
+}
+
+void CacheShard::tell_hits() noexcept {
+  if (n_hits_ == 0) return;
+  count_hits(counters_);
+  policy_->on_hit({hits_.data(), std::exchange(n_hits_, 0)});
+}
+
+/// What is dead is as if it were not there, whether somebody has met it yet or not.
+bool CacheShard::is_outdated(const NewEntry& entry, EntryId old, base::TimeNs now_ns) const noexcept {
   if (entry.version < version_floor_) return true;
-  if (old != no_entry && entries_[old].life != no_life && entry.version < lives_[entries_[old].life].version)
+  if (old != no_entry && entries_[old].life != no_life && entry.version < lives_[entries_[old].life].version &&
+      (is_live(old, now_ns) || is_stale(old, now_ns)))
     return true;
   return std::any_of(entry.tags.begin(), entry.tags.end(),
                      [&](std::string_view tag) { return entry.version < tag_table_.version_floor(tag); });
@@ -64,9 +91,12 @@ bool CacheShard::is_outdated(const NewEntry& entry, EntryId old) const noexcept 
 CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, EntryId old, base::TimeNs now_ns,
                                     EntryId& id) {
   id = no_entry;
-  if (is_outdated(entry, old)) return Outcome::older;
+  if (is_outdated(entry, old, now_ns)) return Outcome::older;
+  if (entry.bytes <= capacity_bytes_ && old == no_entry) make_place();
+  const std::uint32_t life =
+      entry.bytes <= capacity_bytes_ ? make_life(entry, old) : no_life;  // the last that may throw
   if (old == no_entry || !is_live(old, now_ns)) {
-    counters_.cost_missed_us += entry.cost_us;
+    counters_.cost_missed_us += kept_cost(entry.cost_us);
     counters_.bytes_missed += entry.bytes;
   }
   if (entry.bytes > capacity_bytes_) {
@@ -74,14 +104,12 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
     if (old != no_entry) remove(old);
     return Outcome::rejected;
   }
-  if (old == no_entry) make_place();
-  const std::uint32_t life = make_life(entry, old);  // the last that may throw
   tell_hits();
-  ++n_changes_;
   if (old != no_entry) {
     id = old;
     policy_->on_remove(id);
     counters_.bytes_used -= entries_[id].bytes();
+    if (entries_[id].life != no_life) end_life(entries_[id].life);
   } else {
     id = free_;
     free_ = static_cast<EntryId>(keys_[id]);
@@ -103,7 +131,7 @@ void CacheShard::update(EntryId id, const NewEntry& entry, std::uint32_t life) n
   kept.kind = entry.kind & 3u;
   kept.in_use = true;
   kept.life = life & no_life;
-  kept.cost_us = static_cast<float>(entry.cost_us);
+  kept.cost_us = kept_cost(entry.cost_us);
   kept.bytes_low = static_cast<std::uint32_t>(entry.bytes);
   kept.bytes_high = static_cast<std::uint32_t>(entry.bytes >> 32);
 }
@@ -120,23 +148,27 @@ bool CacheShard::make_room(EntryId newest) noexcept {
   return true;
 }
 
-/// The dead are let go before anybody who lives is, two at a time: a full round takes as many puts as half the entries.
+/// Two at a time: a full round takes as many puts as half the entries. May remove what put() has just put, where it was
+/// dead from the start.
 void CacheShard::sweep(base::TimeNs now_ns) noexcept {
   if (lives_.size() == free_lives_.size() && version_floor_ == 0) return;
   for (int i = 0; i < n_swept; ++i) {
     hand_ = hand_ + 1 < n_ids() ? hand_ + 1 : 0;
-    if (entries_[hand_].in_use && !is_live(hand_, now_ns) && !is_stale(hand_, now_ns)) remove_dead(hand_);
+    if (entries_[hand_].in_use) met(hand_, now_ns);
   }
 }
 
-void CacheShard::remove_dead(EntryId id) noexcept {
-  ++(is_invalid(entries_[id]) ? counters_.invalidated : counters_.expired);
+bool CacheShard::met(EntryId id, base::TimeNs now_ns) noexcept {
+  if (is_live(id, now_ns) || is_stale(id, now_ns)) return false;
+  const Entry& entry = entries_[id];
+  if (entry.life != no_life && lives_[entry.life].n_pins > 0) return false;  // or its pins would be lost, now or later
+  ++(is_invalid(entry) ? counters_.invalidated : counters_.expired);
   remove(id);
+  return true;
 }
 
 void CacheShard::remove(EntryId id) noexcept {
   tell_hits();
-  ++n_changes_;
   drop(id);
 }
 
@@ -182,20 +214,11 @@ bool CacheShard::unpin(EntryId id) noexcept {
   return true;
 }
 
-std::uint64_t CacheShard::invalidate(std::string_view tag) noexcept {
-  ++n_changes_;
-  return tag_table_.invalidate(tag);
-}
+std::uint64_t CacheShard::invalidate(std::string_view tag) noexcept { return tag_table_.invalidate(tag); }
 
-void CacheShard::raise_floor(std::string_view tag, std::uint64_t version) {
-  tag_table_.raise_floor(tag, version);
-  ++n_changes_;
-}
+void CacheShard::raise_floor(std::string_view tag, std::uint64_t version) { tag_table_.raise_floor(tag, version); }
 
-void CacheShard::raise_floor(std::uint64_t version) noexcept {
-  version_floor_ = std::max(version_floor_, version);
-  ++n_changes_;
-}
+void CacheShard::raise_floor(std::uint64_t version) noexcept { version_floor_ = std::max(version_floor_, version); }
 
 NewEntry CacheShard::told(EntryId id) const noexcept {
   const Entry& entry = entries_[id];
@@ -224,11 +247,12 @@ std::vector<std::string_view> CacheShard::tags(EntryId id) const {
 void CacheShard::make_place() {
   if (free_ != no_entry) return;
   const std::size_t n = entries_.size() + 1;
-  if (n > keys_.capacity()) {
+  if (n > n_places_) {
     const std::size_t wanted = std::max<std::size_t>(16, n + n / 4);  // doubling would leave half of it empty
     keys_.reserve(wanted);
     entries_.reserve(wanted);
     policy_->grow(static_cast<std::uint32_t>(wanted));
+    n_places_ = wanted;  // last: where one of them had no memory, all are asked again
   }
   if (n > slots_.size() / 5 * 4) make_slots();
   keys_.push_back(no_entry);
@@ -264,22 +288,20 @@ void CacheShard::unplace(EntryId id) noexcept {
   slots_[hole] = 0;
 }
 
-/// For an entry in the place of `old`, whose pins it keeps; no_life where it needs none.
+/// For an entry in the place of `old`, whose pins it keeps and whose own life goes on; no_life where it needs none.
 std::uint32_t CacheShard::make_life(const NewEntry& entry, EntryId old, bool always) {
   const std::uint32_t before = old == no_entry ? no_life : entries_[old].life;
   const bool plain =
       entry.expires_ns == base::never_ns && entry.version == 0 && entry.reuse == 1.0 && entry.tags.empty() && !always;
   const std::uint32_t n_pins = before == no_life ? 0 : lives_[before].n_pins;
-  if (plain && n_pins == 0) {
-    if (before != no_life) end_life(before);
-    return no_life;
-  }
+  if (plain && n_pins == 0) return no_life;
   Life made{entry.expires_ns, entry.stale_until_ns, entry.version, entry.reuse, n_pins, {}};
   made.tags.reserve(entry.tags.size());
-  if (before == no_life && free_lives_.empty()) {
+  if (free_lives_.empty()) {
     if (lives_.size() >= no_life) throw std::bad_alloc();
-    free_lives_.reserve(lives_.size() + 1 > lives_.capacity() ? 2 * lives_.size() + 1 : lives_.capacity());
-    lives_.reserve(free_lives_.capacity());  // so that end_life() need not allocate
+    const std::size_t wanted = lives_.size() + 1;
+    if (wanted > lives_.capacity()) lives_.reserve(wanted + wanted / 4);
+    free_lives_.reserve(lives_.capacity());  // so that end_life() need not allocate
     lives_.emplace_back();
     free_lives_.push_back(static_cast<std::uint32_t>(lives_.size() - 1));
   }
@@ -289,7 +311,6 @@ std::uint32_t CacheShard::make_life(const NewEntry& entry, EntryId old, bool alw
     for (const TagRef tag : made.tags) tag_table_.give_back(tag);
     throw;
   }
-  if (before != no_life) end_life(before);
   const std::uint32_t life = free_lives_.back();
   free_lives_.pop_back();
   lives_[life] = std::move(made);

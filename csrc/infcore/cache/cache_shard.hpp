@@ -26,7 +26,7 @@ struct NewEntry {
   double cost_us;
   double reuse{1.0};
   base::TimeNs expires_ns{base::never_ns};
-  base::TimeNs stale_until_ns{base::never_ns};  ///< after it expired, until when it may still be served
+  base::TimeNs stale_until_ns{};  ///< after it expired, until when it may still be served
   std::uint64_t version{};
   std::span<const std::string_view> tags;
 };
@@ -43,8 +43,9 @@ struct CacheCounters {
 /// there is no room. Keys and values are the owner's, under the entry's id.
 ///
 /// Finding: probe() over the entries with the same 32 bits of the key's hash, of which the owner compares the keys. A
-/// hit is noted in an array and handed to the policy 64 at a time. What is dead (expired, invalidated, of an old
-/// version) is removed when somebody meets it: put() looks at two entries each time.
+/// hit is noted in an array, counted and handed to the policy 64 at a time. What is dead (expired, invalidated, of an
+/// old version) is removed when somebody meets it: put() looks at two entries each time. What is pinned outlives its
+/// death, so that pins do not depend on who met it: it is not found, but what is put in its place is pinned.
 ///
 /// The owner locks `lock` around each call but the constructor; no call runs the owner's code. Throws std::bad_alloc
 /// where it says so, and then nothing has changed.
@@ -65,8 +66,6 @@ class CacheShard final : private contracts::EvictionView {
   }
   [[nodiscard]] std::uint64_t key(EntryId id) const noexcept { return keys_[id]; }
   [[nodiscard]] std::uint32_t kind(EntryId id) const noexcept { return entries_[id].kind; }
-  /// Moves whenever an entry comes, changes or goes: what was found before may be another.
-  [[nodiscard]] std::uint64_t n_changes() const noexcept { return n_changes_; }
 
   [[nodiscard]] bool is_live(EntryId id, base::TimeNs now_ns) const noexcept {
     return is_plain(id) || is_alive(entries_[id], now_ns);
@@ -75,9 +74,6 @@ class CacheShard final : private contracts::EvictionView {
   [[nodiscard]] bool is_stale(EntryId id, base::TimeNs now_ns) const noexcept;
 
   void hit(EntryId id) noexcept {
-    ++counters_.hits;
-    counters_.cost_hit_us += static_cast<double>(entries_[id].cost_us);
-    counters_.bytes_hit += entries_[id].bytes();
     hits_[n_hits_++] = id;
     if (n_hits_ == hits_.size()) tell_hits();
   }
@@ -88,8 +84,8 @@ class CacheShard final : private contracts::EvictionView {
   /// not worth the room, or too big; what was there before is gone as well. Throws std::bad_alloc.
   Outcome put(std::uint32_t hash, const NewEntry& entry, EntryId old, base::TimeNs now_ns, EntryId& id);
   void remove(EntryId id) noexcept;
-  /// Removes what is_live() says no of.
-  void remove_dead(EntryId id) noexcept;
+  /// Whether it was dead and is removed; not while it may be served stale, nor while it is pinned.
+  bool met(EntryId id, base::TimeNs now_ns) noexcept;
   void clear() noexcept;
   /// The id of an entry that is gone and whose key and value are to be let go: each once, no_entry where there is none.
   /// Until then the id is not used again.
@@ -106,7 +102,8 @@ class CacheShard final : private contracts::EvictionView {
   /// Everything does.
   void raise_floor(std::uint64_t version) noexcept;
 
-  [[nodiscard]] CacheCounters counters() const noexcept { return counters_; }
+  [[nodiscard]] CacheCounters counters() const noexcept;
+  [[nodiscard]] std::uint64_t n_entries() const noexcept { return counters_.n_entries; }
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
   [[nodiscard]] EntryId n_ids() const noexcept { return static_cast<EntryId>(entries_.size()); }
   [[nodiscard]] bool in_use(EntryId id) const noexcept { return entries_[id].in_use; }
@@ -154,10 +151,11 @@ class CacheShard final : private contracts::EvictionView {
   bool make_room(EntryId newest) noexcept;
   void sweep(base::TimeNs now_ns) noexcept;
   void tell_hits() noexcept;
+  void count_hits(CacheCounters& counters) const noexcept;
   [[nodiscard]] bool is_plain(EntryId id) const noexcept { return entries_[id].life == no_life && version_floor_ == 0; }
   [[nodiscard]] bool is_alive(const Entry& entry, base::TimeNs now_ns) const noexcept;
   [[nodiscard]] bool is_invalid(const Entry& entry) const noexcept;
-  [[nodiscard]] bool is_outdated(const NewEntry& entry, EntryId old) const noexcept;
+  [[nodiscard]] bool is_outdated(const NewEntry& entry, EntryId old, base::TimeNs now_ns) const noexcept;
 
   std::uint64_t capacity_bytes_;
   std::unique_ptr<contracts::EvictionPolicy> policy_;
@@ -165,13 +163,13 @@ class CacheShard final : private contracts::EvictionView {
   std::vector<Slot> slots_;
   std::vector<std::uint64_t> keys_;
   std::vector<Entry> entries_;
+  std::size_t n_places_{};  // that all of these, and the policy, have room for
   EntryId free_{no_entry};  // the first of those not in use; the next is in its key
   EntryId gone_{no_entry};  // the same of those whose keys and values the owner still has
   std::vector<Life> lives_;
   std::vector<std::uint32_t> free_lives_;
   TagTable tag_table_;
   std::uint64_t version_floor_{};
-  std::uint64_t n_changes_{};
   EntryId hand_{};  // of sweep()
   CacheCounters counters_{};
   std::size_t n_hits_{};

@@ -8,7 +8,8 @@
 namespace infcore::cache {
 
 /// Some doubly linked lists over one set of entries, each in at most one of them; a list is a ring around a node of its
-/// own, so that leaving one needs no word of which it is. Single-threaded; O(1); allocates in the constructor and grow().
+/// own, so that leaving one needs no word of which it is. Single-threaded; O(1); allocates in the constructor and
+/// grow().
 template <std::uint32_t n_lists>
 class EntryLists {
  public:

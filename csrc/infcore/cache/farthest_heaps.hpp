@@ -7,9 +7,9 @@
 
 namespace infcore::cache {
 
-/// Heaps over one set of entries, each entry in at most one of them: on top the one whose next use is farthest, of equals
-/// the lowest id. Pairing heaps (Fredman, Sedgewick, Sleator, Tarjan, Algorithmica 1, 1986) through the entries, so that
-/// any number of them need one array. Single-threaded; O(1) push, O(log n) remove on average; allocates in the
+/// Heaps over one set of entries, each entry in at most one of them: on top the one whose next use is farthest, of
+/// equals the lowest id. Pairing heaps (Fredman, Sedgewick, Sleator, Tarjan, Algorithmica 1, 1986) through the entries,
+/// so that any number of them need one array. Single-threaded; O(1) push, O(log n) remove on average; allocates in the
 /// constructor and grow().
 class FarthestHeaps {
  public:

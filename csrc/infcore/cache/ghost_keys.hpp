@@ -6,8 +6,8 @@
 
 namespace infcore::cache {
 
-/// Keys of what was evicted, as many as were asked for at most: the oldest make room. Single-threaded; O(1); allocates in
-/// grow() only.
+/// Keys of what was evicted, as many as were asked for at most: the oldest make room. Single-threaded; O(1); allocates
+/// in grow() only.
 class GhostKeys {
  public:
   /// From now on it remembers n_keys_max > 0, not less than before; what it knows stays.

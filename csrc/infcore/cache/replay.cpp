@@ -266,8 +266,9 @@ class PromptReplay final : public ReplayedCache {
   void use(EntryId id, std::size_t i) {
     if (entries_[id].bytes != bytes_at(i)) {
       throw InvalidArgument("sizes[" + std::to_string(i) + "]", std::to_string(bytes_at(i)),
-                            std::to_string(entries_[id].bytes) + ", as at its key's access before: with requests a "
-                                                                 "key's size stays");
+                            std::to_string(entries_[id].bytes) +
+                                ", as at its key's access before: with requests a "
+                                "key's size stays");
     }
     touch(id, i);
     used_.push_back(id);

@@ -11,11 +11,12 @@ namespace infcore::cache {
 struct ReplayTrace {
   std::size_t n{};
   const std::uint64_t* keys{};
-  const std::uint64_t* bytes{};      ///< null: 1 each; 0 counts as 1
-  const double* costs_us{};          ///< of making the answer anew, finite and >= 0; null: 1 each
-  const double* times_s{};           ///< finite, none below the one before; asked with a ttl alone
-  const std::int64_t* requests{};    ///< equal for the accesses of one prompt, in order: strict use of prefixes
-  const std::uint8_t* is_admitted{};  ///< 0: looked up, never stored (a prompt's last block that is not full); null: all
+  const std::uint64_t* bytes{};    ///< null: 1 each; 0 counts as 1
+  const double* costs_us{};        ///< of making the answer anew, finite and >= 0; null: 1 each
+  const double* times_s{};         ///< finite, none below the one before; asked with a ttl alone
+  const std::int64_t* requests{};  ///< equal for the accesses of one prompt, in order: strict use of prefixes
+  const std::uint8_t*
+      is_admitted{};  ///< 0: looked up, never stored (a prompt's last block that is not full); null: all
 };
 
 struct ReplayConfig {
@@ -41,9 +42,9 @@ struct ReplayStats {
 ///
 /// Without `requests`: an access hits where its key is in, not older than the ttl, and of the size that it has now;
 /// else it is made anew, stored, and room is made, by which it may lose its own place at once.
-/// With them: a hit counts only while all before it in its request hit. A block's parent is the one before it; leaves go
-/// first; what a request uses is held until its end, found blocks and new ones alike, as KVBlocks does it.
-/// Throws InvalidArgument where a block's size is another than before, Error where a policy breaks its contract.
+/// With them: a hit counts only while all before it in its request hit. A block's parent is the one before it; leaves
+/// go first; what a request uses is held until its end, found blocks and new ones alike, as KVBlocks does it. Throws
+/// InvalidArgument where a block's size is another than before, Error where a policy breaks its contract.
 [[nodiscard]] ReplayStats replay(const ReplayTrace& trace, const ReplayConfig& config,
                                  contracts::EvictionPolicy& policy);
 

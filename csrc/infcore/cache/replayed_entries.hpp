@@ -101,7 +101,7 @@ class ReplayedEntries {
     entries_.resize(n);
     places_ = std::move(places);
     mask_ = static_cast<std::uint32_t>(places_.size() - 1);
-    for (EntryId id = 0; id < n_before; ++id) insert(id);           // it grows where it is full
+    for (EntryId id = 0; id < n_before; ++id) insert(id);               // it grows where it is full
     for (EntryId id = n; id > n_before; --id) free_.push_back(id - 1);  // the lowest on top
   }
 

@@ -9,7 +9,7 @@ namespace {
 /// A base or per-request term as BatchColumns has it.
 constexpr float batch_term(double seconds) noexcept { return static_cast<float>(std::clamp(seconds, 1e-12, 1e9)); }
 
-constexpr std::uint32_t padded(std::uint32_t n) noexcept { return (n + 63u) & ~63u; }
+constexpr std::uint32_t padded_nodes(std::uint32_t n) noexcept { return (n + 63u) & ~63u; }
 
 }  // namespace
 
@@ -17,12 +17,12 @@ LatencyTable::ModelRow::ModelRow(std::uint32_t n_nodes)
     : models(n_nodes),
       ears(n_nodes, Ear::open),
       given(n_nodes),
-      fixed_us(padded(n_nodes)),
-      per_work_us(padded(n_nodes)),
-      tail(padded(n_nodes)),
-      base_s(padded(n_nodes), batch_term(0.0)),
-      per_request_s(padded(n_nodes), batch_term(0.0)),
-      per_work_s(padded(n_nodes)) {
+      fixed_us(padded_nodes(n_nodes)),
+      per_work_us(padded_nodes(n_nodes)),
+      tail(padded_nodes(n_nodes)),
+      base_s(padded_nodes(n_nodes), batch_term(0.0)),
+      per_request_s(padded_nodes(n_nodes), batch_term(0.0)),
+      per_work_s(padded_nodes(n_nodes)) {
   for (std::uint32_t node = 0; node < n_nodes; ++node) publish(node);
 }
 

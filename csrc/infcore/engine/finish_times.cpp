@@ -8,12 +8,12 @@ namespace infcore::engine {
 namespace {
 
 /// Nodes a step. The columns are padded to 64.
-constexpr std::uint32_t lanes = 32;
-constexpr float none = std::numeric_limits<float>::infinity();
+constexpr std::uint32_t scan_lanes = 32;
+constexpr float no_time = std::numeric_limits<float>::infinity();
 
 alignas(64) constexpr auto lane_bit = [] {
-  std::array<std::uint32_t, lanes> bits{};
-  for (std::uint32_t lane = 0; lane < lanes; ++lane) bits[lane] = 1u << lane;
+  std::array<std::uint32_t, scan_lanes> bits{};
+  for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) bits[lane] = 1u << lane;
   return bits;
 }();
 
@@ -29,22 +29,22 @@ alignas(64) constexpr auto lane_bit = [] {
   const auto alone_s = [=](std::size_t i) __attribute__((always_inline)) {
     return base_s[i] + (per_request_s[i] + per_work_s[i] * work) * 1.0f;  // as NodeFinish::batch_s
   };
-  LeastAlone least{none, 0};
-  for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
+  LeastAlone least{no_time, 0};
+  for (std::uint32_t from = 0; from < n_nodes; from += scan_lanes) {
     const std::uint32_t bits = bits_at(mask, from);
     if (bits == 0) continue;
-    float here = none;
+    float here = no_time;
 #pragma omp simd reduction(min : here)
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
       const float alone = alone_s(std::size_t{from} + lane);
-      const float value = (bits & lane_bit[lane]) != 0 ? alone : none;
+      const float value = (bits & lane_bit[lane]) != 0 ? alone : no_time;
       here = value < here ? value : here;
     }
     if (here < least.seconds) least = {here, from};  // strict: the lowest id among equals
   }
-  if (least.seconds == none) return least;
+  if (least.seconds == no_time) return least;
   const std::uint32_t bits = bits_at(mask, least.node);
-  while ((bits & lane_bit[least.node % lanes]) == 0 || alone_s(least.node) != least.seconds) ++least.node;
+  while ((bits & lane_bit[least.node % scan_lanes]) == 0 || alone_s(least.node) != least.seconds) ++least.node;
   return least;
 }
 
@@ -52,7 +52,7 @@ alignas(64) constexpr auto lane_bit = [] {
                                                   const std::uint64_t* mask, std::uint32_t n_nodes,
                                                   const CostQuery& query) noexcept {
   const CostQuery q = query;
-  std::array<float, lanes> cost_s;
+  std::array<float, scan_lanes> cost_s;
   const auto look = [&](std::uint32_t from) __attribute__((always_inline)) {
     const std::uint32_t bits = bits_at(mask, from);
     const double* __restrict const free_at_s = columns.free_at_s + from;
@@ -60,30 +60,30 @@ alignas(64) constexpr auto lane_bit = [] {
     const float* __restrict const per_request_s = columns.curves.per_request_s + from;
     const float* __restrict const per_work_s = columns.curves.per_work_s + from;
     const float* __restrict const usd = usd_per_s + from;
-    alignas(64) std::array<float, lanes> free_in_s;
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    alignas(64) std::array<float, scan_lanes> free_in_s;
+    for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
       free_in_s[lane] = NodeFinish::free_in(free_at_s[lane], q.now_s);
     }
-    float first_s = none;
+    float first_s = no_time;
 #pragma omp simd reduction(min : first_s)
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
       const float batch_s = base_s[lane] + (per_request_s[lane] + per_work_s[lane] * q.work_mean) * q.n_requests;
-      const float finish_s = (bits & lane_bit[lane]) != 0 ? free_in_s[lane] + batch_s : none;
+      const float finish_s = (bits & lane_bit[lane]) != 0 ? free_in_s[lane] + batch_s : no_time;
       const float costs_s = finish_s + q.s_per_usd * usd[lane] * batch_s;
       const float late_s = q.wait_slack * free_in_s[lane] + batch_s;
-      cost_s[lane] = (bits & lane_bit[lane]) != 0 && late_s <= q.by_s ? costs_s : none;
+      cost_s[lane] = (bits & lane_bit[lane]) != 0 && late_s <= q.by_s ? costs_s : no_time;
       first_s = finish_s < first_s ? finish_s : first_s;
     }
     return first_s;
   };
-  LeastCost least{none, 0, none};
-  for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
+  LeastCost least{no_time, 0, no_time};
+  for (std::uint32_t from = 0; from < n_nodes; from += scan_lanes) {
     if (bits_at(mask, from) == 0) continue;
     const float first_s = look(from);
     least.first_s = first_s < least.first_s ? first_s : least.first_s;
-    float here = none;
+    float here = no_time;
 #pragma omp simd reduction(min : here)
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) here = cost_s[lane] < here ? cost_s[lane] : here;
+    for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) here = cost_s[lane] < here ? cost_s[lane] : here;
     if (here >= least.cost_s) continue;  // the lowest id among equals
     std::uint32_t lane = 0;
     while (cost_s[lane] != here) ++lane;
@@ -104,16 +104,16 @@ alignas(64) constexpr auto lane_bit = [] {
   const auto n_most = static_cast<float>(n_enough);  // no node counts for more, so that a step's sum fits
   const float rest_most = q.max_batch_size < n_most ? q.max_batch_size : n_most;
   std::uint32_t n = 0;
-  for (std::uint32_t from = 0; from < n_nodes; from += lanes) {
+  for (std::uint32_t from = 0; from < n_nodes; from += scan_lanes) {
     const std::uint32_t bits = bits_at(mask, from);
     if (bits == 0) continue;
-    alignas(64) std::array<float, lanes> room_s, slope_s;
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    alignas(64) std::array<float, scan_lanes> room_s, slope_s;
+    for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
       room_s[lane] = t_s - NodeFinish::free_in(free_at_s[std::size_t{from} + lane], q.now_s);
     }
-    float beyond_s = -none;
+    float beyond_s = -no_time;
 #pragma omp simd reduction(max : beyond_s)
-    for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+    for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
       const std::size_t i = std::size_t{from} + lane;
       slope_s[lane] = per_request_s[i] + per_work_s[i] * q.work_mean;
       const float beyond = room_s[lane] - (base_s[i] + slope_s[lane] * q.max_batch_size);
@@ -121,14 +121,14 @@ alignas(64) constexpr auto lane_bit = [] {
     }
     std::int32_t here = 0;
     if (beyond_s < 0.0f) {  // none has time for a full batch, as most often: one division does
-      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
         float rest = (room_s[lane] - base_s[std::size_t{from} + lane]) / slope_s[lane];
         rest = rest > 0.0f ? rest : 0.0f;
         rest = rest < rest_most ? rest : rest_most;
         here += (bits & lane_bit[lane]) != 0 ? static_cast<std::int32_t>(rest) : 0;
       }
     } else {
-      for (std::uint32_t lane = 0; lane < lanes; ++lane) {
+      for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) {
         const float done = NodeFinish{0.0f, base_s[std::size_t{from} + lane], slope_s[lane]}.n_in(room_s[lane], q);
         const float counts = done < n_most ? done : n_most;
         here += (bits & lane_bit[lane]) != 0 ? static_cast<std::int32_t>(counts) : 0;

@@ -6,12 +6,12 @@ namespace infcore::engine {
 namespace {
 
 /// One that fills, one that is written, and slack between the two.
-constexpr std::size_t n_blocks = 8;
+constexpr std::size_t n_log_blocks = 8;
 
 }  // namespace
 
 void LoggedMachine::start_log(const std::string& path, std::size_t buffer_bytes, const RunConfig& config) {
-  auto file = std::make_unique<LogFile>(path, buffer_bytes / n_blocks, n_blocks);
+  auto file = std::make_unique<LogFile>(path, buffer_bytes / n_log_blocks, n_log_blocks);
   log_ = std::make_unique<EventLog>(*file, fleet_, config);
   file_ = std::move(file);
 }

@@ -58,6 +58,8 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   Node& node = nodes_[id.value];
   node.run_limit_ns = config.run_limit_ns;
   node.slots = fleet_.slots(id);
+  const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);
+  many_slots_[id.value / 64] = (many_slots_[id.value / 64] & ~bit) | (node.slots > 1 ? bit : 0);
   for (ModelState& model : models_) {
     if (!model.tried.empty()) model.tried[id.value / 64] &= ~(std::uint64_t{1} << (id.value % 64));
   }

@@ -19,6 +19,10 @@ namespace {
 /// together, and a free one is not passed over for a busy one.
 constexpr float strictly = 1.0f - 0x1p-16f;
 
+/// In less than this much of what one request takes none is done, however n_in() is rounded: what is looked at first,
+/// as most slots of a large fleet do nothing in time and a division each would be most of the choice.
+constexpr float surely_less = 1.0f - 0x1p-20f;
+
 /// Where free devices were passed over for busy ones, look again after this share of what the first of them takes for
 /// one request: those it waits for may be late.
 constexpr double look_again = 0.125;
@@ -214,6 +218,11 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
   const auto& columns = fleet_.columns();
   const std::uint32_t n_words = (fleet_.n_nodes() + 63) / 64;
   std::uint64_t any = 0, any_bounded = 0;
+  bool others_wait = false;
+  for (std::uint32_t other = 0; other < n_models_ && !others_wait; ++other) {
+    if (ModelId{other} == lane.model) continue;
+    for (const std::uint32_t its : models_[other].lanes) others_wait = others_wait || lanes_[its]->queue.size() > 0;
+  }
   for (std::uint32_t word = 0; word < n_words; ++word) {
     // relaxed: up, residents and labels change under the fleet's mutex before a node is ever considered
     std::uint64_t passing = columns.up(word).load(std::memory_order_relaxed);
@@ -224,6 +233,11 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     candidates_[word] = passing;
     others_[word] = passing;
     free_candidates_[word] = passing & has_free_slot_[word];
+    further_[word] = passing & many_slots_[word] & ~bounded_[word];
+    for (std::uint64_t left = further_[word]; others_wait && left != 0; left &= left - 1) {
+      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      if (others_wait_for(id, lane.model)) further_[word] &= ~bit_of(id);
+    }
     any |= free_candidates_[word];
     any_bounded |= passing & bounded_[word];
   }
@@ -271,8 +285,10 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
       n_open += n > 0.0f ? n : 0.0f;
     }
     if (n_open >= static_cast<float>(n_enough)) return false;
-    return finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s,
-                        n_enough - static_cast<std::uint32_t>(n_open));
+    const std::uint32_t n_left = n_enough - static_cast<std::uint32_t>(n_open);
+    const std::uint32_t n_further = n_in_further_slots(lane.model, query, t_s, n_left);
+    return n_further < n_left &&
+           finish_fewer(columns, others_.data(), fleet_.n_nodes(), query, t_s, n_left - n_further);
   };
   std::uint64_t& word = others_[taker.node.value / 64];
   const std::uint64_t was = std::exchange(word, word & ~bit_of(taker.node));
@@ -294,6 +310,50 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   lane.last_share = least;
   word = was;
   return least;
+}
+
+/// Whether anything of another model waits that the node may run: then its slots are not the lane's to count on.
+bool StateMachine::others_wait_for(NodeId id, ModelId model) const noexcept {
+  for (const ModelId other : nodes_[id.value].models) {
+    if (other == model) continue;
+    for (const std::uint32_t lane : models_[other.value].lanes) {
+      if (lanes_[lane]->queue.size() > 0) return true;
+    }
+  }
+  return false;
+}
+
+/// How many the slots of the candidates finish by then, of each node without the one that is free first, which stands
+/// for the node among the others. Runs do not disturb each other, so a slot is as good as a device of its own; those
+/// that run another model will be wanted for it again. Looks no further once they are enough.
+std::uint32_t StateMachine::n_in_further_slots(ModelId model, const FinishQuery& query, float t_s,
+                                               std::uint32_t n_enough) const noexcept {
+  const contracts::BatchColumns curves = latency_.batch(model);
+  std::uint32_t n = 0;
+  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
+    for (std::uint64_t left = further_[word]; left != 0; left &= left - 1) {
+      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
+      const Node& node = nodes_[id.value];
+      const NodeFinish finish = NodeFinish::of(0.0f, curves, id.value, query.work_mean);
+      const float least_s = finish.batch_s(1.0f) * surely_less;
+      if (t_s < least_s) continue;
+      const auto n_busy = static_cast<std::uint32_t>(node.in_flight.size());
+      const std::uint32_t n_idle = node.slots > n_busy ? node.slots - n_busy : 0;
+      if (n_idle > 1) n += (n_idle - 1) * static_cast<std::uint32_t>(finish.n_in(t_s, query));
+      bool is_passed = n_idle > 0;
+      for (const Batch& b : node.in_flight) {
+        if (n >= n_enough) return n;
+        const double end_s = base::seconds(b.expected_end_ns);
+        if (!is_passed && end_s == free_at_s_[id.value]) {
+          is_passed = true;
+          continue;
+        }
+        const float room_s = t_s - NodeFinish::free_in(end_s, query.now_s);
+        if (b.model == model && room_s >= least_s) n += static_cast<std::uint32_t>(finish.n_in(room_s, query));
+      }
+    }
+  }
+  return n;
 }
 
 /// What the latency model is told of a batch: where runs share a node, all that ran there when it started.

@@ -40,9 +40,11 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
       usd_per_s_(free_at_s_.size()),
       has_free_slot_(fleet.columns().n_words()),
       bounded_(has_free_slot_.size()),
+      many_slots_(has_free_slot_.size()),
       candidates_(has_free_slot_.size()),
       free_candidates_(has_free_slot_.size()),
       others_(has_free_slot_.size()),
+      further_(has_free_slot_.size()),
       by_tokens_(routing_->reads_blocks() && !routing_->binds_on_arrival()) {
   if (config.max_requests == 0) throw InvalidArgument("max_requests", "0", "1 or more");
   free_slots_.reserve(config.max_requests);

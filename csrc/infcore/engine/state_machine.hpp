@@ -348,6 +348,9 @@ class StateMachine {
   [[nodiscard]] NodeId only_device(std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
+  [[nodiscard]] bool others_wait_for(NodeId, ModelId) const noexcept;
+  [[nodiscard]] std::uint32_t n_in_further_slots(ModelId, const FinishQuery&, float t_s,
+                                                 std::uint32_t n_enough) const noexcept;
   void add_riders(TimeNs now_ns, std::uint32_t lane, const Taker&);
   [[nodiscard]] bool before(std::uint32_t lane_a, std::uint32_t lane_b, TimeNs now_ns) const noexcept;
   [[nodiscard]] bool goes_before(std::uint32_t slot_a, std::uint32_t slot_b, TimeNs now_ns) const noexcept;
@@ -428,8 +431,10 @@ class StateMachine {
   double tail_s_{};               ///< what requests would take on whatever is fastest for them: weights_.tail
   std::vector<std::uint64_t> has_free_slot_;  ///< nodes, 64 a word; free_at_s_ == free_now
   std::vector<std::uint64_t> bounded_;        ///< nodes with a bound of requests, 64 a word
-  // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one.
-  std::vector<std::uint64_t> candidates_, free_candidates_, others_;
+  std::vector<std::uint64_t> many_slots_;     ///< nodes with more than one slot, 64 a word
+  // Of the lane at hand: who may run it, of them who has a free slot, of them who is not looked at one by one, of them
+  // whose further slots count.
+  std::vector<std::uint64_t> candidates_, free_candidates_, others_, further_;
   std::vector<Taker> open_takers_;
   // Of the batch at hand: what it is filled from. Where deadlines are in danger: who comes first, who of them is shown
   // to the rule, what it says, who is late here.

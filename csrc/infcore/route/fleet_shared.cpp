@@ -13,7 +13,7 @@ using contracts::FleetColumns;
 /// Beats in the time after which a silent process counts as dead: some may be late.
 constexpr base::TimeNs beats_per_life = 4;
 
-std::uint64_t bit_of(std::uint32_t process) noexcept { return std::uint64_t{1} << process; }
+std::uint64_t process_bit(std::uint32_t process) noexcept { return std::uint64_t{1} << process; }
 
 }  // namespace
 
@@ -45,7 +45,7 @@ void Fleet::enter(base::TimeNs now_ns) {
   const std::uint64_t alive = header.alive.load(std::memory_order_relaxed);
   std::uint32_t best = FleetColumns::processes_max;
   for (std::uint32_t i = 0; i < FleetColumns::processes_max; ++i) {
-    if ((alive & bit_of(i)) != 0) continue;
+    if ((alive & process_bit(i)) != 0) continue;
     const auto& slot = header.processes[i];
     if (slot.token.load(std::memory_order_relaxed) == 0) {
       best = i;
@@ -73,8 +73,8 @@ void Fleet::enter(base::TimeNs now_ns) {
 void Fleet::set_alive(std::uint32_t process, bool on) noexcept {
   auto& alive = columns_.header().alive;
   // release: with its bit a process's cells, cleared before, are seen; put_latest orders what is published after.
-  on ? alive.fetch_or(bit_of(process), std::memory_order_acq_rel)
-     : alive.fetch_and(~bit_of(process), std::memory_order_acq_rel);
+  on ? alive.fetch_or(process_bit(process), std::memory_order_acq_rel)
+     : alive.fetch_and(~process_bit(process), std::memory_order_acq_rel);
   for (NodeId node{0}; node.value < n_nodes(); ++node.value) {
     const contracts::Credit held = columns_.cell(process, node.value).total();
     if (held.inflight != 0 || held.reserved_ns != 0) publish_load(node);
@@ -94,8 +94,8 @@ void Fleet::beat(base::TimeNs now_ns) noexcept {
   const std::uint32_t process = process_.load(std::memory_order_relaxed);
   if (is_ours(process)) header.processes[process].beat_ns.store(now_ns, std::memory_order_relaxed);
   const std::uint64_t alive = header.alive.load(std::memory_order_acquire);
-  bool any = !is_ours(process) || (alive & bit_of(process)) == 0;
-  for (std::uint64_t left = alive & ~bit_of(process); left != 0 && !any; left &= left - 1)
+  bool any = !is_ours(process) || (alive & process_bit(process)) == 0;
+  for (std::uint64_t left = alive & ~process_bit(process); left != 0 && !any; left &= left - 1)
     any = is_silent(static_cast<std::uint32_t>(std::countr_zero(left)));
   if (any) look_around(now_ns, is_ours, is_silent);
 }
@@ -111,7 +111,7 @@ void Fleet::look_around(base::TimeNs now_ns, IsOurs is_ours, IsSilent is_silent)
   const std::uint32_t process = process_.load(std::memory_order_relaxed);
   if (!is_ours(process)) {
     enter(now_ns);  // somebody took us for dead, and another process has the slot
-  } else if ((header.alive.load(std::memory_order_relaxed) & bit_of(process)) == 0) {
+  } else if ((header.alive.load(std::memory_order_relaxed) & process_bit(process)) == 0) {
     set_alive(process, true);  // our credit was kept
   }
 }

@@ -7,7 +7,7 @@
 namespace infcore::route {
 namespace {
 
-constexpr std::size_t places_at_first = 16;
+constexpr std::size_t set_places_at_first = 16;
 constexpr std::size_t allocation_bytes = 16;  // what the allocator adds, about
 
 /// SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014): one-to-one.
@@ -25,7 +25,7 @@ std::uint64_t bit_of(base::NodeId node) noexcept { return std::uint64_t{1} << (n
 NodeSets::NodeSets(std::uint32_t max_nodes)
     : stride_((max_nodes + 63) / 64),
       sets_(1),
-      places_(places_at_first),
+      places_(set_places_at_first),
       bits_(n_kv_tiers * stride_ + 1),
       at_(n_kv_tiers * stride_ + 1) {
   sets_[empty].forward = none;

@@ -25,7 +25,7 @@ const PrefixConfig& checked(const PrefixConfig& config) {
 
 constexpr int few_bits = 12;  // of 64: below, one by one is faster
 
-alignas(64) constexpr auto lane_bit = [] {
+alignas(64) constexpr auto bit_of_lane = [] {
   std::array<std::uint32_t, 32> bits{};
   for (std::uint32_t lane = 0; lane < 32; ++lane) bits[lane] = 1u << lane;
   return bits;
@@ -42,7 +42,7 @@ void add_each(std::uint64_t word, Depth n, Depth* __restrict column) noexcept {
     const auto bits = static_cast<std::uint32_t>(word >> (32 * half));
     Depth* __restrict const here = column + 32 * half;
 #pragma omp simd
-    for (std::uint32_t lane = 0; lane < 32; ++lane) here[lane] += (bits & lane_bit[lane]) != 0 ? n : Depth{0};
+    for (std::uint32_t lane = 0; lane < 32; ++lane) here[lane] += (bits & bit_of_lane[lane]) != 0 ? n : Depth{0};
   }
 }
 

@@ -6,7 +6,7 @@
 namespace infcore::route {
 namespace {
 
-constexpr std::size_t places_at_first = 64;
+constexpr std::size_t table_places_at_first = 64;
 constexpr std::size_t bytes_per_block_most = 40;
 constexpr std::size_t set_bytes_least = 64 * 1024;  // of a small table: sets of many nodes are larger than its blocks
 constexpr std::size_t places_per_block_most = 3;    // of clear_some: a table is at least 3/8 full, or small
@@ -16,7 +16,7 @@ bool too_full(std::size_t n, std::size_t n_places) noexcept { return n * 4 > n_p
 
 /// What the blocks and their places leave of the memory that is allowed.
 std::size_t set_bytes_most(std::size_t max_blocks, std::size_t block_bytes, std::size_t place_bytes) noexcept {
-  std::size_t n_places = places_at_first;
+  std::size_t n_places = table_places_at_first;
   while (too_full(max_blocks, n_places)) n_places *= 2;
   const std::size_t all = bytes_per_block_most * max_blocks, fixed = max_blocks * block_bytes + n_places * place_bytes;
   return std::max(set_bytes_least, all > fixed ? all - fixed : 0);
@@ -29,11 +29,11 @@ PrefixTable::PrefixTable(std::uint32_t max_nodes, std::uint32_t max_blocks)
       max_blocks_(max_blocks),
       set_bytes_most_(set_bytes_most(max_blocks, sizeof(Block), sizeof(places_[0]))),
       index_mask_((std::uint32_t{1} << std::bit_width(max_blocks)) - 1),
-      shift_(64 - std::countr_zero(places_at_first)),
+      shift_(64 - std::countr_zero(table_places_at_first)),
       // Untouched pages of a large table take no memory, and are 0, which after() and walk() rely on.
       memory_((std::size_t{max_blocks} + 2) * sizeof(Block)),
       blocks_(reinterpret_cast<Block*>(memory_.data())),
-      places_(places_at_first) {}
+      places_(table_places_at_first) {}
 
 std::size_t PrefixTable::n_bytes() const noexcept {
   return (std::size_t{n_used_} + 1) * sizeof(Block) + places_.size() * sizeof(places_[0]) + sets_.n_bytes();

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <limits>
 #include <new>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -29,7 +28,7 @@ double busy_s_of(const Decision& decision) noexcept {
 }
 
 /// The work that the node did not hold already.
-double work_done(const Decision& decision) noexcept { return decision.query.work - decision.terms.saved_work; }
+double work_done(const Decision& decision) noexcept { return decision.work - decision.terms.saved_work; }
 
 }  // namespace
 
@@ -78,18 +77,19 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   follow_membership(query.now_ns);
   if (!query.blocks.empty()) follow_prefixes(query.now_ns);
   const RouteQuery* asked = &query;
-  std::optional<RouteQuery> other;
   if (const ModelId model = policy_->start_at(query, view_); model != query.model) {
-    asked = &other.emplace(query);
-    other->model = model;
+    asked_ = query;
+    asked_.model = model;
+    asked = &asked_;
   }
   NodeId node = policy_->select(*asked, view_);
   decision.feasible = node != base::no_node;
   if (!decision.feasible) policy_->rethrow();
   if (!decision.feasible && options.allow_late && query.deadline_ns != base::never_ns) {
-    asked = &other.emplace(query);
-    other->deadline_ns = base::never_ns;
-    other->model = policy_->start_at(*other, view_);
+    asked_ = query;
+    asked_.deadline_ns = base::never_ns;
+    asked_.model = policy_->start_at(asked_, view_);
+    asked = &asked_;
     node = policy_->select(*asked, view_);
   }
   if (node == base::no_node) {
@@ -97,12 +97,11 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
     refuse(query);
   }
 
-  // Made where it stays: copied, its vectors would wait for the numbers that were just written. The query is copied
-  // last for the same reason.
+  // Made where it stays: copied, its vectors would wait for the numbers that were just written.
   ::new (&decision.terms) CostTerms(policy_->terms(*asked, view_, node));
-  decision.query = query;
-  decision.query.model = asked->model;
-  decision.query.blocks = {};
+  decision.model = asked->model;
+  decision.work = query.work;
+  decision.now_ns = query.now_ns;
   const double busy_s = busy_s_of(decision);
   decision.price_usd = busy_s * fleet_->price_per_hour(node) / 3600.0;
   const std::uint32_t inflight = fleet_->inflight(node), slots = fleet_->slots(node);
@@ -116,8 +115,8 @@ void Router::pick_one(const RouteQuery& query, const PickOptions& options, Decis
   fleet_->reserve(node, busy_s, query.now_ns);
   decision.begins_load = false;
   if (fleet_->any_declared()) {
-    fleet_->want(decision.query.model, query.now_ns);
-    decision.begins_load = decision.terms.load_us > 0.0 && fleet_->begin_load(node, decision.query.model, query.now_ns);
+    fleet_->want(decision.model, query.now_ns);
+    decision.begins_load = decision.terms.load_us > 0.0 && fleet_->begin_load(node, decision.model, query.now_ns);
   }
   if (!query.blocks.empty()) prefix_.picked(node, query.blocks, query.now_ns);
 }
@@ -138,17 +137,17 @@ bool Router::done(Decision& decision, bool ok, double service_s, base::TimeNs no
 
 bool Router::done_one(Decision& decision, bool ok, double service_s, base::TimeNs now_ns, double confidence) {
   if (!close(decision, now_ns)) return false;
-  const base::TimeNs latency_ns = std::max<base::TimeNs>(0, now_ns - decision.query.now_ns);
-  policy_->observe({decision.node, decision.query.model, now_ns, base::seconds(latency_ns), ok, confidence});
-  if (confidence >= 0.0) decision.next_model = policy_->next_model(decision.query.model, confidence);
+  const base::TimeNs latency_ns = std::max<base::TimeNs>(0, now_ns - decision.now_ns);
+  policy_->observe({decision.node, decision.model, now_ns, base::seconds(latency_ns), ok, confidence});
+  if (confidence >= 0.0) decision.next_model = policy_->next_model(decision.model, confidence);
   follow_membership(now_ns);  // before learning: the node may be another one by now
   double learned_s = service_s;
   if (!(learned_s > 0.0) && decision.starts_idle)
-    learned_s = base::seconds(now_ns - decision.query.now_ns) - decision.terms.network_us * 1e-6;
+    learned_s = base::seconds(now_ns - decision.now_ns) - decision.terms.network_us * 1e-6;
   if (health_) tell_health(decision, ok, learned_s, now_ns);
   if (!ok) return true;
   const double work = work_done(decision);
-  if (learned_s > 0.0) latency_.observe(decision.query.model, decision.node, {1, work, work}, learned_s);
+  if (learned_s > 0.0) latency_.observe(decision.model, decision.node, {1, work, work}, learned_s);
   return true;
 }
 
@@ -159,8 +158,7 @@ bool Router::cancel(Decision& decision, base::TimeNs now_ns) {
 
 /// Also the load that it began.
 bool Router::take_back(Decision& decision, base::TimeNs now_ns) {
-  if (decision.open && std::exchange(decision.begins_load, false))
-    fleet_->end_load(decision.node, decision.query.model);
+  if (decision.open && std::exchange(decision.begins_load, false)) fleet_->end_load(decision.node, decision.model);
   return close(decision, now_ns);
 }
 
@@ -230,10 +228,8 @@ void Router::follow_prefixes(base::TimeNs now_ns) {
 }
 
 /// Curves of a node that is gone are not those of the one that has its id now.
-void Router::follow_membership(base::TimeNs now_ns) {
-  const std::uint64_t version = fleet_->version();
-  if (version == version_) return;
-  version_ = version;
+void Router::follow_members(base::TimeNs now_ns) {
+  version_ = fleet_->version();
   if (health_) follow_health(now_ns);
   for (NodeId node{0}; node.value < fleet_->n_nodes(); ++node.value) {
     if (fleet_->born(node) == born_[node.value]) continue;
@@ -253,9 +249,9 @@ void Router::use_health(std::shared_ptr<HealthGate> health) {
 /// was: rough, but as rough for the peers that it is held against.
 void Router::tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns) {
   const double work = work_done(decision);
-  const double whole_s = base::seconds(now_ns - decision.query.now_ns) - decision.terms.network_us * 1e-6;
+  const double whole_s = base::seconds(now_ns - decision.now_ns) - decision.terms.network_us * 1e-6;
   const double service_s = learned_s > 0.0 ? learned_s : whole_s / static_cast<double>(decision.crowd);
-  health_->answered(now_ns, {decision.node, decision.query.model, {1, work, work}, service_s, ok}, latency_);
+  health_->answered(now_ns, {decision.node, decision.model, {1, work, work}, service_s, ok}, latency_);
 }
 
 /// A node that was too slow is let in again with the curve that it had before, or it would not be asked.

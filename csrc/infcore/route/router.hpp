@@ -20,7 +20,9 @@ struct PickOptions {
 /// One pick, and the credit it holds. Plain data; copies share no credit, so keep one.
 struct Decision {
   NodeId node{base::no_node};
-  RouteQuery query;  ///< without its blocks
+  ModelId model{};        ///< that it runs: the one asked for, or where the policy starts instead
+  double work{};          ///< of its query, as the next
+  base::TimeNs now_ns{};  ///< when it was picked
   CostTerms terms;
   double price_usd{};
   std::uint64_t router{};
@@ -89,7 +91,10 @@ class Router {
   void check_ours(const Decision& decision) const;
   void tell_health(const Decision& decision, bool ok, double learned_s, base::TimeNs now_ns);
   void follow_health(base::TimeNs now_ns);
-  void follow_membership(base::TimeNs now_ns);
+  void follow_membership(base::TimeNs now_ns) {
+    if (fleet_->version() != version_) follow_members(now_ns);
+  }
+  void follow_members(base::TimeNs now_ns);
   void follow_prefixes(base::TimeNs now_ns);
   [[noreturn]] void refuse(const RouteQuery& query);
 
@@ -98,6 +103,7 @@ class Router {
   PrefixIndex prefix_;
   RouteView view_;
   std::unique_ptr<RoutingPolicy> policy_;
+  RouteQuery asked_;  // what a pick asks in place of its query: made in each pick, it would be cleared in each
   std::uint64_t serial_;
   std::uint64_t version_{};
   std::vector<std::uint64_t> born_;        // Fleet::born of the node that our curves are about

@@ -9,7 +9,7 @@
 namespace infcore::route {
 namespace {
 
-constexpr float none = std::numeric_limits<float>::infinity();
+constexpr float no_cost = std::numeric_limits<float>::infinity();
 
 alignas(64) constexpr auto lane_bit = [] {
   std::array<std::uint32_t, score_lanes> bits{};
@@ -27,7 +27,7 @@ struct LaneLeasts {
   alignas(64) std::uint32_t at[score_lanes];
 
   [[gnu::always_inline]] LaneLeasts() noexcept {
-    for (std::uint32_t lane = 0; lane < score_lanes; ++lane) least[lane] = none, at[lane] = 0;
+    for (std::uint32_t lane = 0; lane < score_lanes; ++lane) least[lane] = no_cost, at[lane] = 0;
   }
   /// value_of(i) of those that `bits` has, from `from` on.
   template <class ValueOf>
@@ -35,13 +35,13 @@ struct LaneLeasts {
 #pragma omp simd
     for (std::uint32_t lane = 0; lane < score_lanes; ++lane) {
       const float passing = value_of(std::size_t{from} + lane);
-      const float value = (bits & lane_bit[lane]) != 0 ? passing : none;
+      const float value = (bits & lane_bit[lane]) != 0 ? passing : no_cost;
       at[lane] = value < least[lane] ? from : at[lane];
       least[lane] = value < least[lane] ? value : least[lane];
     }
   }
   [[nodiscard, gnu::always_inline]] float value() const noexcept {
-    float value = none;
+    float value = no_cost;
 #pragma omp simd reduction(min : value)
     for (std::uint32_t lane = 0; lane < score_lanes; ++lane) value = least[lane] < value ? least[lane] : value;
     return value;
@@ -102,15 +102,15 @@ struct Scorer {
   }
   [[gnu::always_inline]] float cost(std::size_t i) const noexcept {
     const NodeScore score = at(i);
-    return late(score) ? none : score.cost_us;
+    return late(score) ? no_cost : score.cost_us;
   }
   [[gnu::always_inline]] float without_risk(std::size_t i) const noexcept {
     const NodeScore score = at<false>(i);
-    return late(score) ? none : score.cost_us;
+    return late(score) ? no_cost : score.cost_us;
   }
   [[gnu::always_inline]] float standing(std::size_t i) const noexcept {
     const NodeScore score = at<false>(i);
-    return late(score) ? none : score.standing_us;
+    return late(score) ? no_cost : score.standing_us;
   }
   const ScoreColumns columns;
   const ScoreQuery q;
@@ -136,7 +136,7 @@ template <unsigned parts, bool notes>
     const auto without = [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.without_risk(i); };
     const auto standing = [scorer](std::size_t i) __attribute__((always_inline)) { return scorer.standing(i); };
     LaneLeasts leasts;
-    float least = none;
+    float least = no_cost;
     for (std::uint32_t from = 0; from < n; from += score_lanes) {
       const std::uint32_t bits = bits_at(mask, from);
       if (bits == 0) continue;
@@ -164,7 +164,7 @@ template <unsigned parts>
                                                      const float* __restrict without_risk_us) noexcept {
   const Scorer<parts> scorer(c, q);
   LaneLeasts leasts;
-  float least = none;
+  float least = no_cost;
   for (std::uint32_t from = 0; from < n; from += score_lanes) {
     const std::uint32_t bits = bits_at(mask, from);
     if (bits == 0) continue;
@@ -189,7 +189,7 @@ template <unsigned parts>
 #pragma omp simd
     for (std::uint32_t lane = 0; lane < score_lanes; ++lane) {
       const float passing = scorer.cost(std::size_t{from} + lane);
-      cost_us[std::size_t{from} + lane] = (bits & lane_bit[lane]) != 0 ? passing : none;
+      cost_us[std::size_t{from} + lane] = (bits & lane_bit[lane]) != 0 ? passing : no_cost;
     }
   }
 }

@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
@@ -14,7 +15,10 @@ cdef class Shard:
 
 cdef class Store:
     cdef object __weakref__
-    cdef Shard only     # None where there are several
+    cdef Shard only         # None where there are several
+    cdef CacheShard* c_only  # these three are that one's: what a hit needs, at hand
+    cdef PyObject* keys
+    cdef PyObject* values
     cdef list shards
     cdef Clock clock
     cdef cbool timed    # whether anything was ever put with an end to its life

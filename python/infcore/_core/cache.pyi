@@ -37,6 +37,17 @@ class Store:
         version: int = 0,
         reuse: float = 1.0,
     ) -> bool: ...
+    def check_put(
+        self,
+        *,
+        size_bytes: int | None = None,
+        cost_us: float = 1.0,
+        ttl_s: float | None = None,
+        stale_s: float = 0.0,
+        tags: Iterable[str] = (),
+        version: int = 0,
+        reuse: float = 1.0,
+    ) -> None: ...
     def delete(self, key: Hashable) -> bool: ...
     def clear(self) -> None: ...
     def pin(self, key: Hashable) -> bool: ...

@@ -1,9 +1,10 @@
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The result cache's border: keys are found and compared here, values stay here; the mechanism is cache_shard.hpp."""
 cimport cython
-from cpython.exc cimport PyErr_Clear
-from cpython.list cimport PyList_GET_ITEM
+from cpython.exc cimport PyErr_Clear, PyErr_ExceptionMatches
+from cpython.list cimport PyList_Append, PyList_GET_SIZE
 from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
@@ -15,16 +16,22 @@ from libcpp.vector cimport vector
 from infcore._core.base cimport Clock, as_clock, finite, until_ns
 from infcore._core.fleet cimport whole
 from infcore._cpp.base cimport add_ns, never_ns, seconds
-from infcore._cpp.cache cimport (CacheCounters, CacheShard, EntryId, NewEntry, Outcome, Probe, TagSpan, no_entry,
+from infcore._cpp.cache cimport (CacheCounters, CacheShard, EntryId, NewEntry, Outcome, TagSpan, no_entry,
                                  string_view)
 from infcore._cpp.kv cimport EvictionPolicy, eviction_policies, make_eviction_policy
 
 from infcore.errors import InvalidArgument, InvalidType
 
+cdef extern from "Python.h":
+    PyObject* PyList_GET_ITEM(object, size_t)  # cpython.list's counts a reference
+    int PyGC_Disable()
+    int PyGC_Enable()
+
 include "cache_key.pxi"
 
 
 @cython.final
+@cython.no_gc_clear  # the lists are there to the very end; a cycle breaks at one of them instead
 cdef class Shard:
     def __cinit__(self, uint64_t capacity_bytes, str policy):
         cdef unique_ptr[EvictionPolicy] chosen = make_eviction_policy(policy.encode())
@@ -32,13 +39,20 @@ cdef class Shard:
         self.keys, self.values = [], []
 
 
+@cython.no_gc_clear  # the same: it leans on its shards
 cdef class Store:
     """Keys to values, with what each weighs and costs: what infcore.Cache is built on. Thread-safe.
 
     estimate  estimate(value) -> bytes, where put() is not told
     """
 
+    def __cinit__(self, *_, **__):
+        self.clock = as_clock(None)
+        self.shards = []
+
     def __init__(self, capacity_bytes, *, estimate, policy="infcore", ttl_s=None, shards=None, clock=None):
+        if self.shards:
+            raise InvalidArgument("Cache.__init__ was called twice; allowed: once")
         capacity = whole("capacity_bytes", capacity_bytes, 0, 0x7FFFFFFFFFFFFFFF)
         if not isinstance(policy, str):
             raise InvalidType(f"policy is {type(policy).__name__}; allowed: a str, one of {policies()}")
@@ -53,7 +67,14 @@ cdef class Store:
         self.estimate = estimate
         self.goes_on = type(self).missed is not Store.missed
         self.shards = [Shard(capacity // n_shards, policy) for _ in range(n_shards)]
-        self.only = self.shards[0] if n_shards == 1 else None
+        if n_shards == 1:
+            self.only = self.shards[0]
+            self.c_only = self.only.c_obj.get()
+            self.keys, self.values = <PyObject*>self.only.keys, <PyObject*>self.only.values
+
+    def __reduce__(self):
+        raise InvalidType(f"{type(self).__name__} cannot be copied or pickled: its values are shared by who uses it; "
+                          "allowed: entries() and put() into another")
 
     cdef int64_t now_ns(self) except? -1:
         return self.clock.now_ns() if self.timed else 0
@@ -64,21 +85,15 @@ cdef class Store:
 
     def get(self, key, default=None):
         """The key's value, or `default` where it is not there, has expired or was invalidated. O(1)."""
-        cdef CacheKey known
-        cdef int64_t now_ns = self.now_ns()
-        key_of(key, &known)
-        cdef Shard shard = self.only if self.only is not None else shard_of(self, &known)
-        cdef CacheShard* entries = shard.c_obj.get()
-        entries.lock.lock()
-        cdef EntryId id = find(shard, key, &known)
-        if id == no_entry or not entries.is_live(id, now_ns):
-            entries.miss()
-            entries.lock.unlock()
-            return self.missed(key, default) if self.goes_on else default
-        entries.hit(id)
-        value = <object>PyList_GET_ITEM(shard.values, id)
-        entries.lock.unlock()
-        return value
+        cdef int64_t now_ns = self.clock.now_ns() if self.timed else 0
+        cdef PyObject* missing = <PyObject*>absent if self.goes_on else <PyObject*>default
+        if self.c_only != NULL:
+            value = get_plain(self.c_only[0], self.keys, self.values, <PyObject*>key, now_ns, missing,
+                              <PyObject*>unsure)
+            if value is not unsure:
+                return value if value is not absent else self.missed(key, default)
+        value = get_closely(self, key, <object>missing, now_ns)
+        return value if value is not absent else self.missed(key, default)
 
     def missed(self, key, default):
         """What get() answers for what is not here: for who keeps values elsewhere, too."""
@@ -98,10 +113,13 @@ cdef class Store:
         return look(self, key, False) is not absent
 
     def __len__(self):
-        """Entries, those among them that are dead and were not met yet."""
+        """Entries, with those that are dead and that nobody has met yet."""
         cdef size_t n = 0
+        cdef Shard shard
         for shard in self.shards:
-            n += (<Shard>shard).c_obj.get().counters().n_entries
+            shard.c_obj.get().lock.lock()
+            n += shard.c_obj.get().n_entries()
+            shard.c_obj.get().lock.unlock()
         return n
 
     def put(self, key, value, *, size_bytes=None, cost_us=1.0, ttl_s=None, stale_s=0.0, tags=(), version=0, reuse=1.0):
@@ -123,39 +141,46 @@ cdef class Store:
         cdef list encoded = None
         cdef int64_t now_ns
         key_of(key, &known)
-        if size_bytes is None:
-            size_bytes = self.estimate(value)
-        entry.bytes = <uint64_t>whole("size_bytes", size_bytes, 0, 0x7FFFFFFFFFFFFFFF) or 1
-        entry.cost_us = <double>cost_us if type(cost_us) is float and 0.0 <= cost_us < INFINITY else finite("cost_us", cost_us, 0.0)
-        entry.reuse = 1.0 if reuse is one else finite("reuse", reuse, 0.0)
-        entry.version = 0 if version is zero else whole("version", version, 0, 0x7FFFFFFFFFFFFFFF)
+        cdef Shard shard = self.only if self.only is not None else shard_of(self, &known)
+        read_figures(&entry, self.estimate(value) if size_bytes is None else size_bytes, cost_us, version, reuse)
         if tags is not no_tags:
             encoded = encoded_tags(tags)
             for name in encoded:
                 names.push_back(string_view(<bytes>name, len(<bytes>name)))
             entry.tags = TagSpan(names.data(), names.size())
-        self.timed = self.timed or ttl_s is not None
-        now_ns = self.now_ns()
+        if ttl_s is not None:
+            self.timed = True
+        now_ns = self.clock.now_ns() if self.timed else 0
         entry.expires_ns = until_ns("ttl_s", ttl_s, now_ns) if ttl_s is not None else add_ns(now_ns, self.ttl_ns)
-        entry.stale_until_ns = entry.expires_ns if stale_s is nothing_stale else until_ns("stale_s", stale_s, entry.expires_ns)
+        entry.stale_until_ns = entry.expires_ns
+        if stale_s is not nothing_stale:
+            entry.stale_until_ns = until_ns("stale_s", 0.0 if stale_s is None else stale_s, entry.expires_ns)
         read_content(<PyObject*>key, known)
         entry.key, entry.kind = known.content, known.kind
-        return place(self.only if self.only is not None else shard_of(self, &known), key, value, &known, entry, now_ns)
+        return place(shard, key, value, &known, entry, now_ns)
+
+    def check_put(self, *, size_bytes=None, cost_us=1.0, ttl_s=None, stale_s=0.0, tags=(), version=0, reuse=1.0):
+        """Raises what put() would raise of these arguments."""
+        cdef NewEntry entry
+        read_figures(&entry, 1 if size_bytes is None else size_bytes, cost_us, version, reuse)
+        encoded_tags(tags)
+        until_ns("ttl_s", ttl_s, 0)
+        until_ns("stale_s", stale_s, 0)
 
     def delete(self, key) -> bool:
         """Let go of the key's value; whether there was one."""
         cdef CacheKey known
+        cdef EntryId id
         cdef int64_t now_ns = self.now_ns()
         key_of(key, &known)
         cdef Shard shard = shard_of(self, &known)
         cdef CacheShard* entries = shard.c_obj.get()
         entries.lock.lock()
-        cdef EntryId id = find(shard, key, &known)
+        compared = find(shard, key, &known, &id)
         cdef cbool was_there = id != no_entry and entries.is_live(id, now_ns)
         if id != no_entry:
             entries.remove(id)
-        gone = gone_of(shard)
-        entries.lock.unlock()
+        unlock(shard, NULL, NULL)
         return was_there
 
     def clear(self) -> None:
@@ -164,9 +189,7 @@ cdef class Store:
         for shard in self.shards:
             shard.c_obj.get().lock.lock()
             shard.c_obj.get().clear()
-            gone = gone_of(shard)
-            shard.c_obj.get().lock.unlock()
-            del gone
+            unlock(shard, NULL, NULL)
 
     def pin(self, key) -> bool:
         """From now on it is not evicted, until there were as many unpin() as pin(). False where it is not there."""
@@ -212,9 +235,12 @@ cdef class Store:
     def counters(self) -> dict:
         """Counts since the cache was made; bytes_used and n_entries now."""
         cdef CacheCounters c
+        cdef Shard shard
         totals = {}
         for shard in self.shards:
-            c = (<Shard>shard).c_obj.get().counters()
+            shard.c_obj.get().lock.lock()
+            c = shard.c_obj.get().counters()
+            shard.c_obj.get().lock.unlock()
             for name, value in _named(c).items():
                 totals[name] = totals.get(name, 0) + value
         return totals

@@ -10,10 +10,17 @@ cdef extern from * nogil:
     enum : std::uint32_t { other_key, int_key, str_key };
 
     struct CacheKey {
-      std::uint64_t content;  // an int's value; else, where it is put, of what it says, the same in every process
+      std::uint64_t content;  // an int's value; else its hash, where it is put of what it says, the same in every process
       std::uint32_t hash;     // of Python's hash: equal keys have equal ones, whatever their types
       std::uint32_t kind;
     };
+
+    // One multiplication to 128 bits: its halves together depend on every bit of x, wherever keys differ.
+    inline std::uint32_t place_of(Py_hash_t hash) noexcept {
+      __extension__ using Wide = unsigned __int128;
+      const Wide product = Wide{static_cast<std::uint64_t>(hash) ^ 0x8EBC6AF09C88C6E3u} * 0x589965CC75374CC3u;
+      return static_cast<std::uint32_t>(static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product));
+    }
 
     inline std::uint64_t stirred(std::uint64_t x) noexcept {  // splitmix64's finaliser
       x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
@@ -65,7 +72,7 @@ cdef extern from * nogil:
         if (value_of(key, value) && value > -(std::int64_t{1} << 60) && value < (std::int64_t{1} << 60)) {
           out = {static_cast<std::uint64_t>(value), 0, int_key};
           hash = value == -1 ? -2 : static_cast<Py_hash_t>(value);
-          out.hash = static_cast<std::uint32_t>(stirred(static_cast<std::uint64_t>(hash)));
+          out.hash = place_of(hash);
           return true;
         }
       }
@@ -73,8 +80,7 @@ cdef extern from * nogil:
       hash = text ? reinterpret_cast<PyASCIIObject*>(key)->hash : -1;
       if (hash == -1) hash = PyObject_Hash(key);
       if (hash == -1) return false;
-      const std::uint64_t mixed = stirred(static_cast<std::uint64_t>(hash));
-      out = {mixed, static_cast<std::uint32_t>(mixed), text ? str_key : other_key};
+      out = {static_cast<std::uint64_t>(hash), place_of(hash), text ? str_key : other_key};
       return true;
     }
 
@@ -83,8 +89,10 @@ cdef extern from * nogil:
       if (out.kind == str_key) {
         out.content = content_of(PyUnicode_DATA(key),
                                  static_cast<std::size_t>(PyUnicode_GET_LENGTH(key)) * PyUnicode_KIND(key));
-      } else if (out.kind == other_key && PyBytes_CheckExact(key)) {
-        out.content = content_of(PyBytes_AS_STRING(key), static_cast<std::size_t>(PyBytes_GET_SIZE(key)));
+      } else if (out.kind == other_key) {
+        out.content = PyBytes_CheckExact(key)
+                          ? content_of(PyBytes_AS_STRING(key), static_cast<std::size_t>(PyBytes_GET_SIZE(key)))
+                          : stirred(out.content);
       }
     }
 
@@ -95,56 +103,127 @@ cdef extern from * nogil:
              std::memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), static_cast<std::size_t>(n) * kind) == 0;
     }
 
+    inline bool is_among(PyObject* list, PyObject* sought) noexcept {
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i)
+        if (PyList_GET_ITEM(list, i) == sought) return true;
+      return false;
+    }
+
+    // The key's entry, dead or alive, as far as its kind and bits tell. Where a key's own __eq__ must tell, `ask` is that
+    // key; those in `compared` (a list or null) said no before.
+    inline infcore::cache::EntryId find_entry(const infcore::cache::CacheShard& shard, PyObject* keys, PyObject* key,
+                                              const CacheKey& known, PyObject* compared, PyObject*& ask) noexcept {
+      ask = nullptr;
+      for (auto probe = shard.probe(known.hash);; probe = shard.next(probe, known.hash)) {
+        const infcore::cache::EntryId id = probe.id;
+        if (id == infcore::cache::no_entry) return id;
+        const std::uint32_t kind = shard.kind(id);
+        if (kind == int_key && known.kind == int_key) {
+          if (shard.key(id) == known.content) return id;
+          continue;
+        }
+        PyObject* const stored = PyList_GET_ITEM(keys, static_cast<Py_ssize_t>(id));
+        if (stored == key) return id;
+        if (kind == str_key && known.kind == str_key) {
+          if (same_text(stored, key)) return id;
+        } else if (kind == other_key || known.kind == other_key) {
+          if (compared != nullptr && is_among(compared, stored)) continue;
+          ask = stored;
+          return id;
+        }
+      }
+    }
+
+    // Takes over `item`, hands over what was there.
+    inline PyObject* exchange_item(PyObject* list, std::size_t at, PyObject* item) noexcept {
+      PyObject* const before = PyList_GET_ITEM(list, static_cast<Py_ssize_t>(at));
+      PyList_SET_ITEM(list, static_cast<Py_ssize_t>(at), item);
+      return before;
+    }
+
+    // An exact int from 0 on; false without an error set.
+    inline bool count_of(PyObject* number, std::uint64_t& out) noexcept {
+      std::int64_t value;
+      if (!PyLong_CheckExact(number) || !value_of(number, value) || value < 0) return false;
+      out = static_cast<std::uint64_t>(value);
+      return true;
+    }
+
+    // get() of an int or a text: a reference to the value or to `missing`, or `unsure`, where somebody must look closer.
+    inline PyObject* get_plain(infcore::cache::CacheShard& shard, PyObject* keys, PyObject* values, PyObject* key,
+                               std::int64_t now_ns, PyObject* missing, PyObject* unsure) noexcept {
+      CacheKey known;
+      PyObject *ask = nullptr, *found = unsure;
+      const bool plain = PyLong_CheckExact(key) || PyUnicode_CheckExact(key);
+      if (plain && read_key(key, known)) {
+        shard.lock.lock();
+        const infcore::cache::EntryId id = find_entry(shard, keys, key, known, nullptr, ask);
+        if (id == infcore::cache::no_entry) {
+          shard.miss();
+          found = missing;
+        } else if (ask == nullptr && shard.is_live(id, now_ns)) {
+          shard.hit(id);
+          found = PyList_GET_ITEM(values, static_cast<Py_ssize_t>(id));
+        }
+        shard.lock.unlock();
+      }
+      Py_INCREF(found);
+      return found;
+    }
+
     }  // namespace
     """
     cdef struct CacheKey:
         uint64_t content
         uint32_t hash
         uint32_t kind
-    const uint32_t other_key
-    const uint32_t int_key
-    const uint32_t str_key
     cbool read_key(PyObject*, CacheKey&) noexcept
     void read_content(PyObject*, CacheKey&) noexcept
-    cbool same_text(PyObject*, PyObject*) noexcept
+    EntryId find_entry(const CacheShard&, PyObject*, PyObject*, const CacheKey&, PyObject*, PyObject*&) noexcept
+    PyObject* exchange_item(PyObject*, size_t, PyObject*) noexcept
+    object get_plain(CacheShard&, PyObject*, PyObject*, PyObject*, int64_t, PyObject*, PyObject*)
+    cbool count_of(PyObject*, uint64_t&) noexcept
 
 
 cdef inline int key_of(object key, CacheKey* out) except -1:
     if read_key(<PyObject*>key, out[0]):
         return 0
+    return no_key(key)
+
+
+cdef int no_key(object key) except -1:
+    if not PyErr_ExceptionMatches(TypeError):
+        return -1  # its own __hash__ raised something else
     PyErr_Clear()
     raise InvalidType(f"key is {type(key).__name__}, which has no hash; allowed: what a dict takes")
 
 
-cdef inline EntryId find(Shard shard, object key, const CacheKey* known) except? 0xFFFFFFFE:
+cdef inline list find(Shard shard, object key, const CacheKey* known, EntryId* id):
     """The key's entry, dead or alive; under the shard's lock, which is let go while a key's own __eq__ runs, and where
-    that raises."""
+    that raises. Returns what is to be let go without the lock."""
+    cdef PyObject* ask = NULL
+    id[0] = find_entry(shard.c_obj.get()[0], <PyObject*>shard.keys, <PyObject*>key, known[0], NULL, ask)
+    return None if ask == NULL else find_by_asking(shard, key, known, ask, id)
+
+
+cdef list find_by_asking(Shard shard, object key, const CacheKey* known, PyObject* ask, EntryId* id):
+    """Each key is asked once, whatever its __eq__ does to the cache."""
     cdef CacheShard* entries = shard.c_obj.get()
-    cdef Probe probe = entries.probe(known.hash)
-    cdef PyObject* stored
-    cdef uint32_t kind
-    cdef uint64_t n_changes
-    while probe.id != no_entry:
-        stored = PyList_GET_ITEM(shard.keys, probe.id)
-        if stored == <PyObject*>key:
-            return probe.id
-        kind = entries.kind(probe.id)
-        if kind == int_key and known.kind == int_key:
-            if entries.key(probe.id) == known.content:
-                return probe.id
-        elif kind == str_key and known.kind == str_key:
-            if same_text(stored, <PyObject*>key):
-                return probe.id
-        elif kind == other_key or known.kind == other_key:
-            n_changes = entries.n_changes()
-            other = <object>stored
-            entries.lock.unlock()
-            same = PyObject_RichCompareBool(other, key, Py_EQ)
-            entries.lock.lock()
-            if entries.n_changes() != n_changes:  # what is there now may be something else
-                probe = entries.probe(known.hash)
-                continue
-            if same:
-                return probe.id
-        probe = entries.next(probe, known.hash)
-    return no_entry
+    cdef list compared
+    cdef cbool same
+    other = <object>ask
+    entries.lock.unlock()
+    compared = []
+    while True:
+        compared.append(other)
+        same = PyObject_RichCompareBool(other, key, Py_EQ)
+        entries.lock.lock()
+        if same:  # it may have gone meanwhile, and another equal one have come
+            id[0] = find_entry(entries[0], <PyObject*>shard.keys, <PyObject*>other, known[0], <PyObject*>compared, ask)
+            if id[0] != no_entry and PyList_GET_ITEM(shard.keys, id[0]) == <PyObject*>other:
+                return compared
+        id[0] = find_entry(entries[0], <PyObject*>shard.keys, <PyObject*>key, known[0], <PyObject*>compared, ask)
+        if ask == NULL:
+            return compared
+        other = <object>ask  # the one before is among those compared: it does not end here, under the lock
+        entries.lock.unlock()

@@ -26,7 +26,7 @@ cdef class Decision:
     @property
     def model(self) -> str:
         """The model to run: the one asked for, or where cascade would start instead."""
-        return self.fleet.c_obj.get().model_name(of(self).query.model).decode()
+        return self.fleet.c_obj.get().model_name(of(self).model).decode()
 
     @property
     def next_model(self) -> str | None:

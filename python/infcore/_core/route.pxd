@@ -1,3 +1,5 @@
+cimport cython
+
 from libc.stdint cimport uint32_t
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
@@ -21,9 +23,12 @@ cdef class Router:
     cdef object prefix_options
     cdef object _prefix  # made when first asked for
 
-    cdef int check_alive(self) except -1
+    @cython.final
+    cdef inline int check_alive(self) except -1
     cdef HealthGate* judge(self) except NULL
-    cdef uint32_t model_of(self, object model) except? 0xFFFFFFFF
-    cdef int read_query(self, RouteQuery& query, PickOptions& options, object model, object tier, object deadline_s,
+    @cython.final
+    cdef inline uint32_t model_of(self, object model) except? 0xFFFFFFFF
+    @cython.final
+    cdef inline int read_query(self, RouteQuery& query, PickOptions& options, object model, object tier, object deadline_s,
                         object session, object blocks, object require, object allow_late, object lease_s,
                         object now_s) except -1

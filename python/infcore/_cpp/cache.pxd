@@ -49,10 +49,6 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
         uint64_t bytes_used, n_entries, bytes_hit, bytes_missed
         double cost_hit_us, cost_missed_us
 
-    cdef cppclass Probe "infcore::cache::CacheShard::Probe":
-        uint32_t at
-        EntryId id
-
     cdef enum class Outcome "infcore::cache::CacheShard::Outcome"(unsigned char):
         stored
         rejected
@@ -61,18 +57,13 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
     cdef cppclass CacheShard:
         CacheShard(uint64_t, unique_ptr[EvictionPolicy]) except +infcore_translate
         BorderMutex lock
-        Probe probe(uint32_t) noexcept
-        Probe next(Probe, uint32_t) noexcept
-        uint64_t key(EntryId) noexcept
-        uint32_t kind(EntryId) noexcept
-        uint64_t n_changes() noexcept
         cbool is_live(EntryId, TimeNs) noexcept
         cbool is_stale(EntryId, TimeNs) noexcept
         void hit(EntryId) noexcept
         void miss() noexcept
         Outcome put(uint32_t, const NewEntry&, EntryId, TimeNs, EntryId&) except +infcore_translate
         void remove(EntryId) noexcept
-        void remove_dead(EntryId) noexcept
+        cbool met(EntryId, TimeNs) noexcept
         void clear() noexcept
         EntryId take_gone() noexcept
         void pin(EntryId) except +infcore_translate
@@ -81,6 +72,7 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
         void raise_floor(string_view, uint64_t) except +infcore_translate
         void raise_all "raise_floor"(uint64_t) noexcept
         CacheCounters counters() noexcept
+        uint64_t n_entries() noexcept
         uint64_t capacity_bytes() noexcept
         EntryId n_ids() noexcept
         cbool in_use(EntryId) noexcept

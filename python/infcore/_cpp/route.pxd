@@ -170,7 +170,7 @@ cdef extern from "<infcore/route/router.hpp>" namespace "infcore::route" nogil:
         TimeNs lease_end_ns
     cdef cppclass Decision:
         NodeId node
-        RouteQuery query
+        ModelId model
         CostTerms terms
         double price_usd
         ModelId next_model

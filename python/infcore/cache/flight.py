@@ -1,11 +1,16 @@
 """One computation that several callers wait for, threads and event loops alike."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future
+import itertools
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
-from infcore.errors import DeadlineExceeded
+# How often who waits for a computation on an event loop looks whether that loop was closed under it: nobody tells.
+LOOK_S = 0.5
+
+_orders = itertools.count()
 
 
 class Abandoned(Exception):
@@ -13,56 +18,79 @@ class Abandoned(Exception):
 
 
 class Flight:
-    """A value that somebody computes. Ends once, by succeed(), fail() or abandon()."""
+    """A value that somebody computes. Ends once, by succeed(), fail() or abandon(); the first of them counts."""
 
-    __slots__ = ("_future", "is_outdated", "n_waiting", "owner", "tags", "task")
+    __slots__ = ("_future", "is_outdated", "key", "loop", "n_wanting", "order", "owner", "tags", "task", "version")
 
-    def __init__(self, owner: object, tags: frozenset[str]):
+    def __init__(self, key: Hashable, put: dict[str, Any], *, owner: object, loop: asyncio.AbstractEventLoop | None):
         self._future: Future[Any] = Future()
+        self.key = key
+        self.tags = frozenset(put.get("tags", ()))
+        self.version = put.get("version", 0)
         self.owner = owner  # a thread's id or an asyncio task: who must not wait for it
-        self.tags = tags
+        self.loop = loop  # where it is computed; None: on a thread
+        self.task: asyncio.Task[None] | None = None  # of that loop
+        self.order = next(_orders)  # what began later knows more
         self.is_outdated = False  # what comes of it must not be kept
-        self.task: asyncio.Task[None] | None = None
-        self.n_waiting = 0  # of who can be cancelled
+        self.n_wanting = 1  # who began it, and who waits
 
     @property
     def is_done(self) -> bool:
         return self._future.done()
 
+    @property
+    def is_over(self) -> bool:
+        """It has ended, or never will: its loop is closed."""
+        return self._future.done() or (self.loop is not None and self.loop.is_closed())
+
     def succeed(self, value: object) -> None:
-        self._future.set_result(value)
+        with suppress(InvalidStateError):
+            self._future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
-        self._future.set_exception(error)
+        with suppress(InvalidStateError):
+            self._future.set_exception(error)
 
     def abandon(self) -> None:
-        """Without effect once it has ended."""
-        if not self._future.done():
-            self._future.set_exception(Abandoned())
+        self.fail(Abandoned())
 
-    def result(self, timeout_s: float | None) -> Any:
-        """Wait on this thread. Raises what the computation raised; DeadlineExceeded; Abandoned."""
-        try:
-            return self._future.result(timeout_s)
-        except TimeoutError:
-            if self._future.done():
-                raise  # it is the computation's own
-            raise _late(timeout_s) from None
+    def result(self) -> Any:
+        """Once it has ended. Raises what the computation raised; Abandoned."""
+        return self._future.result()
 
-    async def aresult(self, timeout_s: float | None) -> Any:
+    def wait(self, timeout_s: float | None) -> bool:
+        """Whether it has ended, after waiting so long on this thread."""
+        while self.loop is not None and (timeout_s is None or timeout_s > LOOK_S):
+            if self._ends_within(LOOK_S):
+                return True
+            self._look()
+            timeout_s = None if timeout_s is None else timeout_s - LOOK_S
+        return self._ends_within(timeout_s)
+
+    async def await_end(self, timeout_s: float | None) -> bool:
         """The same on an event loop; cancelling it cancels nobody else's wait."""
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         self._future.add_done_callback(_waker(loop, woken))
-        self.n_waiting += 1
+        while self.loop not in (None, loop) and (timeout_s is None or timeout_s > LOOK_S):
+            await asyncio.wait((woken,), timeout=LOOK_S)
+            if woken.done():
+                return True
+            self._look()
+            timeout_s = None if timeout_s is None else timeout_s - LOOK_S
+        await asyncio.wait((woken,), timeout=timeout_s)
+        return self._future.done()
+
+    def _ends_within(self, timeout_s: float | None) -> bool:
         try:
-            async with asyncio.timeout(timeout_s):
-                await woken
+            self._future.exception(timeout_s)
         except TimeoutError:
-            raise _late(timeout_s) from None
-        finally:
-            self.n_waiting -= 1
-        return self._future.result()
+            return self._future.done()
+        return True
+
+    def _look(self) -> None:
+        if self.is_over:
+            self.abandon()
 
 
 def _waker(loop: asyncio.AbstractEventLoop, woken: "asyncio.Future[None]") -> Callable[["Future[Any]"], None]:
@@ -71,13 +99,7 @@ def _waker(loop: asyncio.AbstractEventLoop, woken: "asyncio.Future[None]") -> Ca
             woken.set_result(None)
 
     def tell(_: "Future[Any]") -> None:
-        try:
+        with suppress(RuntimeError):  # closed meanwhile: nobody waits there any more
             loop.call_soon_threadsafe(wake)
-        except RuntimeError:  # closed meanwhile: nobody waits there any more
-            pass
 
     return tell
-
-
-def _late(timeout_s: float | None) -> DeadlineExceeded:
-    return DeadlineExceeded(f"timeout_s is {timeout_s}, and it is not computed yet; the next call computes it anew")

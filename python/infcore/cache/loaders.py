@@ -22,7 +22,7 @@ BLOCKS_MAX = 1 << 20  # of one prompt
 _RECORDS_A_CHUNK = 1 << 16
 _TIME_MAX = 2**53
 
-Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Curve = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ class CacheTrace:
         return len(first) if self.sizes is None else int(np.maximum(self.sizes[first], 1).sum())
 
 
-def prefill_us(tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+def prefill_us(tokens: NDArray[Any]) -> NDArray[Any]:
     """Cost of computing a prompt of so many tokens: 1 us a token, and attention, which costs as much again at a depth
     of 30,518 tokens (a 7-billion-parameter model's ratio of both; only ratios matter to a miss ratio)."""
-    return tokens + tokens * tokens / 61036.0
+    costs: NDArray[Any] = tokens + tokens * tokens / 61036.0
+    return costs
 
 
 def mooncake(
@@ -73,7 +74,7 @@ def mooncake(
     cost_us: Curve = prefill_us,
     partial: Literal["never", "as_others"] = "never",
 ) -> CacheTrace:
-    """Blocks of prompts: JSON lines with timestamp (ms), input_length (tokens) and hash_ids, a prompt's blocks in order.
+    """Blocks of prompts: JSON lines of timestamp (ms), input_length (tokens) and hash_ids, a prompt's blocks in order.
 
     block_tokens  of a full block; block_bytes: what each block takes
     cost_us       microseconds to compute a prompt of so many tokens, of an array of token counts; a block costs what it
@@ -102,7 +103,9 @@ def mooncake(
 def _mooncake_rows(path: str, block_tokens: int) -> tuple[list[int], list[int], list[float], list[int]]:
     """Ids of all blocks; of each prompt how many, when, how many tokens."""
     keys: list[int] = []
-    lengths, times, n_tokens = [], [], []
+    lengths: list[int] = []
+    times: list[float] = []
+    n_tokens: list[int] = []
     with opened(path) as file:
         for line, text in numbered_lines(file, path):
             try:
@@ -111,6 +114,7 @@ def _mooncake_rows(path: str, block_tokens: int) -> tuple[list[int], list[int], 
                 row = None
             if not isinstance(row, dict):
                 raise wrong(path, line, "the row", "a JSON object", text)
+            at: Any
             at, tokens, ids = row.get("timestamp"), row.get("input_length"), row.get("hash_ids")
             if not _is_number(at) or not 0 <= at <= _TIME_MAX:
                 raise wrong(path, line, "timestamp", f"milliseconds, 0 to {_TIME_MAX}", at)
@@ -132,8 +136,8 @@ def _mooncake_rows(path: str, block_tokens: int) -> tuple[list[int], list[int], 
     return keys, lengths, times, n_tokens
 
 
-def _curve(cost_us: Curve, tokens: NDArray[np.float64]) -> NDArray[np.float64]:
-    costs = np.asarray(cost_us(tokens), np.float64)
+def _curve(cost_us: Curve, tokens: NDArray[Any]) -> NDArray[Any]:
+    costs: NDArray[Any] = np.asarray(cost_us(tokens), np.float64)
     if costs.shape != tokens.shape or not (np.isfinite(costs) & (costs >= 0.0) & (costs <= COST_US_MAX)).all():
         raise InvalidArgument(f"cost_us gives {costs.shape}; allowed: {tokens.shape} of 0 to {COST_US_MAX:g}")
     return costs
@@ -193,8 +197,8 @@ def adaptsize(path: str | Path) -> CacheTrace:
 
 
 def penalties(path: str | Path) -> CacheTrace:
-    """Lines of five words, as Caffeine's simulator has them: l or s, a hexadecimal address, a number that is not used, the
-    penalty of a hit and of a miss. The cost is the miss's penalty."""
+    """Lines of five words, as Caffeine's simulator has them: l or s, a hexadecimal address, a number that is not used,
+    the penalty of a hit and of a miss. The cost is the miss's penalty."""
     keys, costs = [], []
     where = str(path)
     for line, (kind, address, _, hit, miss) in _cells(where, 5, "kind address number hit_penalty miss_penalty"):
@@ -207,9 +211,9 @@ def penalties(path: str | Path) -> CacheTrace:
 
 
 def listed(path: str | Path) -> CacheTrace:
-    """Lines of key, size and cost, parted by spaces, tabs or commas; or CSV whose first line names its columns, of which
-    key, size, cost_us (or cost), time_s (or time) and request are read. Keys are any words: they are numbered as they
-    come first. Sizes in bytes, costs in microseconds."""
+    """Lines of key, size and cost, parted by spaces, tabs or commas; or CSV whose first line names its columns, of
+    which key, size, cost_us (or cost), time_s (or time) and request are read. Keys are any words: they are numbered as
+    they come first. Sizes in bytes, costs in microseconds."""
     where = str(path)
     found: dict[str, list[Any]] = {}
     numbers: dict[str, int] = {}
@@ -232,7 +236,7 @@ def listed(path: str | Path) -> CacheTrace:
                 raise wrong(where, line, "time_s", f"not below {times[-2]}, the row before", times[-1])
     _some(where, found.get("key", []))
     kinds = {"key": np.int64, "size": np.int64, "request": np.int64, "cost_us": np.float64, "time_s": np.float64}
-    arrays = {name: np.array(values, kinds[name]) for name, values in found.items()}
+    arrays: dict[str, NDArray[Any]] = {name: np.array(values, kinds[name]) for name, values in found.items()}
     return CacheTrace(
         arrays["key"], arrays.get("size"), arrays.get("cost_us"), arrays.get("time_s"), arrays.get("request")
     )
@@ -278,7 +282,7 @@ class Tokens:
 
 
 def azure_tokens(path: str | Path) -> Tokens:
-    """CSV with TIMESTAMP, ContextTokens and GeneratedTokens: they name no content, so they give sizes and costs alone."""
+    """CSV with TIMESTAMP, ContextTokens and GeneratedTokens: they name no content, so they give sizes and costs."""
     where = str(path)
     with opened(where) as file:
         line, first = next(numbered_lines(file, where), (1, ""))
@@ -299,7 +303,7 @@ def token_costs(
 
     keys     (n,) integers
     spread   >= 1: costs per byte differ so much, in 17 equal steps of their logarithm; 1: they are all equal
-    Returns  (n,) bytes: tokens of prompt and answer; (n,) microseconds: as many, times the key's factor from 1 to spread
+    Returns  (n,) bytes: tokens of prompt and answer; (n,) microseconds: as many, times the key's factor, 1 to spread
     """
     _checks.finite("spread", spread, 1.0)
     if keys.dtype.kind not in "iu" or keys.ndim != 1:

@@ -1,21 +1,31 @@
 """The result cache with its computations: one for many waiters, stale values while new ones are made, errors shared."""
 
 import asyncio
-import contextlib
 import inspect
+import math
+import numbers
 import threading
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from typing import Any, NamedTuple
 
 from infcore._core.base import Clock
 from infcore._core.cache import Store
 from infcore.cache.flight import Abandoned, Flight
+from infcore.cache.flights import Flights
 from infcore.cache.sizes import estimated_bytes
 from infcore.cache.stats import CacheStats
-from infcore.errors import DeadlineExceeded, InvalidArgument, InvalidType
+from infcore.errors import InvalidArgument, InvalidType
 
 _absent = object()
-ERRORS_MAX = 1024  # that are remembered at once
+
+
+class Work(NamedTuple):
+    """What is to be done for a key, checked before it is begun."""
+
+    compute: Callable[[], Any]
+    put: dict[str, Any]
+    error_ttl_s: float | None
+    timeout_s: float | None
 
 
 class Cache(Store):
@@ -33,7 +43,7 @@ class Cache(Store):
     Complexity      get, put, delete: amortised O(1), and what the policy says
     """
 
-    __slots__ = ("_errors", "_flights", "_lock")
+    __slots__ = ("_flights",)
 
     def __init__(
         self,
@@ -47,9 +57,7 @@ class Cache(Store):
         super().__init__(
             capacity_bytes, estimate=estimated_bytes, policy=policy, ttl_s=ttl_s, shards=shards, clock=clock
         )
-        self._lock = threading.RLock()  # of the two below; nobody computes under it, but keys are compared
-        self._flights: dict[Hashable, Flight] = {}
-        self._errors: dict[Hashable, tuple[Exception, float]] = {}  # and until when
+        self._flights = Flights()
 
     def stats(self) -> CacheStats:
         """What was counted since it was made. A cost counts as missed when its value is put."""
@@ -71,26 +79,29 @@ class Cache(Store):
 
     def delete(self, key: Hashable) -> bool:
         """Let go of the key's value; whether there was one. What is being computed for it will not be kept."""
-        self._outdate(lambda flight_key, _: flight_key == key)
+        self.peek(key)  # for the error where it cannot be a key
+        self._flights.outdate_key(key)
         return super().delete(key)
 
     def clear(self) -> None:
         """Let go of everything, pinned or not. What is being computed will not be kept."""
-        self._outdate(lambda *_: True)
+        self._flights.outdate_where(lambda _: True)
         super().clear()
 
     def invalidate_tag(self, tag: str) -> int:
-        """What bears the tag is gone; how many that were. What is being computed with it will not be kept.
+        """What bears the tag is gone; how many that were, with those that had died otherwise and were not met yet.
 
-        O(1) and what is being computed: the room is freed when somebody meets them
+        What is being computed with it will not be kept. O(1) and what is being computed: the room is freed when
+        somebody meets them
         """
-        self._outdate(lambda _, flight: tag in flight.tags)
+        self._flights.outdate_where(lambda flight: tag in flight.tags)
         return super().invalidate_tag(tag)
 
     def invalidate_older(self, version: int, *, tag: str | None = None) -> None:
         """What bears the tag (None: everything) is gone unless its version is at least this, and later puts of an older
-        one are refused. O(1); such a tag is remembered for good."""
+        one are refused. O(1) and what is being computed; such a tag is remembered for good."""
         super().invalidate_older(version, tag=tag)
+        self._flights.outdate_where(lambda flight: flight.version < version and (tag is None or tag in flight.tags))
 
     def get_or_compute(
         self,
@@ -105,32 +116,36 @@ class Cache(Store):
 
         One computation runs for a key at a time: who asks meanwhile waits for it, threads and event loops alike. What
         it raises, all of them raise; then it is forgotten, unless error_ttl_s says for how long others raise it, too.
-        timeout_s   how long to wait for another's computation; after that the next caller computes anew
+        timeout_s   how long to wait for another's computation; after that the next caller computes anew, and what comes
+                    of either is kept, of the one that began last if of both
         stale_s     what has expired for no longer is returned at once, while one thread makes it anew
-        Raises      what compute raises; DeadlineExceeded; InvalidArgument where compute asks for its own key
+        Raises      what compute raises; DeadlineExceeded; InvalidArgument, InvalidType of an argument, before compute()
+                    is called; InvalidArgument where computations would wait for each other
         """
+        value = self.get(key, _absent)
+        if value is not _absent:
+            return value
+        work = self._work(compute, put, error_ttl_s, timeout_s)
         while True:
+            value = self._old_value(key, work)
+            if value is not _absent:
+                self._refresh_beside(Flight(key, work.put, owner=None, loop=None), work)
+                return value
+            who = threading.get_ident()
+            mine = Flight(key, work.put, owner=who, loop=None)
+            try:  # from before others may know of the flight: whatever stops this thread, they must not wait for it
+                flight = self._flights.join(mine, who)
+                if flight is mine:
+                    return self._compute(mine, work)
+                return self._flights.wait(flight, who, timeout_s)
+            except Abandoned:
+                pass
+            finally:
+                if not mine.is_done:
+                    self._flights.drop(mine)
             value = self.get(key, _absent)
             if value is not _absent:
                 return value
-            self._raise_known(key)
-            value = self.stale(key, _absent) if put.get("stale_s") else _absent
-            # Who serves what is stale does not wait for the new value: nobody is its owner.
-            flight, leads = self._join(key, threading.get_ident() if value is _absent else None, put)
-            if value is not _absent:
-                if leads:
-                    work = (key, flight, compute, put, error_ttl_s)
-                    threading.Thread(target=self._refresh, args=work, daemon=True).start()
-                return value
-            if leads:
-                return self._compute(key, flight, compute, put, error_ttl_s)
-            try:
-                return flight.result(timeout_s)
-            except Abandoned:
-                continue
-            except DeadlineExceeded:
-                self._forget(key, flight)
-                raise
 
     async def aget_or_compute(
         self,
@@ -143,129 +158,122 @@ class Cache(Store):
     ) -> Any:
         """The same on an event loop; compute may be a coroutine function.
 
-        The computation is a task of its own: cancelling who waits for it stops it only where nobody else waits
+        The computation is a task of its own: cancelling who waits for it, or its timeout_s, stops it only where nobody
+        else waits
         """
+        value = self.get(key, _absent)
+        if value is not _absent:
+            return value
+        work = self._work(compute, put, error_ttl_s, timeout_s)
         while True:
-            value = self.get(key, _absent)
-            if value is not _absent:
-                return value
-            self._raise_known(key)
-            value = self.stale(key, _absent) if put.get("stale_s") else _absent
-            flight, leads = self._join(key, asyncio.current_task() if value is _absent else None, put)
-            if leads:
-                flight.task = asyncio.ensure_future(self._acompute(key, flight, compute, put, error_ttl_s))
-                flight.owner = flight.task
+            value = self._old_value(key, work)
+            who = asyncio.current_task() if value is _absent else None
+            mine = Flight(key, work.put, owner=who, loop=asyncio.get_running_loop())
+            try:
+                flight = self._flights.join(mine, who)
+                if flight is mine:
+                    self._begin(mine, work)
+            except BaseException:
+                self._flights.drop(mine)
+                raise
             if value is not _absent:
                 return value
             try:
-                return await flight.aresult(timeout_s)
+                return await self._flights.await_result(flight, who, timeout_s)
             except Abandoned:
-                continue
-            except DeadlineExceeded:
-                self._forget(key, flight)
-                raise
-            finally:
-                if flight.n_waiting == 0 and flight.task is not None and not flight.is_done:
-                    self._forget(key, flight)
-                    with contextlib.suppress(RuntimeError):  # its loop is closed, and so the task is gone
-                        flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+                value = self.get(key, _absent)
+                if value is not _absent:
+                    return value
 
-    def _join(self, key: Hashable, owner: object, put: dict[str, Any]) -> tuple[Flight, bool]:
-        """The flight that computes the key, and whether the caller is to do it."""
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is None:
-                flight = self._flights[key] = Flight(owner, frozenset(put.get("tags", ())))
-                return flight, True
-        if owner is not None and flight.owner == owner:
-            raise InvalidArgument("compute asks for the key that it computes; allowed: other keys")
-        return flight, False
+    def _work(self, compute: Callable[[], Any], put: dict[str, Any], error_ttl_s: float | None,
+              timeout_s: float | None) -> Work:  # fmt: skip
+        for name, given in (("error_ttl_s", error_ttl_s), ("timeout_s", timeout_s)):
+            if given is not None and not isinstance(given, numbers.Real):
+                raise InvalidType(f"{name} is {type(given).__name__}; allowed: seconds as a number, or None")
+            if given is not None and not 0 <= given < math.inf:
+                raise InvalidArgument(f"{name} is {given!r}; allowed: finite seconds >= 0, or None")
+        if isinstance(put.get("tags"), Iterator):
+            put["tags"] = tuple(put["tags"])  # which are there once
+        self.check_put(**put)
+        return Work(compute, put, error_ttl_s, timeout_s)
 
-    def _forget(self, key: Hashable, flight: Flight) -> None:
-        """Others need not wait for it any more, and what comes of it is not kept: a newer value may be there."""
-        flight.is_outdated = True
-        with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+    def _old_value(self, key: Hashable, work: Work) -> Any:
+        """What has expired and may be served. Raises the error that is remembered where there is none."""
+        value = self.stale(key, _absent) if work.put.get("stale_s") else _absent
+        if value is _absent and self._flights.has_errors:
+            error = self._flights.known_error(key, self.now_s())
+            if error is not None:
+                raise error.with_traceback(None)  # or it would get longer each time
+        return value
 
-    def _outdate(self, concerns: Callable[[Hashable, Flight], bool]) -> None:
-        with self._lock:
-            for key, flight in self._flights.items():
-                if concerns(key, flight):
-                    flight.is_outdated = True
-            self._errors.clear()
-
-    def _compute(self, key: Hashable, flight: Flight, compute: Callable[[], Any], put: dict[str, Any],
-                 error_ttl_s: float | None) -> Any:  # fmt: skip
+    def _refresh_beside(self, mine: Flight, work: Work) -> None:
+        if self._flights.has_errors and self._flights.known_error(mine.key, self.now_s()) is not None:
+            return
         try:
-            value = self.peek(key, _absent)  # another flight may have ended just before this one was begun
-            if value is _absent:
-                value = compute()
-                if inspect.isawaitable(value):
-                    raise InvalidType("compute returned an awaitable; allowed here: a value (aget_or_compute awaits)")
-                self._land(key, flight, value, put)
-        except Exception as error:
-            self._crash(key, flight, error, error_ttl_s)
-            raise
+            if self._flights.join(mine, None) is mine:
+                threading.Thread(target=self._refresh, args=(mine, work), daemon=True).start()
+        except RuntimeError:  # no more threads are to be had: the next caller tries again
+            self._flights.drop(mine)
         except BaseException:
-            self._forget(key, flight)
-            flight.abandon()
+            self._flights.drop(mine)
             raise
-        self._end(key, flight)
+
+    def _refresh(self, flight: Flight, work: Work) -> None:
+        flight.owner = threading.get_ident()
+        try:
+            self._compute(flight, work)
+        except Exception:  # noqa: BLE001  (whoever waited for it was told; the old value goes on until stale_s ends)
+            return
+        finally:
+            if not flight.is_done:
+                self._flights.drop(flight)
+
+    def _compute(self, flight: Flight, work: Work) -> Any:
+        try:
+            value = self.peek(flight.key, _absent)  # another flight may have ended just before this one was begun
+            if value is _absent:
+                value = work.compute()
+                if inspect.isawaitable(value):
+                    if inspect.iscoroutine(value):
+                        value.close()
+                    raise InvalidType("compute returned an awaitable; allowed here: a value (aget_or_compute awaits)")
+                self._land(flight, value, work.put)
+        except Exception as error:
+            self._crash(flight, error, work)
+            raise
+        self._flights.end(flight)
         flight.succeed(value)
         return value
 
-    def _refresh(self, *work: Any) -> None:
-        try:
-            self._compute(*work)
-        except Exception:  # noqa: BLE001  (whoever waited for it was told; the old value goes on until stale_s ends)
-            return
+    def _begin(self, flight: Flight, work: Work) -> None:
+        """On a task of its own, which tells of its end even where it is stopped before it ran."""
+        flight.task = flight.owner = asyncio.ensure_future(self._acompute(flight, work))
+        flight.task.add_done_callback(lambda _: None if flight.is_done else self._flights.drop(flight))
 
-    async def _acompute(self, key: Hashable, flight: Flight, compute: Callable[[], Any], put: dict[str, Any],
-                        error_ttl_s: float | None) -> None:  # fmt: skip
+    async def _acompute(self, flight: Flight, work: Work) -> None:
         try:
-            value = self.peek(key, _absent)
+            value = self.peek(flight.key, _absent)
             if value is _absent:
-                value = compute()
+                value = work.compute()
                 if inspect.isawaitable(value):
                     value = await value
-                self._land(key, flight, value, put)
+                self._land(flight, value, work.put)
         except Exception as error:  # noqa: BLE001  (who waits raises it)
-            self._crash(key, flight, error, error_ttl_s)
-            return
-        except BaseException:
-            self._forget(key, flight)
-            flight.abandon()
-            raise
-        self._end(key, flight)
-        flight.succeed(value)
+            self._crash(flight, error, work)
+        else:
+            self._flights.end(flight)
+            flight.succeed(value)
+        finally:
+            if not flight.is_done:
+                self._flights.drop(flight)
 
-    def _land(self, key: Hashable, flight: Flight, value: object, put: dict[str, Any]) -> None:
-        if not flight.is_outdated:
-            self.put(key, value, **put)
+    def _land(self, flight: Flight, value: object, put: dict[str, Any]) -> None:
+        if put.get("size_bytes") is None:
+            put = {**put, "size_bytes": estimated_bytes(value)}  # asks the value, which is not for under a lock
+        self._flights.land(flight, lambda: self.put(flight.key, value, **put))
 
-    def _end(self, key: Hashable, flight: Flight) -> None:
-        with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-
-    def _crash(self, key: Hashable, flight: Flight, error: Exception, error_ttl_s: float | None) -> None:
-        if error_ttl_s is not None and not flight.is_outdated:
-            until_s = self.now_s() + error_ttl_s
-            with self._lock:
-                while len(self._errors) >= ERRORS_MAX:
-                    del self._errors[next(iter(self._errors))]
-                self._errors[key] = (error, until_s)
-        self._end(key, flight)
+    def _crash(self, flight: Flight, error: Exception, work: Work) -> None:
+        if work.error_ttl_s is not None:
+            self._flights.remember(flight, error, self.now_s() + work.error_ttl_s)
+        self._flights.end(flight)
         flight.fail(error)
-
-    def _raise_known(self, key: Hashable) -> None:
-        if not self._errors:
-            return
-        with self._lock:
-            error, until_s = self._errors.get(key, (None, 0.0))
-            if error is not None and self.now_s() >= until_s:
-                del self._errors[key]
-                return
-        if error is not None:
-            raise error

@@ -1,11 +1,12 @@
-// Clairvoyant, for replays: the least cost / (bytes * lookups until its next use) goes, so what is never asked for again
-// goes first, also straight away.
+// Clairvoyant, for replays: the least cost / (bytes * lookups until its next use) goes, so what is never asked for
+// again goes first, also straight away.
 // A bound of what: where all sizes and costs are equal it is MIN with bypass, and no policy misses less. Else the best
-// schedule is NP-hard to find (Chrobak, Woeginger, Makino, Xu, TCS 464, 2012), and this is a good one that knows the
-// future, not a bound; nor is it with prefixes, where leaves go first.
+// schedule is NP-hard to find (Chrobak, Woeginger, Makino, Xu, Algorithmica 63, 2012), and this is a good one that
+// knows the future, not a bound; nor is it with prefixes, where leaves go first.
 // Source: Belady, IBM Systems Journal 5(2), 1966; worth per byte and time: Berger, Beckmann, Harchol-Balter, POMACS
-// 2(2), 2018. We differ: entries of nearly equal cost per byte (a quarter of a power of two) stand in one heap, the
-// farthest on top, and tops alone are compared. Where next uses are not known, equals go by the lowest id. No tunables.
+// 2(2), 2018.
+// We differ: entries of nearly equal cost per byte (a quarter of a power of two) stand in one heap, the farthest on
+// top, and tops alone are compared. Where next uses are not known, equals go by the lowest id. No tunables.
 // O(log n) a hit; a choice looks at the top of each heap in use, some dozens.
 #include <infcore/cache/farthest_heaps.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -47,7 +48,8 @@ class Belady final : public contracts::EvictionPolicy {
   }
   void on_hit(std::span<const EntryId> ids) noexcept override {
     for (const EntryId id : ids) {
-      // What it was to come after is how many there were: so the count is right again after lookups that it was not told.
+      // What it was to come after is how many there were: so the count is right again after lookups that it was not
+      // told.
       const std::uint64_t due = states_[id].next_use;
       now_ = due != contracts::EvictionEntry::unknown_use ? std::max(now_, due) : now_ + 1;
       const bool is_evictable = states_[id].is_evictable;

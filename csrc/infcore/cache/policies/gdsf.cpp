@@ -3,8 +3,8 @@
 // Source: Cherkasova, HP Labs TR-98-69R1 (1998), after Cao and Irani, greedy dual size, USENIX ITS 1997.
 // We differ: letting go lifts an entry to the present floor without counting as a hit, since what was in use until now
 // was not old; the floor rises when the owner removes what victim() named. No tunables.
-// O(1) a hit, O(log n) a change of what is evictable: worth rises, so a heap's key that is too low stands until it is on
-// top, and is then put right (the choice is the same to the bit).
+// O(1) a hit, O(log n) a change of what is evictable: worth rises, so a heap's key that is too low stands until it is
+// on top, and is then put right (the choice is the same to the bit).
 #include <infcore/base/indexed_heap.hpp>
 #include <infcore/contracts/eviction.hpp>
 

@@ -1,12 +1,13 @@
-// Least frequent, recently used: two partitions. New entries come into the unprivileged one, which lets go of what was
-// asked for least within a window of time (ties: of that, what came to this count first); who is asked for again there
-// moves into the privileged one, a least recently used list of at most half of the bytes, which gives what it has no room
-// for back to the unprivileged one. Only that one evicts, while there is anything in it.
-// Source: Bilal and Kang, "A cache management scheme for efficient content eviction and replication in cache networks",
-// IEEE Access 5, 2017 (10.1109/ACCESS.2017.2669344).
-// We differ: shares are bytes; windows are counted in requests, and counts are halved at their end instead of forgotten.
-// Owners may hold entries: a held one that is next leaves its list and comes back as its newest. The newest entry of all
-// goes last. Tunables: privileged share 1/2, window 10 requests an entry, counts up to 15.
+// Least frequent, recently used: two partitions. New entries come into the unprivileged one, which lets go of what
+// was asked for least within a window of time (ties: of that, what came to this count first); who is asked for
+// again there moves into the privileged one, a least recently used list of at most half of the bytes, which gives
+// what it has no room for back to the unprivileged one. Only that one evicts, while there is anything in it.
+// Source: Bilal and Kang, "A cache management scheme for efficient content eviction and replication in cache
+// networks", IEEE Access 5, 2017 (10.1109/ACCESS.2017.2669344).
+// We differ: shares are bytes; windows are counted in requests, and counts are halved at their end instead of
+// forgotten. Owners may hold entries: a held one that is next leaves its list and comes back as its newest. The
+// newest entry of all goes last.
+// Tunables: privileged share 1/2, window 10 requests an entry, counts up to 15.
 // O(1) a hit; a choice looks at 16 counts and is paid by the holds that it meets.
 #include <infcore/cache/entry_lists.hpp>
 #include <infcore/contracts/eviction.hpp>

@@ -1,9 +1,11 @@
-// S3-FIFO: three queues. New entries pass through a small one, a tenth of the bytes; those found twice there go on to the
-// main one, the others leave, and their keys are remembered: who comes back soon enters the main one at once.
+// S3-FIFO: three queues. New entries pass through a small one, a tenth of the bytes; those found twice there go on
+// to the main one, the others leave, and their keys are remembered: who comes back soon enters the main one at
+// once.
 // Source: Yang, Zhang, Qiu, Yue, Rashmi, SOSP 2023.
-// We differ: shares are bytes; as many keys are remembered as there are entries. Owners may hold entries: a held one that
-// is next leaves its queue and comes back as its newest when it is let go. The newest entry of all goes last: the paper
-// makes room before it inserts. Tunables: the small queue's share.
+// We differ: shares are bytes; as many keys are remembered as there are entries. Owners may hold entries: a held
+// one that is next leaves its queue and comes back as its newest when it is let go. The newest entry of all goes
+// last: the paper makes room before it inserts.
+// Tunables: the small queue's share.
 // O(1) a hit; a choice is paid by the hits and holds that it meets.
 #include <infcore/cache/entry_lists.hpp>
 #include <infcore/cache/ghost_keys.hpp>
@@ -71,7 +73,7 @@ class S3Fifo final : public contracts::EvictionPolicy {
   EntryId victim() noexcept override {
     for (;;) {
       const bool is_small = bytes_[small_queue] >= small_bytes_max_ ? queues_.front(small_queue) != no_entry
-                                                              : queues_.front(main_queue) == no_entry;
+                                                                    : queues_.front(main_queue) == no_entry;
       named_ = queues_.front(is_small ? small_queue : main_queue);
       if (named_ == no_entry) {
         if (newest_ != no_entry && states_[newest_].is_evictable) named_ = newest_;

@@ -1,11 +1,13 @@
-// W-TinyLFU: new entries pass through a small window, least recently used first out; who leaves it gets into the main
-// part only where it was asked for more often of late, hits before it came included, than what would go for it. The main
-// part is a segmented LRU: what is found there again is protected.
-// Source: Einziger, Friedman, Manes, ACM Transactions on Storage 13(4), 2017; sizes: Einziger, Eytan, Friedman, Manes,
-// ACM Transactions on Storage 18(3), 2022.
-// We differ: shares are bytes; an entry is weighed against one victim after the other until there is room for it, and
-// goes where it loses. Owners may hold entries: a held one that is next leaves its list and comes back as its newest.
-// Tunables: the window's share, 1 %, the protected share of the rest, 80 %. No window that adapts, no random admission.
+// W-TinyLFU: new entries pass through a small window, least recently used first out; who leaves it gets into the
+// main part only where it was asked for more often of late, hits before it came included, than what would go for
+// it. The main part is a segmented LRU: what is found there again is protected.
+// Source: Einziger, Friedman, Manes, ACM Transactions on Storage 13(4), 2017; sizes: Einziger, Eytan, Friedman,
+// Manes, ACM Transactions on Storage 18(3), 2022.
+// We differ: shares are bytes; an entry is weighed against one victim after the other until there is room for it,
+// and goes where it loses. Owners may hold entries: a held one that is next leaves its list and comes back as its
+// newest.
+// Tunables: the window's share, 1 %, the protected share of the rest, 80 %. No window that adapts, no random
+// admission.
 // O(1) a hit; a choice is paid by the holds that it meets.
 #include <infcore/cache/entry_lists.hpp>
 #include <infcore/cache/frequency_sketch.hpp>
@@ -96,7 +98,8 @@ class WTinylfu final : public contracts::EvictionPolicy {
   }
 
   void drop_held(std::uint32_t list) noexcept {
-    for (EntryId id = lists_.front(list); id != no_entry && !states_[id].is_evictable; id = lists_.front(list)) leave(id);
+    for (EntryId id = lists_.front(list); id != no_entry && !states_[id].is_evictable; id = lists_.front(list))
+      leave(id);
   }
   void move(EntryId id, std::uint32_t list) noexcept {
     leave(id);

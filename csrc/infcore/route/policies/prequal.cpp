@@ -28,7 +28,7 @@ namespace {
 
 constexpr std::uint32_t pool_max = 64, n_recent_max = 64;
 
-struct Options {
+struct ProbeOptions {
   double q_rif;
   std::uint32_t n_probes, n_pool, n_uses;
   base::TimeNs age_ns;
@@ -56,7 +56,7 @@ struct Pool {
 
 class Prequal final : public RoutingPolicy {
  public:
-  Prequal(std::uint64_t seed, const Options& options) noexcept : options_(options), draw_(seed) {}
+  Prequal(std::uint64_t seed, const ProbeOptions& options) noexcept : options_(options), draw_(seed) {}
   const char* name() const noexcept override { return "prequal"; }
   bool binds_on_arrival() const noexcept override { return true; }
   void attach(const Fleet& fleet) override { pools_.resize(fleet.max_models()); }
@@ -143,7 +143,7 @@ class Prequal final : public RoutingPolicy {
     pool.worst_next = !pool.worst_next;
   }
 
-  Options options_;
+  ProbeOptions options_;
   base::Draw draw_;
   std::array<double, n_recent_max> recent_{};  // requests in flight of the last probes
   std::uint64_t n_recent_{};
@@ -158,11 +158,11 @@ std::uint32_t whole(RoutingOptions& options, const char* name, double otherwise,
 
 std::unique_ptr<RoutingPolicy> make_prequal(std::uint64_t seed, RoutingOptions& options) {
   return std::make_unique<Prequal>(
-      seed, Options{.q_rif = options.number("q_rif", 0.84, 0.0, 1.0),
-                    .n_probes = whole(options, "probes", 3.0, 16.0),
-                    .n_pool = whole(options, "pool", 16.0, pool_max),
-                    .n_uses = whole(options, "reuse", 2.0, 64.0),
-                    .age_ns = static_cast<base::TimeNs>(options.number("age_s", 1.0, 1e-6, 1e6) * 1e9)});
+      seed, ProbeOptions{.q_rif = options.number("q_rif", 0.84, 0.0, 1.0),
+                         .n_probes = whole(options, "probes", 3.0, 16.0),
+                         .n_pool = whole(options, "pool", 16.0, pool_max),
+                         .n_uses = whole(options, "reuse", 2.0, 64.0),
+                         .age_ns = static_cast<base::TimeNs>(options.number("age_s", 1.0, 1e-6, 1e6) * 1e9)});
 }
 
 }  // namespace infcore::route

@@ -1,0 +1,206 @@
+"""The computations that run for a cache: who computes what, who waits for whom, and which errors are remembered."""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from infcore.cache.flight import Flight
+from infcore.errors import DeadlineExceeded, InvalidArgument
+
+ERRORS_MAX = 1024  # that are remembered at once
+
+
+class Failed(NamedTuple):
+    """An error that others raise, too, until then."""
+
+    error: Exception
+    until_s: float
+    flight: Flight
+
+
+class Flights:
+    """One flight for a key at a time, and those that somebody grew tired of waiting for.
+
+    Thread-safe. Keys are compared and values put under the lock, both of which may come back: it is one that its holder
+    may take again, and nothing here is in pieces meanwhile
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._forget_all()
+        _all.add(self)
+
+    def _forget_all(self) -> None:
+        self._current: dict[Hashable, Flight] = {}
+        self._late: dict[Hashable, list[Flight]] = {}  # others compute anew; what comes of it is kept all the same
+        self._errors: dict[Hashable, Failed] = {}
+        self._waits: dict[object, Flight] = {}  # by who waits: a thread's id or an asyncio task
+
+    def join(self, mine: Flight, who: object) -> Flight:
+        """The key's flight: `mine` where there was none, which the caller is to compute; else `who` waits for it.
+
+        who         None: nobody waits
+        Raises      InvalidArgument where it would wait for itself, which only leave() of who waits would end
+        """
+        with self.lock:
+            flight = self._current.setdefault(mine.key, mine)
+            if flight is not mine and flight.is_over:
+                flight.abandon()
+                flight = self._current[mine.key] = mine
+            if flight is mine:
+                if mine.loop is not None and who is not None:  # a task computes it, and who began it waits as others do
+                    self._waits[who] = mine
+            elif who is not None:
+                self._check_ends(flight, who)
+                flight.n_wanting += 1
+                self._waits[who] = flight
+            return flight
+
+    def _check_ends(self, flight: Flight, who: object) -> None:
+        """Whether there is anybody in the chain of who waits for whom that does not wait."""
+        here = threading.get_ident()
+        if who == here and flight.loop is not None and flight.loop is _running_loop():
+            raise InvalidArgument(
+                "get_or_compute() on the event loop that computes the key; allowed: aget_or_compute()"
+            )
+        owner = flight.owner
+        for _ in range(len(self._waits) + 1):
+            if owner == who or owner == here:
+                raise InvalidArgument("compute asks for the key that it computes; allowed: other keys")
+            behind = self._waits.get(owner)
+            if behind is None:
+                return
+            owner = behind.owner
+
+    def wait(self, flight: Flight, who: object, timeout_s: float | None) -> Any:
+        """Precondition: join() said so. Raises what the computation raised; DeadlineExceeded; Abandoned."""
+        try:
+            if flight.wait(timeout_s):
+                return flight.result()
+        finally:
+            self.leave(flight, who)
+        raise self._late_for(flight, timeout_s)
+
+    async def await_result(self, flight: Flight, who: object, timeout_s: float | None) -> Any:
+        """The same on an event loop."""
+        try:
+            if await flight.await_end(timeout_s):
+                return flight.result()
+        finally:
+            self.leave(flight, who)
+        raise self._late_for(flight, timeout_s)
+
+    def leave(self, flight: Flight, who: object) -> None:
+        """Nobody wants what a task computes any more: it is stopped."""
+        with self.lock:
+            self._waits.pop(who, None)
+            flight.n_wanting -= 1
+            if flight.n_wanting > 0 or flight.task is None or flight.is_over:
+                return
+            self._outdate(flight)
+        with suppress(RuntimeError):  # its loop is closed, and so the task is gone
+            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+
+    def _late_for(self, flight: Flight, timeout_s: float | None) -> DeadlineExceeded:
+        with self.lock:
+            if self._current.get(flight.key) is flight:
+                del self._current[flight.key]
+                self._late.setdefault(flight.key, []).append(flight)
+        return DeadlineExceeded(f"timeout_s is {timeout_s}, and it is not computed yet; the next call computes it anew")
+
+    def land(self, flight: Flight, keep: Callable[[], object]) -> None:
+        """Keep what came of it, where it is the newest that is known."""
+        with self.lock:  # or the key could be deleted between the question and the answer
+            if flight.is_outdated:
+                return
+            keep()
+            for late in self._late.get(flight.key, ()):
+                late.is_outdated |= late.order < flight.order
+
+    def end(self, flight: Flight) -> None:
+        """It is computed, or will not be."""
+        with self.lock:
+            if self._current.get(flight.key) is flight:
+                del self._current[flight.key]
+            late = self._late.get(flight.key, [])
+            if flight in late:
+                late.remove(flight)
+                if not late:
+                    del self._late[flight.key]
+
+    def drop(self, flight: Flight) -> None:
+        """Who was to compute it was stopped; without effect where it has ended."""
+        self.end(flight)
+        flight.abandon()
+
+    def _outdate(self, flight: Flight) -> None:
+        flight.is_outdated = True
+        if self._current.get(flight.key) is flight:  # who asks from now on must not be answered by it
+            del self._current[flight.key]
+
+    def _all_flights(self) -> Iterator[Flight]:
+        yield from list(self._current.values())
+        for late in list(self._late.values()):
+            yield from late
+
+    def outdate_key(self, key: Hashable) -> None:
+        """What is being computed for it must not be kept, nor its error be remembered."""
+        with self.lock:
+            self._errors.pop(key, None)
+            current = self._current.get(key)
+            for flight in [*([] if current is None else [current]), *self._late.get(key, ())]:
+                self._outdate(flight)
+
+    def outdate_where(self, concerns: Callable[[Flight], bool]) -> None:
+        with self.lock:
+            for flight in self._all_flights():
+                if concerns(flight):
+                    self._outdate(flight)
+            for failed in list(self._errors.values()):
+                if concerns(failed.flight):
+                    self._errors.pop(failed.flight.key, None)
+
+    def remember(self, flight: Flight, error: Exception, until_s: float) -> None:
+        with self.lock:
+            if flight.is_outdated:
+                return
+            while len(self._errors) >= ERRORS_MAX:
+                del self._errors[next(iter(self._errors))]
+            self._errors[flight.key] = Failed(error, until_s, flight)
+
+    @property
+    def has_errors(self) -> bool:
+        return bool(self._errors)
+
+    def known_error(self, key: Hashable, now_s: float) -> Exception | None:
+        with self.lock:
+            failed = self._errors.get(key)
+            if failed is not None and now_s >= failed.until_s:
+                del self._errors[key]
+                return None
+        return None if failed is None else failed.error
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_all: "weakref.WeakSet[Flights]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The threads that computed are not in this process, and one of them may have had the lock.
+    for flights in list(_all):
+        flights.lock = threading.RLock()
+        flights._forget_all()  # noqa: SLF001  (its own module)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
