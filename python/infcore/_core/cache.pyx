@@ -65,6 +65,7 @@ cdef class Store:
         self.capacity_bytes = capacity
         self.policy = policy
         self.estimate = estimate
+        self.goes_on = type(self).missed is not Store.missed
         self.shards = [Shard(capacity // n_shards, policy) for _ in range(n_shards)]
         if n_shards == 1:
             self.only = self.shards[0]
@@ -85,12 +86,18 @@ cdef class Store:
     def get(self, key, default=None):
         """The key's value, or `default` where it is not there, has expired or was invalidated. O(1)."""
         cdef int64_t now_ns = self.clock.now_ns() if self.timed else 0
+        cdef PyObject* missing = <PyObject*>absent if self.goes_on else <PyObject*>default
         if self.c_only != NULL:
-            value = get_plain(self.c_only[0], self.keys, self.values, <PyObject*>key, now_ns, <PyObject*>default,
+            value = get_plain(self.c_only[0], self.keys, self.values, <PyObject*>key, now_ns, missing,
                               <PyObject*>unsure)
             if value is not unsure:
-                return value
-        return get_closely(self, key, default, now_ns)
+                return value if value is not absent else self.missed(key, default)
+        value = get_closely(self, key, <object>missing, now_ns)
+        return value if value is not absent else self.missed(key, default)
+
+    def missed(self, key, default):
+        """What get() answers for what is not here: for who keeps values elsewhere, too."""
+        return default
 
     def peek(self, key, default=None):
         """As get(), and nothing of it is remembered: no hit, no use."""

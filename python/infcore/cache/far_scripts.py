@@ -1,0 +1,68 @@
+"""What Redis does in one step, as commands: scripts that 6.0 knows, and the plain commands beside them."""
+
+from collections.abc import Sequence
+
+Command = Sequence[bytes]
+
+# Refused (-1) where a tag was invalidated since, (0) where a newer version is there. Bytes 8 to 15 are the version
+# (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its order of strings is the locale's.
+_PUT = b"""
+for i = 2, #KEYS do
+  if redis.call('GET', KEYS[i]) ~= ARGV[i + 1] then return -1 end
+end
+local old, new = redis.call('GETRANGE', KEYS[1], 0, 15), ARGV[1]
+if #old == 16 and old:sub(1, 4) == new:sub(1, 4) then
+  for i = 9, 16 do
+    local a, b = old:byte(i), new:byte(i)
+    if a > b then return 0 end
+    if a < b then break end
+  end
+end
+if ARGV[2] == '0' then redis.call('SET', KEYS[1], new) else redis.call('SET', KEYS[1], new, 'PX', ARGV[2]) end
+return 1
+"""
+# The marks of tags; who has none gets the one that was brought.
+_OPEN = b"""
+local marks = {}
+for i = 1, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[1], 'NX')
+  marks[i] = redis.call('GET', KEYS[i])
+end
+return marks
+"""
+# Gone, if it is still the one that was seen: its header is the argument.
+_DROP = b"""
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+def put(name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, bytes]]) -> list[Command]:
+    """Replies OK, QUEUED, QUEUED, and a list: first 1: written, 0: a newer one is there, or -1: a tag is outdated.
+
+    Redis tells the writer of what a script wrote even where it asked not to be told (NOLOOP): it remembers who touched
+    a key last in a turn of its loop, and for it that is not the connection. So the connection itself touches the key
+    behind the script, in the same turn, by appending nothing. Were it told all the same, it would only forget. Others
+    are told, too, where nothing was written, and ask once more
+    """
+    names, marks = [name, *(tag for tag, _ in tags)], [mark for _, mark in tags]
+    script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, *marks)
+    return [(b"MULTI",), script, (b"APPEND", name, b""), (b"EXEC",)]
+
+
+def open_tags(names: Sequence[bytes], mark: bytes) -> list[Command]:
+    """Replies as put()'s, the last a list that begins with the list of marks. Of tags that bore nothing just now."""
+    script = (b"EVAL", _OPEN, b"%d" % len(names), *names, mark)
+    return [(b"MULTI",), script, *((b"APPEND", name, b"") for name in names), (b"EXEC",)]
+
+
+def drop(name: bytes, head: bytes) -> list[Command]:
+    return [(b"EVAL", _DROP, b"1", name, head)]
+
+
+def packed(command: Command) -> bytes:
+    """A command as it goes over the wire."""
+    parts = [b"*%d\r\n" % len(command)]
+    for word in command:
+        parts += (b"$%d\r\n" % len(word), word, b"\r\n")
+    return b"".join(parts)

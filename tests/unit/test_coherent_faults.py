@@ -1,0 +1,266 @@
+"""Coherent caches whose Redis dies, hangs, forgets everything or cannot be reached: nothing stale beyond the bound."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from coherent_rig import cache_at, settle, two
+from redis_rig import Proxy, RedisServer, eventually
+
+import infcore
+from infcore.cache import CoherentCache
+
+BOUND_S = 100.0  # by a clock that only the test turns
+
+
+@pytest.fixture
+def server():
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server):
+    proxy = Proxy(server.port)
+    yield proxy
+    proxy.close()
+
+
+def is_down(cache):
+    return not cache.stats().connected
+
+
+def test_what_is_near_is_served_up_to_the_bound_and_no_longer(server):
+    clock = infcore.ManualClock()
+    with cache_at(server.url, clock=clock, staleness_s_max=BOUND_S) as cache:
+        cache.put("key", 1)
+        server.kill()
+        eventually(lambda: is_down(cache), "it notices")
+        clock.advance(BOUND_S - 1.0)
+        assert cache.get("key") == 1 and cache.get("other", 7) == 7
+        stats = cache.stats()
+        assert BOUND_S - 1.0 <= stats.staleness_s <= BOUND_S and not stats.connected
+        assert stats.levels_connected == (False,) and stats.unreachable >= 1
+        clock.advance(2.0)
+        eventually(lambda: cache.get("key") is None, "it is not served any more")
+        assert cache.stats().staleness_s > BOUND_S
+
+
+def test_a_restart_is_survived_and_what_was_near_is_forgotten(server):
+    with cache_at(server.url) as cache:
+        cache.put("key", 1)
+        server.kill()
+        eventually(lambda: is_down(cache), "it notices")
+        for write in (lambda: cache.put("key", 2), lambda: cache.delete("key"), lambda: cache.invalidate_tag("t")):
+            with pytest.raises(infcore.CacheUnreachable, match="is not connected"):
+                write()
+        server.start()
+        assert cache.wait_until_connected(30.0)
+        assert cache.get("key") is None  # the new Redis is empty
+        assert cache.put("key", 3) and cache.get("key") == 3 and cache.stats().staleness_s < 30.0
+
+
+def test_writes_stay_local_where_asked_for(server):
+    clock = infcore.ManualClock()
+    with cache_at(server.url, clock=clock, staleness_s_max=BOUND_S, on_down="local") as cache:
+        server.kill()
+        eventually(lambda: is_down(cache), "it notices")
+        assert cache.put("key", 1) and cache.get("key") == 1 and cache.stats().kept_alone == 1
+        with pytest.raises(infcore.CacheUnreachable):
+            cache.delete("key")  # others could not be told
+        clock.advance(BOUND_S + 1.0)
+        eventually(lambda: cache.get("key") is None, "the bound is for it, too")
+        assert cache.put("key", 2)
+        server.start()
+        assert cache.wait_until_connected(30.0)
+        assert cache.get("key") is None
+
+
+def test_without_redis_it_computes(server):
+    with cache_at(server.url) as cache:
+        server.kill()
+        eventually(lambda: is_down(cache), "it notices")
+        assert cache.get_or_compute("key", lambda: "made", tags=["t"]) == "made"
+        assert cache.get_or_compute("key", lambda: pytest.fail("it is kept for a while"), tags=["t"]) == "made"
+        server.start()
+        assert cache.wait_until_connected(30.0)
+        assert cache.get("key") is None
+
+
+def test_a_connection_that_is_cut_misses_changes_and_forgets(server, proxy):
+    clock = infcore.ManualClock()
+    with cache_at(proxy.url, clock=clock, staleness_s_max=BOUND_S) as cut, cache_at(server.url) as other:
+        cut.put("key", 1)
+        proxy.cut()
+        eventually(lambda: is_down(cut), "it notices")
+        other.put("key", 2)
+        assert cut.get("key") == 1  # within the bound
+        proxy.mend()
+        assert cut.wait_until_connected(30.0)
+        assert cut.get("key") == 2
+
+
+def test_a_connection_that_is_silent_is_given_up(server, proxy):
+    clock = infcore.ManualClock()
+    with cache_at(proxy.url, clock=clock, staleness_s_max=0.02, timeout_s=0.3) as held, cache_at(server.url) as other:
+        held.put("key", 1)
+        proxy.hold()
+        other.put("key", 2)
+        with pytest.raises(infcore.CacheUnreachable):
+            held.put("other", 1)
+        eventually(lambda: is_down(held), "no heartbeat comes back")
+        clock.advance(0.1)
+        eventually(lambda: held.get("key") is None, "beyond the bound")
+        proxy.let_go()
+        eventually(lambda: held.get("key") == 2, "it is connected again")
+
+
+def test_the_bound_holds_while_the_connection_looks_alive(server):
+    """The server is stopped: the connection stands, nothing is confirmed."""
+    clock = infcore.ManualClock()
+    with cache_at(server.url, clock=clock, staleness_s_max=0.1, timeout_s=10.0) as cache:
+        cache.put("key", 1)
+        server.signal(signal.SIGSTOP)
+        try:
+            clock.advance(2 * BOUND_S)
+            eventually(lambda: cache.peek("key") is None, "nothing was confirmed for longer than the bound")
+        finally:
+            server.signal(signal.SIGCONT)
+        eventually(lambda: cache.stats().connected, "it is confirmed again")
+        assert cache.get("key") == 1
+
+
+def test_flushall_and_killed_clients_are_noticed(server):
+    with two(server) as (a, b):
+        a.put("key", 1)
+        assert b.get("key") == 1
+        server.client().flushall()
+        settle(a, b)
+        assert a.get("key") is None and b.get("key") is None
+        a.put("key", 2)
+        n = b._far.home.link.n_connects
+        for client in server.client().client_list():
+            if "t" in client["flags"]:
+                server.client().client_kill_filter(_id=client["id"])
+        eventually(lambda: b._far.home.link.n_connects > n and b.stats().connected and a.stats().connected, "both back")
+        assert b.get("key") == 2 and a.get("key") == 2
+
+
+def test_in_mid_traffic(server):
+    """Threads of two caches put, read, compute and invalidate while Redis is killed, restarted and flushed."""
+    stop, wrong, n = threading.Event(), [], [0] * 6
+    with two(server, timeout_s=5.0) as (a, b):
+
+        def work(index, cache):
+            i = 0
+            while not stop.is_set():
+                i += 1
+                key, at = f"k{i % 5}", n[index]
+                try:
+                    if i % 3 == 0:
+                        cache.put(key, (index, i), tags=["t"])
+                    elif i % 7 == 0:
+                        cache.delete(key)
+                    elif i % 11 == 0:
+                        cache.invalidate_tag("t")
+                    else:
+                        found = cache.get_or_compute(key, lambda made=(index, i): made, tags=["t"])
+                        assert isinstance(found, tuple)
+                except infcore.CacheUnreachable:
+                    pass
+                except BaseException as error:
+                    wrong.append(error)
+                    raise
+                n[index] = at + 1
+
+        threads = [threading.Thread(target=work, args=(i, (a, b)[i % 2])) for i in range(6)]
+        for thread in threads:
+            thread.start()
+
+        def more(of):
+            return eventually(lambda: all(now > was + 30 for now, was in zip(n, of, strict=True)), "all go on")
+
+        more(list(n))
+        for _ in range(2):
+            server.kill()
+            more(list(n))
+            server.start()
+            assert a.wait_until_connected(30.0) and b.wait_until_connected(30.0)
+            more(list(n))
+            server.client().flushall()
+            more(list(n))
+        stop.set()
+        for thread in threads:
+            thread.join(30.0)
+        assert wrong == [] and not any(thread.is_alive() for thread in threads)
+        assert a.wait_until_connected(30.0) and b.wait_until_connected(30.0)
+        settle(a, b)
+        with cache_at(server.url, namespace="infcore", redis_options={"client_name": "fresh"}) as fresh:
+            for i in range(5):
+                assert a.get(f"k{i}") == b.get(f"k{i}") == fresh.get(f"k{i}")
+
+
+def test_a_reader_never_goes_back(server):
+    """Another process counts up; here it never counts down, and ends where that one does."""
+    program = f"""
+import sys
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at
+with cache_at({server.url!r}) as cache:
+    for i in range(1, 301):
+        cache.put("key", i, version=i)
+"""
+    with cache_at(server.url) as cache:
+        child = subprocess.Popen([sys.executable, "-c", program])
+        seen = [0]
+        eventually(lambda: seen.append(cache.get("key", 0)) or seen[-1] == 300, "the last one is seen")
+        assert child.wait(30.0) == 0 and seen == sorted(seen)
+
+
+def test_a_forked_child_has_connections_of_its_own(server):
+    program = f"""
+import os, sys
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at, settle
+with cache_at({server.url!r}) as cache:
+    cache.put("key", 1)
+    child = os.fork()
+    if child == 0:
+        assert "key" not in cache and cache.get("key") == 1, "asked anew"
+        assert cache.wait_until_connected(30.0) and cache.put("key", 2) and cache.get("key") == 2
+        cache.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    settle(cache)
+    assert cache.get("key") == 2 and cache.stats().flushes == 1
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=os.getcwd(), timeout=60
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_nothing_is_left_behind(server):
+    def held():
+        gc.collect()
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    cache_at(server.url).close()
+    before = held()
+    for i in range(5):
+        cache = cache_at(server.url)
+        cache.put("key", i)
+        cache.delete("other")
+        if i % 2:
+            cache.close()
+        del cache  # also without close()
+    eventually(lambda: held() <= before, "threads and files are let go")
+    unreachable = CoherentCache(1, "redis://127.0.0.1:1", policy="lru")
+    with pytest.raises(infcore.CacheUnreachable):
+        unreachable.put("key", 1)
+    unreachable.close()
+    eventually(lambda: held() <= before, "threads and files are let go")
