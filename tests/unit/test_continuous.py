@@ -343,7 +343,7 @@ def test_huge_and_zero() -> None:
         (lambda _: batcher_of(curve=3), infcore.InvalidType, "curve is int; allowed: None or an infcore.TokenCurve"),
         (lambda _: infcore.KVBlocks(0, 16), infcore.InvalidArgument, "n_blocks is 0; allowed: 1 to 1073741824"),
         (lambda _: infcore.KVBlocks(1, 0), infcore.InvalidArgument, "block_size is 0; allowed: 1 to 65536"),
-        (lambda _: infcore.KVBlocks(1, 1, policy="x"), infcore.UnknownName, "policy is 'x'; known: gdsf, lru"),
+        (lambda _: infcore.KVBlocks(1, 1, policy="x"), infcore.UnknownName, "policy is 'x'; known: .*gdsf, .*lru"),
         (
             lambda _: infcore.TokenCurve(base_s=-1.0),
             infcore.InvalidArgument,
