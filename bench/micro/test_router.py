@@ -40,7 +40,7 @@ def router_over(fleet, policy, health=False):
 
 
 def steady(benchmark, call, n_nodes):
-    """A fixed number of calls a round: calibrated, short rows get one, and two readings of the timer are a good part."""
+    """A fixed number of calls a round: calibration gives short ones one, and then its timer is a good part of it."""
     return benchmark.pedantic(call, rounds=200, iterations=max(20, 20_000 // max(n_nodes, 100)), warmup_rounds=2)
 
 
