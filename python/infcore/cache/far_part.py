@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from infcore.cache import far_scripts as scripts
 from infcore.cache.far_keys import Names
-from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, Tags, body_of, pack, unpack, value_of
+from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, body_of, pack, unpack, value_of
 from infcore.cache.near import Begun, Near, Seen
 from infcore.cache.redis_client import Reader
 from infcore.cache.redis_link import Link, Listener

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 Command = Sequence[bytes]
 
-# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, unless it begins as the one that is
-# known to be dead. Bytes 8 to 15 are the version
-# (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its order of strings is the locale's.
+# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, unless that begins as the one known
+# to be dead. Bytes 8 to 15 are the version (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its
+# order of strings is the locale's.
 _PUT = b"""
 for i = 2, #KEYS do
   if redis.call('GET', KEYS[i]) ~= ARGV[i + 2] then return -1 end
