@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 Command = Sequence[bytes]
 
-# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, unless that begins as the one known
+# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, unless that begins as one known
 # to be dead. Bytes 8 to 15 are the version (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its
 # order of strings is the locale's.
 _PUT = b"""

@@ -1,5 +1,5 @@
-"""Plain values as bytes, and back the very same: None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples and
-dicts of these. No code runs when they are read, whatever the bytes say.
+"""Plain values as bytes, and back the very same: None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples
+and dicts of these. No code runs when they are read, whatever the bytes say.
 
 A value is a letter and what belongs to it, numbers little-endian. Only exact types are taken: of a subclass the rest
 would be lost.
