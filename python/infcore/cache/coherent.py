@@ -107,7 +107,7 @@ class CoherentCache:
         self._ear = Ear(self._far, self._bound_s, age_s)
         self._far.levels = []
         for i, url in enumerate(self._urls):
-            ear = self._ear.at(i)
+            ear = self._ear.at(i, is_home=i == len(self._urls) - 1)
             link = shared(url, self._timeout_s, self._options)
             reader = Reader(url, self._timeout_s, self._options)
             self._far.levels.append(Level(link, reader, ear, self._copy_ttl_s))

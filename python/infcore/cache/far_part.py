@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from infcore.cache import far_scripts as scripts
 from infcore.cache.far_keys import Names
-from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, Tags, body_of, pack, unpack, value_of
+from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, body_of, pack, unpack, value_of
 from infcore.cache.near import Begun, Near, Seen
 from infcore.cache.redis_client import Reader
 from infcore.cache.redis_link import Link, Listener
@@ -201,6 +201,7 @@ class FarPart:
         """
         name = self.names.of_key(key)
         kind, body = body_of(value, pickled=self.pickled)
+        dead: bytes | None = b""
         for _ in range(TRIES_MAX):
             tags = begun.marks if begun and begun.marks is not None else (yield from self.open_tags(told.tags))
             seen = self.near.seen(key)
@@ -210,7 +211,7 @@ class FarPart:
             expires_ms = int(self.home.link.server_s() * 1e3) + ttl_ms if ttl_ms else 0
             packed = pack(kind, body, version=told.version, expires_ms=expires_ms, nonce=self._nonce(),
                           cost_us=told.cost_us, tags=tags)  # fmt: skip
-            outcome = yield from self._put_once(key, name, packed, ttl_ms, tags)
+            outcome = yield from self._put_once(key, name, scripts.put(name, packed, ttl_ms, tags, dead or b""))
             if outcome > 0:
                 if begun and begun.is_touched:
                     yield from self._write([name], scripts.drop(name, packed[:HEAD_BYTES]))
@@ -225,7 +226,9 @@ class FarPart:
                         self.near.marks.pop(tag, None)
                 if begun:
                     return False
-            elif not (yield from self._drop_dead(name)):
+                continue
+            dead = yield from self._dead_head(name)
+            if dead is None:
                 self.near.forget(key)  # of two that wrote at once, the other may be the newer
                 return False
         raise CacheUnreachable(f"{key!r} or a tag of it changed {TRIES_MAX} times while it was written; try again")
@@ -237,26 +240,25 @@ class FarPart:
             if is_current and len(self.levels) > 1:
                 self._copy(key, packed, self.near.seen(key), told.tags, told.ttl_s, self.levels[:-1])
 
-    def _put_once(self, key: Hashable, name: bytes, packed: bytes, ttl_ms: int, tags: Tags) -> Steps:
+    def _put_once(self, key: Hashable, name: bytes, commands: Sequence[scripts.Command]) -> Steps:
         try:
-            replies = yield from self._write([name], scripts.put(name, packed, ttl_ms, tags))
+            replies = yield from self._write([name], commands)
         except BaseException:
             self.near.forget(key)  # whether it was done is unknown
             raise
         return replies[-1][0]
 
-    def _drop_dead(self, name: bytes) -> Steps:
-        """Whether what stands in the way was dead, by a tag or because it is not ours; it is gone then."""
+    def _dead_head(self, name: bytes) -> Steps:
+        """Of what stands in the way, the header where a tag has ended it or it is not ours; None: it is alive."""
         (data,) = yield Ask(self.home, [name])
         if not isinstance(data, bytes):
-            return data is None
+            return b""  # gone meanwhile; the next try says what else it is
         try:
             if (yield from self._is_alive(unpack(data), self.home)):
-                return False
+                return None
         except NotOurs:
             pass
-        yield from self._write([name], scripts.drop(name, data[:HEAD_BYTES]))
-        return True
+        return data[:HEAD_BYTES]
 
     def delete(self, key: Hashable) -> Steps:
         name = self.names.of_key(key)

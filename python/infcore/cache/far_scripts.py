@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 Command = Sequence[bytes]
 
-# Refused (-1) where a tag was invalidated since, (0) where a newer version is there. Bytes 8 to 15 are the version
-# (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its order of strings is the locale's.
+# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, unless that begins as one known
+# to be dead. Bytes 8 to 15 are the version (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its
+# order of strings is the locale's.
 _PUT = b"""
 for i = 2, #KEYS do
-  if redis.call('GET', KEYS[i]) ~= ARGV[i + 1] then return -1 end
+  if redis.call('GET', KEYS[i]) ~= ARGV[i + 2] then return -1 end
 end
 local old, new = redis.call('GETRANGE', KEYS[1], 0, 15), ARGV[1]
-if #old == 16 and old:sub(1, 4) == new:sub(1, 4) then
+local dead = ARGV[3] ~= '' and redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3]
+if not dead and #old == 16 and old:sub(1, 4) == new:sub(1, 4) then
   for i = 9, 16 do
     local a, b = old:byte(i), new:byte(i)
     if a > b then return 0 end
@@ -37,7 +39,9 @@ return 0
 """
 
 
-def put(name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, bytes]]) -> list[Command]:
+def put(
+    name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, bytes]], dead: bytes = b""
+) -> list[Command]:
     """Replies OK, QUEUED, QUEUED, and a list: first 1: written, 0: a newer one is there, or -1: a tag is outdated.
 
     Redis tells the writer of what a script wrote even where it asked not to be told (NOLOOP): it remembers who touched
@@ -46,7 +50,7 @@ def put(name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, byt
     are told, too, where nothing was written, and ask once more
     """
     names, marks = [name, *(tag for tag, _ in tags)], [mark for _, mark in tags]
-    script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, *marks)
+    script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, dead, *marks)
     return [(b"MULTI",), script, (b"APPEND", name, b""), (b"EXEC",)]
 
 

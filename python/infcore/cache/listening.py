@@ -29,11 +29,11 @@ class Ear:
         self.is_trusted = threading.Event()
         self.n_changes = self.n_flushes = 0
 
-    def at(self, index: int) -> "LevelEar":
-        """The ear at that level."""
+    def at(self, index: int, *, is_home: bool) -> "LevelEar":
+        """The ear at that level. Only the last one is listened to: whatever changes, changes there first."""
         far = self._far()
         assert far is not None  # its owner asks
-        return LevelEar(self, index, far.names.prefix, min(self._bound_s / 4, HEARTBEAT_S_MAX))
+        return LevelEar(self, index, far.names.prefix if is_home else b"", min(self._bound_s / 4, HEARTBEAT_S_MAX))
 
     def far(self) -> "FarPart | None":
         """What listens, while it is there."""
@@ -99,25 +99,27 @@ class LevelEar:
         self._ear, self._index = ear, index
         self.prefix, self.heartbeat_s = prefix, heartbeat_s
 
-    def _is_home(self, far: "FarPart") -> bool:
-        return self._index == len(far.levels) - 1
+    def _listening(self) -> "FarPart | None":
+        """At the last level, while the cache is there."""
+        return self._ear.far() if self.prefix else None
 
     def on_up(self, link: Link) -> None:
-        far = self._ear.far()
-        if far is None:
-            return
-        for level in far.levels[: self._index] if self._is_home(far) else [far.levels[self._index]]:
-            level.be_wary()
-        if self._is_home(far):
+        far = self._listening()
+        if far is not None:
+            for level in far.levels[: self._index]:
+                level.be_wary()
             self._ear.begin()
+            return
+        far = self._ear.far()
+        if far is not None:
+            far.levels[self._index].be_wary()
 
     def on_lost(self, link: Link) -> None:
-        far = self._ear.far()
-        if far is not None and self._is_home(far):
+        if self._listening() is not None:
             self._ear.lose()
 
     def on_changed(self, link: Link, name: bytes) -> None:
-        far = self._ear.far()
+        far = self._listening()
         if far is None:
             return
         self._ear.n_changes += 1
@@ -129,21 +131,18 @@ class LevelEar:
             far.near.forget_tag(tag, name)
 
     def on_flushed(self, link: Link) -> None:
-        far = self._ear.far()
-        if far is None:
-            return
-        for level in far.levels[: self._index]:
-            level.be_wary()
-        self._ear.flush()
+        far = self._listening()
+        if far is not None:
+            for level in far.levels[: self._index]:
+                level.be_wary()
+            self._ear.flush()
 
     def on_asked(self, link: Link) -> None:
-        far = self._ear.far()
-        if far is not None and self._is_home(far):
+        if self._listening() is not None:
             self._ear.ask()
 
     def on_confirmed(self, link: Link) -> None:
-        far = self._ear.far()
-        if far is not None and self._is_home(far):
+        if self._listening() is not None:
             self._ear.confirm()
 
 

@@ -25,7 +25,7 @@ BACK_OFF_S_MIN, BACK_OFF_S_MAX = 0.02, 2.0
 class Listener(Protocol):
     """Who wants to know what changes. Told on the link's thread, in Redis' order; must neither raise nor wait."""
 
-    prefix: bytes
+    prefix: bytes  # of the names that it wants to hear of; empty: of none
     heartbeat_s: float
 
     def on_up(self, link: "Link") -> None:
@@ -177,7 +177,7 @@ class Link:
         followed: set[bytes] = set()
         while True:
             with self._lock:
-                missing = {listener.prefix for listener in self._listeners} - followed
+                missing = {listener.prefix for listener in self._listeners if listener.prefix} - followed
                 if not missing:
                     break
             for prefix in missing:
@@ -187,8 +187,8 @@ class Link:
         self._ask_time(connection)
         with self._lock:
             self._is_up = True
-            listeners = [each for each in self._listeners if each.prefix in followed]
-            late = [each for each in self._listeners if each.prefix not in followed]
+            listeners = [each for each in self._listeners if not each.prefix or each.prefix in followed]
+            late = [each for each in self._listeners if each not in listeners]
         self.n_connects += 1
         for listener in listeners:
             listener.on_up(self)
@@ -197,6 +197,9 @@ class Link:
         self.tried.set()
 
     def _follow(self, listener: Listener) -> None:
+        if not listener.prefix:
+            listener.on_up(self)
+            return
         with contextlib.suppress(CacheUnreachable):  # then it is among those who are followed next time
             self.send([_track(listener.prefix)]).add_done_callback(
                 lambda done: listener.on_up(self) if done.exception() is None else None
@@ -280,7 +283,7 @@ class Link:
         for name in order.names:
             for listener in self._listeners:
                 # Who gave up waiting does not know that it is done now.
-                if (listener is not order.writer or not is_awaited) and name.startswith(listener.prefix):
+                if (listener is not order.writer or not is_awaited) and _concerns(listener, name):
                     listener.on_changed(self, name)
         if is_awaited:
             order.future.set_result(replies)
@@ -293,7 +296,7 @@ class Link:
                 listener.on_flushed(self)
                 continue
             for name in message[1]:
-                if name.startswith(listener.prefix):
+                if _concerns(listener, name):
                     listener.on_changed(self, name)
 
     def _break_off(self) -> None:
@@ -319,6 +322,10 @@ class Link:
 
 def _track(prefix: bytes) -> Command:
     return (b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix, b"NOLOOP")
+
+
+def _concerns(listener: Listener, name: bytes) -> bool:
+    return bool(listener.prefix) and name.startswith(listener.prefix)
 
 
 def _order(command: Command) -> _Order:
