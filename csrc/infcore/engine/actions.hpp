@@ -52,10 +52,9 @@ enum class Reason : std::uint8_t {
 inline constexpr std::array<const char*, 11> action_names{"dispatch", "load",  "unload", "reject",  "shed",    "defer",
                                                           "retry",    "hedge", "cancel", "preempt", "complete"};
 inline constexpr std::array<const char*, 19> reason_names{
-    "none",           "ok",         "queue_full", "deadline", "device_failed", "device_lost",
-    "device_removed", "caller",     "unloaded",   "closing",  "infeasible",    "overload",
-    "displaced",      "early_drop", "memory",     "off_peak", "cheaper",       "stale",
-    "cached"};
+    "none",   "ok",       "queue_full", "deadline",   "device_failed", "device_lost", "device_removed",
+    "caller", "unloaded", "closing",    "infeasible", "overload",      "displaced",   "early_drop",
+    "memory", "off_peak", "cheaper",    "stale",      "cached"};
 static_assert(action_names.size() == static_cast<std::size_t>(ActionKind::complete) + 1);
 static_assert(reason_names.size() == static_cast<std::size_t>(Reason::cached) + 1);
 
