@@ -175,7 +175,15 @@ def fuzz() -> None:
 PYTHON_ONLY = ["*/test_traces*", "*/test_scenario*", "*/test_suite*", "*/test_report*", "*/test_cli*"]
 PYTHON_ONLY += ["*/test_real_models*"]
 # What is built on the cache in Python: test_cache.py and its like go through the same C++.
-PYTHON_ONLY += ["*/test_coherent*", "*/test_warming*", "*/*snapshot*", "*/test_cache_loaders*", "*/test_cache_bench*"]
+PYTHON_ONLY += [
+    "*/test_cache_compute*",
+    "*/test_cache_loops*",
+    "*/test_coherent*",
+    "*/test_warming*",
+    "*/*snapshot*",
+    "*/test_cache_loaders*",
+    "*/test_cache_bench*",
+]
 KERNELS = ["*/test_torch_device*", "*/test_kernels_*"]
 LONG_RUNS = ["*/test_simulate_cli*", "*/test_sim_arrivals*", "*/test_live_scenario*"]
 # Figures of decisions over long simulations: the decisions themselves are in the differential tests.
