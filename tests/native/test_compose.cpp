@@ -2,28 +2,14 @@
 // them. One device takes 10 ms a batch and 1 ms a request, to 1e-12 sure, unless said otherwise.
 #include <infcore/engine/state_machine.hpp>
 
+#include "counted_new.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <functional>
-#include <new>
 #include <string>
 #include <vector>
-
-namespace {
-
-std::size_t n_allocations = 0;
-
-}  // namespace
-
-// Not inlined: what they pair with is hidden from a compiler that would warn of malloc and delete.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  ++n_allocations;
-  if (void* memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace infcore::engine {
 namespace {

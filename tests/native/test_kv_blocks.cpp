@@ -5,28 +5,15 @@
 #include <infcore/cache/eviction_policy.hpp>
 #include <infcore/contracts/block_hash.hpp>
 
+#include "counted_new.hpp"
+
 #include <gtest/gtest.h>
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
-#include <new>
 #include <random>
 #include <vector>
-
-namespace {
-std::size_t n_allocations = 0;
-}  // namespace
-
-// Not inlined: where one of the pair is, GCC takes them for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  ++n_allocations;
-  if (void* const memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace infcore::batch {
 namespace {

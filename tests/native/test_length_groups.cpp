@@ -1,28 +1,16 @@
 // The cut into groups against every cut there is, its bounds, and that it allocates nothing once built.
 #include <infcore/batch/length_groups.hpp>
 
+#include "counted_new.hpp"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
-#include <new>
 #include <numeric>
 #include <random>
 #include <vector>
-
-namespace {
-std::size_t n_allocations = 0;
-}  // namespace
-
-// Not inlined: where one of the pair is, GCC takes them for a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  ++n_allocations;
-  if (void* memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace infcore::batch {
 namespace {

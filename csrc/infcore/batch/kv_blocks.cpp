@@ -40,8 +40,7 @@ KVBlocks::KVBlocks(const KVBlocksConfig& config, std::unique_ptr<contracts::Evic
   blocks_.assign(config.n_blocks, Block{0, 0, 0, 0, no_block, 0, false});
   free_ = stack_of(config.n_blocks);
   host_free_ = stack_of(config.n_host_blocks);
-  places_.assign(std::bit_ceil(std::size_t{config.n_blocks} * 2), Place{0, no_block});
-  mask_ = static_cast<std::uint32_t>(places_.size() - 1);
+  cached_.resize(std::bit_ceil(std::size_t{config.n_blocks} * 2));
   policy_->attach(*this, {.n_entries_max = config.n_blocks, .capacity_bytes = config.n_blocks});
 }
 
@@ -53,36 +52,8 @@ contracts::EvictionEntry KVBlocks::entry(contracts::EntryId id) const noexcept {
   return {block.name, 1, cost_s > 0.0 ? cost_s * 1e6 : 1.0, block.n_children, block.held()};
 }
 
-std::uint32_t KVBlocks::tag_of(std::uint64_t name) noexcept {
-  // Stirred, since callers may name blocks 1, 2, 3. The constant: 2^64 over the golden ratio, odd.
-  return static_cast<std::uint32_t>((name * 0x9E3779B97F4A7C15u) >> 32);
-}
-
 BlockId KVBlocks::find(std::uint64_t name) const noexcept {
-  const std::uint32_t tag = tag_of(name);
-  for (std::uint32_t at = tag & mask_; places_[at].block != no_block; at = (at + 1) & mask_) {
-    if (places_[at].tag == tag && blocks_[places_[at].block].name == name) return places_[at].block;
-  }
-  return no_block;
-}
-
-void KVBlocks::insert(std::uint32_t tag, BlockId block) noexcept {
-  std::uint32_t at = tag & mask_;
-  while (places_[at].block != no_block) at = (at + 1) & mask_;
-  places_[at] = {tag, block};
-}
-
-void KVBlocks::erase(BlockId block) noexcept {
-  std::uint32_t hole = tag_of(blocks_[block].name) & mask_;
-  while (places_[hole].block != block) hole = (hole + 1) & mask_;
-  // What stands behind moves up unless that would put it before its own place: no tombstones.
-  for (std::uint32_t at = (hole + 1) & mask_; places_[at].block != no_block; at = (at + 1) & mask_) {
-    if (((at - places_[at].tag) & mask_) >= ((at - hole) & mask_)) {
-      places_[hole] = places_[at];
-      hole = at;
-    }
-  }
-  places_[hole].block = no_block;
+  return cached_.find(base::IdTable::tag_of(name), [&](BlockId block) { return blocks_[block].name == name; });
 }
 
 void KVBlocks::became_held(BlockId block) noexcept {
@@ -130,7 +101,7 @@ void KVBlocks::unuse(BlockId block) noexcept {
 
 void KVBlocks::evict(BlockId block) noexcept {
   Block& evicted = blocks_[block];
-  erase(block);
+  cached_.erase(base::IdTable::tag_of(evicted.name), block);
   policy_->on_remove(block);
   evicted.is_cached = false;
   --n_cached_;
@@ -182,7 +153,7 @@ void KVBlocks::share(std::span<const BlockId> blocks) noexcept {
 std::uint32_t KVBlocks::match(std::span<const std::uint64_t> names, std::span<BlockId> out) noexcept {
   std::uint32_t n = 0;
   for (; n < names.size(); ++n) {
-    if (n + n_ahead < names.size()) __builtin_prefetch(&places_[tag_of(names[n + n_ahead]) & mask_]);
+    if (n + n_ahead < names.size()) cached_.prefetch(base::IdTable::tag_of(names[n + n_ahead]));
     const BlockId block = find(names[n]);
     if (block == no_block) break;
     use(block);
@@ -196,7 +167,7 @@ KVBlocks::Match KVBlocks::peek(std::span<const std::uint64_t> names, std::span<B
   Match found{0, 0};
   for (; found.n_blocks < names.size(); ++found.n_blocks) {
     const std::size_t ahead = found.n_blocks + n_ahead;
-    if (ahead < names.size()) __builtin_prefetch(&places_[tag_of(names[ahead]) & mask_]);
+    if (ahead < names.size()) cached_.prefetch(base::IdTable::tag_of(names[ahead]));
     const BlockId block = find(names[found.n_blocks]);
     if (block == no_block) break;
     if (!blocks_[block].held()) ++found.n_unheld;
@@ -228,7 +199,7 @@ BlockId KVBlocks::keep(BlockId block, std::uint64_t name, BlockId parent) noexce
   }
   stored.is_cached = true;
   ++n_cached_;
-  insert(tag_of(name), block);
+  cached_.insert(base::IdTable::tag_of(name), block);
   policy_->on_insert(block);
   return block;
 }

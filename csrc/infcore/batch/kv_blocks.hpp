@@ -1,4 +1,5 @@
 #pragma once
+#include <infcore/base/id_table.hpp>
 #include <infcore/contracts/eviction.hpp>
 #include <infcore/contracts/token_curve.hpp>
 
@@ -101,17 +102,9 @@ class KVBlocks final : private contracts::EvictionView {
     bool is_cached;
     [[nodiscard]] bool held() const noexcept { return n_uses > 0 || n_held_children > 0; }
   };
-  /// A place of the hash table: half of the stirred name, so that most probes need not look at the block.
-  struct Place {
-    std::uint32_t tag;
-    BlockId block;
-  };
 
   contracts::EvictionEntry entry(contracts::EntryId id) const noexcept override;
-  [[nodiscard]] static std::uint32_t tag_of(std::uint64_t name) noexcept;
   [[nodiscard]] BlockId find(std::uint64_t name) const noexcept;
-  void insert(std::uint32_t tag, BlockId block) noexcept;
-  void erase(BlockId block) noexcept;
   void use(BlockId block) noexcept;
   void unuse(BlockId block) noexcept;
   void became_held(BlockId block) noexcept;
@@ -120,13 +113,12 @@ class KVBlocks final : private contracts::EvictionView {
 
   std::vector<Block> blocks_;
   std::vector<BlockId> free_;  ///< a stack: n_free_ of it
-  std::vector<Place> places_;  ///< open addressing, a power of two, at most half full
+  base::IdTable cached_;       ///< by their names; at most half full
   std::vector<BlockId> host_free_;
   std::unique_ptr<contracts::EvictionPolicy> policy_;
   contracts::TokenCurve curve_;
   std::uint64_t n_evicted_{};
   std::uint32_t block_size_;
-  std::uint32_t mask_;
   std::uint32_t n_free_;
   std::uint32_t n_host_free_;
   std::uint32_t n_cached_{};

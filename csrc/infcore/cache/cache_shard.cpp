@@ -11,7 +11,7 @@ namespace {
 
 /// Entries that put() looks at, whether they are dead: more than come, so that the dead ones do not pile up.
 constexpr int n_swept = 2;
-constexpr std::uint32_t slots_min = 16;
+constexpr std::size_t n_places_min = 16;
 
 /// Half the bytes of a double; beyond what it holds, its most.
 float kept_cost(double cost_us) noexcept {
@@ -21,7 +21,8 @@ float kept_cost(double cost_us) noexcept {
 }  // namespace
 
 CacheShard::CacheShard(std::uint64_t capacity_bytes, std::unique_ptr<contracts::EvictionPolicy> policy)
-    : capacity_bytes_(capacity_bytes), policy_(std::move(policy)), mask_(slots_min - 1), slots_(slots_min) {
+    : capacity_bytes_(capacity_bytes), policy_(std::move(policy)) {
+  ids_.resize(n_places_min);
   policy_->attach(*this, {.n_entries_max = 0, .capacity_bytes = capacity_bytes});
 }
 
@@ -114,7 +115,7 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
     id = free_;
     free_ = static_cast<EntryId>(keys_[id]);
     entries_[id].hash = hash;
-    place(id);
+    ids_.insert(hash, id);
     ++counters_.n_entries;
   }
   update(id, entry, life);
@@ -182,8 +183,8 @@ bool CacheShard::evict(EntryId id) noexcept {
 /// Hits were told.
 void CacheShard::drop(EntryId id) noexcept {
   policy_->on_remove(id);
-  unplace(id);
   Entry& entry = entries_[id];
+  ids_.erase(entry.hash, id);
   counters_.bytes_used -= entry.bytes();
   --counters_.n_entries;
   if (entry.life != no_life) end_life(entry.life);
@@ -261,38 +262,15 @@ void CacheShard::make_place() {
     policy_->grow(static_cast<std::uint32_t>(wanted));
     n_places_ = wanted;  // last: where one of them had no memory, all are asked again
   }
-  if (n > slots_.size() / 5 * 4) make_slots();
+  if (n > ids_.n_places() / 5 * 4) {
+    ids_.resize(ids_.n_places() * 2);
+    for (EntryId id = 0; id < n_ids(); ++id)
+      if (entries_[id].in_use) ids_.insert(entries_[id].hash, id);
+  }
   keys_.push_back(no_entry);
   entries_.push_back(
       {.hash = 0, .life = no_life, .kind = 0, .in_use = 0, .cost_us = 0, .bytes_low = 0, .bytes_high = 0});
   free_ = static_cast<EntryId>(n - 1);
-}
-
-void CacheShard::make_slots() {
-  std::vector<Slot> slots(slots_.size() * 2);
-  slots_.swap(slots);
-  mask_ = static_cast<std::uint32_t>(slots_.size() - 1);
-  for (EntryId id = 0; id < n_ids(); ++id)
-    if (entries_[id].in_use) place(id);
-}
-
-void CacheShard::place(EntryId id) noexcept {
-  std::uint32_t at = entries_[id].hash & mask_;
-  while (slots_[at] != 0) at = (at + 1) & mask_;
-  slots_[at] = Slot{entries_[id].hash} << 32 | (id + 1);
-}
-
-/// What lies behind moves up, where its search would otherwise end at the hole.
-void CacheShard::unplace(EntryId id) noexcept {
-  std::uint32_t hole = entries_[id].hash & mask_;
-  while (static_cast<EntryId>(slots_[hole]) != id + 1) hole = (hole + 1) & mask_;
-  for (std::uint32_t at = (hole + 1) & mask_; slots_[at] != 0; at = (at + 1) & mask_) {
-    const std::uint32_t home = static_cast<std::uint32_t>(slots_[at] >> 32) & mask_;
-    if (((at - home) & mask_) < ((at - hole) & mask_)) continue;
-    slots_[hole] = slots_[at];
-    hole = at;
-  }
-  slots_[hole] = 0;
 }
 
 /// For an entry in the place of `old`, whose pins it keeps and whose own life goes on; no_life where it needs none.

@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/base/border_mutex.hpp>
 #include <infcore/base/clock.hpp>
+#include <infcore/base/id_table.hpp>
 #include <infcore/cache/tag_table.hpp>
 #include <infcore/contracts/eviction.hpp>
 
@@ -56,15 +57,10 @@ class CacheShard final : private contracts::EvictionView {
   CacheShard(const CacheShard&) = delete;
   CacheShard& operator=(const CacheShard&) = delete;
 
-  /// Where a search stands.
-  struct Probe {
-    std::uint32_t at;
-    EntryId id;  ///< no_entry: there are no more
-  };
-  [[nodiscard]] Probe probe(std::uint32_t hash) const noexcept { return probe_from(hash & mask_, hash); }
-  [[nodiscard]] Probe next(Probe probe, std::uint32_t hash) const noexcept {
-    return probe_from((probe.at + 1) & mask_, hash);
-  }
+  using Probe = base::IdTable::Probe;  ///< where a search stands
+  static_assert(base::IdTable::no_id == no_entry);
+  [[nodiscard]] Probe probe(std::uint32_t hash) const noexcept { return ids_.first(hash); }
+  [[nodiscard]] Probe next(Probe probe, std::uint32_t hash) const noexcept { return ids_.next(probe, hash); }
   [[nodiscard]] std::uint64_t key(EntryId id) const noexcept { return keys_[id]; }
   [[nodiscard]] std::uint32_t kind(EntryId id) const noexcept { return entries_[id].kind; }
 
@@ -138,22 +134,11 @@ class CacheShard final : private contracts::EvictionView {
     std::uint32_t n_pins;
     std::vector<TagRef> tags;
   };
-  using Slot = std::uint64_t;  // hash * 2^32 + id + 1; 0: empty
 
   contracts::EvictionEntry entry(EntryId id) const noexcept override;
-  [[nodiscard]] Probe probe_from(std::uint32_t at, std::uint32_t hash) const noexcept {
-    for (;; at = (at + 1) & mask_) {
-      const Slot slot = slots_[at];
-      if (slot == 0) return {at, no_entry};
-      if (static_cast<std::uint32_t>(slot >> 32) == hash) return {at, static_cast<EntryId>(slot) - 1};
-    }
-  }
-  void make_slots();
   void make_place();
   std::uint32_t make_life(const NewEntry& entry, EntryId old, bool always = false);
   void end_life(std::uint32_t life) noexcept;
-  void place(EntryId id) noexcept;
-  void unplace(EntryId id) noexcept;
   void update(EntryId id, const NewEntry& entry, std::uint32_t life) noexcept;
   void drop(EntryId id) noexcept;
   bool make_room(EntryId newest) noexcept;
@@ -167,8 +152,7 @@ class CacheShard final : private contracts::EvictionView {
 
   std::uint64_t capacity_bytes_;
   std::unique_ptr<contracts::EvictionPolicy> policy_;
-  std::uint32_t mask_{};
-  std::vector<Slot> slots_;
+  base::IdTable ids_;
   std::vector<std::uint64_t> keys_;
   std::vector<Entry> entries_;
   std::size_t n_places_{};  // that all of these, and the policy, have room for

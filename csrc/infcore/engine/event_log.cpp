@@ -227,12 +227,10 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((r.require & ~route::Fleet::no_such_label) >> n_labels_named_ != 0) name_labels();
   const std::uint64_t whole = r.work < 1e15 ? static_cast<std::uint64_t>(r.work) : 0;
   const bool is_whole = static_cast<double>(whole) == r.work;
-  std::uint8_t flags = r.deadline_ns == base::never_ns ? 0 : arrive_deadline;
-  if (r.is_cached) {
-    flags |= arrive_cached;
-  } else if (r.work != 1.0) {
-    flags |= is_whole ? arrive_work_whole : arrive_work_real;
-  }
+  std::uint8_t work = r.work == 1.0 ? 0 : is_whole ? arrive_work_whole : arrive_work_real;
+  if (r.is_cached) work = arrive_cached;
+  std::uint8_t flags = work;
+  if (r.deadline_ns != base::never_ns) flags |= arrive_deadline;
   if (r.tier != 0) flags |= arrive_tier;
   if (r.require != 0) flags |= arrive_require;
   if (r.tenant != 0) flags |= arrive_tenant;
@@ -246,8 +244,8 @@ void EventLog::arrive(TimeNs now_ns, const contracts::Request& r, RequestHandle 
   if ((flags & arrive_deadline) != 0) {
     difference(static_cast<std::uint64_t>(r.deadline_ns), static_cast<std::uint64_t>(r.arrival_ns));
   }
-  if (!r.is_cached && (flags & arrive_work_whole) != 0) number(whole);
-  if (!r.is_cached && (flags & arrive_work_real) != 0) real(r.work);
+  if (work == arrive_work_whole) number(whole);
+  if (work == arrive_work_real) real(r.work);
   if ((flags & arrive_tier) != 0) number(r.tier);
   if ((flags & arrive_require) != 0) number(r.require);
   if ((flags & arrive_tenant) != 0) number(r.tenant);

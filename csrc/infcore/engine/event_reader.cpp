@@ -287,7 +287,6 @@ void EventReader::arrival(EventRecord& r) {
   request = {};
   request.model = model_id();
   const std::uint8_t flags = byte("flags");
-  request.is_cached = (flags & arrive_cached) == arrive_cached;
   // Coded as now - arrival: small and not negative as a rule.
   const std::uint64_t lag = difference("arrival", 0);
   request.arrival_ns = static_cast<TimeNs>(static_cast<std::uint64_t>(r.now_ns) - lag);
@@ -295,9 +294,11 @@ void EventReader::arrival(EventRecord& r) {
     fail_here("arrival", std::to_string(request.arrival_ns), "within 2**62 ns of 0");
   }
   if ((flags & arrive_deadline) != 0) request.deadline_ns = time("deadline", request.arrival_ns, true);
-  if (!request.is_cached && (flags & arrive_work_whole) != 0)
+  const std::uint8_t work = flags & arrive_cached;
+  request.is_cached = work == arrive_cached;
+  if (work == arrive_work_whole)
     request.work = static_cast<double>(number("work", static_cast<std::uint64_t>(contracts::request_work_max)));
-  if (!request.is_cached && (flags & arrive_work_real) != 0) request.work = real("work", contracts::request_work_max);
+  if (work == arrive_work_real) request.work = real("work", contracts::request_work_max);
   if ((flags & arrive_tier) != 0) request.tier = static_cast<std::uint16_t>(number("tier", bounds_.n_tiers - 1u));
   if ((flags & arrive_require) != 0) request.require = number("require", ~std::uint64_t{0});
   if ((flags & arrive_tenant) != 0) request.tenant = static_cast<std::uint32_t>(number("tenant", 0xFFFF'FFFFu));

@@ -1,4 +1,5 @@
 #include <infcore/base/isa.hpp>
+#include <infcore/base/lane_bits.hpp>
 #include <infcore/engine/finish_times.hpp>
 
 #include <array>
@@ -11,11 +12,8 @@ namespace {
 constexpr std::uint32_t scan_lanes = 32;
 constexpr float no_time = std::numeric_limits<float>::infinity();
 
-alignas(64) constexpr auto lane_bit = [] {
-  std::array<std::uint32_t, scan_lanes> bits{};
-  for (std::uint32_t lane = 0; lane < scan_lanes; ++lane) bits[lane] = 1u << lane;
-  return bits;
-}();
+using base::lane_bit;
+static_assert(scan_lanes == lane_bit.size());
 
 [[gnu::always_inline]] inline std::uint32_t bits_at(const std::uint64_t* mask, std::uint32_t from) noexcept {
   return static_cast<std::uint32_t>(mask[from / 64] >> (from % 64));

@@ -13,6 +13,13 @@ inline constexpr double free_now = -std::numeric_limits<double>::infinity();
 /// Longer than from any time to any other; what is further away is free_now.
 inline constexpr double free_in_s_max = 1e11;
 
+/// Finished before a time means by this much of it: equal nodes whose learned curves differ in the last digits finish
+/// together, and a free one is not passed over for a busy one.
+inline constexpr float strictly = 1.0f - 0x1p-16f;
+/// Where free devices were passed over for busy ones, look again after this share of what the first of them takes for
+/// one request: those it waits for may be late.
+inline constexpr double look_again = 0.125;
+
 /// One figure per node, padded to 64 nodes.
 struct FinishColumns {
   const double* free_at_s;  ///< when its next slot is expected to be free, on the engine's clock

@@ -10,22 +10,15 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <optional>
 #include <utility>
 
 namespace infcore::engine {
 namespace {
 
-/// Finished before a time means by this much of it: equal nodes whose learned curves differ in the last digits finish
-/// together, and a free one is not passed over for a busy one.
-constexpr float strictly = 1.0f - 0x1p-16f;
-
 /// In less than this much of what one request takes none is done, however n_in() is rounded: what is looked at first,
 /// as most slots of a large fleet do nothing in time and a division each would be most of the choice.
 constexpr float surely_less = 1.0f - 0x1p-20f;
-
-/// Where free devices were passed over for busy ones, look again after this share of what the first of them takes for
-/// one request: those it waits for may be late.
-constexpr double look_again = 0.125;
 
 constexpr std::uint64_t bit_of(NodeId id) noexcept { return std::uint64_t{1} << (id.value % 64); }
 
@@ -218,11 +211,7 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
   const auto& columns = fleet_.columns();
   const std::uint32_t n_words = (fleet_.n_nodes() + 63) / 64;
   std::uint64_t any = 0, any_bounded = 0;
-  bool others_wait = false;
-  for (std::uint32_t other = 0; other < n_models_ && !others_wait; ++other) {
-    if (ModelId{other} == lane.model) continue;
-    for (const std::uint32_t its : models_[other].lanes) others_wait = others_wait || lanes_[its]->queue.size() > 0;
-  }
+  std::optional<bool> others_wait;  // anywhere: asked only where some node has several slots
   for (std::uint32_t word = 0; word < n_words; ++word) {
     // relaxed: up, residents and labels change under the fleet's mutex before a node is ever considered
     std::uint64_t passing = columns.up(word).load(std::memory_order_relaxed);
@@ -234,7 +223,8 @@ bool StateMachine::gather(std::uint32_t index, float work_mean) {
     others_[word] = passing;
     free_candidates_[word] = passing & has_free_slot_[word];
     further_[word] = passing & many_slots_[word] & ~bounded_[word];
-    for (std::uint64_t left = further_[word]; others_wait && left != 0; left &= left - 1) {
+    if (further_[word] != 0 && !others_wait) others_wait = any_waits_but(lane.model);
+    for (std::uint64_t left = others_wait.value_or(false) ? further_[word] : 0; left != 0; left &= left - 1) {
       const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
       if (others_wait_for(id, lane.model)) further_[word] &= ~bit_of(id);
     }
@@ -310,6 +300,17 @@ std::uint32_t StateMachine::share_of(TimeNs now_ns, std::uint32_t index, const T
   lane.last_share = least;
   word = was;
   return least;
+}
+
+/// Whether anything of another model waits.
+bool StateMachine::any_waits_but(ModelId model) const noexcept {
+  for (std::uint32_t other = 0; other < n_models_; ++other) {
+    if (ModelId{other} == model) continue;
+    for (const std::uint32_t lane : models_[other].lanes) {
+      if (lanes_[lane]->queue.size() > 0) return true;
+    }
+  }
+  return false;
 }
 
 /// Whether anything of another model waits that the node may run: then its slots are not the lane's to count on.

@@ -348,6 +348,7 @@ class StateMachine {
   [[nodiscard]] NodeId only_device(std::uint32_t lane);
   bool gather(std::uint32_t lane, float work_mean);
   [[nodiscard]] std::uint32_t share_of(TimeNs now_ns, std::uint32_t lane, const Taker&, float work_mean) noexcept;
+  [[nodiscard]] bool any_waits_but(ModelId) const noexcept;
   [[nodiscard]] bool others_wait_for(NodeId, ModelId) const noexcept;
   [[nodiscard]] std::uint32_t n_in_further_slots(ModelId, const FinishQuery&, float t_s,
                                                  std::uint32_t n_enough) const noexcept;

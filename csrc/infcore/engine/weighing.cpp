@@ -21,9 +21,6 @@ constexpr std::uint64_t n_tries_free = 16, n_taken_a_try = 128;
 constexpr double try_share = 0.25;
 /// Nodes that are looked at in vain before it is left for another time.
 constexpr std::uint32_t n_passed_max = 4;
-/// As strictly and look_again in schedule.cpp.
-constexpr float surely_before = 1.0f - 0x1p-16f;
-constexpr double look_again_share = 0.125;
 /// What the running quantile moves by, as a share of itself, and for how many that came one may tell.
 constexpr double tail_step = 0.01;
 constexpr std::uint32_t n_told_max = 64;
@@ -152,7 +149,7 @@ bool StateMachine::dispatch_costly(TimeNs now_ns, std::uint32_t index, float wor
   if (least.cost_s == none) return false;
   const NodeId node{least.node};
   if ((free_candidates_[node.value / 64] >> (node.value % 64) & 1u) == 0) {
-    set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again_share * first_s)), 1));
+    set_lane_timer(index, base::add_ns(base::add_ns(now_ns, base::to_ns(look_again * first_s)), 1));
     sent = false;
     return true;
   }
@@ -204,7 +201,7 @@ void StateMachine::list_by_work(TimeNs now_ns, std::uint32_t index, NodeId id) {
   const auto waited_s = static_cast<float>(base::seconds(now_ns - first.arrival_ns));
   const auto left_s = static_cast<float>(base::seconds(first.deadline_ns - now_ns));
   const float alone_s =
-      NodeFinish::of(0.0f, columns.curves, id.value, static_cast<float>(first.work)).batch_s(1.0f) * surely_before;
+      NodeFinish::of(0.0f, columns.curves, id.value, static_cast<float>(first.work)).batch_s(1.0f) * strictly;
   const bool keeps_first = alone_s <= waited_s && alone_s <= left_s;
   std::stable_sort(suited_.begin() + (keeps_first ? 1 : 0), suited_.end(), [&](std::uint32_t a, std::uint32_t b) {
     const double work_a = slots_[a].request.work, work_b = slots_[b].request.work;
@@ -235,7 +232,7 @@ std::uint32_t StateMachine::share_by_work(TimeNs now_ns, std::uint32_t index, co
   const float per_work_s = columns.curves.per_work_s[taker.node.value];
   const auto can_have = [&](std::uint32_t n) {
     const float slope_s = per_request_s * static_cast<float>(n) + per_work_s * static_cast<float>(works_before_[n]);
-    const float t_s = (base_s + slope_s) * surely_before;
+    const float t_s = (base_s + slope_s) * strictly;
     if (t_s <= waited_s && t_s <= left_s) return true;
     const std::uint32_t n_enough = n_requests - n + 1;
     const double rest = std::max(0.0, lane.work_pending - works_before_[n - 1]) / n_enough;

@@ -1,4 +1,5 @@
 #include <infcore/base/errors.hpp>
+#include <infcore/base/lane_bits.hpp>
 #include <infcore/route/prefix_index.hpp>
 
 #include <algorithm>
@@ -25,12 +26,6 @@ const PrefixConfig& checked(const PrefixConfig& config) {
 
 constexpr int few_bits = 12;  // of 64: below, one by one is faster
 
-alignas(64) constexpr auto bit_of_lane = [] {
-  std::array<std::uint32_t, 32> bits{};
-  for (std::uint32_t lane = 0; lane < 32; ++lane) bits[lane] = 1u << lane;
-  return bits;
-}();
-
 /// column[bit] += n for each bit of the word.
 template <class Depth>
 void add_each(std::uint64_t word, Depth n, Depth* __restrict column) noexcept {
@@ -42,7 +37,7 @@ void add_each(std::uint64_t word, Depth n, Depth* __restrict column) noexcept {
     const auto bits = static_cast<std::uint32_t>(word >> (32 * half));
     Depth* __restrict const here = column + 32 * half;
 #pragma omp simd
-    for (std::uint32_t lane = 0; lane < 32; ++lane) here[lane] += (bits & bit_of_lane[lane]) != 0 ? n : Depth{0};
+    for (std::uint32_t lane = 0; lane < 32; ++lane) here[lane] += (bits & base::lane_bit[lane]) != 0 ? n : Depth{0};
   }
 }
 

@@ -1,4 +1,5 @@
 #include <infcore/base/isa.hpp>
+#include <infcore/base/lane_bits.hpp>
 #include <infcore/route/score.hpp>
 
 #include <array>
@@ -11,11 +12,8 @@ namespace {
 
 constexpr float no_cost = std::numeric_limits<float>::infinity();
 
-alignas(64) constexpr auto lane_bit = [] {
-  std::array<std::uint32_t, score_lanes> bits{};
-  for (std::uint32_t lane = 0; lane < score_lanes; ++lane) bits[lane] = 1u << lane;
-  return bits;
-}();
+using base::lane_bit;
+static_assert(score_lanes == lane_bit.size());
 
 [[gnu::always_inline]] inline std::uint32_t bits_at(const std::uint64_t* mask, std::uint32_t from) noexcept {
   return static_cast<std::uint32_t>(mask[from / 64] >> (from % 64));
