@@ -66,6 +66,7 @@ void StateMachine::may_hold(TimeNs now_ns, NodeId id, ModelId model, bool may) {
     rebind(now_ns, id);
   } else if (loads->memory.holds(model)) {
     drop(now_ns, id, model);
+    loads->may_fill = looks_for_loads_ = true;
   } else {
     rebind(now_ns, id);
   }
@@ -124,6 +125,7 @@ void StateMachine::follow_use(NodeId id) {
     const auto is_its = [&](const Batch& b) { return b.model == model; };
     if (std::any_of(in_flight.begin(), in_flight.end(), is_its)) return false;
     if (loads->memory.holds(model)) loads->memory.hold(model, Hold::in_use, false);
+    looks_for_loads_ = true;  // it may go now
     return true;
   });
   for (const Batch& b : in_flight) {
