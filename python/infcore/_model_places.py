@@ -1,4 +1,4 @@
-"""Which device holds which model in a live engine: what serves it loads it at once, or as the engine's residency asks."""
+"""Which device holds which model in a live engine: all that serve it, or those that the engine's residency asks."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,6 @@ from infcore._answers import MaybeCache, answers
 from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
-from infcore._core.model_spec import ModelSpec
 from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._faults import faults
@@ -51,7 +50,7 @@ class Engine(EngineCore):
     n_tiers        0 is the most urgent
     ageing_s       a request that has waited longer goes first, whatever its tier; None: never
     seed           of policies that draw at random (power_of_two, peak_ewma)
-    max_nodes      devices at once, at most
+    max_nodes, max_models  devices, and models with their versions, at once, at most
     cache          an infcore.Cache in which requests with a key= are looked up; cache_is_shared: by all tenants alike
     clock          None (time.monotonic's) or a ManualClock
     log            path of a file to which every event and decision goes, for infcore.sim.replay; None: none is kept
@@ -96,6 +95,7 @@ class Engine(EngineCore):
         n_tiers: int = 8,
         ageing_s: float | None = None,
         max_nodes: int = 256,
+        max_models: int = 512,
         residency: str | None = None,
         log: str | os.PathLike[str] | None = None,
         log_buffer_bytes: int = 2**22,
@@ -120,7 +120,11 @@ class Engine(EngineCore):
         self._dispatcher = threading.Thread(target=self._dispatch, name="infcore-dispatcher", daemon=True)
         self._first_devices = tuple(_checks.each("devices", devices, Device))
         self._setup(
-            Fleet(max_nodes=_checks.integer("max_nodes", max_nodes, 1), clock=clock),
+            Fleet(
+                max_nodes=_checks.integer("max_nodes", max_nodes, 1),
+                max_models=2 * _checks.integer("max_models", max_models, 1, 2**16),  # each name counts, too
+                clock=clock,
+            ),
             policy=_checks.text("policy", policy),
             policy_options=policy_options,
             batching=_checks.text("batching", batching),
@@ -386,6 +390,20 @@ class Engine(EngineCore):
             except BaseException:
                 self.unload_model(model.name, version=model.version)
                 raise
+
+    def preload(self, name: str, *, version: int | None = None) -> None:
+        """Have a model loaded that is expected to be asked for, once nobody waits for a load; for Engine(residency=).
+
+        Nothing happens where a device holds it already. infcore.cache.plan() says what is worth it, and when.
+        version  None: the newest
+        Raises   UnknownName; InvalidArgument without residency
+        """
+        self._check_not_forked()
+        with self._change:
+            versions = [v for known, v in self._models if known == name]
+            if not versions or version not in (None, *versions):
+                raise UnknownName(f"model is {name!r}, version {version!r}; allowed: one of {sorted(self._models)}")
+            self._live().preload(self._spec(name, max(versions) if version is None else version).id)
 
     def unload_model(self, name: str, *, version: int | None = None) -> None:
         """Take a model (or one version of it) out: waiting requests end with UnknownName, running ones are answered."""

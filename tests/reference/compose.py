@@ -72,6 +72,7 @@ def serve(
         choose(engine, now_ns, sources, c, candidates, batch, n)
     if batch.members:
         engine.batches[c.node].append(batch)
+        engine.loads.follow_use(c.node)
     batch.expected_end_ns = add_ns(now_ns, to_ns(latency.service_s(*batch.shape)))
     return "sent" if len(lane.requests) < n_before or batch.members else "held"
 
@@ -115,7 +116,7 @@ def late_on(now_ns: int, r: Request, c: Any) -> bool:
 
 def too_late(now_ns: int, r: Request, candidates: list[Any]) -> bool:
     """No device could finish it in time even if it were free now."""
-    return all(late_on(now_ns, r, c) for c in candidates)
+    return all(late_on(now_ns, r, c.as_busy() if c.loads else c) for c in candidates)
 
 
 def fill(

@@ -11,6 +11,7 @@ from reference.batching import NEVER_NS, rule, to_ns
 from reference.hedging import Budget, Lateness, drop, goes_on, learn, look_at_late, swap, watch
 from reference.joint import dispatch_from
 from reference.lanes import Batch, Lane, ModelState, Request, add_ns, larger
+from reference.model_loads import Residency
 from reference.routing import LeastOutstanding, Node, PeakEwma, PowerOfTwo, Query, RoundRobin
 from reference.routing_policies import ConsistentHash, PrefixAware, Weighted
 from reference.turns import give_turn
@@ -43,8 +44,10 @@ class Engine:
         hedge_quantile: float = 0.0,
         hedge_budget: float = 0.05,
         retry_budget: float = 0.2,
+        residency: str = "",
     ) -> None:
         self.latency = latency  # infcore._core.latency.LatencyTable
+        self.loads = Residency(self, residency)
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
         self.weights = SLO_COST if policy in ("slo_cost", "cascade") else Weights()
@@ -70,7 +73,8 @@ class Engine:
 
     # ---- models and nodes
 
-    def add_model(self, model: int, **config: Any) -> None:
+    def add_model(self, model: int, weights_bytes: int = 0, load_s: float = 0.0, **config: Any) -> None:
+        self.loads.add_model(model, weights_bytes, load_s)
         self.models[model] = ModelState(**config)
         self.lateness.setdefault(model, Lateness())
         self.hedges.setdefault(model, Budget(self.hedge_budget, left=16.0, most=16.0))
@@ -93,7 +97,15 @@ class Engine:
                     batch.members, batch.shape = [], (0, 0.0, 0.0)
 
     def add_node(
-        self, id: int, kind: int, labels: dict[str, str], slots: int, run_limit_ns: int, price_per_hour: float
+        self,
+        id: int,
+        kind: int,
+        labels: dict[str, str],
+        slots: int,
+        run_limit_ns: int,
+        price_per_hour: float,
+        memory_bytes: int = 0,
+        loads_beside_runs: bool = False,
     ) -> None:
         node = Node(id, kind=str(kind), labels=labels, slots=slots)
         self.fleet[id:] = [node, *self.fleet[id + 1 :]]
@@ -106,12 +118,17 @@ class Engine:
         self.look_timer_ns.setdefault(id, NEVER_NS)
         self.latency.forget(id)
         self.latency.set_class(id, kind)
+        self.loads.add_node(id, memory_bytes, loads_beside_runs)
 
     def set_resident(self, now_ns: int, model: int, id: int, resident: bool, prior: Any) -> None:
         if prior is not None:
             self.latency.set_prior(model, id, prior)
         self.mark_node(id)
         (self.fleet[id].models.add if resident else self.fleet[id].models.discard)(model)
+        self.loads.follow_memory(id)
+        self.follow_fleet(now_ns, id)
+
+    def follow_fleet(self, now_ns: int, id: int) -> None:
         self.mark_node(id)
         self.give_up_where(now_ns, id, "device_removed", lambda b: b.open and b.model not in self.fleet[id].models)
         self.rebind(now_ns, id)
@@ -128,7 +145,17 @@ class Engine:
         self.fleet[id].models.clear()
         self.give_up_where(now_ns, id, "device_removed", lambda b: b.open)
         self.give_up_where(now_ns, id, "device_lost", lambda b: b.running)
+        self.loads.remove_node(id)
         self.rebind(now_ns, id)
+
+    def may_hold(self, now_ns: int, model: int, id: int, may: bool) -> None:
+        self.loads.may_hold(now_ns, model, id, may)
+
+    def loaded(self, now_ns: int, model: int, id: int, ok: bool, load_s: float) -> bool:
+        return self.loads.loaded(now_ns, model, id, ok, load_s)
+
+    def preload(self, model: int) -> None:
+        self.loads.preload(model)
 
     def node_lost(self, now_ns: int, id: int) -> None:
         if self.fleet[id].state == "up":
@@ -144,10 +171,11 @@ class Engine:
             self.free_since_ns[id] = now_ns
             self.mark_node(id)
             self.bind_waiting(now_ns, id)
+            self.loads.looks = True
 
     def rebind(self, now_ns: int, id: int) -> None:
         for lane in [lane for lane in self.lanes if lane.bound == id]:
-            while lane.requests and not (self.fleet[id].state == "up" and lane.model in self.fleet[id].models):
+            while lane.requests and not (self.fleet[id].state == "up" and lane.model in self.fleet[id].serves()):
                 request = lane.front(now_ns, self.ageing_ns)
                 self.leave_lane(request)
                 self.act(request, "retry", "device_removed")
@@ -158,7 +186,7 @@ class Engine:
     def bind_waiting(self, now_ns: int, id: int) -> None:
         if self.routing is None or self.fleet[id].state != "up":
             return
-        lanes = [lane for lane in self.lanes if lane.bound is None and lane.model in self.fleet[id].models]
+        lanes = [lane for lane in self.lanes if lane.bound is None and lane.model in self.fleet[id].serves()]
         for lane in sorted(lanes, key=lambda lane: (lane.model, lane.index)):
             while self.carries(id, lane.require) and lane.requests:
                 request = lane.front(now_ns, self.ageing_ns)
@@ -212,6 +240,7 @@ class Engine:
         if r.attempts == 0:
             r.lane.arrivals.append(now_ns)
             r.lane.n_untold += 1
+        self.loads.waits(r, now_ns)
         r.lane.timer_ns = min(r.lane.timer_ns, r.deadline_ns)
         self.dirty.add(r.lane)
 
@@ -275,6 +304,7 @@ class Engine:
         self.batches[id] = [b for b in self.batches[id] if b not in given_up]
         if given_up:
             self.free_since_ns[id] = now_ns
+            self.loads.follow_use(id)
         for batch in given_up:
             self.give_up(now_ns, batch, reason)
 
@@ -312,6 +342,7 @@ class Engine:
         if batch is not None and not batch.members:
             self.batches[id].remove(batch)
             self.free_since_ns[id] = now_ns
+            self.loads.follow_use(id)
             self.mark_node(id)
             return None
         if batch is not None:
@@ -324,17 +355,28 @@ class Engine:
             return
         if self.fleet[id].state in ("lost", "absent"):
             self.batches[id].remove(batch)
+            self.loads.follow_use(id)
             return self.give_up(now_ns, batch, "device_lost")
         batch.running, batch.start_ns = True, now_ns
         batch.beside = self.occupied(id)
         shape = self.learned_shape(batch)
         batch.expected_end_ns = add_ns(now_ns, to_ns(self.latency.at(batch.model, id).service_s(*shape)))
+        self.loads.used(id, batch.model)
         self.node_timer_ns[id] = min(self.node_timer_ns[id], add_ns(now_ns, self.run_limit_ns[id]))
         for i, r in enumerate(batch.members):
             if r is not None and r.doomed:
                 batch.members[i] = None
                 self.end(now_ns, r, "cancel", r.doomed)
         watch(self, now_ns, id, batch)
+
+    def has_free(self, id: int) -> bool:
+        return len(self.batches[id]) < self.fleet[id].slots and not self.loads.loads_alone(id)
+
+    def free_at_ns(self, id: int) -> int:
+        """When a node without a free slot is expected to have one."""
+        if self.loads.loads_alone(id):
+            return self.loads.nodes[id].expected_end_ns
+        return min(batch.expected_end_ns for batch in self.batches[id])
 
     def occupied(self, id: int) -> tuple[int, float, float]:
         """All that the node has in flight, as if it were one batch."""
@@ -353,6 +395,7 @@ class Engine:
             return False
         self.batches[id].remove(batch)
         self.free_since_ns[id] = now_ns
+        self.loads.follow_use(id)
         if self.hedge_quantile:
             learn(self, now_ns, id, batch)
         if ok:
@@ -397,6 +440,7 @@ class Engine:
         look_at_late(self, now_ns)
 
     def check_run_limit(self, now_ns: int, id: int) -> None:
+        self.loads.looks = True  # what failed there may be tried again
         ends = [add_ns(b.start_ns, self.run_limit_ns[id]) for b in self.batches[id] if b.running]
         self.node_timer_ns[id] = min(ends, default=NEVER_NS)
         if self.node_timer_ns[id] <= now_ns:
@@ -409,17 +453,27 @@ class Engine:
                 self.leave_lane(r)
                 self.end(now_ns, r, "shed", "deadline")
         lane.timer_ns = lane.next_deadline_ns()
-        self.dirty.add(lane)
+        self.mark(lane)
+
+    def mark(self, lane: Lane) -> None:
+        if lane.requests:
+            self.dirty.add(lane)
 
     def mark_node(self, id: int) -> None:
         """Lanes that might send something there are looked at again."""
-        self.dirty |= {
-            lane
-            for lane in self.lanes
-            if lane.bound == id or (lane.bound is None and lane.model in self.fleet[id].models)
-        }
+        for lane in self.lanes:
+            if lane.bound == id or (lane.bound is None and lane.model in self.fleet[id].models):
+                self.mark(lane)
 
     def schedule(self, now_ns: int) -> None:
+        self.dispatch(now_ns)
+        if self.loads.is_on and self.loads.looks:
+            self.loads.plan(now_ns)
+        if self.dirty:  # by what was unloaded
+            self.schedule(now_ns)
+
+    def dispatch(self, now_ns: int) -> None:
+        self.loads.looks = self.loads.looks or bool(self.dirty)
         while self.dirty:  # who ends while others are sent may leave room to further lanes
             self.dirty = {lane for lane in self.dirty if lane.requests}
             in_order = sorted(self.dirty, key=lambda lane: self.urgency(now_ns, lane))

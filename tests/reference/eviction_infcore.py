@@ -150,7 +150,8 @@ class Infcore:
         self.is_named = False
         self.now += 1
         self._look_around()
-        worth = max(self.view.cost_us(id_), 1e-4) / self.view.bytes(id_)
+        reuse = getattr(self.view, "reuse", lambda id_: 1.0)(id_)  # what its owner knows of its future, if anything
+        worth = max(self.view.cost_us(id_), 1e-4) * reuse / self.view.bytes(id_)
         self.worth[id_] = np.float32(min(max(worth, 1e-30), 1e30))
         once = History(1, self._worth_class(self.worth[id_]))
         ghost = self.ghosts.take(self.view.key(id_), self.now)

@@ -32,6 +32,7 @@ class Candidate:
     takes: bool
     trusted: bool  # its curve was given, or has seen enough, or it has no free slot to learn more
     tried_since_ns: int | None  # since when it is idle, if its curve was not given
+    loads: bool = False  # it has no free slot because it loads a model
 
     @property
     def joined(self) -> int:
@@ -45,6 +46,10 @@ class Candidate:
 
     def with_work(self, mean: Any) -> "Candidate":
         return replace(self, work_mean=mean)
+
+    def as_busy(self) -> "Candidate":
+        """One that is not to be tried."""
+        return replace(self, trusted=True, tried_since_ns=None)
 
     def first_s(self) -> Any:
         return self.batch_s(self.joined + 1)
@@ -103,7 +108,7 @@ def dispatch_late(engine: Any, now_ns: int, lane: Lane, passed: Candidate, candi
         return False
     fastest = min(candidates, key=lambda c: (c.alone_s(head.work), c.node))
     if add_ns(now_ns, to_ns(fastest.alone_s(head.work))) > head.deadline_ns:
-        free = [c for c in candidates if len(engine.batches[c.node]) < engine.fleet[c.node].slots]
+        free = [c for c in candidates if engine.has_free(c.node)]
         fastest = next((c for c in free if not late_on(now_ns, head, c)), passed)
     if fastest is passed or fastest.open is not None or not fastest.takes:
         return False
@@ -202,7 +207,7 @@ def in_further_slots(
         return 0
     running = sorted(engine.batches[c.node], key=lambda b: b.expected_end_ns)
     n_idle = max(0, node.slots - len(running))
-    further = running if n_idle else running[1:]
+    further = running if n_idle or engine.loads.loads_alone(c.node) else running[1:]
     ends_s = [abs(b.expected_end_ns * 1e-9 - now_ns * 1e-9) for b in further if b.model == lane.model]
     rooms_s = [t_s] * (n_idle - 1) + [t_s - F(s) for s in ends_s]
     return sum(finished_in(room_s, c, n_requests, max_batch_size) for room_s in rooms_s)
@@ -218,11 +223,11 @@ def finished_in(room_s: Any, c: Candidate, n_requests: int, max_batch_size: int)
 
 
 def gather(engine: Any, now_ns: int, lane: Lane) -> list[Candidate]:
-    holders = [node.id for node in engine.fleet if lane.model in node.models] if lane.bound is None else [lane.bound]
+    holders = [node.id for node in engine.fleet if lane.model in node.models]
     return [
         candidate(engine, now_ns, lane, id)
         for id in holders
-        if engine.fleet[id].state == "up" and engine.carries(id, lane.require)
+        if lane.bound in (None, id) and engine.fleet[id].state == "up" and engine.carries(id, lane.require)
     ]
 
 
@@ -230,10 +235,12 @@ def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
     base, per_request, per_work, per_padded_work = engine.latency.at(lane.model, id).curve
     batch, running = open_batch(engine, lane, id), engine.batches[id]
     free_in_s, takes = 0.0, True
-    if batch is None and len(running) >= engine.fleet[id].slots:
+    is_full = len(running) >= engine.fleet[id].slots
+    loads = lane.bound is None and engine.loads.loads_alone(id)
+    if batch is None and (is_full or loads):
         takes = False
         # One that is overdue is expected to take as long again as it is late.
-        free_in_s = abs(min(b.expected_end_ns for b in running) * 1e-9 - now_ns * 1e-9)
+        free_in_s = abs(engine.free_at_ns(id) * 1e-9 - now_ns * 1e-9)
     return Candidate(
         node=id,
         free_in_s=F(free_in_s),
@@ -245,6 +252,7 @@ def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
         takes=takes,
         trusted=engine.latency.at(lane.model, id).has_prior
         or engine.latency.at(lane.model, id).n_observed >= 4
-        or len(running) >= engine.fleet[id].slots,
+        or is_full,
         tried_since_ns=None if running or engine.latency.at(lane.model, id).has_prior else engine.free_since_ns[id],
+        loads=loads,
     )

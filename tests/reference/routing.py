@@ -39,6 +39,7 @@ class Node:
     price_per_hour: float = 0.0
     state: str = "up"
     models: set[str] = field(default_factory=set)
+    hosts: set[str] | None = None  # models that may be sent to it, loaded or not; None: those that it holds
     signals: dict[str, float] = field(default_factory=dict)
     as_of_ns: int = -(2**63)
     requests_then: int = 0  # ours at the time stamp of the signalled in-flight figure
@@ -67,6 +68,9 @@ class Node:
         if "queue_wait_s" in figures:
             self.reserved_then_ns = reserved_ns
         return True
+
+    def serves(self) -> set[str]:
+        return self.models if self.hosts is None else self.hosts
 
     def inflight(self) -> float:
         signalled = self.signals.get("inflight", self.signals.get("queue_depth", 0.0))
@@ -206,7 +210,7 @@ class Policy:
             for node in self.nodes
             if node.state == "up"
             and (query.among is None or node.id in query.among)
-            and query.model in node.models
+            and query.model in node.serves()
             and query.require.items() <= ({"kind": node.kind} | node.labels).items()
             and not self.terms(query, node).late
         ]

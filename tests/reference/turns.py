@@ -79,7 +79,7 @@ def serve(q: Queue, waiting: list[tuple[int, int]], now_ns: int) -> tuple[int, i
 def only_device(engine: Any, now_ns: int, lane: Lane) -> int | None:
     """The device that alone may serve the lane, if it has a free slot."""
     may = [lane.bound] if lane.bound is not None else [c.node for c in gather(engine, now_ns, lane)]
-    return may[0] if len(may) == 1 and len(engine.batches[may[0]]) < engine.fleet[may[0]].slots else None
+    return may[0] if len(may) == 1 and engine.has_free(may[0]) else None
 
 
 def give_turn(engine: Any, now_ns: int, in_order: list[Lane]) -> list[Lane]:

@@ -3,10 +3,11 @@
 import threading
 
 import pytest
-from engine_rig import PATHS, WAIT_S, Gated, answer, engine_of, model, wait_until, x_of
+from engine_rig import PATHS, WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
 
 from infcore import CallableDevice, DeadlineExceeded, Device, EmulatedDevice, InvalidArgument, ManualClock, UnknownName
-from infcore.sim import replay
+from infcore.sim import replay, simulate
+from infcore.sim.what_if import RecordedTrace, recorded_scenario
 
 MIB = 2**20
 
@@ -186,6 +187,49 @@ def test_the_log_tells_the_same_decisions_again(tmp_path):
 
 def answer_of(engine, name):
     engine.submit(name, x_of(1)).result(timeout_s=WAIT_S)
+
+
+def test_what_is_expected_is_loaded_before_it_is_asked_for():
+    device = Holds("d", 2 * MIB)
+    with engine_of(device, models=[small(name) for name in "abcd"], residency="lru") as engine:
+        assert [answer(engine.submit(name, x_of(1))) for name in "ab"] == [1.0] * 2
+        n_loads = len(loaded(device))
+        engine.preload("d")
+        wait_until(lambda: "d" in loaded(device)[n_loads:], "the load")
+        n_loads = len(loaded(device))
+        assert answer(engine.submit("d", x_of(1))) == 1.0
+        engine.preload("d")  # it is there
+        assert answer(engine.submit("d", x_of(1))) == 1.0
+        assert len(loaded(device)) == n_loads
+        with pytest.raises(UnknownName, match="'e'"):
+            engine.preload("e")
+        with pytest.raises(UnknownName, match="version 3"):
+            engine.preload("a", version=3)
+    with engine_of(Holds("d", 0), models=[small("a")]) as engine, pytest.raises(InvalidArgument, match="residency"):
+        engine.preload("a")
+
+
+def test_a_recorded_day_is_told_again_with_the_memories_it_had(tmp_path):
+    path = tmp_path / "log"
+    device = EmulatedDevice("d", base_s=1e-4, memory_bytes=2 * MIB, load_s=1e-3)
+    names = [f"m{i}" for i in range(6)]
+    with engine_of(
+        device, models=[small(name, load_s=1e-3) for name in names], residency="infcore", log=path
+    ) as engine:
+        for i in range(60):
+            answer_of(engine, names[(i * i + i // 7) % 6])
+    trace = RecordedTrace(path)
+    row = simulate(recorded_scenario(trace), policy="slo_cost", trace=trace)
+    assert (row["violations"], row["lost"], row["outcomes"]["ok"]) == (0, 0, 60)
+    assert sum(node["loads"] for node in row["nodes"]) >= 4
+
+
+def test_more_models_than_an_engine_has_room_for():
+    device = CallableDevice("d", double)
+    with pytest.raises(InvalidArgument, match="at most"):
+        engine_of(device, models=[small(f"m{i}") for i in range(4)], max_models=3)
+    with engine_of(device, models=[small(f"m{i}") for i in range(4)], max_models=4) as engine:
+        assert answer(engine.submit("m3", x_of(1))) == 2.0
 
 
 def test_bad_arguments():

@@ -139,7 +139,9 @@ def test_the_shipped_scenarios_are_what_their_names_say() -> None:
 
 
 def test_groups_of_models() -> None:
-    text = GOOD.replace('name = "big"', 'name = "big"\ncount = 3').replace('model = "big"\nrate_rps = 2', 'model = "big"\nrate_rps = 2.2\nzipf = 1.0')
+    text = GOOD.replace('name = "big"', 'name = "big"\ncount = 3').replace(
+        'model = "big"\nrate_rps = 2', 'model = "big"\nrate_rps = 2.2\nzipf = 1.0'
+    )
     scenario = sim.parse(text, "t.toml")
     assert [model.name for model in scenario.models if model.group == "big"] == ["big-0", "big-1", "big-2"]
     rates = {workload.model: workload.rate_rps for workload in scenario.workloads if workload.model.startswith("big")}
@@ -150,7 +152,9 @@ def test_groups_of_models() -> None:
             row, of_one = scenario.latency(name, node), plain.latency("big", same)
             assert (row is None) == (of_one is None)
             assert row is None or of_one is None or (row.base_s, row.per_work_s) == (of_one.base_s, of_one.per_work_s)
-    assert sim.parse(text.replace("zipf = 1.0", "zipf = 0.0"), "t.toml").workloads[-1].rate_rps == pytest.approx(2.2 / 3)
+    assert sim.parse(text.replace("zipf = 1.0", "zipf = 0.0"), "t.toml").workloads[-1].rate_rps == pytest.approx(
+        2.2 / 3
+    )
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "thousand-models"])

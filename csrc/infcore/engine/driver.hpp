@@ -142,6 +142,8 @@ class Driver {
   void set_resident(ModelId, NodeId, bool resident);
   // Where the engine decides what is loaded where (EngineConfig::residency).
   void may_hold(ModelId, NodeId, bool may);
+  /// Throws InvalidArgument without residency.
+  void preload(ModelId);
   /// Blocks a thread until orders are there, which come in the order in which they are to be carried out on a node;
   /// empty: stop() was called.
   [[nodiscard]] std::vector<LoadOrder> wait_orders();

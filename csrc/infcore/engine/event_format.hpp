@@ -81,9 +81,10 @@ enum class EventKind : std::uint8_t {
   prompt,       ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
   checked,      ///< now; v node; v ok: what a check of the node itself found
   may_hold,     ///< now; v node; v model, whether it may
-  loaded        ///< now; v node; v model, ok; f load_s
+  loaded,       ///< now; v node; v model, ok; f load_s
+  preload       ///< now; v model
 };
-inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::loaded);
+inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::preload);
 
 /// An action's record: u8 action_record | ActionKind, u8 Reason, s request (of load and unload: 0), s batch, v node + 1
 /// (0: none), v member (of load and unload: the model);

@@ -152,8 +152,8 @@ void EventLog::add_model(ModelId model, const ModelConfig& config) {
   real(config.load_s);
 }
 
-void EventLog::remove_model(TimeNs now_ns, ModelId model) {
-  open(EventKind::remove_model);
+void EventLog::model_event(EventKind kind, TimeNs now_ns, ModelId model) {
+  open(kind);
   time(now_ns);
   number(model.value);
 }

@@ -28,7 +28,6 @@ class EventLog {
   /// Names and versions that the fleet has heard of since. Throws InvalidArgument beyond the format's bounds.
   void name_models();
   void add_model(ModelId, const ModelConfig&);
-  void remove_model(TimeNs now_ns, ModelId);
   /// Throws InvalidArgument where names and labels are beyond the format's bounds.
   void add_node(NodeId, const NodeConfig&);
   void residency(TimeNs now_ns, NodeId);
@@ -45,6 +44,7 @@ class EventLog {
   void checked(TimeNs now_ns, NodeId, bool ok);
   void may_hold(TimeNs now_ns, NodeId, ModelId, bool may);
   void loaded(TimeNs now_ns, NodeId, ModelId, bool ok, double load_s);
+  void model_event(EventKind, TimeNs now_ns, ModelId);  ///< those of a model alone
   void tick(TimeNs now_ns) { open(EventKind::tick), time(now_ns); }
   void schedule(TimeNs now_ns) { open(EventKind::schedule), time(now_ns); }
   /// `terms`: what the node of a dispatch or hedge cost, where the run logs them; else nullptr.

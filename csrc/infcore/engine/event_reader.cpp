@@ -58,6 +58,7 @@ void EventReader::event(EventRecord& r) {
     case EventKind::add_model:
       return model_config(r);
     case EventKind::remove_model:
+    case EventKind::preload:
       now(r);
       r.model = model_id();
       return;

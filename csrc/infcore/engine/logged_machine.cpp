@@ -41,7 +41,7 @@ void LoggedMachine::add_model(ModelId model, const ModelConfig& config) {
 
 void LoggedMachine::remove_model(TimeNs now_ns, ModelId model) {
   machine_.remove_model(now_ns, model);
-  if (log_) log_->remove_model(now_ns, model), log_actions();
+  if (log_) log_->model_event(EventKind::remove_model, now_ns, model), log_actions();
 }
 
 void LoggedMachine::add_node(NodeId node, const NodeConfig& config) {
@@ -104,6 +104,11 @@ bool LoggedMachine::loaded(TimeNs now_ns, NodeId node, ModelId model, bool ok, d
   const bool was_wanted = machine_.loaded(now_ns, node, model, ok, load_s);
   if (log_ && was_wanted) log_->loaded(now_ns, node, model, ok, load_s), log_actions();
   return was_wanted;
+}
+
+void LoggedMachine::preload(TimeNs now_ns, ModelId model) {
+  machine_.preload(model);
+  if (log_) log_->model_event(EventKind::preload, now_ns, model);
 }
 
 void LoggedMachine::cancel_all(TimeNs now_ns, Reason reason) {

@@ -48,6 +48,7 @@ class LoggedMachine {
   void checked(TimeNs now_ns, NodeId, bool ok);
   void may_hold(TimeNs now_ns, NodeId, ModelId, bool may);
   bool loaded(TimeNs now_ns, NodeId, ModelId, bool ok, double load_s);
+  void preload(TimeNs now_ns, ModelId);
   void cancel_all(TimeNs now_ns, Reason);
   RequestHandle arrive(TimeNs now_ns, const contracts::Request& request) {
     const RequestHandle handle = machine_.arrive(now_ns, request);

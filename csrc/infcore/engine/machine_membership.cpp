@@ -87,6 +87,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
   tokens_.add_node(id, alike, config.kv_blocks);
   if (residency_) residency_->add_node(id, spec.memory_bytes, config.loads_beside_runs);
   follow_residency(id);
+  if (residency_) follow_memory(id);
   if (!health_) return;
   health_->joined(id, route::alike(fleet_, id));
   health_->changes().clear();  // it is as the fleet has it
@@ -103,7 +104,6 @@ void StateMachine::follow_residency(NodeId id) {
     if (fleet_.resident(id, model)) node.models.push_back(model);
   }
   for (const ModelId model : node.models) models_[model.value].n_free += free;
-  if (residency_) follow_memory(id);
 }
 
 template <class Which>
@@ -129,6 +129,11 @@ void StateMachine::send_elsewhere(TimeNs now_ns, NodeId id) {
 }
 
 void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
+  if (residency_) follow_memory(id);
+  follow_fleet(now_ns, id);
+}
+
+void StateMachine::follow_fleet(TimeNs now_ns, NodeId id) {
   mark_node(id);  // those who waited for it and can't any more
   follow_residency(id);
   mark_node(id);

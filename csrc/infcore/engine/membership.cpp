@@ -1,4 +1,5 @@
 // What the engine's controlling threads change while it runs; each call is one step of the owner.
+#include <infcore/base/errors.hpp>
 #include <infcore/engine/driver.hpp>
 
 #include <utility>
@@ -46,6 +47,13 @@ void Driver::set_resident(ModelId model, NodeId node, bool resident) {
 
 void Driver::may_hold(ModelId model, NodeId node, bool may) {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.may_hold(now_ns, node, model, may); });
+}
+
+void Driver::preload(ModelId model) {
+  if (run_.engine.residency.empty()) {
+    throw InvalidArgument("residency", "None", "a policy, where models are to be loaded before they are asked for");
+  }
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.preload(now_ns, model); });
 }
 
 std::vector<LoadOrder> Driver::wait_orders() {

@@ -72,6 +72,13 @@ void StateMachine::may_hold(TimeNs now_ns, NodeId id, ModelId model, bool may) {
   }
 }
 
+void StateMachine::preload(ModelId model) {
+  std::vector<ModelId>& expected = residency_->plan().expected;
+  if (!models_[model.value].known || std::find(expected.begin(), expected.end(), model) != expected.end()) return;
+  expected.push_back(model);
+  looks_for_loads_ = true;
+}
+
 bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, double load_s) {
   Residency::NodeLoads* const loads = residency_ ? residency_->node(id) : nullptr;
   if (loads == nullptr || loads->loading != model) return false;
@@ -85,7 +92,7 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
   if (ok && !loads->is_unwanted) {
     fleet_.load_model(id, model);
     loads->memory.hold(model, Hold::on_its_way, false);
-    residency_changed(now_ns, id);
+    follow_fleet(now_ns, id);
   } else {
     forget_awaited(*loads, model);
     loads->memory.remove(model);
@@ -162,7 +169,7 @@ void StateMachine::drop(TimeNs now_ns, NodeId id, ModelId model) {
   ++models_[model.value].stats->unloads;
   act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
   fleet_.unload_model(id, model);
-  residency_changed(now_ns, id);
+  follow_fleet(now_ns, id);
 }
 
 /// What something waits for there stays, if enough else may go.
@@ -232,6 +239,7 @@ void StateMachine::plan_loads(TimeNs now_ns) {
       }
     }
   }
+  load_expected(now_ns);
   fill_up(now_ns);
 }
 
@@ -365,6 +373,24 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
   load(now_ns, best, model, Reason::none);
 }
 
+/// What somebody expects to be asked for: where there is room, else where something may go for it.
+void StateMachine::load_expected(TimeNs now_ns) {
+  std::vector<ModelId>& expected = residency_->plan().expected;
+  std::erase_if(expected, [&](ModelId model) {
+    if (!models_[model.value].known || n_holding(model) > 0) return true;
+    NodeId best = base::no_node;
+    bool has_room = false;
+    for (std::uint32_t n = 0; n < fleet_.n_nodes() && !has_room; ++n) {
+      const NodeId id{n};
+      if (!residency_->may_hold(id, model) || fleet_.state(id) != route::NodeState::up) continue;
+      if (!could_load(now_ns, id, model)) continue;
+      has_room = residency_->node(id)->memory.free_bytes() >= residency_->model(model).weights_bytes;
+      if (best == base::no_node || has_room) best = id;
+    }
+    return best != base::no_node && load(now_ns, best, model, Reason::forecast);
+  });
+}
+
 /// Where there is room, and nobody waits for anything else there: what is asked for most, by what it takes; of what was
 /// never asked for, one copy.
 void StateMachine::fill_up(TimeNs now_ns) {
@@ -372,6 +398,7 @@ void StateMachine::fill_up(TimeNs now_ns) {
     const NodeId id{n};
     Residency::NodeLoads* const loads = residency_->node(id);
     if (loads == nullptr || !loads->may_fill || loads->is_loading()) continue;
+    if (loads->memory.free_bytes() < residency_->weights_bytes_least()) continue;
     if (fleet_.state(id) != route::NodeState::up) continue;
     if (!loads->beside_runs && !nodes_[n].in_flight.empty()) continue;
     loads->may_fill = false;

@@ -37,6 +37,7 @@ void Residency::add_model(ModelId model, std::uint64_t weights_bytes, double loa
   if (!std::exchange(facts.is_known, true)) ++n_known_;
   if (facts.weights_bytes != weights_bytes) facts.is_measured = false;  // else it is the same again, as after a change
   facts.weights_bytes = weights_bytes;
+  weights_bytes_least_ = std::min(weights_bytes_least_, weights_bytes);
   if (!facts.is_measured) facts.load_s = load_s;
 }
 

@@ -80,6 +80,8 @@ class Residency {
   /// Seconds that its load is expected to take: as measured, else as declared, else by what other bytes took.
   [[nodiscard]] double load_s(ModelId) const noexcept;
   void measured(ModelId, double load_s) noexcept;
+  /// Of any model that was ever told of.
+  [[nodiscard]] std::uint64_t weights_bytes_least() const noexcept { return weights_bytes_least_; }
   /// The cost of loading it once more, as policies are told it.
   [[nodiscard]] double cost_us(ModelId model) const noexcept { return load_s(model) * 1e6; }
 
@@ -90,6 +92,7 @@ class Residency {
     /// Of all that ever waited: whoever is no more urgent comes after all that wait.
     TimeNs deadline_ns_most{};
     std::uint16_t tier_most{};
+    std::vector<ModelId> expected{};  ///< to be loaded though nobody waits for it
     std::vector<double> backlog_s{};       ///< by node: of what waits for models that it holds
   };
   [[nodiscard]] Plan& plan() noexcept { return plan_; }
@@ -108,6 +111,7 @@ class Residency {
   std::vector<ModelFacts> models_;
   Demand demand_{};
   Plan plan_{};
+  std::uint64_t weights_bytes_least_{~std::uint64_t{0}};
   double seconds_per_byte_{};  ///< of the loads that were measured; 0: none
 };
 

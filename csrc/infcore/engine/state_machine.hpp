@@ -58,6 +58,8 @@ class StateMachine {
   // Where the engine decides what is loaded where (EngineConfig::residency).
   /// The node can run the model, once it is loaded; or it must not any more, and what is there goes.
   void may_hold(TimeNs now_ns, NodeId, ModelId, bool may);
+  /// The model will be asked for, somebody expects: it is loaded once nobody waits for a load.
+  void preload(ModelId);
   /// The load that an action asked for is over. `load_s`: what it took alone. false: nobody asked for it any more.
   bool loaded(TimeNs now_ns, NodeId, ModelId, bool ok, double load_s);
   /// Nothing more is sent there; what was bound to it is bound anew. node_empty() says when it has run dry.
@@ -308,6 +310,7 @@ class StateMachine {
   // machine_membership.cpp
   void take_out(TimeNs now_ns, NodeId, Reason);
   void follow_residency(NodeId);
+  void follow_fleet(TimeNs now_ns, NodeId);
   [[nodiscard]] bool may_serve(NodeId, ModelId) const noexcept;
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
@@ -338,6 +341,7 @@ class StateMachine {
   void load_bound(TimeNs now_ns, Lane&);
   [[nodiscard]] double done_s(TimeNs now_ns, const Lane&, NodeId, double from_s, std::uint32_t n_share);
   void load_for(TimeNs now_ns, Lane&);
+  void load_expected(TimeNs now_ns);
   void fill_up(TimeNs now_ns);
   [[nodiscard]] std::uint32_t n_holding(ModelId) const noexcept;
   [[nodiscard]] Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);

@@ -178,6 +178,7 @@ void Replay::event() {
     case EventKind::label:
     case EventKind::add_model:
     case EventKind::remove_model:
+    case EventKind::preload:
     case EventKind::add_node:
     case EventKind::prior:
       return membership();
@@ -223,6 +224,10 @@ void Replay::membership() {
       models_[at].config = r.model_config;
       return machine_->add_model(r.model, r.model_config);
     }
+    case EventKind::preload:
+      check_model(r.model);
+      if (config_.engine.residency.empty()) reader_.fail(r, "preload", "", "none without residency");
+      return machine_->preload(r.model);
     case EventKind::remove_model:
       check_model(r.model);
       return machine_->remove_model(r.now_ns, r.model);

@@ -13,6 +13,7 @@ class Fleet:
         *,
         shared: str | None = None,
         max_nodes: int = 1024,
+        max_models: int = 1024,
         heartbeat_s: float = 5.0,
         clock: _HasNow | None = None,
     ) -> None: ...

@@ -34,8 +34,9 @@ cdef class Fleet:
     """The nodes that requests may go to: who is there, what each holds, how busy it is.
 
     shared       None: private memory. A name: one fleet for all processes of this host that give it; nodes, models and
-                 signals are everybody's, credit is each one's own. They use one clock, max_nodes and heartbeat_s alike
+                 signals are everybody's, credit is each one's own. They give one clock, max_nodes, max_models, heartbeat_s
     max_nodes    capacity, fixed; node ids are below it
+    max_models   likewise: names, and versions of them
     heartbeat_s  of a shared fleet: the credit of a process that gave no sign for so long is taken back, until its next.
                  A pick, done, signal, nodes() or beat() is one
     clock        stamps signals and credit; None: the machine's monotonic clock
@@ -45,15 +46,16 @@ cdef class Fleet:
     def __cinit__(self):
         self.built_under = 0xFFFFFFFF
 
-    def __init__(self, *, shared=None, max_nodes=1024, heartbeat_s=5.0, clock=None):
+    def __init__(self, *, shared=None, max_nodes=1024, max_models=models_max, heartbeat_s=5.0, clock=None):
+        cdef uint32_t n_models = <uint32_t>whole("max_models", max_models, 2, 1 << 20)
         cdef uint32_t n = <uint32_t>whole("max_nodes", max_nodes, 1, 1 << 20)
         cdef double heartbeat = finite("heartbeat_s", heartbeat_s, 1e-3)
         self.clock = as_clock(clock)
         self.model_ids = {}
         if shared is None:
-            self.c_obj.reset(new CppFleet(n))
+            self.c_obj.reset(new CppFleet(n, n_models))
         else:
-            self.c_obj.reset(new CppFleet(text("shared", shared), n, models_max, to_ns(heartbeat), self.clock.now_ns()))
+            self.c_obj.reset(new CppFleet(text("shared", shared), n, n_models, to_ns(heartbeat), self.clock.now_ns()))
         self.built_under = fork_generation()
 
     cdef int check_alive(self) except -1:

@@ -75,6 +75,9 @@ cdef class Live:
     def may_hold(self, uint32_t model, uint32_t node, bint may):
         self.c_obj.get().may_hold(_model(model), _node(node), may)
 
+    def preload(self, uint32_t model):
+        self.c_obj.get().preload(_model(model))
+
     def wait_orders(self) -> list:
         """What is to be loaded and dropped, in order; empty: the engine has ended."""
         cdef vector[CppLoadOrder] orders

@@ -32,7 +32,8 @@ _EVENTS = {
     <uint8_t>EventKind.first_token: "first_token", <uint8_t>EventKind.progress: "progress",
     <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end",
     <uint8_t>EventKind.prompt: "prompt", <uint8_t>EventKind.checked: "checked",
-    <uint8_t>EventKind.may_hold: "may_hold", <uint8_t>EventKind.loaded: "loaded"}
+    <uint8_t>EventKind.may_hold: "may_hold", <uint8_t>EventKind.loaded: "loaded",
+    <uint8_t>EventKind.preload: "preload"}
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _TERMS = [cost_term_names[i].decode() for i in range(n_cost_terms)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -109,7 +110,7 @@ cdef dict fields_of(EventRecord* r):
         return {"key": _text(r.name), "value": _text(r.value)}
     if kind == EventKind.add_model:
         return {"model": r.model.value, **model_config_of(r.model_config)}
-    if kind == EventKind.remove_model:
+    if kind == EventKind.remove_model or kind == EventKind.preload:
         return {"model": r.model.value}
     if kind == EventKind.add_node:
         return {"node": r.node.value, "run_limit_ns": _time(r.node_config.run_limit_ns),

@@ -267,6 +267,7 @@ cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engin
         void checked(TimeNs, NodeId, cbool) except +infcore_translate
         void may_hold(TimeNs, NodeId, ModelId, cbool) except +infcore_translate
         cbool loaded(TimeNs, NodeId, ModelId, cbool, double) except +infcore_translate
+        void preload(TimeNs, ModelId) except +infcore_translate
         void tick(TimeNs) except +infcore_translate
         void schedule(TimeNs) except +infcore_translate
         TimeNs next_timer_ns() noexcept
@@ -355,6 +356,7 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
         void may_hold(ModelId, NodeId, cbool) except +infcore_translate
+        void preload(ModelId) except +infcore_translate
         vector[LoadOrder] wait_orders() except +infcore_translate
         void loaded(const LoadOrder&, cbool, double) except +infcore_translate
         void set_resident(ModelId, NodeId, cbool) except +infcore_translate

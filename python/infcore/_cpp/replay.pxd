@@ -59,6 +59,7 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         checked
         may_hold
         loaded
+        preload
         end
 
 

@@ -49,7 +49,7 @@ cdef extern from "<infcore/route/fleet.hpp>" namespace "infcore::route" nogil:
     const uint32_t models_max "infcore::route::Fleet::models_max"
     const TimeNs untimed "infcore::route::Fleet::untimed"
     cdef cppclass Fleet:
-        Fleet(uint32_t max_nodes) except +infcore_translate
+        Fleet(uint32_t max_nodes, uint32_t max_models) except +infcore_translate
         Fleet(const string& shared, uint32_t max_nodes, uint32_t max_models, TimeNs heartbeat,
               TimeNs now) except +infcore_translate
         void bound_pending(NodeId, uint32_t) noexcept

@@ -103,7 +103,10 @@ def _bytes(table: Table, key: str) -> int:
 
 
 def models_of(table: Table) -> list[Model]:
-    """One [[model]]: of `count` n the models NAME-0 .. NAME-(n-1), whose figures are reported together. A token model's requests are batched on the node, token by token: for the engine each is alone."""
+    """One [[model]]: of `count` n the models NAME-0 .. NAME-(n-1), whose figures are reported together.
+
+    A token model's requests are batched on the node, token by token: for the engine each is alone.
+    """
     tokens = table.flag("tokens", False)
     max_batch_size = table.integer("max_batch_size", 1 if tokens else 64, low=1, high=1 if tokens else 4096)
     sizes = table.ascending("preferred_batch_sizes", low=1, high=max_batch_size)

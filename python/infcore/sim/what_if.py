@@ -68,7 +68,8 @@ def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None
     slo_s    model -> goal in seconds; without one a request's goal is its deadline
     Returns  a Scenario. A node's service times are the curves that the engine had learned of it by the end, with their
              spread, and known from the start; a node that was removed is gone from then on, one that was added later is
-             there from the start. Versions of a model are one model; requests that asked for labels may go anywhere.
+             there from the start; under residency= memories are empty then. Versions of a model are one model;
+             requests that asked for labels may go anywhere.
     Raises   InvalidArgument where nothing was learned of a model that requests were for
     """
     recorded = trace.recorded
@@ -90,15 +91,18 @@ def recorded_scenario(trace: RecordedTrace, *, slo_s: Mapping[str, float] | None
             batch_delay_s=model["batch_delay_ns_max"] * 1e-9,
             length_buckets=tuple(model["length_buckets"]),
             preferred_batch_sizes=tuple(model["preferred_batch_sizes"]),
+            weights_bytes=model["weights_bytes"],
+            load_s=model["load_s"],
         )
         for model in recorded.models
     }
-    nodes = [_node(node, latencies) for node in recorded.nodes]
+    residency = recorded.config["residency"] or None
+    nodes = [_node(node, latencies, is_filled=residency is None) for node in recorded.nodes]
     last_s = float(recorded.arrivals["at_ns"][-1]) * 1e-9
     return Scenario(
         name=Path(trace.path).name,
         description=f"Recorded by a live engine under {recorded.config['policy']}.",
-        run=Run(seconds=last_s + 1e-6, batching=recorded.config["batching"], curves_known=True),
+        run=Run(seconds=last_s + 1e-6, batching=recorded.config["batching"], curves_known=True, residency=residency),
         nodes=tuple(nodes),
         models=tuple(models.values()),
         latencies=tuple(latencies),
@@ -149,7 +153,7 @@ def _latencies(recorded: Recorded, names: list[str]) -> list[Latency]:
     return list(rows.values())
 
 
-def _node(node: Mapping[str, Any], latencies: list[Latency]) -> Node:
+def _node(node: Mapping[str, Any], latencies: list[Latency], *, is_filled: bool) -> Node:
     held = tuple(row.model for row in latencies if row.node == _name(node))
     return Node(
         name=_name(node),
@@ -163,7 +167,8 @@ def _node(node: Mapping[str, Any], latencies: list[Latency]) -> Node:
         rtt_s=node["rtt_s"],
         labels=dict(node["labels"]),
         models=held,
-        initial_models=held,
+        initial_models=held if is_filled else (),
+        loads_beside_runs=False,  # a live device's thread does both
     )
 
 

@@ -1,0 +1,72 @@
+"""One node's memory as reference.model_loads keeps it, readably: the models there or on their way, and why they stay."""
+
+from dataclasses import dataclass, field
+
+from reference.eviction import Limits
+from reference.eviction_models import model_of
+
+ON_ITS_WAY, IN_USE, WANTED, AWAITED = "on its way", "in use", "wanted", "awaited"  # why a model does not go
+
+
+@dataclass
+class Place:
+    bytes: int
+    cost_us: float
+    reuse: float = 1.0
+    held: set[str] = field(default_factory=set)
+
+
+class Memory:
+    """Nothing goes by itself: the owner removes what the policy names. 0 bytes: not bounded."""
+
+    def __init__(self, policy: str, n_models: int, memory_bytes: int) -> None:
+        self.places: dict[int, Place] = {}  # by model
+        self.capacity_bytes = memory_bytes or 2**64 - 1
+        self.policy = model_of(policy)
+        self.policy.attach(self, Limits(n_models, self.capacity_bytes))
+
+    # What the policy asks of its view.
+    def key(self, model: int) -> int:
+        return (model + 1) * 0x9E3779B97F4A7C15 % 2**64
+
+    def bytes(self, model: int) -> int:
+        return max(self.places[model].bytes, 1)
+
+    def cost_us(self, model: int) -> float:
+        return self.places[model].cost_us
+
+    def reuse(self, model: int) -> float:
+        return self.places[model].reuse
+
+    def next_use(self, model: int) -> int | None:
+        return None
+
+    def grow(self, n_models: int) -> None:
+        if hasattr(self.policy, "grow"):
+            self.policy.grow(n_models)
+
+    def free_bytes(self) -> int:
+        return max(0, self.capacity_bytes - sum(place.bytes for place in self.places.values()))
+
+    def can_fit(self, n_bytes: int) -> bool:
+        """If all that may go had gone."""
+        return n_bytes <= self.free_bytes() + sum(place.bytes for place in self.places.values() if not place.held)
+
+    def insert(self, model: int, n_bytes: int, cost_us: float, reuse: float = 1.0, on_its_way: bool = False) -> None:
+        self.places[model] = Place(n_bytes, cost_us, reuse, {ON_ITS_WAY} if on_its_way else set())
+        self.policy.on_insert(model)
+        if not on_its_way:
+            self.policy.on_evictable(model)
+
+    def remove(self, model: int) -> None:
+        self.policy.on_remove(model)
+        del self.places[model]
+
+    def hold(self, model: int, why: str, on: bool) -> None:
+        if model not in self.places:
+            return
+        held = self.places[model].held
+        was_held = bool(held)
+        (held.add if on else held.discard)(why)
+        if was_held != bool(held):
+            (self.policy.on_held if held else self.policy.on_evictable)(model)
