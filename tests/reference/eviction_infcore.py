@@ -69,21 +69,21 @@ class Rates:
 
 
 class Ghosts:
-    """Neighbourhoods of eight; a key is known by 16 bits of its hash."""
+    """Neighbourhoods of eight; a key is known by 12 bits of its hash."""
 
     def __init__(self, n_entries_max: int) -> None:
         self.neighbourhoods: list[list[tuple[int, int, History] | None]] = [
             [None] * 8 for _ in range(n_entries_max // 2 + 1)
         ]
-        self.unit = 2 ** max(0, n_entries_max.bit_length() - 13)
+        self.unit = 2 ** max(0, n_entries_max.bit_length() - 9)
 
     def _place(self, key: int) -> tuple[int, int]:
         key = (key ^ key >> 32) * 0x9E3779B97F4A7C15 % 2**64
         key = (key ^ key >> 32) * 0xD6E8FEB86659FD93 % 2**64
-        return (key >> 32) * len(self.neighbourhoods) >> 32, key >> 16 & 0xFFFF
+        return (key >> 32) * len(self.neighbourhoods) >> 32, key >> 16 & 0xFFF
 
     def _used(self, unit: int, now: int) -> int:
-        return now - (now // self.unit - unit) % 2**16 * self.unit
+        return now - (now // self.unit - unit) % 2**12 * self.unit
 
     def take(self, key: int, now: int) -> tuple[History, int] | None:
         where, tag = self._place(key)
@@ -108,7 +108,7 @@ class Ghosts:
         at = free[-1] if free else max(range(8), key=lambda i: (ages[i], i))
         if not free:
             forgotten.append((ways[at][2], ages[at]))  # type: ignore[index]
-        ways[at] = (tag, used // self.unit % 2**16, history)
+        ways[at] = (tag, used // self.unit % 2**12, history)
         return forgotten
 
 

@@ -16,6 +16,13 @@ class ReuseHistory {
   /// Asked for once; `worth_class` < 3.
   explicit ReuseHistory(std::uint32_t worth_class) noexcept : bits_(static_cast<std::uint8_t>(1u << 2 | worth_class)) {}
 
+  [[nodiscard]] static ReuseHistory of_bits(std::uint32_t bits) noexcept {
+    ReuseHistory history;
+    history.bits_ = static_cast<std::uint8_t>(bits);
+    return history;
+  }
+  [[nodiscard]] std::uint8_t bits() const noexcept { return bits_; }
+
   /// No history of a key is empty.
   [[nodiscard]] bool empty() const noexcept { return bits_ == 0; }
   /// Those of one class are taken to behave alike: 1, 2, 3-4, 5-8, 9-16 or more uses, by four lengths of the last gap.

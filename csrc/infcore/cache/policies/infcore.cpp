@@ -13,7 +13,8 @@
 //
 // O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice
 // 16 to 25 entries looked at. Up to 16 evictable entries all are, and ties go to the lowest id of all; else of those.
-// 40 bytes an entry, ghosts included, and 32 KB. Tunables: the constants below, ReuseRates' prior and fading.
+// 36 bytes an entry, ghosts included, and 32 KB. Tunables: the constants below, ReuseRates' prior and fading.
+#include <infcore/base/column.hpp>
 #include <infcore/cache/ghost_histories.hpp>
 #include <infcore/cache/reuse_rates.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -22,7 +23,6 @@
 #include <array>
 #include <bit>
 #include <memory>
-#include <vector>
 
 namespace infcore::cache {
 namespace {
@@ -54,11 +54,12 @@ class Infcore final : public contracts::EvictionPolicy {
   static constexpr double cost_us_min = 1e-4;
 
   struct Entry {
-    std::uint32_t used;              ///< when last
-    float worth;                     ///< cost by bytes
-    std::uint32_t place = no_entry;  ///< among the evictable
-    ReuseHistory history;            ///< empty: it is not in
-    std::uint8_t rate_class;         ///< of history
+    std::uint32_t used;       ///< when last
+    float worth;              ///< cost by bytes
+    std::uint32_t behind;     ///< its place among the evictable; 0: it is not one of them
+    ReuseHistory history;     ///< empty: it is not in
+    std::uint8_t rate_class;  ///< of history
+    [[nodiscard]] bool is_evictable() const noexcept { return behind != 0; }
   };
   /// Value in the upper half, id in the lower: values are not negative, so their bits are in their order.
   using Candidate = std::uint64_t;
@@ -68,10 +69,9 @@ class Infcore final : public contracts::EvictionPolicy {
     grow(limits.n_entries_max);
   }
   void grow(std::uint32_t n_entries_max) override {
-    entries_.reserve(n_entries_max);
-    evictable_.reserve(n_entries_max);
+    entries_.grow(n_entries_max);
+    evictable_.grow(n_entries_max);
     ghosts_.grow(n_entries_max);
-    entries_.resize(n_entries_max);
   }
 
   void on_insert(EntryId id) noexcept override {
@@ -107,20 +107,19 @@ class Infcore final : public contracts::EvictionPolicy {
   }
   void on_evictable(EntryId id) noexcept override {
     is_named_ = false;
-    entries_[id].place = static_cast<std::uint32_t>(evictable_.size());
-    evictable_.push_back(id);
+    evictable_[n_evictable_++] = id;
+    entries_[id].behind = n_evictable_;
   }
   void on_held(EntryId id) noexcept override {
     is_named_ = false;
-    const EntryId last = evictable_.back();
-    evictable_[entries_[id].place] = last;
-    entries_[last].place = entries_[id].place;
-    entries_[id].place = no_entry;
-    evictable_.pop_back();
+    const EntryId last = evictable_[--n_evictable_];
+    evictable_[entries_[id].behind - 1] = last;
+    entries_[last].behind = entries_[id].behind;
+    entries_[id].behind = 0;
   }
   void on_remove(EntryId id) noexcept override {
     Entry& entry = entries_[id];
-    if (entry.place != no_entry) on_held(id);
+    if (entry.is_evictable()) on_held(id);
     is_named_ = false;
     const GhostHistories::Life life{now_, n_remembered_each * n_entries_};
     ghosts_.remember(view_->entry(id).key, {entry.history, entry.used}, life,
@@ -131,27 +130,26 @@ class Infcore final : public contracts::EvictionPolicy {
 
   EntryId victim() noexcept override {
     if (is_named_) return id_of(best_[0]);
-    if (evictable_.empty()) return no_entry;
-    const std::uint32_t n_evictable = static_cast<std::uint32_t>(evictable_.size());
-    if (n_evictable <= n_sampled) {
+    if (n_evictable_ == 0) return no_entry;
+    if (n_evictable_ <= n_sampled) {
       n_best_ = 0;
-      for (const EntryId id : evictable_) consider(candidate(id));
+      for (std::uint32_t i = 0; i < n_evictable_; ++i) consider(candidate(evictable_[i]));
     } else {
-      sample(n_evictable);
+      sample();
     }
     is_named_ = true;
     return id_of(best_[0]);
   }
 
-  void sample(std::uint32_t n_evictable) noexcept {
+  void sample() noexcept {
     std::array<Candidate, n_sampled> sampled;
     std::array<EntryId, n_sampled> ids;  // first, so that their entries are all on their way at once
     for (EntryId& id : ids) {
-      id = evictable_[to_choose_.next(n_evictable)];
+      id = evictable_[to_choose_.next(n_evictable_)];
       __builtin_prefetch(&entries_[id]);
     }
     for (std::uint32_t i = 0; i < n_sampled; ++i) sampled[i] = candidate(ids[i]);
-    if (newest_ != no_entry && entries_[newest_].place != no_entry) consider(candidate(newest_));
+    if (newest_ != no_entry && entries_[newest_].is_evictable()) consider(candidate(newest_));
     for (const Candidate& each : sampled) consider(each);
     // Those kept from choices before may have been found or have left since then.
     for (;;) {
@@ -159,7 +157,7 @@ class Infcore final : public contracts::EvictionPolicy {
         for (const Candidate& each : sampled) consider(each);
       }
       const EntryId id = id_of(best_[0]);
-      const bool is_evictable = entries_[id].place != no_entry;
+      const bool is_evictable = entries_[id].is_evictable();
       const Candidate now = candidate(id);
       if (is_evictable && now == best_[0]) return;
       std::copy(best_.begin() + 1, best_.begin() + n_best_, best_.begin());
@@ -221,8 +219,9 @@ class Infcore final : public contracts::EvictionPolicy {
   std::uint32_t n_ids_{};  ///< ids seen are below it
   std::uint32_t n_entries_{};
   EntryId newest_{no_entry};
-  std::vector<Entry> entries_;
-  std::vector<EntryId> evictable_;
+  std::uint32_t n_evictable_{};
+  base::Column<Entry> entries_;
+  base::Column<EntryId> evictable_;
   GhostHistories ghosts_;
   ReuseRates rates_;
   EvenPlaces to_choose_;
