@@ -11,7 +11,8 @@
 namespace infcore::cache {
 
 /// Histories of keys that left, about four for each entry there may be: the oldest of a key's eight neighbours makes
-/// room. 16 bytes for each entry; keys are 12 bits of a hash: one in 512 is taken for another, which then seems known.
+/// room. 16 bytes for each entry; keys are 16 bits of a hash: one in 8,000 is taken for another, which then seems known
+/// (one in 500, and the rates were wrong where few keys come again).
 /// Single-threaded; O(1), half a cache line; allocates in grow() only.
 class GhostHistories {
  public:
@@ -30,22 +31,23 @@ class GhostHistories {
     base::Column<Bucket> buckets;
     buckets.grow(n_entries_max / 2 + 1);
     buckets.swap(buckets_);
-    // Times wrap after 4,096 units, eight times as many insertions as there may be entries; ghosts last for four.
+    // Times wrap after 512 units, eight times as many insertions as there may be entries; ghosts last for four.
     const std::uint32_t n_bits = static_cast<std::uint32_t>(std::bit_width(n_entries_max));
-    unit_bits_ = n_bits > 9 ? n_bits - 9 : 0;
+    unit_bits_ = n_bits > 6 ? n_bits - 6 : 0;
   }
 
   /// What is known of the key, which is forgotten.
   [[nodiscard]] Ghost take(std::uint64_t key, std::uint32_t now) noexcept {
     const std::uint64_t hash = hash_of(key);
-    const std::uint32_t tag = tag_of(hash);
-    for (Way& way : bucket_of(hash)) {
-      if (way.tag != tag || way.history == 0) continue;
-      const Ghost found{ReuseHistory::of_bits(way.history), used_at(way, now)};
-      way = {};
-      return found;
-    }
-    return {{}, 0};
+    Bucket& bucket = bucket_of(hash);
+    const std::uint32_t ours = tag_of(hash);
+    std::uint32_t same = 0;  // a bit for each way, without branches: nobody knows which it is
+    for (std::uint32_t i = 0; i < n_ways; ++i) same |= (bucket[i] ^ ours) < 1u << tag_at ? 1u << i : 0u;
+    if (same == 0) return {{}, 0};
+    Way& way = bucket[static_cast<std::size_t>(std::countr_zero(same))];
+    const Ghost found = ghost_of(way, now);
+    way = 0;
+    return found;
   }
 
   /// Calls lost(ghost) for each one that it forgets for it, or because it is older than age_max.
@@ -53,37 +55,31 @@ class GhostHistories {
   void remember(std::uint64_t key, const Ghost& ghost, const Life& life, Lost&& lost) noexcept {
     const std::uint64_t hash = hash_of(key);
     Bucket& bucket = bucket_of(hash);
-    Way* oldest = bucket.data();
-    std::uint32_t oldest_age = 0;
-    for (Way& way : bucket) {
-      const std::uint32_t age = way.history == 0 ? free : life.now - used_at(way, life.now);
-      if (age > life.age_max && age != free) {
-        lost(Ghost{ReuseHistory::of_bits(way.history), life.now - age});
-        way = {};
-      }
-      if (way.history != 0 && age < oldest_age) continue;
-      oldest = &way;
-      oldest_age = way.history == 0 ? free : age;
+    const std::uint32_t now = life.now >> unit_bits_, age_max = std::min(life.age_max >> unit_bits_, n_units_max);
+    std::uint32_t expired = 0, last = 0;
+    for (std::uint32_t i = 0; i < n_ways; ++i) {  // without branches, as above
+      const std::uint32_t age = (now - (bucket[i] >> history_bits)) & n_units_max;
+      const std::uint32_t is_old = (age_max - age) >> 31, is_free = bucket[i] == 0 ? 1 : 0;
+      expired |= (is_old & ~is_free) << i;
+      const std::uint32_t goes = is_old | is_free;
+      last = std::max(last, (goes << units_bits | (age & (goes - 1))) * n_ways + i);
     }
-    if (oldest->history != 0) lost(Ghost{ReuseHistory::of_bits(oldest->history), used_at(*oldest, life.now)});
-    oldest->history = ghost.history.bits();
-    oldest->used = (ghost.used >> unit_bits_) & n_units_max;
-    oldest->tag = tag_of(hash) & n_units_max;
+    Way& way = bucket[last % n_ways];
+    if (way != 0) expired |= 1u << last % n_ways;
+    for (; expired != 0; expired &= expired - 1) {
+      Way& forgotten = bucket[static_cast<std::size_t>(std::countr_zero(expired))];
+      lost(ghost_of(forgotten, life.now));
+      forgotten = 0;
+    }
+    way = tag_of(hash) | ((ghost.used >> unit_bits_) & n_units_max) << history_bits | ghost.history.bits();
   }
 
-  /// Asks for the memory where that key stands.
-  void prefetch(std::uint64_t key) const noexcept { __builtin_prefetch(&bucket_of(hash_of(key))); }
-
  private:
-  static constexpr std::size_t n_ways = 8;
-  static constexpr std::uint32_t n_bits_each = 12, n_units_max = (1u << n_bits_each) - 1, free = ~0u;
-  struct Way {
-    std::uint32_t history : 8;          ///< 0: there is none
-    std::uint32_t used : n_bits_each;   ///< in units of 2^unit_bits_ insertions
-    std::uint32_t tag : n_bits_each;
-  };
-  using Bucket = std::array<Way, n_ways>;
-  static_assert(sizeof(Bucket) == 32);
+  static constexpr std::uint32_t n_ways = 8;
+  static constexpr std::uint32_t history_bits = 7, units_bits = 9, n_units_max = (1u << units_bits) - 1, tag_at = 16;
+  /// From the top: a tag that is not 0; when used, in units of 2^unit_bits_ insertions; the history. 0: there is none.
+  using Way = std::uint32_t;
+  struct alignas(32) Bucket : std::array<Way, n_ways> {};
 
   [[nodiscard]] static std::uint64_t hash_of(std::uint64_t key) noexcept {
     // Keys may be hashes or count up: two odd factors, of the golden ratio and of a search for good mixing.
@@ -91,15 +87,16 @@ class GhostHistories {
     return (key ^ key >> 32) * 0xD6E8FEB86659FD93u;
   }
   [[nodiscard]] static std::uint32_t tag_of(std::uint64_t hash) noexcept {
-    return static_cast<std::uint32_t>(hash >> 16) & n_units_max;
+    const std::uint32_t bits = static_cast<std::uint32_t>(hash) & ~0u << tag_at;
+    return bits == 0 ? 1u << tag_at : bits;
   }
   [[nodiscard]] Bucket& bucket_of(std::uint64_t hash) noexcept { return buckets_[place_of(hash)]; }
-  [[nodiscard]] const Bucket& bucket_of(std::uint64_t hash) const noexcept { return buckets_[place_of(hash)]; }
   [[nodiscard]] std::size_t place_of(std::uint64_t hash) const noexcept {
     return static_cast<std::size_t>(((hash >> 32) * buckets_.size()) >> 32);
   }
-  [[nodiscard]] std::uint32_t used_at(const Way& way, std::uint32_t now) const noexcept {
-    return now - ((((now >> unit_bits_) - way.used) & n_units_max) << unit_bits_);
+  [[nodiscard]] Ghost ghost_of(Way way, std::uint32_t now) const noexcept {
+    const std::uint32_t age = ((now >> unit_bits_) - (way >> history_bits)) & n_units_max;
+    return {ReuseHistory::of_bits(way & ((1u << history_bits) - 1)), now - (age << unit_bits_)};
   }
 
   base::Column<Bucket> buckets_;
