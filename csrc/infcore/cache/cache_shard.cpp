@@ -261,7 +261,7 @@ void CacheShard::make_place() {
     policy_->grow(static_cast<std::uint32_t>(wanted));
     n_places_ = wanted;  // last: where one of them had no memory, all are asked again
   }
-  if (n > ids_.n_places() / 4 * 3) ids_.grow(ids_.n_places() + ids_.n_places() / 4);
+  if (n > ids_.n_places() / 8 * 5) ids_.grow(ids_.n_places() + ids_.n_places() / 4);
   keys_[n - 1] = no_entry;
   entries_[n - 1].life = no_life;
   free_ = n_ids_++;

@@ -41,13 +41,13 @@ class GhostHistories {
     const std::uint64_t hash = hash_of(key);
     Bucket& bucket = bucket_of(hash);
     const std::uint32_t ours = tag_of(hash);
-    std::uint32_t same = 0;  // a bit for each way, without branches: nobody knows which it is
-    for (std::uint32_t i = 0; i < n_ways; ++i) same |= (bucket[i] ^ ours) < 1u << tag_at ? 1u << i : 0u;
-    if (same == 0) return {{}, 0};
-    Way& way = bucket[static_cast<std::size_t>(std::countr_zero(same))];
-    const Ghost found = ghost_of(way, now);
-    way = 0;
-    return found;
+    for (Way& way : bucket) {
+      if ((way ^ ours) >> tag_at != 0) continue;
+      const Ghost found = ghost_of(way, now);
+      way = 0;
+      return found;
+    }
+    return {{}, 0};
   }
 
   /// Calls lost(ghost) for each one that it forgets for it, or because it is older than age_max.
@@ -56,21 +56,25 @@ class GhostHistories {
     const std::uint64_t hash = hash_of(key);
     Bucket& bucket = bucket_of(hash);
     const std::uint32_t now = life.now >> unit_bits_, age_max = std::min(life.age_max >> unit_bits_, n_units_max);
-    std::uint32_t expired = 0, last = 0;
-    for (std::uint32_t i = 0; i < n_ways; ++i) {  // without branches, as above
+    std::int32_t last = 0;
+    std::uint32_t n_expired = 0;
+#pragma omp simd reduction(max : last) reduction(+ : n_expired)
+    for (std::uint32_t i = 0; i < n_ways; ++i) {
       const std::uint32_t age = (now - (bucket[i] >> history_bits)) & n_units_max;
-      const std::uint32_t is_old = (age_max - age) >> 31, is_free = bucket[i] == 0 ? 1 : 0;
-      expired |= (is_old & ~is_free) << i;
-      const std::uint32_t goes = is_old | is_free;
-      last = std::max(last, (goes << units_bits | (age & (goes - 1))) * n_ways + i);
+      const std::uint32_t is_old = (age_max - age) >> 31, is_free = bucket[i] == 0 ? 1 : 0, goes = is_old | is_free;
+      const std::int32_t rank = static_cast<std::int32_t>((goes << units_bits | (age & (goes - 1))) * n_ways + i);
+      last = rank > last ? rank : last;
+      n_expired += goes ^ is_free;
     }
-    Way& way = bucket[last % n_ways];
-    if (way != 0) expired |= 1u << last % n_ways;
-    for (; expired != 0; expired &= expired - 1) {
-      Way& forgotten = bucket[static_cast<std::size_t>(std::countr_zero(expired))];
-      lost(ghost_of(forgotten, life.now));
-      forgotten = 0;
+    Way& way = bucket[static_cast<std::size_t>(last) % n_ways];
+    if (n_expired > 0) {
+      for (Way& each : bucket) {
+        if (each == 0 || ((now - (each >> history_bits)) & n_units_max) <= age_max) continue;
+        lost(ghost_of(each, life.now));
+        each = 0;
+      }
     }
+    if (way != 0) lost(ghost_of(way, life.now));
     way = tag_of(hash) | ((ghost.used >> unit_bits_) & n_units_max) << history_bits | ghost.history.bits();
   }
 

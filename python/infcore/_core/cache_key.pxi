@@ -15,11 +15,12 @@ cdef extern from * nogil:
       std::uint32_t kind;
     };
 
-    // One multiplication to 128 bits: its halves together depend on every bit of x, wherever keys differ.
+    // One multiplication to 128 bits: the middle of it spreads keys that count up evenly over its upper bits, by which
+    // places go (the constant: 2^64 over the golden ratio); with its top every bit depends on all of the hash.
     inline std::uint32_t place_of(Py_hash_t hash) noexcept {
       __extension__ using Wide = unsigned __int128;
-      const Wide product = Wide{static_cast<std::uint64_t>(hash) ^ 0x8EBC6AF09C88C6E3u} * 0x589965CC75374CC3u;
-      return static_cast<std::uint32_t>(static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product));
+      const Wide product = Wide{static_cast<std::uint64_t>(hash)} * 0x9E3779B97F4A7C15u;
+      return static_cast<std::uint32_t>(product >> 64) ^ static_cast<std::uint32_t>(product >> 32);
     }
 
     inline std::uint64_t stirred(std::uint64_t x) noexcept {  // splitmix64's finaliser

@@ -15,7 +15,7 @@
 //
 // O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice a
 // block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to the
-// lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 40 KB. Tunables: the constants below,
+// lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 37 KB. Tunables: the constants below,
 // ReuseRates' prior and fading.
 #include <infcore/cache/entry_blocks.hpp>
 #include <infcore/cache/ghost_histories.hpp>
@@ -25,6 +25,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <limits>
 #include <memory>
 
 namespace infcore::cache {
@@ -157,19 +158,20 @@ class Infcore final : public contracts::EvictionPolicy {
   /// one.
   [[nodiscard]] std::array<Candidate, 2> two_least(std::uint32_t first_place) const noexcept {
     const EntryBlocks::Values values = entries_.values(first_place, rates_, now_);
-    // Where they stand takes the place of the last bits; what is not negative is in order as a float and as its bits.
-    EntryBlocks::Values ranks;
+    // Where they stand takes the place of the last bits; the bits of what is not negative are in its order.
+    std::array<std::int32_t, n_sampled> ranks;
     for (std::uint32_t i = 0; i < n_sampled; ++i)
-      ranks[i] = std::bit_cast<float>((std::bit_cast<std::uint32_t>(values[i]) & ~(n_sampled - 1)) | i);
-    float first = EntryBlocks::no_value, second = EntryBlocks::no_value;
+      ranks[i] = static_cast<std::int32_t>((std::bit_cast<std::uint32_t>(values[i]) & ~(n_sampled - 1)) | i);
+    constexpr std::int32_t behind_all = std::numeric_limits<std::int32_t>::max();
+    std::int32_t first = behind_all, second = behind_all;
 #pragma omp simd reduction(min : first)
-    for (std::uint32_t i = 0; i < n_sampled; ++i) first = std::min(first, ranks[i]);
+    for (std::uint32_t i = 0; i < n_sampled; ++i) first = ranks[i] < first ? ranks[i] : first;
+    for (std::uint32_t i = 0; i < n_sampled; ++i) ranks[i] = ranks[i] == first ? behind_all : ranks[i];
 #pragma omp simd reduction(min : second)
-    for (std::uint32_t i = 0; i < n_sampled; ++i)
-      second = std::min(second, ranks[i] > first ? ranks[i] : EntryBlocks::no_value);
+    for (std::uint32_t i = 0; i < n_sampled; ++i) second = ranks[i] < second ? ranks[i] : second;
     const EntryBlocks::Block& block = entries_.block(first_place);
-    const auto candidate_at = [&](float rank) {
-      const std::uint32_t at = std::bit_cast<std::uint32_t>(rank) % n_sampled;
+    const auto candidate_at = [&](std::int32_t rank) {
+      const std::uint32_t at = static_cast<std::uint32_t>(rank) % n_sampled;
       return values[at] == EntryBlocks::no_value ? nobody : candidate(values[at], block.id[at]);
     };
     return {candidate_at(first), candidate_at(second)};
