@@ -19,7 +19,8 @@ bool is_mapped(std::size_t bytes) noexcept { return bytes >= mapped_from; }
 std::byte* ZeroedBytes::mapped(std::size_t bytes) const {
   void* at = MAP_FAILED;
 #ifdef MREMAP_MAYMOVE
-  if (is_mapped(bytes_)) at = mremap(data_, bytes_, bytes, MREMAP_MAYMOVE);
+  if (is_mapped(bytes_))
+    at = mremap(data_, bytes_, bytes, MREMAP_MAYMOVE);
   else
 #endif
     at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -7,8 +7,9 @@
 namespace infcore::base {
 
 /// 4-ary min-heap of slots, each with a key, that knows where each slot is. Keys of one heap are never equal: put the
-/// slot or an id last in them; or `ties_by_slot`, of equal ones the lowest slot is least. Single-threaded; O(log n) push
-/// and remove, O(1) top; allocates in the constructor and grow() only, and takes memory for as many as were ever in.
+/// slot or an id last in them; or `ties_by_slot`, of equal ones the lowest slot is least. Single-threaded; O(log n)
+/// push and remove, O(1) top; allocates in the constructor and grow() only, and takes memory for as many as were ever
+/// in.
 template <class Key, bool ties_by_slot = false>
 class IndexedHeap {
  public:

@@ -271,8 +271,8 @@ void CacheShard::make_place() {
 std::uint32_t CacheShard::make_life(const NewEntry& entry, EntryId old, bool always) {
   const std::uint32_t before = old == no_entry ? no_life : entries_[old].life;
   const std::uint32_t bytes_high = static_cast<std::uint32_t>(entry.bytes >> 32);
-  const bool plain =
-      entry.expires_ns == base::never_ns && entry.version == 0 && entry.reuse == 1.0 && entry.tags.empty() && bytes_high == 0 && !always;
+  const bool plain = entry.expires_ns == base::never_ns && entry.version == 0 && entry.reuse == 1.0 &&
+                     entry.tags.empty() && bytes_high == 0 && !always;
   const std::uint32_t n_pins = before == no_life ? 0 : lives_[before].n_pins;
   if (plain && n_pins == 0) return no_life;
   Life made{entry.expires_ns, entry.stale_until_ns, entry.version, entry.reuse, n_pins, bytes_high, {}};

@@ -8,15 +8,15 @@
 //
 // We differ: LHD takes what it evicts for never used again, and so believes in its own choices; we remember four keys
 // an entry, count their returns, and count those that still wait. Time is insertions: a hit is two counts, nothing is
-// filed. A sample is 16 entries that stand side by side, block after block, not drawn: who leaves is replaced by whoever
-// came last, so neighbours have little in common, and a block is valued in one go. The newest entry is always looked
-// at: what would push out more than it brings is not admitted. All that leaves is remembered, also what expires or is
-// replaced.
+// filed. A sample is 16 entries that stand side by side, block after block, not drawn: who leaves is replaced by
+// whoever came last, so neighbours have little in common, and a block is valued in one go. The newest entry is always
+// looked at: what would push out more than it brings is not admitted. All that leaves is remembered, also what expires
+// or is replaced.
 //
-// O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice a
-// block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to the
-// lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 37 KB. Tunables: the constants below,
-// ReuseRates' prior and fading.
+// O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice
+// a block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to
+// the lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 37 KB. Tunables: the constants
+// below, ReuseRates' prior and fading.
 #include <infcore/cache/entry_blocks.hpp>
 #include <infcore/cache/ghost_histories.hpp>
 #include <infcore/cache/reuse_rates.hpp>
@@ -111,10 +111,9 @@ class Infcore final : public contracts::EvictionPolicy {
     const std::uint32_t place = entries_.place(id), at = place % n_sampled;
     const EntryBlocks::Block& block = entries_.block(place);
     const GhostHistories::Life life{now_, n_remembered_each * entries_.size()};
-    ghosts_.remember(view_->entry(id).key, {block.history[at], block.used[at]}, life,
-                     [this](const GhostHistories::Ghost& lost) {
-                       rates_.lost(lost.history.of_class(), now_ - lost.used);
-                     });
+    ghosts_.remember(
+        view_->entry(id).key, {block.history[at], block.used[at]}, life,
+        [this](const GhostHistories::Ghost& lost) { rates_.lost(lost.history.of_class(), now_ - lost.used); });
     entries_.remove(id);
     if (id == newest_) newest_ = no_entry;
   }
@@ -237,7 +236,7 @@ class Infcore final : public contracts::EvictionPolicy {
   GhostHistories ghosts_;
   ReuseRates rates_;
   EvenPlaces to_see_;
-  std::uint32_t hand_{};                     ///< where the block begins that the next choice looks at
+  std::uint32_t hand_{};                    ///< where the block begins that the next choice looks at
   std::array<Candidate, n_kept + 1> best_;  ///< of the last choice, what it named first; nobody behind them
   bool is_named_{};
   double mean_bits_{};
