@@ -12,6 +12,7 @@ namespace {
 /// Entries that put() looks at, whether they are dead: more than come, so that the dead ones do not pile up.
 constexpr int n_swept = 2;
 constexpr std::size_t n_places_min = 16;
+constexpr std::size_t n_places_roomy = std::size_t{1} << 15;
 
 /// Half the bytes of a double; beyond what it holds, its most.
 float kept_cost(double cost_us) noexcept {
@@ -261,7 +262,9 @@ void CacheShard::make_place() {
     policy_->grow(static_cast<std::uint32_t>(wanted));
     n_places_ = wanted;  // last: where one of them had no memory, all are asked again
   }
-  if (n > ids_.n_places() / 8 * 5) ids_.grow(ids_.n_places() + ids_.n_places() / 4);
+  // Half full while it fits a near cache and short searches pay, then a little fuller.
+  const std::size_t n_ids_max = ids_.n_places() / 8 * (ids_.n_places() < n_places_roomy ? 4 : 5);
+  if (n > n_ids_max) ids_.grow(ids_.n_places() + ids_.n_places() / 4);
   keys_[n - 1] = no_entry;
   entries_[n - 1].life = no_life;
   free_ = n_ids_++;
