@@ -1,10 +1,14 @@
 """infcore.Cache from Python: a get that finds, get and put by Zipf's law, the same on two threads, puts, shared
-computations. bench/peers/caches.py sets them beside other caches. No row asserts a time; -s prints them.
+computations; and the memory of an entry. bench/peers/caches.py sets them beside other caches. No row asserts a time;
+-s prints them.
 
-ns a request and the hit ratio are in extra_info.
+ns a request, the hit ratio and bytes an entry are in extra_info.
 """
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +124,50 @@ def test_get_or_compute_hit(benchmark):
     benchmark(run)
     assert cache.stats().misses == 1000
     told(benchmark, 1000)
+
+
+FILLED_TWICE = """
+import os, sys
+import infcore
+
+policy, n = sys.argv[1], int(sys.argv[2])
+
+
+def resident():
+    with open("/proc/self/statm") as figures:
+        return int(figures.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def filled(keys, capacity):
+    cache = infcore.Cache(capacity * 64, policy=policy)
+    for key in keys:
+        cache.put(key, key, size_bytes=64, cost_us=3.0)
+    return cache
+
+
+keys = list(range(2 * n))
+filled(range(100), 50)  # what is imported and made once
+before = resident()
+cache = filled(keys, n)
+print((resident() - before) / n)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident size is read from Linux' /proc")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_memory_an_entry(benchmark, policy, request):
+    """Beyond key and value, after as many evictions as there are entries: what a process of its own has more."""
+    smoke = request.config.getoption("benchmark_disable")
+    if smoke and policy not in ("infcore", "gdsf"):
+        pytest.skip("the largest two are enough to show that it runs")
+
+    def run():
+        n = 200_000 if smoke else 1_000_000
+        done = subprocess.run(
+            [sys.executable, "-c", FILLED_TWICE, policy, str(n)], capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    n_bytes = benchmark.pedantic(run, rounds=1)
+    assert 16 < n_bytes <= 96
+    told(benchmark, 1, bytes_an_entry=n_bytes)

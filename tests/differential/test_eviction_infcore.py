@@ -117,12 +117,12 @@ def test_decides_as_its_model(seed: int) -> None:
 
 
 def test_units_of_remembered_times() -> None:
-    """Above 8,191 entries times of ghosts are rounded; a policy that is told of so many still does as its model."""
+    """Above 63 entries times of ghosts are rounded; a policy that is told of so many still does as its model."""
     table = Table(7, n_max=60)
     table.both("grow", 40_000)
     table.n_now = table.n_max
     table.run(700)
-    assert table.model.ghosts.unit == 8
+    assert table.model.ghosts.unit == 1024
 
 
 def test_age_classes_of_the_model() -> None:

@@ -6,6 +6,8 @@ where there may be more entries and the model has one. reference/eviction_models
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 
 class View(Protocol):
     def key(self, id_: int) -> int: ...
@@ -42,7 +44,8 @@ class Gdsf:
 
     def on_insert(self, id_: int) -> None:
         self.n_hits[id_] = 1.0
-        self.cost_per_byte[id_] = self.view.cost_us(id_) / self.view.bytes(id_)
+        cost_per_byte = self.view.cost_us(id_) / self.view.bytes(id_)
+        self.cost_per_byte[id_] = float(np.float32(min(cost_per_byte, np.finfo(np.float32).max)))
         self._lift([id_])
 
     def on_hit(self, ids: list[int]) -> None:

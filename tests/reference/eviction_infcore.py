@@ -14,13 +14,13 @@ CLASSES = range(24)
 
 
 class History(NamedTuple):
-    """How often a key was asked for, 63 at most; how long before the last time; if once, what it is worth."""
+    """How often a key was asked for, 31 at most; how long before the last time; if once, what it is worth."""
 
     n_uses: int
     last: int
 
     def of_class(self) -> int:
-        doublings = next(i for i, most in enumerate((1, 2, 4, 8, 16, 63)) if self.n_uses <= most)
+        doublings = next(i for i, most in enumerate((1, 2, 4, 8, 16, 31)) if self.n_uses <= most)
         return doublings * 4 + self.last
 
 
@@ -37,27 +37,32 @@ class Rates:
     """For each class and age: uses to expect over the time to wait for them."""
 
     def __init__(self) -> None:
-        self.used = {(c, a): 0.0 for c in CLASSES for a in range(N_AGES)}
+        self.used = {(c, a): 0 for c in CLASSES for a in range(N_AGES)}
         self.lost = dict(self.used)
         self.waiting = dict(self.used)
+        self.faded_used = dict.fromkeys(self.used, 0.0)
+        self.faded_lost = dict(self.faded_used)
         self.rates: dict[tuple[int, int], np.float32] = {}
         self.learn(0.0)
 
     def learn(self, n_each: float) -> None:
+        for at in self.used:
+            self.faded_used[at] += self.used[at]
+            self.faded_lost[at] += self.lost[at]
         for c in CLASSES:
             self._learn_class(c, n_each)
         for at in self.used:
-            self.used[at] *= 0.99
-            self.lost[at] *= 0.99
-            self.waiting[at] = 0.0
+            self.faded_used[at] *= 0.99
+            self.faded_lost[at] *= 0.99
+            self.used[at] = self.lost[at] = self.waiting[at] = 0
 
     def _learn_class(self, c: int, n_each: float) -> None:
         prior_uses = 16.0 * (0.2, 0.36, 0.488, 0.5, 0.5, 0.5)[c // 4]
         ahead: list[tuple[float, float, float]] = []
         n_reached = 0.0
         for age in reversed(range(N_AGES)):
-            n_used = self.used[c, age]
-            n_ended = self.lost[c, age] + self.waiting[c, age] * n_each
+            n_used = self.faded_used[c, age]
+            n_ended = self.faded_lost[c, age] + self.waiting[c, age] * n_each
             n_reached += n_used + n_ended
             share = (n_used + prior_uses) / (n_reached - 0.5 * n_ended + 16.0)
             uses, time, alive = share, 2.0 ** (age // 2) * (1.0 - 0.5 * share), 1.0 - share
@@ -69,21 +74,21 @@ class Rates:
 
 
 class Ghosts:
-    """Neighbourhoods of eight; a key is known by 16 bits of its hash."""
+    """Neighbourhoods of eight; a key is known by 16 bits of its hash, none of them 0."""
 
     def __init__(self, n_entries_max: int) -> None:
         self.neighbourhoods: list[list[tuple[int, int, History] | None]] = [
             [None] * 8 for _ in range(n_entries_max // 2 + 1)
         ]
-        self.unit = 2 ** max(0, n_entries_max.bit_length() - 13)
+        self.unit = 2 ** max(0, n_entries_max.bit_length() - 6)
 
     def _place(self, key: int) -> tuple[int, int]:
         key = (key ^ key >> 32) * 0x9E3779B97F4A7C15 % 2**64
         key = (key ^ key >> 32) * 0xD6E8FEB86659FD93 % 2**64
-        return (key >> 32) * len(self.neighbourhoods) >> 32, key >> 16 & 0xFFFF
+        return (key >> 32) * len(self.neighbourhoods) >> 32, key >> 16 & 0xFFFF or 1
 
     def _used(self, unit: int, now: int) -> int:
-        return now - (now // self.unit - unit) % 2**16 * self.unit
+        return now - (now // self.unit - unit) % 2**9 * self.unit
 
     def take(self, key: int, now: int) -> tuple[History, int] | None:
         where, tag = self._place(key)
@@ -108,7 +113,7 @@ class Ghosts:
         at = free[-1] if free else max(range(8), key=lambda i: (ages[i], i))
         if not free:
             forgotten.append((ways[at][2], ages[at]))  # type: ignore[index]
-        ways[at] = (tag, used // self.unit % 2**16, history)
+        ways[at] = (tag, used // self.unit % 2**9, history)
         return forgotten
 
 
@@ -124,21 +129,22 @@ def even_places() -> Callable[[int], int]:
 
 
 class Infcore:
-    """Of a sample, the newest, and those kept from samples before: the least worth * rate, of equals the lowest id."""
+    """Of a block, the newest, and those kept from blocks before: the least worth * rate, of equals the lowest id."""
 
     def attach(self, view: View, limits: Limits) -> None:
         self.view = view
         self.rates = Rates()
         self.now = 0
-        self.n_ids = 0
         self.newest: int | None = None
         self.worth: dict[int, np.float32] = {}
         self.history: dict[int, History] = {}
         self.used: dict[int, int] = {}
         self.evictable: list[int] = []
+        self.held: list[int] = []  # they stand behind the evictable
         self.best: list[tuple[np.float32, int]] = []
         self.is_named = False
-        self.next_choice, self.next_seen = even_places(), even_places()
+        self.hand = 0
+        self.next_seen = even_places()
         self.mean_bits = self.n_worths = 0.0
         self.n_unlearned = self.n_seen = 0
         self.grow(limits.n_entries_max)
@@ -162,7 +168,7 @@ class Infcore:
             self._use(id_)
         self.used[id_] = self.now
         self.newest = id_
-        self.n_ids = max(self.n_ids, id_ + 1)
+        self.held.append(id_)
 
     def on_hit(self, ids: list[int]) -> None:
         self.is_named = False
@@ -176,12 +182,15 @@ class Infcore:
 
     def on_evictable(self, id_: int) -> None:
         self.is_named = False
-        self.evictable.append(id_)
+        self.held[self.held.index(id_)] = self.held[0]
+        self.held[0] = id_
+        self.evictable.append(self.held.pop(0))
 
     def on_held(self, id_: int) -> None:
         self.is_named = False
         self.evictable[self.evictable.index(id_)] = self.evictable[-1]
         self.evictable.pop()
+        self.held.insert(0, id_)
 
     def on_remove(self, id_: int) -> None:
         if id_ in self.evictable:
@@ -191,6 +200,10 @@ class Infcore:
         history, key = self.history.pop(id_), self.view.key(id_)
         for lost, age in self.ghosts.remember(key, history, self.used[id_], self.now, age_max):
             self.rates.lost[lost.of_class(), age_class(age)] += 1
+        self.held[self.held.index(id_)] = self.held[-1]
+        self.held.pop()
+        if self.newest == id_:
+            self.newest = None
 
     def victim(self) -> int | None:
         if self.is_named:
@@ -202,19 +215,24 @@ class Infcore:
             for id_ in self.evictable:
                 self._consider(self._value(id_))
         else:
-            self._sample()
+            self._choose()
         self.is_named = True
         return self.best[0][1]
 
-    def _sample(self) -> None:
-        sampled = [self._value(self.evictable[self.next_choice(len(self.evictable))]) for _ in range(16)]
+    def _choose(self) -> None:
+        if self.hand >= len(self.evictable):
+            self.hand = 0
+        block = [self._value(id_) for id_ in self.evictable[self.hand : self.hand + 16]]
+        self.hand += 16
+        # All but the last four bits of a value; of equals the first.
+        least = sorted(block, key=lambda candidate: int(candidate[0].view(np.uint32)) // 16)[:2]
         if self.newest in self.evictable:
             self._consider(self._value(self.newest))
-        for each in sampled:
+        for each in least:
             self._consider(each)
         while True:
             if not self.best:
-                for each in sampled:
+                for each in least:
                     self._consider(each)
             id_ = self.best[0][1]
             if id_ not in self.evictable:
@@ -236,7 +254,7 @@ class Infcore:
     def _use(self, id_: int) -> None:
         gap, history = self.now - self.used[id_], self.history[id_]
         self.rates.used[history.of_class(), age_class(gap)] += 1
-        self.history[id_] = History(min(history.n_uses + 1, 63), min(age_class(gap) // 8, 3))
+        self.history[id_] = History(min(history.n_uses + 1, 31), min(age_class(gap) // 8, 3))
         self.used[id_] = self.now
 
     def _worth_class(self, worth: np.float32) -> int:
@@ -248,13 +266,15 @@ class Infcore:
         return 2 if bits > self.mean_bits + 2.0**22 else 0
 
     def _look_around(self) -> None:
-        for _ in range(2 if self.n_ids else 0):
-            id_ = self.next_seen(self.n_ids)
-            if id_ in self.history:
-                at = self.history[id_].of_class(), age_class(self.now - self.used[id_])
-                self.rates.waiting[at] += 1
+        n_entries = len(self.history)
+        for _ in range(2 if n_entries else 0):
+            place = self.next_seen(n_entries)
+            n_evictable = len(self.evictable)
+            id_ = self.evictable[place] if place < n_evictable else self.held[place - n_evictable]
+            at = self.history[id_].of_class(), age_class(self.now - self.used[id_])
+            self.rates.waiting[at] += 1
             self.n_seen += 1
         self.n_unlearned += 1
-        if self.n_unlearned >= max(256, len(self.history) // 10):
-            self.rates.learn(self.n_ids / self.n_seen if self.n_seen else 0.0)
+        if self.n_unlearned >= max(256, n_entries // 10):
+            self.rates.learn(n_entries / self.n_seen if self.n_seen else 0.0)
             self.n_unlearned = self.n_seen = 0

@@ -123,6 +123,21 @@ def test_a_capacity_of_nothing_keeps_nothing():
     assert cache.stats().rejected == 2
 
 
+def test_sizes_above_four_gigabytes():
+    cache, large = cache_of(2**40), 5 * 2**30 + 7
+    put_all(cache, "abc", size_bytes=large)
+    assert cache.stats().bytes_used == 3 * large
+    assert [told["size_bytes"] for _, _, told in cache.entries()] == [large] * 3
+    assert cache.pin("a")
+    put_all(cache, "ab", size_bytes=3)  # in their place, one of them pinned
+    assert cache.stats().bytes_used == large + 6
+    put_all(cache, "a", size_bytes=2**39)
+    put_all(cache, "d", size_bytes=2**39)
+    assert "a" in cache and cache.stats().bytes_used <= 2**40
+    cache.clear()
+    assert cache.stats().bytes_used == 0
+
+
 def test_what_is_too_large_pushes_nothing_out():
     cache = cache_of(100)
     put_all(cache, range(10))

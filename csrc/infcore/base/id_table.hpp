@@ -1,14 +1,18 @@
 #pragma once
+#include <infcore/base/column.hpp>
+
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <vector>
+#include <utility>
 
 namespace infcore::base {
 
 /// Ids by 32 bits of their keys' hash, the tag; the keys are the owner's, who compares them. Open addressing with
-/// linear probes in 8 bytes a place; what is erased leaves no mark. Single-threaded; O(1) while it is not nearly full;
-/// allocates in resize() only.
+/// linear probes in 8 bytes a place; what is erased leaves no mark. A place goes by the tag's upper bits, so that any
+/// number of places will do and a larger table is filled from front to back. Single-threaded; O(1) while it is not
+/// nearly full; allocates in grow() only.
 class IdTable {
  public:
   static constexpr std::uint32_t no_id = std::numeric_limits<std::uint32_t>::max();
@@ -18,21 +22,29 @@ class IdTable {
     return static_cast<std::uint32_t>((key * 0x9E3779B97F4A7C15u) >> 32);
   }
 
-  /// A power of two, more than there will ever be ids. Nothing is in it then. Where it throws, nothing has changed.
-  void resize(std::size_t n_places) {
-    std::vector<Place> places(n_places, Place{0, no_id});
-    places_.swap(places);
-    mask_ = static_cast<std::uint32_t>(n_places - 1);
+  /// More places than there will be ids, and than before; what is in stays. Where it throws, nothing has changed.
+  void grow(std::size_t n_places) {
+    Column<Place> before;
+    before.grow(n_places);
+    before.swap(places_);
+    n_places_ = static_cast<std::uint32_t>(n_places);
+    std::fill(places_.begin(), places_.end(), Place{0, no_id});
+    for (const Place& place : before)
+      if (place.id != no_id) insert(place.tag, place.id);
   }
-  [[nodiscard]] std::size_t n_places() const noexcept { return places_.size(); }
+  [[nodiscard]] std::size_t n_places() const noexcept { return n_places_; }
+  void swap(IdTable& other) noexcept {
+    places_.swap(other.places_);
+    std::swap(n_places_, other.n_places_);
+  }
 
   /// Where a search stands.
   struct Probe {
     std::uint32_t at;
     std::uint32_t id;  ///< no_id: there are no more
   };
-  [[nodiscard]] Probe first(std::uint32_t tag) const noexcept { return from(tag & mask_, tag); }
-  [[nodiscard]] Probe next(Probe probe, std::uint32_t tag) const noexcept { return from((probe.at + 1) & mask_, tag); }
+  [[nodiscard]] Probe first(std::uint32_t tag) const noexcept { return from(home(tag), tag); }
+  [[nodiscard]] Probe next(Probe probe, std::uint32_t tag) const noexcept { return from(behind(probe.at), tag); }
 
   /// The id with that tag for which same(id) is true, or no_id.
   template <class Same>
@@ -42,21 +54,21 @@ class IdTable {
   }
 
   /// Asks for the memory that a search will look at.
-  void prefetch(std::uint32_t tag) const noexcept { __builtin_prefetch(&places_[tag & mask_]); }
+  void prefetch(std::uint32_t tag) const noexcept { __builtin_prefetch(&places_[home(tag)]); }
 
   void insert(std::uint32_t tag, std::uint32_t id) noexcept {
-    std::uint32_t at = tag & mask_;
-    while (places_[at].id != no_id) at = (at + 1) & mask_;
+    std::uint32_t at = home(tag);
+    while (places_[at].id != no_id) at = behind(at);
     places_[at] = {tag, id};
   }
 
   /// Precondition: it was inserted with that tag.
   void erase(std::uint32_t tag, std::uint32_t id) noexcept {
-    std::uint32_t hole = tag & mask_;
-    while (places_[hole].id != id) hole = (hole + 1) & mask_;
+    std::uint32_t hole = home(tag);
+    while (places_[hole].id != id) hole = behind(hole);
     // What stands behind moves up unless that would put it before its own place.
-    for (std::uint32_t at = (hole + 1) & mask_; places_[at].id != no_id; at = (at + 1) & mask_) {
-      if (((at - places_[at].tag) & mask_) < ((at - hole) & mask_)) continue;
+    for (std::uint32_t at = behind(hole); places_[at].id != no_id; at = behind(at)) {
+      if (distance(home(places_[at].tag), at) < distance(hole, at)) continue;
       places_[hole] = places_[at];
       hole = at;
     }
@@ -69,15 +81,24 @@ class IdTable {
     std::uint32_t id;
   };
 
+  [[nodiscard]] std::uint32_t home(std::uint32_t tag) const noexcept {
+    return static_cast<std::uint32_t>((std::uint64_t{tag} * n_places_) >> 32);
+  }
+  [[nodiscard]] std::uint32_t behind(std::uint32_t at) const noexcept { return at + 1 < n_places_ ? at + 1 : 0; }
+  /// Steps from one place on to the other.
+  [[nodiscard]] std::uint32_t distance(std::uint32_t from, std::uint32_t to) const noexcept {
+    return to - from + (to < from ? n_places_ : 0);
+  }
+
   [[nodiscard]] Probe from(std::uint32_t at, std::uint32_t tag) const noexcept {
-    for (;; at = (at + 1) & mask_) {
+    for (;; at = behind(at)) {
       const Place place = places_[at];
       if (place.id == no_id || place.tag == tag) return {at, place.id};
     }
   }
 
-  std::vector<Place> places_;
-  std::uint32_t mask_{};
+  Column<Place> places_;
+  std::uint32_t n_places_{};
 };
 
 }  // namespace infcore::base

@@ -40,7 +40,7 @@ KVBlocks::KVBlocks(const KVBlocksConfig& config, std::unique_ptr<contracts::Evic
   blocks_.assign(config.n_blocks, Block{0, 0, 0, 0, no_block, 0, false});
   free_ = stack_of(config.n_blocks);
   host_free_ = stack_of(config.n_host_blocks);
-  cached_.resize(std::bit_ceil(std::size_t{config.n_blocks} * 2));
+  cached_.grow(std::bit_ceil(std::size_t{config.n_blocks} * 2));
   policy_->attach(*this, {.n_entries_max = config.n_blocks, .capacity_bytes = config.n_blocks});
 }
 

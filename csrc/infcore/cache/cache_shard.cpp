@@ -12,6 +12,7 @@ namespace {
 /// Entries that put() looks at, whether they are dead: more than come, so that the dead ones do not pile up.
 constexpr int n_swept = 2;
 constexpr std::size_t n_places_min = 16;
+constexpr std::size_t n_places_roomy = std::size_t{1} << 15;
 
 /// Half the bytes of a double; beyond what it holds, its most.
 float kept_cost(double cost_us) noexcept {
@@ -22,7 +23,7 @@ float kept_cost(double cost_us) noexcept {
 
 CacheShard::CacheShard(std::uint64_t capacity_bytes, std::unique_ptr<contracts::EvictionPolicy> policy)
     : capacity_bytes_(capacity_bytes), policy_(std::move(policy)) {
-  ids_.resize(n_places_min);
+  ids_.grow(n_places_min);
   policy_->attach(*this, {.n_entries_max = 0, .capacity_bytes = capacity_bytes});
 }
 
@@ -30,7 +31,7 @@ contracts::EvictionEntry CacheShard::entry(EntryId id) const noexcept {
   const Entry& entry = entries_[id];
   const bool plain = entry.life == no_life;
   return {.key = keys_[id],
-          .bytes = std::max<std::uint64_t>(1, entry.bytes()),
+          .bytes = std::max<std::uint64_t>(1, bytes(entry)),
           .cost_us = static_cast<double>(entry.cost_us),
           .n_children = 0,
           .pinned = !plain && lives_[entry.life].n_pins > 0,
@@ -62,7 +63,7 @@ void CacheShard::count_hits(CacheCounters& counters) const noexcept {
   for (std::size_t i = 0; i < n_hits_; ++i) {
     const Entry& entry = entries_[hits_[i]];
     counters.cost_hit_us += static_cast<double>(entry.cost_us);
-    counters.bytes_hit += entry.bytes();
+    counters.bytes_hit += bytes(entry);
   }
 }
 
@@ -109,7 +110,7 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
   if (old != no_entry) {
     id = old;
     policy_->on_remove(id);
-    counters_.bytes_used -= entries_[id].bytes();
+    counters_.bytes_used -= bytes(entries_[id]);
     if (entries_[id].life != no_life) end_life(entries_[id].life);
   } else {
     id = free_;
@@ -134,7 +135,6 @@ void CacheShard::update(EntryId id, const NewEntry& entry, std::uint32_t life) n
   kept.life = life & no_life;
   kept.cost_us = kept_cost(entry.cost_us);
   kept.bytes_low = static_cast<std::uint32_t>(entry.bytes);
-  kept.bytes_high = static_cast<std::uint32_t>(entry.bytes >> 32);
 }
 
 /// False where the newest had to go.
@@ -185,7 +185,7 @@ void CacheShard::drop(EntryId id) noexcept {
   policy_->on_remove(id);
   Entry& entry = entries_[id];
   ids_.erase(entry.hash, id);
-  counters_.bytes_used -= entry.bytes();
+  counters_.bytes_used -= bytes(entry);
   --counters_.n_entries;
   if (entry.life != no_life) end_life(entry.life);
   entry.in_use = false;
@@ -232,7 +232,7 @@ NewEntry CacheShard::told(EntryId id) const noexcept {
   const Entry& entry = entries_[id];
   NewEntry told{.key = keys_[id],
                 .kind = entry.kind,
-                .bytes = entry.bytes(),
+                .bytes = bytes(entry),
                 .cost_us = static_cast<double>(entry.cost_us),
                 .tags = {}};
   if (entry.life == no_life) return told;
@@ -254,33 +254,31 @@ std::vector<std::string_view> CacheShard::tags(EntryId id) const {
 /// Room for one entry more, in everything that has a place for each.
 void CacheShard::make_place() {
   if (free_ != no_entry) return;
-  const std::size_t n = entries_.size() + 1;
+  const std::size_t n = std::size_t{n_ids_} + 1;
   if (n > n_places_) {
-    const std::size_t wanted = std::max<std::size_t>(16, n + n / 4);  // doubling would leave half of it empty
-    keys_.reserve(wanted);
-    entries_.reserve(wanted);
+    const std::size_t wanted = std::max<std::size_t>(16, n + n / 8);  // what is not touched yet takes no memory
+    keys_.grow(wanted);
+    entries_.grow(wanted);
     policy_->grow(static_cast<std::uint32_t>(wanted));
     n_places_ = wanted;  // last: where one of them had no memory, all are asked again
   }
-  if (n > ids_.n_places() / 5 * 4) {
-    ids_.resize(ids_.n_places() * 2);
-    for (EntryId id = 0; id < n_ids(); ++id)
-      if (entries_[id].in_use) ids_.insert(entries_[id].hash, id);
-  }
-  keys_.push_back(no_entry);
-  entries_.push_back(
-      {.hash = 0, .life = no_life, .kind = 0, .in_use = 0, .cost_us = 0, .bytes_low = 0, .bytes_high = 0});
-  free_ = static_cast<EntryId>(n - 1);
+  // Half full while it fits a near cache and short searches pay, then a little fuller.
+  const std::size_t n_ids_max = ids_.n_places() / 8 * (ids_.n_places() < n_places_roomy ? 4 : 5);
+  if (n > n_ids_max) ids_.grow(ids_.n_places() + ids_.n_places() / 4);
+  keys_[n - 1] = no_entry;
+  entries_[n - 1].life = no_life;
+  free_ = n_ids_++;
 }
 
 /// For an entry in the place of `old`, whose pins it keeps and whose own life goes on; no_life where it needs none.
 std::uint32_t CacheShard::make_life(const NewEntry& entry, EntryId old, bool always) {
   const std::uint32_t before = old == no_entry ? no_life : entries_[old].life;
-  const bool plain =
-      entry.expires_ns == base::never_ns && entry.version == 0 && entry.reuse == 1.0 && entry.tags.empty() && !always;
+  const std::uint32_t bytes_high = static_cast<std::uint32_t>(entry.bytes >> 32);
+  const bool plain = entry.expires_ns == base::never_ns && entry.version == 0 && entry.reuse == 1.0 &&
+                     entry.tags.empty() && bytes_high == 0 && !always;
   const std::uint32_t n_pins = before == no_life ? 0 : lives_[before].n_pins;
   if (plain && n_pins == 0) return no_life;
-  Life made{entry.expires_ns, entry.stale_until_ns, entry.version, entry.reuse, n_pins, {}};
+  Life made{entry.expires_ns, entry.stale_until_ns, entry.version, entry.reuse, n_pins, bytes_high, {}};
   made.tags.reserve(entry.tags.size());
   if (free_lives_.empty()) {
     if (lives_.size() >= no_life) throw std::bad_alloc();

@@ -1,6 +1,7 @@
 #pragma once
 #include <infcore/base/border_mutex.hpp>
 #include <infcore/base/clock.hpp>
+#include <infcore/base/column.hpp>
 #include <infcore/base/id_table.hpp>
 #include <infcore/cache/tag_table.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -105,7 +106,7 @@ class CacheShard final : private contracts::EvictionView {
   [[nodiscard]] CacheCounters counters() const noexcept;
   [[nodiscard]] std::uint64_t n_entries() const noexcept { return counters_.n_entries; }
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
-  [[nodiscard]] EntryId n_ids() const noexcept { return static_cast<EntryId>(entries_.size()); }
+  [[nodiscard]] EntryId n_ids() const noexcept { return n_ids_; }
   [[nodiscard]] bool in_use(EntryId id) const noexcept { return entries_[id].in_use; }
   /// What put() was told of it, but for its tags. Precondition: in use.
   [[nodiscard]] NewEntry told(EntryId id) const noexcept;
@@ -123,19 +124,22 @@ class CacheShard final : private contracts::EvictionView {
     std::uint32_t hash;
     std::uint32_t life : 29, kind : 2, in_use : 1;
     float cost_us;
-    std::uint32_t bytes_low, bytes_high;  // 64 bits, without their alignment
-    [[nodiscard]] std::uint64_t bytes() const noexcept { return std::uint64_t{bytes_high} << 32 | bytes_low; }
+    std::uint32_t bytes_low;  // the upper half is in its life
   };
-  /// Of the entries that are more than bytes and a cost.
+  /// Of the entries that are more than a cost and bytes below 2^32.
   struct Life {
     base::TimeNs expires_ns, stale_until_ns;
     std::uint64_t version;
     double reuse;
     std::uint32_t n_pins;
+    std::uint32_t bytes_high;
     std::vector<TagRef> tags;
   };
 
   contracts::EvictionEntry entry(EntryId id) const noexcept override;
+  [[nodiscard]] std::uint64_t bytes(const Entry& entry) const noexcept {
+    return entry.bytes_low | (entry.life == no_life ? 0 : std::uint64_t{lives_[entry.life].bytes_high} << 32);
+  }
   void make_place();
   std::uint32_t make_life(const NewEntry& entry, EntryId old, bool always = false);
   void end_life(std::uint32_t life) noexcept;
@@ -153,9 +157,10 @@ class CacheShard final : private contracts::EvictionView {
   std::uint64_t capacity_bytes_;
   std::unique_ptr<contracts::EvictionPolicy> policy_;
   base::IdTable ids_;
-  std::vector<std::uint64_t> keys_;
-  std::vector<Entry> entries_;
+  base::Column<std::uint64_t> keys_;
+  base::Column<Entry> entries_;
   std::size_t n_places_{};  // that all of these, and the policy, have room for
+  EntryId n_ids_{};
   EntryId free_{no_entry};  // the first of those not in use; the next is in its key
   EntryId gone_{no_entry};  // the same of those whose keys and values the owner still has
   std::vector<Life> lives_;

@@ -1,10 +1,11 @@
 #pragma once
+#include <infcore/base/column.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace infcore::cache {
 
@@ -19,7 +20,7 @@ class FrequencySketch {
   void grow(std::uint32_t n_entries) {
     const std::size_t n_before = lines_.size();
     const std::size_t n_lines = std::bit_ceil((std::size_t{n_entries} + entries_a_line - 1) / entries_a_line);
-    lines_.resize(std::max(n_before, n_lines));
+    lines_.grow(std::max(n_before, n_lines));
     // A key's line is told by more bits now; either has its counts.
     for (std::size_t at = n_before; n_before > 0 && at < lines_.size(); ++at) lines_[at] = lines_[at & (n_before - 1)];
   }
@@ -63,7 +64,7 @@ class FrequencySketch {
     }
   }
 
-  std::vector<Line> lines_;  ///< a power of two
+  base::Column<Line> lines_;  ///< a power of two
   std::uint64_t n_added_{};
 };
 

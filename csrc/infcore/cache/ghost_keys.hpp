@@ -1,8 +1,9 @@
 #pragma once
-#include <bit>
+#include <infcore/base/column.hpp>
+#include <infcore/base/id_table.hpp>
+
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace infcore::cache {
 
@@ -12,71 +13,61 @@ class GhostKeys {
  public:
   /// From now on it remembers n_keys_max > 0, not less than before; what it knows stays.
   void grow(std::uint32_t n_keys_max) {
-    std::vector<std::uint64_t> ring(n_keys_max);
-    std::vector<Place> places(std::bit_ceil(std::size_t{n_keys_max} * 2));
-    ring.swap(ring_);
-    places.swap(places_);
-    mask_ = places_.size() - 1;
-    for (const Place& place : places) {
-      if (place.went == 0) continue;
-      ring_[place.went % ring_.size()] = place.key;
-      insert(place);
+    if (n_keys_max == n_keys_max_) return;
+    GhostKeys larger;
+    larger.ring_.grow(n_keys_max);
+    larger.slots_.grow(n_keys_max + n_keys_max / 3 + 2);
+    larger.n_keys_max_ = n_keys_max;
+    larger.n_gone_ = n_gone_;
+    for (std::uint64_t age = n_gone_ < n_keys_max_ ? n_gone_ : n_keys_max_; age-- > 0;) {
+      const std::uint64_t key = ring_[slot(n_gone_ - age)];
+      if (find(key) == slot(n_gone_ - age)) larger.stand(key, larger.slot(n_gone_ - age));
     }
+    ring_.swap(larger.ring_);
+    slots_.swap(larger.slots_);
+    n_keys_max_ = n_keys_max;
+    newest_ = slot(n_gone_);
   }
 
   /// Also a key that it knows: it counts as new.
   void remember(std::uint64_t key) noexcept {
     forget(key);
     ++n_gone_;
+    newest_ = newest_ + 1 < n_keys_max_ ? newest_ + 1 : 0;
     // The one that stood here is the oldest, unless it was taken or came again.
-    const std::uint64_t oldest = ring_[n_gone_ % ring_.size()];
-    const std::size_t at = find(oldest);
-    if (places_[at].went != 0 && places_[at].went + ring_.size() == n_gone_) erase(at);
-    ring_[n_gone_ % ring_.size()] = key;
-    insert({key, n_gone_});
+    if (n_gone_ > n_keys_max_ && find(ring_[newest_]) == newest_) forget(ring_[newest_]);
+    stand(key, newest_);
   }
 
   /// Whether it was among the last `n_latest` to go, n_latest <= n_keys_max; it is forgotten.
   [[nodiscard]] bool take(std::uint64_t key, std::uint64_t n_latest) noexcept {
-    const std::uint64_t went = forget(key);
-    return went != 0 && n_gone_ - went < n_latest;
+    const std::uint32_t slot = forget(key);
+    if (slot == base::IdTable::no_id) return false;
+    return newest_ - slot + (slot > newest_ ? n_keys_max_ : 0) < n_latest;
   }
 
  private:
-  struct Place {
-    std::uint64_t key{};
-    std::uint64_t went{};  ///< after how many others, from 1; 0: nobody stands here
-  };
-
-  [[nodiscard]] std::size_t home(std::uint64_t key) const noexcept {
-    return static_cast<std::size_t>((key * 0x9E3779B97F4A7C15u) >> 32) & mask_;
+  [[nodiscard]] std::uint32_t slot(std::uint64_t n_th) const noexcept {
+    return static_cast<std::uint32_t>(n_th % n_keys_max_);
   }
-  /// Where it stands, or would.
-  [[nodiscard]] std::size_t find(std::uint64_t key) const noexcept {
-    std::size_t at = home(key);
-    while (places_[at].went != 0 && places_[at].key != key) at = (at + 1) & mask_;
-    return at;
+  [[nodiscard]] std::uint32_t find(std::uint64_t key) const noexcept {
+    return slots_.find(base::IdTable::tag_of(key), [&](std::uint32_t slot) { return ring_[slot] == key; });
   }
-  void insert(const Place& place) noexcept { places_[find(place.key)] = place; }
-  std::uint64_t forget(std::uint64_t key) noexcept {
-    const std::size_t at = find(key);
-    const std::uint64_t went = places_[at].went;
-    if (went != 0) erase(at);
-    return went;
+  void stand(std::uint64_t key, std::uint32_t slot) noexcept {
+    ring_[slot] = key;
+    slots_.insert(base::IdTable::tag_of(key), slot);
   }
-  void erase(std::size_t hole) noexcept {
-    for (std::size_t at = (hole + 1) & mask_; places_[at].went != 0; at = (at + 1) & mask_) {
-      if (((at - home(places_[at].key)) & mask_) >= ((at - hole) & mask_)) {
-        places_[hole] = places_[at];
-        hole = at;
-      }
-    }
-    places_[hole].went = 0;
+  /// Where it stood, or no_id.
+  std::uint32_t forget(std::uint64_t key) noexcept {
+    const std::uint32_t slot = find(key);
+    if (slot != base::IdTable::no_id) slots_.erase(base::IdTable::tag_of(key), slot);
+    return slot;
   }
 
-  std::vector<std::uint64_t> ring_;  ///< the n-th to go stands at n % size
-  std::vector<Place> places_;        ///< open addressing, at most half full
-  std::size_t mask_{};
+  base::Column<std::uint64_t> ring_;  ///< the n-th to go stands at n % n_keys_max
+  base::IdTable slots_;               ///< of the ring, by their keys; at most three quarters full
+  std::uint32_t n_keys_max_{};
+  std::uint32_t newest_{};  ///< its slot
   std::uint64_t n_gone_{};
 };
 

@@ -3,7 +3,6 @@
 #include <infcore/base/id_table.hpp>
 #include <infcore/contracts/eviction.hpp>
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -68,9 +67,8 @@ class ReplayedEntries {
     const std::uint32_t n_before = n_entries_max();
     free_.reserve(n);
     entries_.reserve(n);
-    ids_.resize(std::bit_ceil(std::size_t{n} * 2));  // the last that may throw
+    ids_.grow(std::size_t{n} * 2);  // the last that may throw
     entries_.resize(n);
-    for (EntryId id = 0; id < n_before; ++id) ids_.insert(base::IdTable::tag_of(entries_[id].key), id);  // it was full
     for (EntryId id = n; id > n_before; --id) free_.push_back(id - 1);  // the lowest on top
   }
 

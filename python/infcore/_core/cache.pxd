@@ -9,16 +9,14 @@ from infcore._cpp.cache cimport CacheShard
 
 cdef class Shard:
     cdef unique_ptr[CacheShard] c_obj
-    cdef list keys      # by entry id, None where free: lists, so that the collector sees them
-    cdef list values
+    cdef list pairs     # of each entry id its key, then its value; None where free. The collector sees a list
 
 
 cdef class Store:
     cdef object __weakref__
     cdef Shard only         # None where there are several
-    cdef CacheShard* c_only  # these three are that one's: what a hit needs, at hand
-    cdef PyObject* keys
-    cdef PyObject* values
+    cdef CacheShard* c_only  # these two are that one's: what a hit needs, at hand
+    cdef PyObject* pairs
     cdef list shards
     cdef Clock clock
     cdef cbool timed    # whether anything was ever put with an end to its life

@@ -31,12 +31,12 @@ include "cache_key.pxi"
 
 
 @cython.final
-@cython.no_gc_clear  # the lists are there to the very end; a cycle breaks at one of them instead
+@cython.no_gc_clear  # the list is there to the very end; a cycle breaks elsewhere instead
 cdef class Shard:
     def __cinit__(self, uint64_t capacity_bytes, str policy):
         cdef unique_ptr[EvictionPolicy] chosen = make_eviction_policy(policy.encode())
         self.c_obj.reset(new CacheShard(capacity_bytes, move(chosen)))
-        self.keys, self.values = [], []
+        self.pairs = []
 
 
 @cython.no_gc_clear  # the same: it leans on its shards
@@ -70,7 +70,7 @@ cdef class Store:
         if n_shards == 1:
             self.only = self.shards[0]
             self.c_only = self.only.c_obj.get()
-            self.keys, self.values = <PyObject*>self.only.keys, <PyObject*>self.only.values
+            self.pairs = <PyObject*>self.only.pairs
 
     def __reduce__(self):
         raise InvalidType(f"{type(self).__name__} cannot be copied or pickled: its values are shared by who uses it; "
@@ -88,8 +88,7 @@ cdef class Store:
         cdef int64_t now_ns = self.clock.now_ns() if self.timed else 0
         cdef PyObject* missing = <PyObject*>absent if self.goes_on else <PyObject*>default
         if self.c_only != NULL:
-            value = get_plain(self.c_only[0], self.keys, self.values, <PyObject*>key, now_ns, missing,
-                              <PyObject*>unsure)
+            value = get_plain(self.c_only[0], self.pairs, <PyObject*>key, now_ns, missing, <PyObject*>unsure)
             if value is not unsure:
                 return value if value is not absent else self.missed(key, default)
         value = get_closely(self, key, <object>missing, now_ns)

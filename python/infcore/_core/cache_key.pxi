@@ -15,11 +15,12 @@ cdef extern from * nogil:
       std::uint32_t kind;
     };
 
-    // One multiplication to 128 bits: its halves together depend on every bit of x, wherever keys differ.
+    // One multiplication to 128 bits: the middle of it spreads keys that count up evenly over its upper bits, by which
+    // places go (the constant: 2^64 over the golden ratio); with its top every bit depends on all of the hash.
     inline std::uint32_t place_of(Py_hash_t hash) noexcept {
       __extension__ using Wide = unsigned __int128;
-      const Wide product = Wide{static_cast<std::uint64_t>(hash) ^ 0x8EBC6AF09C88C6E3u} * 0x589965CC75374CC3u;
-      return static_cast<std::uint32_t>(static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product));
+      const Wide product = Wide{static_cast<std::uint64_t>(hash)} * 0x9E3779B97F4A7C15u;
+      return static_cast<std::uint32_t>(product >> 64) ^ static_cast<std::uint32_t>(product >> 32);
     }
 
     inline std::uint64_t stirred(std::uint64_t x) noexcept {  // splitmix64's finaliser
@@ -109,9 +110,16 @@ cdef extern from * nogil:
       return false;
     }
 
+    inline PyObject* key_at(PyObject* pairs, infcore::cache::EntryId id) noexcept {
+      return PyList_GET_ITEM(pairs, 2 * static_cast<Py_ssize_t>(id));
+    }
+    inline PyObject* value_at(PyObject* pairs, infcore::cache::EntryId id) noexcept {
+      return PyList_GET_ITEM(pairs, 2 * static_cast<Py_ssize_t>(id) + 1);
+    }
+
     // The key's entry, dead or alive, as far as its kind and bits tell. Where a key's own __eq__ must tell, `ask` is that
     // key; those in `compared` (a list or null) said no before.
-    inline infcore::cache::EntryId find_entry(const infcore::cache::CacheShard& shard, PyObject* keys, PyObject* key,
+    inline infcore::cache::EntryId find_entry(const infcore::cache::CacheShard& shard, PyObject* pairs, PyObject* key,
                                               const CacheKey& known, PyObject* compared, PyObject*& ask) noexcept {
       ask = nullptr;
       for (auto probe = shard.probe(known.hash);; probe = shard.next(probe, known.hash)) {
@@ -122,7 +130,7 @@ cdef extern from * nogil:
           if (shard.key(id) == known.content) return id;
           continue;
         }
-        PyObject* const stored = PyList_GET_ITEM(keys, static_cast<Py_ssize_t>(id));
+        PyObject* const stored = key_at(pairs, id);
         if (stored == key) return id;
         if (kind == str_key && known.kind == str_key) {
           if (same_text(stored, key)) return id;
@@ -134,11 +142,13 @@ cdef extern from * nogil:
       }
     }
 
-    // Takes over `item`, hands over what was there.
-    inline PyObject* exchange_item(PyObject* list, std::size_t at, PyObject* item) noexcept {
-      PyObject* const before = PyList_GET_ITEM(list, static_cast<Py_ssize_t>(at));
-      PyList_SET_ITEM(list, static_cast<Py_ssize_t>(at), item);
-      return before;
+    // Takes over `key` and `value`, hands over what was there.
+    inline void exchange_pair(PyObject* pairs, infcore::cache::EntryId id, PyObject*& key, PyObject*& value) noexcept {
+      PyObject *const key_before = key_at(pairs, id), *const value_before = value_at(pairs, id);
+      PyList_SET_ITEM(pairs, 2 * static_cast<Py_ssize_t>(id), key);
+      PyList_SET_ITEM(pairs, 2 * static_cast<Py_ssize_t>(id) + 1, value);
+      key = key_before;
+      value = value_before;
     }
 
     // An exact int from 0 on; false without an error set.
@@ -150,20 +160,20 @@ cdef extern from * nogil:
     }
 
     // get() of an int or a text: a reference to the value or to `missing`, or `unsure`, where somebody must look closer.
-    inline PyObject* get_plain(infcore::cache::CacheShard& shard, PyObject* keys, PyObject* values, PyObject* key,
-                               std::int64_t now_ns, PyObject* missing, PyObject* unsure) noexcept {
+    inline PyObject* get_plain(infcore::cache::CacheShard& shard, PyObject* pairs, PyObject* key, std::int64_t now_ns,
+                               PyObject* missing, PyObject* unsure) noexcept {
       CacheKey known;
       PyObject *ask = nullptr, *found = unsure;
       const bool plain = PyLong_CheckExact(key) || PyUnicode_CheckExact(key);
       if (plain && read_key(key, known)) {
         shard.lock.lock();
-        const infcore::cache::EntryId id = find_entry(shard, keys, key, known, nullptr, ask);
+        const infcore::cache::EntryId id = find_entry(shard, pairs, key, known, nullptr, ask);
         if (id == infcore::cache::no_entry) {
           shard.miss();
           found = missing;
         } else if (ask == nullptr && shard.is_live(id, now_ns)) {
           shard.hit(id);
-          found = PyList_GET_ITEM(values, static_cast<Py_ssize_t>(id));
+          found = value_at(pairs, id);
         }
         shard.lock.unlock();
       }
@@ -180,8 +190,10 @@ cdef extern from * nogil:
     cbool read_key(PyObject*, CacheKey&) noexcept
     void read_content(PyObject*, CacheKey&) noexcept
     EntryId find_entry(const CacheShard&, PyObject*, PyObject*, const CacheKey&, PyObject*, PyObject*&) noexcept
-    PyObject* exchange_item(PyObject*, size_t, PyObject*) noexcept
-    object get_plain(CacheShard&, PyObject*, PyObject*, PyObject*, int64_t, PyObject*, PyObject*)
+    PyObject* key_at(PyObject*, EntryId) noexcept
+    PyObject* value_at(PyObject*, EntryId) noexcept
+    void exchange_pair(PyObject*, EntryId, PyObject*&, PyObject*&) noexcept
+    object get_plain(CacheShard&, PyObject*, PyObject*, int64_t, PyObject*, PyObject*)
     cbool count_of(PyObject*, uint64_t&) noexcept
 
 
@@ -202,7 +214,7 @@ cdef inline list find(Shard shard, object key, const CacheKey* known, EntryId* i
     """The key's entry, dead or alive; under the shard's lock, which is let go while a key's own __eq__ runs, and where
     that raises. Returns what is to be let go without the lock."""
     cdef PyObject* ask = NULL
-    id[0] = find_entry(shard.c_obj.get()[0], <PyObject*>shard.keys, <PyObject*>key, known[0], NULL, ask)
+    id[0] = find_entry(shard.c_obj.get()[0], <PyObject*>shard.pairs, <PyObject*>key, known[0], NULL, ask)
     return None if ask == NULL else find_by_asking(shard, key, known, ask, id)
 
 
@@ -219,10 +231,10 @@ cdef list find_by_asking(Shard shard, object key, const CacheKey* known, PyObjec
         same = PyObject_RichCompareBool(other, key, Py_EQ)
         entries.lock.lock()
         if same:  # it may have gone meanwhile, and another equal one have come
-            id[0] = find_entry(entries[0], <PyObject*>shard.keys, <PyObject*>other, known[0], <PyObject*>compared, ask)
-            if id[0] != no_entry and PyList_GET_ITEM(shard.keys, id[0]) == <PyObject*>other:
+            id[0] = find_entry(entries[0], <PyObject*>shard.pairs, <PyObject*>other, known[0], <PyObject*>compared, ask)
+            if id[0] != no_entry and key_at(<PyObject*>shard.pairs, id[0]) == <PyObject*>other:
                 return compared
-        id[0] = find_entry(entries[0], <PyObject*>shard.keys, <PyObject*>key, known[0], <PyObject*>compared, ask)
+        id[0] = find_entry(entries[0], <PyObject*>shard.pairs, <PyObject*>key, known[0], <PyObject*>compared, ask)
         if ask == NULL:
             return compared
         other = <object>ask  # the one before is among those compared: it does not end here, under the lock

@@ -11,8 +11,8 @@ cdef tuple no_tags = ()
 cdef inline Shard shard_of(Store store, const CacheKey* known):
     if not PyList_GET_SIZE(store.shards):
         raise InvalidType("Cache.__init__ was not called; allowed: use after it")
-    # The low bits of the hash find a place inside the shard.
-    return <Shard>PyList_GET_ITEM(store.shards, (known.hash >> 20) & (PyList_GET_SIZE(store.shards) - 1))
+    # The high bits of the hash find a place inside the shard.
+    return <Shard>PyList_GET_ITEM(store.shards, known.hash & (PyList_GET_SIZE(store.shards) - 1))
 
 
 cdef void unlock(Shard shard, PyObject* key, PyObject* value) noexcept:
@@ -30,8 +30,8 @@ cdef void unlock(Shard shard, PyObject* key, PyObject* value) noexcept:
                 break
             Py_INCREF(None)
             Py_INCREF(None)
-            gone[n] = exchange_item(<PyObject*>shard.keys, id, <PyObject*>None)
-            gone[n + 1] = exchange_item(<PyObject*>shard.values, id, <PyObject*>None)
+            gone[n] = gone[n + 1] = <PyObject*>None
+            exchange_pair(<PyObject*>shard.pairs, id, gone[n], gone[n + 1])
             n += 2
         entries.lock.unlock()
         Py_XDECREF(key)
@@ -65,7 +65,7 @@ cdef object get_closely(Store self, object key, object default, int64_t now_ns):
     if id == no_entry or not entries.is_live(id, now_ns):
         return miss(shard, id, now_ns, default)
     entries.hit(id)
-    value = <object>PyList_GET_ITEM(shard.values, id)
+    value = <object>value_at(<PyObject*>shard.pairs, id)
     entries.lock.unlock()
     return value
 
@@ -81,21 +81,19 @@ cdef object look(Store store, object key, cbool stale):
     compared = find(shard, key, &known, &id)
     value = absent
     if id != no_entry and (entries.is_live(id, now_ns) or (stale and entries.is_stale(id, now_ns))):
-        value = <object>PyList_GET_ITEM(shard.values, id)
+        value = <object>value_at(<PyObject*>shard.pairs, id)
     entries.lock.unlock()
     return value
 
 
 cdef inline int make_room(Shard shard) except -1:
     """For the key and the value of an entry more, before there is one. Under the lock, which is let go where it raises."""
-    cdef Py_ssize_t n = <Py_ssize_t>shard.c_obj.get().n_ids() + 1
-    if PyList_GET_SIZE(shard.keys) >= n and PyList_GET_SIZE(shard.values) >= n:
+    cdef Py_ssize_t n = 2 * (<Py_ssize_t>shard.c_obj.get().n_ids() + 1)
+    if PyList_GET_SIZE(shard.pairs) >= n:
         return 0
     try:
-        while PyList_GET_SIZE(shard.keys) < n:
-            PyList_Append(shard.keys, None)
-        while PyList_GET_SIZE(shard.values) < n:
-            PyList_Append(shard.values, None)
+        while PyList_GET_SIZE(shard.pairs) < n:
+            PyList_Append(shard.pairs, None)
     except:
         shard.c_obj.get().lock.unlock()
         raise
@@ -105,7 +103,7 @@ cdef inline int make_room(Shard shard) except -1:
 cdef cbool place(Shard shard, object key, object value, const CacheKey* known, const NewEntry& entry,
                  int64_t now_ns) except *:
     cdef CacheShard* entries = shard.c_obj.get()
-    cdef PyObject* key_before = NULL
+    cdef PyObject* key_before = NULL  # or the new one, on its way in
     cdef PyObject* value_before = NULL
     cdef EntryId id = no_entry
     cdef EntryId before
@@ -124,8 +122,8 @@ cdef cbool place(Shard shard, object key, object value, const CacheKey* known, c
     if outcome == Outcome.stored:
         Py_INCREF(key)
         Py_INCREF(value)
-        key_before = exchange_item(<PyObject*>shard.keys, id, <PyObject*>key)
-        value_before = exchange_item(<PyObject*>shard.values, id, <PyObject*>value)
+        key_before, value_before = <PyObject*>key, <PyObject*>value
+        exchange_pair(<PyObject*>shard.pairs, id, key_before, value_before)
     unlock(shard, key_before, value_before)
     return outcome == Outcome.stored
 
@@ -239,8 +237,8 @@ cdef list residents_of(Store store, Shard shard, object at):
         for id in range(entries.n_ids()):
             if entries.in_use(id):
                 told = entries.told(id)
-                rows.append((shard.keys[id], at, told.bytes, told.cost_us if entries.is_live(id, now_ns) else 0.0,
-                             entries.is_pinned(id)))
+                rows.append((<object>key_at(<PyObject*>shard.pairs, id), at, told.bytes,
+                             told.cost_us if entries.is_live(id, now_ns) else 0.0, entries.is_pinned(id)))
     finally:
         entries.lock.unlock()
         if collects:
@@ -290,7 +288,7 @@ cdef list rows_of(Store store, Shard shard):
             if not entries.in_use(id) or not entries.is_live(id, now_ns):
                 continue
             told = entries.told(id)
-            rows.append((shard.keys[id], shard.values[id], {
+            rows.append((<object>key_at(<PyObject*>shard.pairs, id), <object>value_at(<PyObject*>shard.pairs, id), {
                 "size_bytes": told.bytes, "cost_us": told.cost_us, "version": told.version, "reuse": told.reuse,
                 "ttl_s": None if told.expires_ns == never_ns else seconds(told.expires_ns - now_ns),
                 "stale_s": 0.0 if told.expires_ns == never_ns else seconds(told.stale_until_ns - told.expires_ns),

@@ -8,12 +8,16 @@
 //
 // We differ: LHD takes what it evicts for never used again, and so believes in its own choices; we remember four keys
 // an entry, count their returns, and count those that still wait. Time is insertions: a hit is two counts, nothing is
-// filed. A sample is spread evenly by a fixed sequence, not drawn. The newest entry is always looked at: what would
-// push out more than it brings is not admitted. All that leaves is remembered, also what expires or is replaced.
+// filed. A sample is 16 entries that stand side by side, block after block, not drawn: who leaves is replaced by
+// whoever came last, so neighbours have little in common, and a block is valued in one go. The newest entry is always
+// looked at: what would push out more than it brings is not admitted. All that leaves is remembered, also what expires
+// or is replaced.
 //
 // O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice
-// 16 to 25 entries looked at. Up to 16 evictable entries all are, and ties go to the lowest id of all; else of those.
-// 40 bytes an entry, ghosts included, and 32 KB. Tunables: the constants below, ReuseRates' prior and fading.
+// a block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to
+// the lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 37 KB. Tunables: the constants
+// below, ReuseRates' prior and fading.
+#include <infcore/cache/entry_blocks.hpp>
 #include <infcore/cache/ghost_histories.hpp>
 #include <infcore/cache/reuse_rates.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -21,8 +25,8 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <limits>
 #include <memory>
-#include <vector>
 
 namespace infcore::cache {
 namespace {
@@ -43,7 +47,7 @@ class EvenPlaces {
 };
 
 class Infcore final : public contracts::EvictionPolicy {
-  static constexpr std::uint32_t n_sampled = 16;
+  static constexpr std::uint32_t n_sampled = EntryBlocks::block_size;
   static constexpr std::uint32_t n_kept = 8;
   /// Entries looked at for each insertion, so that the rates know of those that wait.
   static constexpr std::uint32_t n_seen_each = 2;
@@ -53,25 +57,18 @@ class Infcore final : public contracts::EvictionPolicy {
   /// A nanosecond's tenth: where nothing costs anything, likely uses count alone.
   static constexpr double cost_us_min = 1e-4;
 
-  struct Entry {
-    std::uint32_t used;              ///< when last
-    float worth;                     ///< cost by bytes
-    std::uint32_t place = no_entry;  ///< among the evictable
-    ReuseHistory history;            ///< empty: it is not in
-    std::uint8_t rate_class;         ///< of history
-  };
   /// Value in the upper half, id in the lower: values are not negative, so their bits are in their order.
   using Candidate = std::uint64_t;
+  static constexpr Candidate nobody = ~Candidate{0};
 
   void attach(const contracts::EvictionView& view, const contracts::EvictionLimits& limits) override {
     view_ = &view;
+    best_.fill(nobody);
     grow(limits.n_entries_max);
   }
   void grow(std::uint32_t n_entries_max) override {
-    entries_.reserve(n_entries_max);
-    evictable_.reserve(n_entries_max);
+    entries_.grow(n_entries_max);
     ghosts_.grow(n_entries_max);
-    entries_.resize(n_entries_max);
   }
 
   void on_insert(EntryId id) noexcept override {
@@ -79,101 +76,114 @@ class Infcore final : public contracts::EvictionPolicy {
     ++now_;
     look_around();
     const contracts::EvictionEntry shown = view_->entry(id);
-    Entry& entry = entries_[id];
-    const double worth = std::max(shown.cost_us, cost_us_min) * shown.reuse / static_cast<double>(shown.bytes);
-    entry.worth = static_cast<float>(std::clamp(worth, 1e-30, 1e30));
-    const std::uint32_t worth_class = class_of(entry.worth);
+    const double cost_by_bytes = std::max(shown.cost_us, cost_us_min) * shown.reuse / static_cast<double>(shown.bytes);
+    const float worth = static_cast<float>(std::clamp(cost_by_bytes, 1e-30, 1e30));
+    const std::uint32_t worth_class = class_of(worth);
     const GhostHistories::Ghost ghost = ghosts_.take(shown.key, now_);
-    if (ghost.history.empty()) {
-      entry.history = ReuseHistory(worth_class);
-      entry.rate_class = static_cast<std::uint8_t>(entry.history.of_class());
-    } else {
-      entry.used = ghost.used;
-      entry.history = ghost.history;
-      use(entry);
-    }
-    entry.used = now_;
+    entries_.add(id, worth, ghost.history.empty() ? ReuseHistory(worth_class) : ghost.history, now_);
+    if (!ghost.history.empty()) use(id, now_ - ghost.used);
     newest_ = id;
-    n_ids_ = std::max(n_ids_, id + 1);
-    ++n_entries_;
   }
   void on_hit(std::span<const EntryId> ids) noexcept override {
     is_named_ = false;
-    for (const EntryId id : ids) use(entries_[id]);
+    for (const EntryId id : ids) {
+      const std::uint32_t place = entries_.place(id);
+      use(id, now_ - entries_.block(place).used[place % n_sampled]);
+    }
   }
   void on_release(std::span<const EntryId> ids) noexcept override {
     is_named_ = false;
-    for (const EntryId id : ids) entries_[id].used = now_;
+    for (const EntryId id : ids) {
+      const std::uint32_t place = entries_.place(id);
+      entries_.block(place).used[place % n_sampled] = now_;
+    }
   }
   void on_evictable(EntryId id) noexcept override {
     is_named_ = false;
-    entries_[id].place = static_cast<std::uint32_t>(evictable_.size());
-    evictable_.push_back(id);
+    entries_.make_evictable(id);
   }
   void on_held(EntryId id) noexcept override {
     is_named_ = false;
-    const EntryId last = evictable_.back();
-    evictable_[entries_[id].place] = last;
-    entries_[last].place = entries_[id].place;
-    entries_[id].place = no_entry;
-    evictable_.pop_back();
+    entries_.make_held(id);
   }
   void on_remove(EntryId id) noexcept override {
-    Entry& entry = entries_[id];
-    if (entry.place != no_entry) on_held(id);
     is_named_ = false;
-    const GhostHistories::Life life{now_, n_remembered_each * n_entries_};
-    ghosts_.remember(view_->entry(id).key, {entry.history, entry.used}, life,
-                     [this](const GhostHistories::Ghost& lost) { rates_.lost(lost.history, now_ - lost.used); });
-    entry.history = {};
-    --n_entries_;
+    const std::uint32_t place = entries_.place(id), at = place % n_sampled;
+    const EntryBlocks::Block& block = entries_.block(place);
+    const GhostHistories::Life life{now_, n_remembered_each * entries_.size()};
+    ghosts_.remember(
+        view_->entry(id).key, {block.history[at], block.used[at]}, life,
+        [this](const GhostHistories::Ghost& lost) { rates_.lost(lost.history.of_class(), now_ - lost.used); });
+    entries_.remove(id);
+    if (id == newest_) newest_ = no_entry;
   }
 
   EntryId victim() noexcept override {
     if (is_named_) return id_of(best_[0]);
-    if (evictable_.empty()) return no_entry;
-    const std::uint32_t n_evictable = static_cast<std::uint32_t>(evictable_.size());
+    const std::uint32_t n_evictable = entries_.n_evictable();
+    if (n_evictable == 0) return no_entry;
     if (n_evictable <= n_sampled) {
-      n_best_ = 0;
-      for (const EntryId id : evictable_) consider(candidate(id));
+      best_.fill(nobody);
+      for (std::uint32_t place = 0; place < n_evictable; ++place) consider(candidate(place));
     } else {
-      sample(n_evictable);
+      choose(n_evictable);
     }
     is_named_ = true;
     return id_of(best_[0]);
   }
 
-  void sample(std::uint32_t n_evictable) noexcept {
-    std::array<Candidate, n_sampled> sampled;
-    std::array<EntryId, n_sampled> ids;  // first, so that their entries are all on their way at once
-    for (EntryId& id : ids) {
-      id = evictable_[to_choose_.next(n_evictable)];
-      __builtin_prefetch(&entries_[id]);
-    }
-    for (std::uint32_t i = 0; i < n_sampled; ++i) sampled[i] = candidate(ids[i]);
-    if (newest_ != no_entry && entries_[newest_].place != no_entry) consider(candidate(newest_));
-    for (const Candidate& each : sampled) consider(each);
+  void choose(std::uint32_t n_evictable) noexcept {
+    if (hand_ >= n_evictable) hand_ = 0;
+    const std::array<Candidate, 2> least = two_least(hand_);
+    hand_ += n_sampled;
+    entries_.prefetch(hand_ < n_evictable ? hand_ : 0);
+    if (newest_ != no_entry && entries_.is_evictable(newest_)) consider(candidate(entries_.place(newest_)));
+    for (const Candidate& each : least) consider(each);
     // Those kept from choices before may have been found or have left since then.
     for (;;) {
-      if (n_best_ == 0) {
-        for (const Candidate& each : sampled) consider(each);
-      }
+      if (best_[0] == nobody)
+        for (const Candidate& each : least) consider(each);
       const EntryId id = id_of(best_[0]);
-      const bool is_evictable = entries_[id].place != no_entry;
-      const Candidate now = candidate(id);
-      if (is_evictable && now == best_[0]) return;
-      std::copy(best_.begin() + 1, best_.begin() + n_best_, best_.begin());
-      --n_best_;
+      const bool is_evictable = entries_.is_evictable(id);
+      const Candidate now = is_evictable ? candidate(entries_.place(id)) : nobody;
+      if (now == best_[0]) return;
+      std::copy(best_.begin() + 1, best_.end(), best_.begin());
+      best_.back() = nobody;
       if (is_evictable) consider(now);
     }
   }
 
-  void use(Entry& entry) noexcept {
-    const std::uint32_t gap = now_ - entry.used;
-    rates_.used(entry.history, gap);
-    entry.history = entry.history.used_again(std::min(ReuseRates::age_class(gap) / 8, 3u));
-    entry.rate_class = static_cast<std::uint8_t>(entry.history.of_class());
-    entry.used = now_;
+  /// Of a block, by all but the last four bits of their values, then by place; nobody for the second where there is but
+  /// one.
+  [[nodiscard]] std::array<Candidate, 2> two_least(std::uint32_t first_place) const noexcept {
+    const EntryBlocks::Values values = entries_.values(first_place, rates_, now_);
+    // Where they stand takes the place of the last bits; the bits of what is not negative are in its order.
+    std::array<std::int32_t, n_sampled> ranks;
+    for (std::uint32_t i = 0; i < n_sampled; ++i)
+      ranks[i] = static_cast<std::int32_t>((std::bit_cast<std::uint32_t>(values[i]) & ~(n_sampled - 1)) | i);
+    constexpr std::int32_t behind_all = std::numeric_limits<std::int32_t>::max();
+    std::int32_t first = behind_all, second = behind_all;
+#pragma omp simd reduction(min : first)
+    for (std::uint32_t i = 0; i < n_sampled; ++i) first = ranks[i] < first ? ranks[i] : first;
+    for (std::uint32_t i = 0; i < n_sampled; ++i) ranks[i] = ranks[i] == first ? behind_all : ranks[i];
+#pragma omp simd reduction(min : second)
+    for (std::uint32_t i = 0; i < n_sampled; ++i) second = ranks[i] < second ? ranks[i] : second;
+    const EntryBlocks::Block& block = entries_.block(first_place);
+    const auto candidate_at = [&](std::int32_t rank) {
+      const std::uint32_t at = static_cast<std::uint32_t>(rank) % n_sampled;
+      return values[at] == EntryBlocks::no_value ? nobody : candidate(values[at], block.id[at]);
+    };
+    return {candidate_at(first), candidate_at(second)};
+  }
+
+  void use(EntryId id, std::uint32_t gap) noexcept {
+    const std::uint32_t place = entries_.place(id), at = place % n_sampled;
+    EntryBlocks::Block& block = entries_.block(place);
+    rates_.used(block.rate_class[at], gap);
+    const ReuseHistory history = block.history[at].used_again(std::min(ReuseRates::age_class(gap) / 8, 3u));
+    block.history[at] = history;
+    block.rate_class[at] = static_cast<std::uint8_t>(history.of_class());
+    block.used[at] = now_;
   }
 
   /// 0, 1, 2: about as much as others lately, at least 1.4 times less, more. A float's bits are its logarithm, nearly.
@@ -187,48 +197,47 @@ class Infcore final : public contracts::EvictionPolicy {
   }
 
   void look_around() noexcept {
-    for (std::uint32_t i = 0; i < n_seen_each && n_ids_ > 0; ++i) {
-      const Entry& entry = entries_[to_see_.next(n_ids_)];
-      if (!entry.history.empty()) rates_.waits(entry.history, now_ - entry.used);
+    for (std::uint32_t i = 0; i < n_seen_each && entries_.size() > 0; ++i) {
+      const std::uint32_t place = to_see_.next(entries_.size()), at = place % n_sampled;
+      const EntryBlocks::Block& block = entries_.block(place);
+      rates_.waits(block.rate_class[at], now_ - block.used[at]);
       ++n_seen_;
     }
-    if (++n_unlearned_ < std::max(learn_every_min, n_entries_ / learn_every_part)) return;
-    rates_.learn(n_seen_ > 0 ? static_cast<double>(n_ids_) / n_seen_ : 0.0);
+    if (++n_unlearned_ < std::max(learn_every_min, entries_.size() / learn_every_part)) return;
+    rates_.learn(n_seen_ > 0 ? static_cast<double>(entries_.size()) / n_seen_ : 0.0);
     n_unlearned_ = 0;
     n_seen_ = 0;
   }
 
-  [[nodiscard]] Candidate candidate(EntryId id) const noexcept {
-    const Entry& entry = entries_[id];
-    const float value = rates_.rate(entry.rate_class, now_ - entry.used) * entry.worth;
+  [[nodiscard]] static Candidate candidate(float value, EntryId id) noexcept {
     return Candidate{std::bit_cast<std::uint32_t>(value)} << 32 | id;
+  }
+  [[nodiscard]] Candidate candidate(std::uint32_t place) const noexcept {
+    const EntryBlocks::Block& block = entries_.block(place);
+    const std::uint32_t at = place % n_sampled;
+    return candidate(rates_.rate(block.rate_class[at], now_ - block.used[at]) * block.worth[at], block.id[at]);
   }
   [[nodiscard]] static EntryId id_of(Candidate candidate) noexcept { return static_cast<EntryId>(candidate); }
 
   /// Into best_, the least first, if it is among the least and not in.
   void consider(Candidate next) noexcept {
-    if (n_best_ == best_.size() && next >= best_[n_best_ - 1]) return;
-    std::uint32_t at = n_best_;
+    if (next >= best_.back()) return;
+    std::uint32_t at = n_kept;
     while (at > 0 && next < best_[at - 1]) --at;
     if (at > 0 && best_[at - 1] == next) return;
-    if (n_best_ < best_.size()) ++n_best_;
-    for (std::uint32_t i = n_best_ - 1; i > at; --i) best_[i] = best_[i - 1];
+    for (std::uint32_t i = n_kept; i > at; --i) best_[i] = best_[i - 1];
     best_[at] = next;
   }
 
   const contracts::EvictionView* view_{};
-  std::uint32_t now_{};    ///< insertions so far; wraps
-  std::uint32_t n_ids_{};  ///< ids seen are below it
-  std::uint32_t n_entries_{};
+  std::uint32_t now_{};  ///< insertions so far; wraps
   EntryId newest_{no_entry};
-  std::vector<Entry> entries_;
-  std::vector<EntryId> evictable_;
+  EntryBlocks entries_;
   GhostHistories ghosts_;
   ReuseRates rates_;
-  EvenPlaces to_choose_;
   EvenPlaces to_see_;
-  std::array<Candidate, n_kept + 1> best_{};  ///< of the last choice, what it named first
-  std::uint32_t n_best_{};
+  std::uint32_t hand_{};                    ///< where the block begins that the next choice looks at
+  std::array<Candidate, n_kept + 1> best_;  ///< of the last choice, what it named first; nobody behind them
   bool is_named_{};
   double mean_bits_{};
   double n_worths_{};

@@ -3,6 +3,7 @@
 // Letting go counts as use, since a conversation that ran for a minute goes on from where it ended. No tunables.
 // O(1) a use, in a list in the order of uses. What becomes evictable long after it was used (a parent whose last child
 // went) does not belong at its end: it waits in a heap, O(log n).
+#include <infcore/base/column.hpp>
 #include <infcore/base/indexed_heap.hpp>
 #include <infcore/cache/entry_lists.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -11,7 +12,6 @@
 #include <array>
 #include <compare>
 #include <memory>
-#include <vector>
 
 namespace infcore::cache {
 namespace {
@@ -30,7 +30,7 @@ class Lru final : public contracts::EvictionPolicy {
     grow(limits.n_entries_max);
   }
   void grow(std::uint32_t n_entries_max) override {
-    used_.resize(n_entries_max);
+    used_.grow(n_entries_max);
     late_.grow(n_entries_max);
     in_order_.grow(n_entries_max);
   }
@@ -101,7 +101,7 @@ class Lru final : public contracts::EvictionPolicy {
   }
 
   std::uint64_t n_uses_{};
-  std::vector<std::uint64_t> used_;
+  base::Column<std::uint64_t> used_;
   EntryLists<1> in_order_;
   base::IndexedHeap<Age> late_{0};
 };

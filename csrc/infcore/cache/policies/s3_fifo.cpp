@@ -6,7 +6,8 @@
 // one that is next leaves its queue and comes back as its newest when it is let go. The newest entry of all goes
 // last: the paper makes room before it inserts.
 // Tunables: the small queue's share.
-// O(1) a hit; a choice is paid by the hits and holds that it meets.
+// O(1) a hit; a choice is paid by the hits and holds that it meets. 28 bytes an entry, its ghost included.
+#include <infcore/base/column.hpp>
 #include <infcore/cache/entry_lists.hpp>
 #include <infcore/cache/ghost_keys.hpp>
 #include <infcore/contracts/eviction.hpp>
@@ -14,7 +15,6 @@
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <vector>
 
 namespace infcore::cache {
 namespace {
@@ -23,16 +23,13 @@ using contracts::EntryId;
 using contracts::no_entry;
 
 class S3Fifo final : public contracts::EvictionPolicy {
-  static constexpr std::uint32_t small_queue = 0, main_queue = 1;
+  static constexpr std::uint8_t small_queue = 0, main_queue = 1;
   static constexpr std::uint8_t n_hits_max = 3;
   static constexpr std::uint64_t small_part = 10;
   struct State {
-    std::uint64_t key;
-    std::uint64_t bytes;
-    std::uint8_t queue;
-    std::uint8_t n_hits;
-    bool is_evictable;
+    std::uint8_t queue : 1, n_hits : 2, is_evictable : 1;
   };
+  static_assert(sizeof(State) == 1);
 
   void attach(const contracts::EvictionView& view, const contracts::EvictionLimits& limits) override {
     view_ = &view;
@@ -40,21 +37,21 @@ class S3Fifo final : public contracts::EvictionPolicy {
     grow(limits.n_entries_max);
   }
   void grow(std::uint32_t n_entries_max) override {
-    states_.resize(n_entries_max);
+    states_.grow(n_entries_max);
     queues_.grow(n_entries_max);
     ghosts_.grow(n_entries_max);
   }
 
   void on_insert(EntryId id) noexcept override {
     if (newest_ != no_entry) enqueue(newest_);
-    const contracts::EvictionEntry entry = view_->entry(id);
-    const bool was_here = ghosts_.take(entry.key, n_entries_);
-    states_[id] = {entry.key, entry.bytes, static_cast<std::uint8_t>(was_here ? main_queue : small_queue), 0, false};
+    const bool was_here = ghosts_.take(view_->entry(id).key, n_entries_);
+    states_[id] = {.queue = was_here ? main_queue : small_queue, .n_hits = 0, .is_evictable = false};
     ++n_entries_;
     newest_ = id;
   }
   void on_hit(std::span<const EntryId> ids) noexcept override {
-    for (const EntryId id : ids) states_[id].n_hits = std::min<std::uint8_t>(states_[id].n_hits + 1, n_hits_max);
+    for (const EntryId id : ids)
+      if (states_[id].n_hits < n_hits_max) ++states_[id].n_hits;
   }
   void on_release(std::span<const EntryId>) noexcept override {}
   void on_evictable(EntryId id) noexcept override {
@@ -65,7 +62,7 @@ class S3Fifo final : public contracts::EvictionPolicy {
   void on_remove(EntryId id) noexcept override {
     if (queues_.is_listed(id)) leave(id);
     if (id == newest_) newest_ = no_entry;
-    if (id == named_ && states_[id].queue == small_queue) ghosts_.remember(states_[id].key);
+    if (id == named_ && states_[id].queue == small_queue) ghosts_.remember(view_->entry(id).key);
     named_ = no_entry;
     --n_entries_;
   }
@@ -84,7 +81,7 @@ class S3Fifo final : public contracts::EvictionPolicy {
       if (state.is_evictable && !stays) return named_;
       leave(named_);
       if (!stays) continue;  // held: back when it is let go
-      state.n_hits = is_small ? 0 : static_cast<std::uint8_t>(state.n_hits - 1);
+      state.n_hits = is_small ? 0 : (state.n_hits - 1) & n_hits_max;
       state.queue = main_queue;
       enqueue(named_);
     }
@@ -92,17 +89,17 @@ class S3Fifo final : public contracts::EvictionPolicy {
 
   void enqueue(EntryId id) noexcept {
     queues_.push_back(states_[id].queue, id);
-    bytes_[states_[id].queue] += states_[id].bytes;
+    bytes_[states_[id].queue] += view_->entry(id).bytes;
   }
   void leave(EntryId id) noexcept {
     queues_.remove(id);
-    bytes_[states_[id].queue] -= states_[id].bytes;
+    bytes_[states_[id].queue] -= view_->entry(id).bytes;
   }
 
   const contracts::EvictionView* view_{};
   std::uint64_t small_bytes_max_{};
   std::uint64_t n_entries_{};
-  std::vector<State> states_;
+  base::Column<State> states_;
   EntryLists<2> queues_;  ///< the oldest in front
   std::array<std::uint64_t, 2> bytes_{};
   GhostKeys ghosts_;

@@ -4,11 +4,11 @@
 // We differ: owners may hold entries. The hand takes a held one out of the queue; let go, it comes back as the newest.
 // The newest entry of all goes last: the paper makes room before it inserts. No tunables.
 // O(1) a hit; a choice is paid by the marks it takes and the holds it meets, each once.
+#include <infcore/base/column.hpp>
 #include <infcore/cache/entry_lists.hpp>
 #include <infcore/contracts/eviction.hpp>
 
 #include <memory>
-#include <vector>
 
 namespace infcore::cache {
 namespace {
@@ -18,15 +18,15 @@ using contracts::no_entry;
 
 class Sieve final : public contracts::EvictionPolicy {
   struct Mark {
-    bool is_found{false};
-    bool is_evictable{false};
+    bool is_found;
+    bool is_evictable;
   };
 
   void attach(const contracts::EvictionView&, const contracts::EvictionLimits& limits) override {
     grow(limits.n_entries_max);
   }
   void grow(std::uint32_t n_entries_max) override {
-    marks_.resize(n_entries_max);
+    marks_.grow(n_entries_max);
     queue_.grow(n_entries_max);
   }
 
@@ -71,7 +71,7 @@ class Sieve final : public contracts::EvictionPolicy {
     queue_.remove(id);
   }
 
-  std::vector<Mark> marks_;
+  base::Column<Mark> marks_;
   EntryLists<1> queue_;  ///< the oldest in front
   EntryId hand_{no_entry};
   EntryId newest_{no_entry};
