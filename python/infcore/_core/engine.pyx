@@ -7,6 +7,7 @@ from infcore._cpp.base cimport never_ns, seconds, to_ns
 from infcore._cpp.engine cimport AdmissionFigures, request_work_max
 from infcore._cpp.route cimport no_such_label
 from infcore._core.base cimport TenantNames, finite, until_ns
+from infcore._core.flights cimport Flights
 from infcore._core.future cimport Future
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.token_worker cimport TokenWorkers
@@ -28,6 +29,7 @@ cdef class EngineCore(TokenWorkers):
 
     def __cinit__(self):
         self.tenants = TenantNames()
+        self.flights = Flights()
 
     def submit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
                blocks=None, key=None, require=None, defer_s=None) -> Future:
@@ -197,16 +199,18 @@ cdef class EngineCore(TokenWorkers):
 
 
 cdef int ask_cache(EngineCore engine, Future future, ModelSpec spec, object tenant, object key) except -1:
-    """Marks what the cache has as answered; what it has not is put there once it is answered."""
+    """Marks what is there as answered; what is not has equal ones of its time wait for it, or waits for one of them."""
     if engine.cache is None:
         raise InvalidArgument(f"key is {key!r}; allowed without Engine(cache=): None")
     if spec.by_token:
         raise InvalidArgument(f"key is {key!r}; allowed for a TokenModel, whose answers come in parts: None")
     whose = NO_TENANT if engine.cache_is_shared else tenant
-    future.cache_key = (spec.name, spec.model.version, whose, key)
-    answer = engine.cache.get(future.cache_key)
+    cache_key = (spec.name, spec.model.version, whose, key)
+    answer = engine.cache.get(cache_key)
     if answer is None:
-        future.cache = engine.cache
+        answer = engine.flights.board(&future.c, spec, engine.cache, cache_key)
+    if answer is None:
+        future.is_aboard = True
     else:
         future.at_hand = dict(answer)  # the arrays are read-only, the dict is the caller's
         future.c.request.is_cached = True
