@@ -52,7 +52,11 @@ cdef class EngineCore(TokenWorkers):
         key         hashable; a request with an equal one to the same model and version, of the same tenant (unless
                     Engine(cache_is_shared=True)), is answered from the engine's cache, without a device and past the
                     queue; its arrays are read-only. An answer is put there when its future is first asked for it, as
-                    worth the seconds that it took. None: the cache has nothing to do with it
+                    worth the seconds that it took. While one runs, equal ones wait for its answer, or share its
+                    device's failure: future.cached is True of them. Who is more urgent than each that runs (tier,
+                    deadline_s, defer_s; or has fewer labels to require) does not wait, but runs as well, and so does
+                    the first of those who wait once the one that ran is cancelled, late or given up; a cancel or a
+                    deadline of one's own ends nobody else. None: the cache has nothing to do with it
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
         Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,
@@ -186,6 +190,10 @@ cdef class EngineCore(TokenWorkers):
                           f"tier {future.c.request.tier}, then try later")
         error.reason, error.retry_after_s = "queue_full", figures.retry_after_s
         raise error
+
+    def _n_flights(self) -> int:
+        """Keys under way, and those whose answers nobody has asked for yet."""
+        return len(self.flights.by_key)
 
     def _unknown(self, model, version):
         if not isinstance(model, str):

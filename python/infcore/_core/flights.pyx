@@ -40,10 +40,12 @@ cdef class Flights:
                 cache._watch(self)
                 self.cache = cache
             flight = self.by_key.get(key)
-            if flight is not None and (flight.spec is not spec or landed_of(flight.c) != Landed.not_yet):
-                if flight.spec is spec and landed_of(flight.c) == Landed.answered and not flight.c.is_cheaper:
-                    is_made = flight.take()
-                if flight.answer is None:
+            if flight is not None and flight.spec is not spec:
+                flight.is_outdated = True  # another definition of the model
+                flight = None
+            if flight is not None and landed_of(flight.c) != Landed.not_yet:
+                is_made = not flight.c.is_cheaper and flight.take()
+                if flight.answer is None or flight.c.is_cheaper:
                     flight = None
             if flight is None:
                 flight = Flight.__new__(Flight)
