@@ -387,9 +387,9 @@ def test_close_ends_all(gate, drain):
     gate.wait_entered()
     others = [keyed(engine, 3.0) for _ in range(3)]
     in_order(engine)
-    gate.open()
     if not drain:
-        engine._cancel_all()  # as close(drain=False) begins
+        engine._cancel_all()  # as close(drain=False) begins; the run is still under way
+    gate.open()
     engine.close(drain=drain)
     ends = [future.exception(timeout_s=0.0) for future in (leader, *others)]
     assert [type(end) for end in ends] == [type(None) if drain else infcore.EngineClosed] * 4

@@ -1,12 +1,13 @@
 from libcpp cimport bool as cbool
+from libcpp.memory cimport unique_ptr
 
 from infcore._core.model_spec cimport ModelSpec
-from infcore._cpp.flight cimport Flight as CFlight
+from infcore._cpp.flight cimport Flight as CFlight, ReentrantBorderMutex
 from infcore._cpp.engine cimport LiveRequest
 
 
 cdef class Flights:
-    cdef object lock               # its holder may take it again: keys compare themselves, and garbage is collected
+    cdef unique_ptr[ReentrantBorderMutex] lock
     cdef object cache              # infcore.Cache
     cdef dict by_key               # flights to which a request may be added
     cdef object __weakref__
@@ -26,6 +27,7 @@ cdef class Flight:
     cdef cbool is_taken            # from the payload
     cdef cbool is_outdated         # the cache was told to forget it meanwhile
     cdef bint take(self) except -1
-    cdef int keep(self, const LiveRequest* leaves) except -1
-    cdef int leave(self, const LiveRequest* request) except -1
+    cdef int keep(self, bint leaves) except -1
+    cdef int leave(self) except -1
+    cdef int outlive(self, const LiveRequest* request) except -1
     cdef int forget(self) except -1

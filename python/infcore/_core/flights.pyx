@@ -9,10 +9,9 @@ from libcpp cimport bool as cbool
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.staging cimport BatchResult
 from infcore._cpp.engine cimport LiveRequest
-from infcore._cpp.flight cimport Landed, landed_of
+from infcore._cpp.flight cimport Landed, ReentrantBorderMutex, landed_of
 
 import os
-import threading
 import weakref
 
 from numpy import ndarray
@@ -27,7 +26,7 @@ cdef class Flights:
     """An engine's. Thread-safe."""
 
     def __cinit__(self):
-        self.lock = threading.RLock()
+        self.lock.reset(new ReentrantBorderMutex())
         self.by_key = {}
         all_flights.add(self)
 
@@ -35,7 +34,8 @@ cdef class Flights:
         """Gives it a seat, and returns None; or the answer, where one has landed that nobody has looked into yet."""
         cdef Flight flight
         cdef cbool is_made = False
-        with self.lock:
+        self.lock.get().lock()
+        try:
             if self.cache is None:
                 cache._watch(self)
                 self.cache = cache
@@ -56,19 +56,24 @@ cdef class Flights:
                 flight.n_aboard += 1
                 Py_INCREF(flight)  # the request's, until its future is gone
                 request.seat.flight = &flight.c
+        finally:
+            self.lock.get().unlock()
         if is_made:
-            flight.keep(NULL)
+            flight.keep(False)
         return flight.answer
 
     def outdate(self, key=None):
         """The cache is told to forget the key, or everything: what is under way is nothing for who asks from now on."""
         cdef Flight flight
-        with self.lock:
+        self.lock.get().lock()
+        try:
             gone = list(self.by_key.values()) if key is None else [self.by_key.get(key)]
             for flight in gone:
                 if flight is not None:
                     flight.is_outdated = True
                     flight.forget()
+        finally:
+            self.lock.get().unlock()
 
 
 @cython.final
@@ -101,25 +106,35 @@ cdef class Flight:
         self.payload = None
         return True
 
-    cdef int keep(self, const LiveRequest* leaves) except -1:
-        """Without the lock: a cache may have a network behind it. Then the cache says how long it is good."""
+    cdef int keep(self, bint leaves) except -1:
+        """Without the lock: a cache may have a network behind it. Then the cache says how long it is good.
+
+        leaves  who asked has what it wants
+        """
         try:
             if not self.is_outdated and not self.c.is_cheaper:
                 self.of.cache.put(self.key, self.answer, size_bytes=self.n_bytes or 1, cost_us=1e-3 * self.c.run_ns)
         finally:
-            with self.of.lock:
+            self.of.lock.get().lock()
+            try:
                 self.forget()
-                if leaves != NULL:
-                    self.leave(leaves)
+                if leaves:
+                    self.leave()
+            finally:
+                self.of.lock.get().unlock()
         return 0
 
-    cdef int leave(self, const LiveRequest* request) except -1:
-        """Its future has what it wants, or is gone."""
+    cdef int leave(self) except -1:
+        """One has what it wants, or is gone."""
         self.n_aboard -= 1
         if self.n_aboard == 0:
             self.answer = self.payload = None
-            return self.forget()
-        if not self.is_taken and landed_of(self.c) != Landed.not_yet and request.payload == self.c.payload != NULL:
+            self.forget()
+        return 0
+
+    cdef int outlive(self, const LiveRequest* request) except -1:
+        """Its future is gone, with whose payload it may have landed."""
+        if not self.is_taken and landed_of(self.c) != Landed.not_yet and request.payload == self.c.payload:
             self.payload = <object>self.c.payload
         return 0
 
@@ -134,7 +149,8 @@ def _after_fork():
     # One of the threads that are not in this process may have had it.
     cdef Flights flights
     for flights in list(all_flights):
-        flights.lock = threading.RLock()
+        flights.lock.release()  # and its waiters are waited for, where it is destroyed
+        flights.lock.reset(new ReentrantBorderMutex())
 
 
 os.register_at_fork(after_in_child=_after_fork)

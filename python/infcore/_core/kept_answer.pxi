@@ -4,7 +4,8 @@ cdef int resolve_aboard(Future future) except -1:
     """As resolve(), once, however many threads ask."""
     cdef Flight flight = <Flight>future.c.seat.flight.owner
     cdef bint is_made = False
-    with flight.of.lock:
+    flight.of.lock.get().lock()
+    try:
         if not future.is_aboard:
             return 0
         is_made = flight.take()  # before anybody gets the payload's own arrays
@@ -20,9 +21,11 @@ cdef int resolve_aboard(Future future) except -1:
                 future.error = flight.failure
         future.is_aboard = False
         if not is_made:
-            flight.leave(&future.c)
+            flight.leave()
+    finally:
+        flight.of.lock.get().unlock()
     if is_made:
-        flight.keep(&future.c)
+        flight.keep(True)
     return 0
 
 
@@ -31,9 +34,15 @@ cdef int let_go(Future future) except -1:
     cdef Flight flight
     if future.c.seat.flight != NULL:
         flight = <Flight>future.c.seat.flight.owner
-        if future.is_aboard:
-            with flight.of.lock:
-                flight.leave(&future.c)
+        if future.is_aboard or future.c.payload != NULL:
+            flight.of.lock.get().lock()
+            try:
+                if future.is_aboard:
+                    flight.leave()
+                if future.c.payload != NULL:
+                    flight.outlive(&future.c)
+            finally:
+                flight.of.lock.get().unlock()
         Py_DECREF(flight)
     if future.c.payload != NULL:
         Py_DECREF(<object>future.c.payload)

@@ -19,3 +19,10 @@ cdef extern from "<infcore/engine/flight.hpp>" namespace "infcore::engine" nogil
         Flight* flight
         cbool is_passenger
     Landed landed_of(const Flight&) noexcept
+
+
+cdef extern from "<infcore/base/reentrant_border_mutex.hpp>" namespace "infcore::base" nogil:
+    cdef cppclass ReentrantBorderMutex:
+        ReentrantBorderMutex() noexcept
+        void lock() noexcept
+        void unlock() noexcept
