@@ -1,4 +1,4 @@
-"""Requests with equal keys from threads and event loops at once, with cancels, deadlines and failures. Also under TSAN."""
+"""Requests with equal keys from threads and event loops, with cancels, deadlines and failures. Also run under TSAN."""
 
 import asyncio
 import gc

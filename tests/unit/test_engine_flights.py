@@ -1,30 +1,13 @@
 """Requests with equal keys that are under way together run once; what ends one of them ends no other."""
 
 import asyncio
-import gc
-import weakref
 
 import pytest
-from engine_rig import WAIT_S, Gated, answer, loop_runner, model, wait_until, x_of
+from engine_rig import WAIT_S, Gated, answer, loop_runner, wait_until, x_of
+from flight_rig import SINGLE, engine_of, in_order, keyed
 
 import infcore
 from infcore import sim
-
-SINGLE = model(max_batch_size=1)
-
-
-def engine_of(run, models=(SINGLE,), **options):
-    cache = infcore.Cache(1 << 16, policy="lru")
-    return cache, infcore.Engine([infcore.CallableDevice("d", run=run)], models, cache=cache, **options)
-
-
-def keyed(engine, value, **options):
-    return engine.submit("m", x_of(value), key="k", **options)
-
-
-def in_order(engine):
-    """Once this returns, the engine has heard of everything that was said before."""
-    return engine.stats()["models"].get("m")
 
 
 @pytest.fixture
@@ -195,6 +178,17 @@ def test_a_deadline_of_ones_own_is_kept():
     assert gate.batches == [[3.0]]
 
 
+def test_a_deadline_wakes_the_engine(gate):
+    _, engine = engine_of(gate)
+    with engine:
+        leader = keyed(engine, 3.0, deadline_s=0.05)
+        other = keyed(engine, 3.0, deadline_s=0.06)
+        with pytest.raises(infcore.DeadlineExceeded):
+            other.result(timeout_s=WAIT_S)
+        gate.open()
+        leader.exception(timeout_s=WAIT_S)
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_next_runs_in_place_of_one_that_is_cancelled(gate, begun):
     _, engine = engine_of(gate)
@@ -245,12 +239,15 @@ def test_nobody_waits_for_one_that_is_put_off_or_needs_a_device_of_its_own(gate)
         choosy = keyed(engine, 1.0, require={"region": "eu"})
         any_device = keyed(engine, 2.0)
         choosy_too = keyed(engine, 3.0, require={"region": "eu"})
+        patient = engine.submit("m", x_of(4.0), key="other", defer_s=5.0)
+        hurried = engine.submit("m", x_of(5.0), key="other")
         in_order(engine)
         gate.open()
+        assert [answer(patient), answer(hurried)] == [8.0, 10.0]
         assert answer(choosy) == 2.0
         assert answer(any_device) == 4.0
         assert answer(choosy_too) == 2.0
-    assert gate.batches == [[0.0], [1.0], [2.0]]
+    assert sorted(gate.batches) == [[0.0], [1.0], [2.0], [4.0], [5.0]]
 
 
 def test_a_failure_is_everybodys_and_is_not_kept():
@@ -316,86 +313,6 @@ def test_who_waits_for_one_that_is_displaced_asks_for_itself(gate):
     assert gate.batches == [[0.0], [5.0], [3.0]]
 
 
-@pytest.mark.parametrize("running", [False, True])
-def test_a_model_that_leaves(gate, running):
-    _, engine = engine_of(gate, models=(SINGLE, model("other", max_batch_size=1)))
-    with engine:
-        if not running:
-            engine.submit("other", x_of(0.0))
-            gate.wait_entered()
-        leader = keyed(engine, 3.0)
-        if running:
-            gate.wait_entered()
-        other = keyed(engine, 3.0)
-        in_order(engine)
-        gate.open()
-        engine.unload_model("m")
-        ends = [future.exception(timeout_s=WAIT_S) for future in (leader, other)]
-        if running or ends[0] is None:
-            assert ends == [None, None]
-            assert answer(other) == 6.0
-        else:
-            assert [type(end) for end in ends] == [infcore.UnknownName] * 2
-        assert engine.n_open == 0
-
-
-def test_a_model_that_leaves_while_its_requests_wait_takes_all_with_it(gate):
-    _, engine = engine_of(gate, models=(SINGLE, model("other", max_batch_size=1)))
-    ends = []
-    with engine:
-        engine.submit("other", x_of(0.0))
-        gate.wait_entered()
-        futures = [keyed(engine, 3.0) for _ in range(3)]
-        for future in futures:
-            future.add_done_callback(lambda done: ends.append(type(done.exception())))
-        in_order(engine)
-        wait_for_room = asyncio.new_event_loop()
-
-        async def unload():
-            gone = asyncio.create_task(asyncio.to_thread(engine.unload_model, "m"))
-            await asyncio.to_thread(wait_until, lambda: len(ends) == 3, "the requests' ends")
-            gate.open()
-            await gone
-
-        wait_for_room.run_until_complete(unload())
-        wait_for_room.close()
-    assert ends == [infcore.UnknownName] * 3
-    assert gate.batches == [[0.0]]
-
-
-def test_another_definition_of_the_model_is_another_request(gate):
-    _, engine = engine_of(gate)
-    with engine:
-        before = keyed(engine, 3.0)
-        gate.wait_entered()
-        in_order(engine)
-        gate.open()
-        engine.unload_model("m")
-        engine.load_model(SINGLE)
-        after = keyed(engine, 4.0)
-        assert answer(after) == 8.0
-        assert answer(before) == 6.0
-        assert answer(keyed(engine, 5.0)) == 8.0  # the newest definition's, which before's has not replaced
-    assert gate.batches == [[3.0], [4.0]]
-
-
-@pytest.mark.parametrize("drain", [False, True])
-def test_close_ends_all(gate, drain):
-    _, engine = engine_of(gate)
-    engine.start()
-    leader = keyed(engine, 3.0)
-    gate.wait_entered()
-    others = [keyed(engine, 3.0) for _ in range(3)]
-    in_order(engine)
-    if not drain:
-        engine._cancel_all()  # as close(drain=False) begins; the run is still under way
-    gate.open()
-    engine.close(drain=drain)
-    ends = [future.exception(timeout_s=0.0) for future in (leader, *others)]
-    assert [type(end) for end in ends] == [type(None) if drain else infcore.EngineClosed] * 4
-    assert engine._n_flights() == engine.n_open == 0
-
-
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_tenants_attach_only_where_they_share(gate, is_shared):
     _, engine = engine_of(gate, cache_is_shared=is_shared)
@@ -420,98 +337,6 @@ def test_versions_and_keys_do_not_attach(gate):
         in_order(engine)
         gate.open()
         assert [answer(future) for future in futures] == [2.0, 4.0, 2.0, 2.0]
-
-
-def test_nothing_is_held_once_all_are_gone(gate):
-    class Key:
-        pass
-
-    cache, engine = engine_of(gate)
-    held = []
-
-    def submit(value, key):
-        x = x_of(value)
-        held.append(weakref.ref(x["x"]))
-        return engine.submit("m", x, key=key)
-
-    with engine:
-        key = Key()
-        futures = [submit(float(i), key) for i in range(4)]
-        gate.wait_entered()
-        del futures[0], futures[-1]  # nobody will ask the one that runs
-        in_order(engine)
-        gate.open()
-        assert [answer(future) for future in futures] == [0.0, 0.0]
-        forgotten = [submit(7.0, "other") for _ in range(3)]
-        wait_until(lambda: engine.n_open == 0, "the run")
-        assert engine._n_flights() == 1
-        assert forgotten[0].done()  # who waits on a thread looks for all
-        del forgotten
-        gc.collect()
-        assert engine._n_flights() == 0
-        assert [ref() for ref in held] == [None] * 7
-        alive = weakref.ref(key)
-        del key, futures
-        cache.clear()
-        gc.collect()
-        assert alive() is None
-
-
-def test_a_future_that_is_garbage_leaves_too(gate):
-    _, engine = engine_of(gate)
-    with engine:
-        future = keyed(engine, 3.0)
-        ring = [future]
-        future.add_done_callback(ring.append)  # a cycle
-        ring.append(ring)
-        gate.wait_entered()
-        assert future.cancel()
-        in_order(engine)
-        gate.open()
-        assert future.done()
-        del future, ring
-        gc.collect()
-        assert engine._n_flights() == 0
-
-
-FORGET = {
-    "clear": lambda cache: cache.clear(),
-    "delete": lambda cache: cache.delete(("m", 1, "", "k")),
-    "older": lambda cache: cache.invalidate_older(1),
-}
-
-
-@pytest.mark.parametrize("how", FORGET)
-def test_what_the_cache_is_told_to_forget_is_nobodys_answer_from_then_on(gate, how):
-    cache, engine = engine_of(gate)
-    with engine:
-        before = keyed(engine, 1.0)
-        gate.wait_entered()
-        waits = keyed(engine, 2.0)
-        in_order(engine)
-        FORGET[how](cache)
-        assert engine._n_flights() == 0
-        after = keyed(engine, 3.0)
-        gate.let(2)
-        assert answer(after) == 6.0
-        assert answer(before) == answer(waits) == 2.0
-        assert len(cache) == (0 if how == "older" else 1)  # which asks for versions that an answer does not have
-        gate.open()
-        assert answer(keyed(engine, 4.0)) == (8.0 if how == "older" else 6.0)
-
-
-def test_what_concerns_other_keys_or_tags_alone_leaves_it_where_it_is(gate):
-    cache, engine = engine_of(gate)
-    with engine:
-        before = keyed(engine, 1.0)
-        gate.wait_entered()
-        cache.delete("k")
-        cache.invalidate_tag("t")
-        cache.invalidate_older(5, tag="t")
-        after = keyed(engine, 3.0)
-        gate.open()
-        assert answer(before) == answer(after) == 2.0
-        assert len(cache) == 1
 
 
 def test_a_key_may_submit_while_it_is_compared(gate):
@@ -553,34 +378,3 @@ def test_they_are_logged_as_hits_and_replay(gate, tmp_path):
     reasons = [event.fields["reason"] for event in events if event.kind == "complete" and event.is_action]
     assert sorted(reasons) == ["cached", "cached", "ok"]
     assert sim.replay(tmp_path / "log").equal
-
-
-def test_a_full_engine_counts_who_waits(gate):
-    _, engine = engine_of(gate, max_requests=3)
-    with engine:
-        futures = [keyed(engine, 3.0) for _ in range(3)]
-        gate.wait_entered()
-        in_order(engine)
-        with pytest.raises(infcore.QueueFull):
-            keyed(engine, 3.0)
-        gate.open()
-        assert [answer(future) for future in futures] == [6.0] * 3
-        assert engine._n_flights() == 0  # the refused one is in none
-
-
-def test_who_waits_for_room_joins_in_the_end(gate):
-    _, engine = engine_of(gate, max_requests=2, overflow="block")
-
-    async def ask():
-        futures = [engine.asubmit("m", x_of(value), key="k") for value in (1.0, 2.0, 3.0, 4.0)]
-        await asyncio.to_thread(gate.wait_entered)
-        futures[3].cancel()
-        gate.open()
-        answers = [float((await future)["y"][0]) for future in futures[:3]]
-        return answers, [future.cached for future in futures[:3]]
-
-    with engine:
-        assert loop_runner("asyncio")(ask()) == ([2.0, 2.0, 2.0], [False, True, True])
-        gc.collect()
-        assert engine._n_flights() == 0
-    assert gate.batches == [[1.0]]

@@ -26,7 +26,7 @@ cdef class Flight:
     cdef Py_ssize_t n_bytes
     cdef cbool is_taken            # from the payload
     cdef cbool is_outdated         # the cache was told to forget it meanwhile
-    cdef bint take(self) except -1
+    cdef bint take(self, dict outputs) except -1
     cdef int keep(self, bint leaves) except -1
     cdef int leave(self) except -1
     cdef int outlive(self, const LiveRequest* request) except -1

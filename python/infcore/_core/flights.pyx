@@ -44,7 +44,7 @@ cdef class Flights:
                 flight.is_outdated = True  # another definition of the model
                 flight = None
             if flight is not None and landed_of(flight.c) != Landed.not_yet:
-                is_made = not flight.c.is_cheaper and flight.take()
+                is_made = not flight.c.is_cheaper and flight.take(None)
                 if flight.answer is None or flight.c.is_cheaper:
                     flight = None
             if flight is None:
@@ -80,19 +80,23 @@ cdef class Flights:
 cdef class Flight:
     """All but keep(): under the lock."""
 
-    cdef bint take(self) except -1:
-        """What it landed with, before its caller can change it. Whether there is an answer to be kept now."""
+    cdef bint take(self, dict outputs) except -1:
+        """What it landed with, before its caller can change it. Whether there is an answer to be kept now.
+
+        outputs  where they were taken from the payload, which then is no more
+        """
         cdef dict answer = {}
         cdef Py_ssize_t n_bytes = 0
         cdef Landed landed = landed_of(self.c)
         if self.is_taken or landed == Landed.not_yet:
             return False
-        payload = None if self.c.payload == NULL else <object>self.c.payload
+        payload = None if self.c.payload == NULL or outputs is not None else <object>self.c.payload
         if landed == Landed.failed:
             self.failure, self.is_taken = payload, True
             return False
         try:
-            outputs = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
+            if outputs is None:
+                outputs = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
             for name, array in outputs.items():
                 copy = array.copy() if isinstance(array, ndarray) else array
                 if copy is not array:

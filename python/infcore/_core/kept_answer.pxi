@@ -8,7 +8,16 @@ cdef int resolve_aboard(Future future) except -1:
     try:
         if not future.is_aboard:
             return 0
-        is_made = flight.take()  # before anybody gets the payload's own arrays
+        if (not flight.is_taken and landed_of(flight.c) == Landed.answered
+                and future.c.payload == flight.c.payload != NULL):
+            try:
+                future.resolve_own()
+                is_made = flight.take(future.value)  # before he gets his arrays
+            except BaseException as e:
+                flight.failure, flight.is_taken = e, True  # the payload may be gone
+                raise
+        else:
+            is_made = flight.take(None)
         if not future.c.seat.is_passenger or state_of(future.c) == LiveState.cancelled:
             future.resolve_own()
         else:
