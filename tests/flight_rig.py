@@ -9,7 +9,7 @@ SINGLE = model(max_batch_size=1)
 
 def engine_of(run, models=(SINGLE,), **options):
     cache = infcore.Cache(1 << 16, policy="lru")
-    return cache, infcore.Engine([infcore.CallableDevice("d", run=run)], models, cache=cache, **options)
+    return cache, infcore.Engine([infcore.CallableDevice("d", run=run, run_limit_s=None)], models, cache=cache, **options)
 
 
 def keyed(engine, value, **options):
@@ -18,4 +18,5 @@ def keyed(engine, value, **options):
 
 def in_order(engine):
     """Once this returns, the engine has heard of everything that was said before."""
+    engine.stats()  # whose first figures are from before it heard of them
     return engine.stats()["models"].get("m")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 
 import pytest
@@ -41,27 +42,22 @@ def test_equal_ones_run_once_and_are_counted(gate):
     assert cache.stats().cost_missed_us == pytest.approx(1e6 * leader.latency_s, abs=1.0)
 
 
-@pytest.mark.parametrize("running", [False, True])
-def test_a_model_that_leaves(gate, running):
-    _, engine = engine_of(gate, models=(SINGLE, model("other", max_batch_size=1)))
+def test_a_model_that_leaves_while_one_runs_answers_those_who_wait_for_it(gate):
+    _, engine = engine_of(gate)
     with engine:
-        if not running:
-            engine.submit("other", x_of(0.0))
-            gate.wait_entered()
         leader = keyed(engine, 3.0)
-        if running:
-            gate.wait_entered()
-        other = keyed(engine, 3.0)
+        gate.wait_entered()
+        other, witness = keyed(engine, 3.0), engine.submit("m", x_of(0.0))
         in_order(engine)
+        leaves = threading.Thread(target=engine.unload_model, args=("m",))
+        leaves.start()
+        assert isinstance(witness.exception(timeout_s=WAIT_S), infcore.UnknownName)
         gate.open()
-        engine.unload_model("m")
-        ends = [future.exception(timeout_s=WAIT_S) for future in (leader, other)]
-        if running or ends[0] is None:
-            assert ends == [None, None]
-            assert answer(other) == 6.0
-        else:
-            assert [type(end) for end in ends] == [infcore.UnknownName] * 2
+        assert answer(leader) == answer(other) == 6.0
+        assert other.cached is True
+        leaves.join()
         assert engine.n_open == 0
+    assert gate.batches == [[3.0]]
 
 
 def test_a_model_that_leaves_while_its_requests_wait_takes_all_with_it(gate):
@@ -74,16 +70,11 @@ def test_a_model_that_leaves_while_its_requests_wait_takes_all_with_it(gate):
         for future in futures:
             future.add_done_callback(lambda done: ends.append(type(done.exception())))
         in_order(engine)
-        wait_for_room = asyncio.new_event_loop()
-
-        async def unload():
-            gone = asyncio.create_task(asyncio.to_thread(engine.unload_model, "m"))
-            await asyncio.to_thread(wait_until, lambda: len(ends) == 3, "the requests' ends")
-            gate.open()
-            await gone
-
-        wait_for_room.run_until_complete(unload())
-        wait_for_room.close()
+        leaves = threading.Thread(target=engine.unload_model, args=("m",))
+        leaves.start()
+        wait_until(lambda: len(ends) == 3, "the requests' ends")
+        gate.open()
+        leaves.join()
     assert ends == [infcore.UnknownName] * 3
     assert gate.batches == [[0.0]]
 
@@ -242,3 +233,37 @@ def test_who_waits_for_room_joins_in_the_end(gate):
         gc.collect()
         assert engine._n_flights() == 0
     assert gate.batches == [[1.0]]
+
+
+def test_a_fallbacks_answer_is_for_those_who_waited_and_for_nobody_later():
+    clock, slow, fast = infcore.ManualClock(), Gated(), Gated(lambda name, inputs: {"y": inputs["x"] * 3})
+    cache = infcore.Cache(1 << 16)
+    devices = [
+        infcore.CallableDevice("slow", run=slow, models=["m"], run_limit_s=None),
+        infcore.CallableDevice("fast", run=fast, models=["small"], run_limit_s=None),
+    ]
+    models = [model(fallback="small", max_batch_size=1), model("small", max_batch_size=1)]
+    with infcore.Engine(devices, models, cache=cache, clock=clock, admission=["cheaper"]) as engine:
+        for name, gate, takes_s in (("m", slow, 1.0), ("small", fast, 0.001)):
+            known = engine.submit(name, x_of(0.0))
+            gate.wait_entered()
+            clock.advance(takes_s)
+            gate.let()
+            answer(known)
+        crowd = []
+        while in_order(engine)["step"] is None:
+            crowd.append(engine.submit("m", x_of(1.0)))
+            clock.advance(0.05)
+        leader, other = keyed(engine, 2.0), keyed(engine, 2.0)
+        in_order(engine)
+        assert not other.done()
+        fast.open()
+        assert (answer(leader), leader.degraded, leader.served_by) == (6.0, "cheaper", "small")
+        assert (answer(other), other.degraded, other.cached) == (6.0, "cheaper", True)
+        assert in_order(engine)["attached"] == 1
+        assert len(cache) == engine._n_flights() == 0
+        again = keyed(engine, 2.0)
+        assert (answer(again), again.cached) == (6.0, False)
+        slow.open()
+        assert {answer(future) for future in crowd} <= {2.0, 3.0}
+    assert fast.batches.count([2.0]) == 2

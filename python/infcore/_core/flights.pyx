@@ -132,7 +132,7 @@ cdef class Flight:
         """One has what it wants, or is gone."""
         self.n_aboard -= 1
         if self.n_aboard == 0:
-            self.answer = self.payload = None
+            self.answer = self.payload = self.failure = None
             self.forget()
         return 0
 
