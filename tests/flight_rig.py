@@ -9,7 +9,9 @@ SINGLE = model(max_batch_size=1)
 
 def engine_of(run, models=(SINGLE,), **options):
     cache = infcore.Cache(1 << 16, policy="lru")
-    return cache, infcore.Engine([infcore.CallableDevice("d", run=run, run_limit_s=None)], models, cache=cache, **options)
+    return cache, infcore.Engine(
+        [infcore.CallableDevice("d", run=run, run_limit_s=None)], models, cache=cache, **options
+    )
 
 
 def keyed(engine, value, **options):

@@ -201,7 +201,7 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.payload = carries ? outbox.payload : nullptr;
     if (carries) ++outbox.n_payload_used;  // its reference is the request's from here on, whoever ends it
   }
-  if (request.seat.flight != nullptr) flights_.ended(request, action.kind, action.reason, was_open);
+  if (request.seat.flight != nullptr) flights_.ended(request, action, was_open, now_ns);
   request.held_back = request.n_readers > 0;
   if (!request.held_back) hand_over(outbox, request);
 }

@@ -18,11 +18,11 @@ enum class Landed : std::uint8_t {
 };
 
 /// Requests with equal keys that are under way together: those that run, and those that wait for one of them. It lies
-/// in an object of the caller's, who keeps it for as long as any request has a seat in it. The engine's owner alone
-/// writes it.
+/// in an object of the caller's, who keeps it for as long as any request has a seat in it. But for `owner`, the
+/// engine's owner alone writes it.
 struct Flight {
-  void* owner{};           ///< the caller's object
-  LiveRequest* running{};  ///< linked by their seats, the latest first; mostly one
+  void* owner{};                  ///< the caller's object, which this lies in
+  LiveRequest* running{};         ///< linked by their seats, the latest first; mostly one
   LiveRequest *first{}, *last{};  ///< who waits, in the order in which they came; nobody where nothing runs
   Flight* next_landing{};
   bool lands{}, closes{};
@@ -33,7 +33,7 @@ struct Flight {
   std::uint32_t member{};
   base::NodeId node{base::no_node};
   Reason reason{};
-  bool is_cheaper{};  ///< its fallback's answer, which is no answer for later
+  bool is_cheaper{};      ///< its fallback's answer, which is no answer for later
   base::TimeNs run_ns{};  ///< from arrival to the answer
 };
 

@@ -37,8 +37,8 @@ void Driver::expire_waiting(Outbox& outbox, TimeNs now_ns) noexcept {
   }
 }
 
-/// Those whose run has ended hear of it; where it ended without an answer the first of them runs in its place. true: the
-/// machine has something to do again.
+/// Those whose run has ended hear of it; where it ended without an answer the first of them runs in its place. true:
+/// the machine has something to do again.
 bool Driver::land(Outbox& outbox, TimeNs now_ns) noexcept {
   bool any = false;
   while (Flight* const flight = flights_.next_landing()) {

@@ -66,20 +66,21 @@ bool Flights::leave(LiveRequest& request) noexcept {
   return true;
 }
 
-void Flights::ended(LiveRequest& request, ActionKind kind, Reason reason, bool was_open) noexcept {
+void Flights::ended(LiveRequest& request, const Action& action, bool was_open, base::TimeNs now_ns) noexcept {
   if (request.seat.role != Seat::Role::runs) return;
   Flight& flight = *request.seat.flight;
   unlink(request, flight.running, nullptr);
-  const bool completed = was_open && kind == ActionKind::complete;
+  const Reason reason = action.reason;
+  const bool completed = was_open && action.kind == ActionKind::complete;
   const bool failed = completed && (reason == Reason::device_failed || reason == Reason::device_lost);
   if ((failed || (completed && reason == Reason::ok)) &&
       flight.landed.load(std::memory_order_relaxed) == Landed::not_yet) {
     flight.payload = request.payload;
-    flight.member = request.member;
-    flight.node = request.node;
+    flight.member = action.member;
+    flight.node = action.node;
     flight.reason = reason;
     flight.is_cheaper = form_of(request) == Reason::cheaper;
-    flight.run_ns = request.end_ns - request.request.arrival_ns;
+    flight.run_ns = now_ns - request.request.arrival_ns;
     flight.landed.store(failed ? Landed::failed : Landed::answered, std::memory_order_release);  // [F1]
   }
   flight.closes = flight.closes || reason == Reason::closing;

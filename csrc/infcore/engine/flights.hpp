@@ -33,7 +33,7 @@ class Flights {
   /// It is taken back. false: it did not wait.
   [[nodiscard]] bool leave(LiveRequest&) noexcept;
   /// It has ended, `was_open`: and not by its caller before. Those who waited for it are then to be landed.
-  void ended(LiveRequest&, ActionKind, Reason, bool was_open) noexcept;
+  void ended(LiveRequest&, const Action&, bool was_open, base::TimeNs now_ns) noexcept;
 
   /// The next flight that is to be landed; nullptr: none.
   [[nodiscard]] Flight* next_landing() noexcept;
@@ -60,7 +60,7 @@ class Flights {
   void drop_timer(LiveRequest&) noexcept;
 
   queue::SlotHeap deadlines_;
-  std::vector<LiveRequest*> timed_;        ///< by timer; may be stale where it is free
+  std::vector<LiveRequest*> timed_;  ///< by timer; may be stale where it is free
   std::vector<std::uint32_t> free_timers_;
   std::vector<Counts> counts_;  ///< by model
   Flight *first_landing_{}, *last_landing_{};
