@@ -22,6 +22,7 @@ def figures(engine: Engine) -> dict[str, Any]:
             **engine._node_stats(slot.node),
             "kind": slot.device.kind,
             "emulated": slot.device.emulated,
+            "load_error": slot.load_error,
             "latency": {shown[key]: held for key, held in engine._latencies(slot.node).items() if key in shown},
         }
         for name, slot in list(engine._slots.items())

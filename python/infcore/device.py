@@ -273,6 +273,7 @@ class EmulatedDevice(Device):
     base_s, per_request_s, per_work_s, per_padded_work_s
             the Curve of every model that `curves` does not name; all >= 0
     cv      coefficient of variation: each time is the curve's times a lognormal factor of mean 1
+    load_s  seconds that loading a model takes
     seed    with the name it gives the factors: same name, seed and calls, same times
     Outputs are of the model's shapes and dtypes, a ragged axis of length 0: an emulated device has nothing to say.
     The other arguments are those of Device.
@@ -289,6 +290,7 @@ class EmulatedDevice(Device):
         per_request_s: float = 0.0,
         per_padded_work_s: float = 0.0,
         cv: float = 0.0,
+        load_s: float = 0.0,
         seed: int = 0,
         curves: Mapping[str, Sequence[float]] | None = None,
         kind: str = "gpu",
@@ -298,6 +300,11 @@ class EmulatedDevice(Device):
         self._curve = _curve("", (base_s, per_request_s, per_work_s, per_padded_work_s))
         seed = _checks.integer("seed", seed, 0, 2**32 - 1) << 32 | zlib.crc32(self.name.encode())
         self.timer = Timer(_checks.finite("cv", cv), seed)
+        self._load_s = _checks.finite("load_s", load_s)
+
+    def load(self, model: Model) -> None:
+        time.sleep(self._load_s)
+        super().load(model)
 
     def curve(self, model_name: str) -> Curve:
         """The curve this device follows for a model."""

@@ -18,13 +18,14 @@ from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
 from infcore._core.model_spec import ModelSpec
-from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, is_lost, name_on, wait_until
+from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._faults import faults
 from infcore._figures import figures
+from infcore._model_places import ModelPlaces, managed_by
 from infcore._weighted import weighted
 from infcore.device import Device
-from infcore.errors import DeviceError, EngineClosed, ForkedProcess, InvalidArgument, UnknownName
+from infcore.errors import EngineClosed, ForkedProcess, InvalidArgument, UnknownName
 from infcore.request import Model, PolicyOption
 from infcore.stream import Stream
 
@@ -39,6 +40,9 @@ class Engine(EngineCore):
 
     devices        infcore.Device objects; each gets a thread of its own
     models         infcore.Model descriptions; every device that can serve one loads it
+    residency      the eviction policy (infcore.cache.policies()) by which the engine itself decides which models are
+                   loaded where, for devices that cannot hold all they serve (memory_bytes, Model(weights_bytes=)):
+                   loads for who waits, and what is likely to be asked for where there is room. None: all are loaded
     policy         one of infcore.Router.policies(): slo_cost and fastest_finish choose device and batch together, the
                    others give each request its device on arrival and a queue per device (as load balancers do)
     policy_options of the policy, by name: numbers, texts or sequences of texts
@@ -92,6 +96,7 @@ class Engine(EngineCore):
         n_tiers: int = 8,
         ageing_s: float | None = None,
         max_nodes: int = 256,
+        residency: str | None = None,
         log: str | os.PathLike[str] | None = None,
         log_buffer_bytes: int = 2**22,
         admission: Sequence[str] = ("infeasible",),
@@ -126,8 +131,10 @@ class Engine(EngineCore):
             clock=clock,
             faults=faults(hedge_quantile, hedge_budget, retry_budget, log_terms, has_log=log is not None),
             door=door(admission, overload_wait_s, tier_capacity, overflow, stale, n_tiers, health),
+            residency=managed_by(residency),
             **answers(cache, cache_is_shared),
         )
+        self._places = ModelPlaces(self, residency is not None, clock)
         self._own_fleet("an Engine")
         self._log_writer: threading.Thread | None = None
         if log is not None:
@@ -147,6 +154,7 @@ class Engine(EngineCore):
             self._state = "running"
             self._start_s = time.monotonic()
             self._dispatcher.start()
+            self._places.start()
             if self._log_writer is not None:
                 self._log_writer.start()
             try:
@@ -210,6 +218,7 @@ class Engine(EngineCore):
         self._stop()
         if self._dispatcher.ident is not None:
             self._dispatcher.join()
+        self._places.join()
         live = self._live()
         live.drain_threads()
         live.leave_loops()
@@ -228,7 +237,7 @@ class Engine(EngineCore):
             warnings.warn(f"the log ends early: {os.strerror(error)}", RuntimeWarning, stacklevel=3)
 
     def _own_threads(self) -> list[threading.Thread | None]:
-        return [self._dispatcher, *(slot.thread for slot in list(self._slots.values()))]
+        return [self._dispatcher, self._places.thread, *(slot.thread for slot in list(self._slots.values()))]
 
     def _can_go_on(self) -> bool:
         """Whether any device is left that could run what waits."""
@@ -266,7 +275,8 @@ class Engine(EngineCore):
     # ---- devices
 
     def add_device(self, device: Device) -> None:
-        """Add a device while the engine runs; returns once it has loaded every model that it serves.
+        """Add a device while the engine runs; returns once it has loaded every model that it serves. With residency= it
+        loads what is asked for, beginning now.
 
         Raises  InvalidArgument where the name is in use, DeviceError where a model can't be loaded: nothing was added
         """
@@ -290,7 +300,7 @@ class Engine(EngineCore):
             slot.thread.start()
             try:
                 for name, version in list(self._models):
-                    self._load_on(slot, name, version)
+                    self._places.place(slot, name, version)
             except BaseException:
                 self.remove_device(device.name)
                 raise
@@ -372,7 +382,7 @@ class Engine(EngineCore):
             self._add_model(model)
             try:
                 for slot in self._slots.values():
-                    self._load_on(slot, model.name, model.version)
+                    self._places.place(slot, model.name, model.version)
             except BaseException:
                 self.unload_model(model.name, version=model.version)
                 raise
@@ -389,11 +399,11 @@ class Engine(EngineCore):
                 spec = self._undefine(*key)
                 for slot in self._slots.values():
                     if key in slot.models:
-                        self._unload_from(slot, spec, key)
+                        self._places.take_away(slot, spec, key)
             left_over = [v for known, v in self._models if known == name]
             if left_over:
                 for slot in self._slots.values():
-                    self._load_on(slot, name, max(left_over))
+                    self._places.place(slot, name, max(left_over))
             if name in self._aliases:
                 left = {v: w for v, w in self._aliases[name].items() if (name, v) in self._models}
                 self.set_alias(name, left or None)
@@ -435,46 +445,6 @@ class Engine(EngineCore):
         self._models[key] = model
         if model.name in self._aliases:
             self.set_alias(model.name, self._aliases[model.name])
-
-    def _load_on(self, slot: Slot, name: str, version: int) -> None:
-        device, model = slot.device, self._models[name, version]
-        known_as = name_on(slot, name, version)
-        if known_as is None or (name, version) in slot.models or not device.would_take(model):
-            return
-        before = [key for key, known in slot.models.items() if known == known_as]
-        if any(held >= version for _, held in before):
-            return
-        for key in before:  # the device tells no versions apart: the newest takes the place
-            self._unload_from(slot, self._spec(*key), key)
-        loaded = model if known_as == name else model.replace(name=known_as)
-        spec = self._spec(name, version)
-        self._set_run_name(spec, slot.node, known_as)
-
-        def load() -> None:
-            device.load(loaded)
-            curve = device.curve(known_as)
-            if curve is not None:  # what the engine measures includes the way there and back
-                curve = curve._replace(base_s=curve.base_s + device.rtt_s)
-            self._set_resident(spec, slot.node, True, curve)
-
-        try:
-            self._on_thread(slot, load)
-        except Exception as e:
-            raise DeviceError(f"device {device.name!r} can't load model {known_as!r}: {type(e).__name__}: {e}") from e
-        slot.models[name, version] = known_as
-
-    def _unload_from(self, slot: Slot, spec: ModelSpec, key: tuple[str, int]) -> None:
-        self._set_resident(spec, slot.node, False, None)
-        known_as = slot.models.pop(key)
-        self._on_thread(slot, lambda: slot.device.unload(known_as), after=known_as)
-
-    def _on_thread(self, slot: Slot, call: Callable[[], None], *, after: str = "") -> None:
-        """Makes a call on a device's thread; one that hangs in a run makes it when it is back, and nobody waits."""
-        assert slot.thread is not None
-        asked = Call(call, after=after)
-        slot.controls.append(asked)
-        self._control(slot.node)
-        asked.wait(slot.thread, lambda: is_lost(self.fleet, slot))
 
     # ---- figures
 

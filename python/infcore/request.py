@@ -64,6 +64,8 @@ class Model:
     work               what the latency model counts. None: every request is 1.0; the name of an input: its number of
                        elements; a callable: it is given the inputs of one request, and returns a number >= 0
     idempotent         whether a request may run a second time after its device was lost
+    weights_bytes      of a device's memory, while it is loaded there; load_s: seconds that a load takes, until one was
+                       measured (0: not known). What an engine with residency= goes by
     slo_s              the goal for the time from submit to result; None: no goal
     fallback           name of a model with the same inputs and outputs that answers in its place under load, where the
                        engine's admission has "cheaper"; None: there is none
@@ -82,6 +84,7 @@ class Model:
         "idempotent",
         "inputs",
         "length_buckets",
+        "load_s",
         "max_batch_delay_s",
         "max_batch_size",
         "name",
@@ -89,6 +92,7 @@ class Model:
         "preferred_batch_sizes",
         "slo_s",
         "version",
+        "weights_bytes",
         "work",
     )
 
@@ -105,6 +109,8 @@ class Model:
     slo_s: float | None
     fallback: str | None
     defer_s: float
+    weights_bytes: int
+    load_s: float
 
     def __init__(
         self,
@@ -123,6 +129,8 @@ class Model:
         pad_value: Mapping[str, float] | None = None,
         fallback: str | None = None,
         defer_s: float = 0.0,
+        weights_bytes: int = 0,
+        load_s: float = 0.0,
     ) -> None:
         put = object.__setattr__  # the object's own assignment refuses
         put(self, "name", _checks.text("name", name))
@@ -145,6 +153,8 @@ class Model:
         if fallback == name:
             raise InvalidArgument(f"fallback is {fallback!r}, the model itself; allowed: another model's name, or None")
         put(self, "defer_s", _checks.finite("defer_s", defer_s))
+        put(self, "weights_bytes", _checks.integer("weights_bytes", weights_bytes, 0, 2**62))
+        put(self, "load_s", _checks.finite("load_s", load_s))
 
     def work_of(self, inputs: Mapping[str, Array]) -> float:
         """How much work one request with these inputs is, in the unit of the latency curves.

@@ -100,8 +100,8 @@ def test_what_is_left_out_is_0_and_work_1() -> None:
 
 
 def test_the_shipped_scenarios_read() -> None:
-    # For faults at random, and another simulator's day.
-    assert sim.shipped() == sorted([*SHIPPED, "swarm", "dynamo-mocker"])
+    # For faults at random, another simulator's day, and what has to be loaded first.
+    assert sim.shipped() == sorted([*SHIPPED, "swarm", "dynamo-mocker", "thousand-models"])
     for name in SHIPPED:
         scenario = sim.load(name)
         assert scenario.name == name
@@ -138,7 +138,22 @@ def test_the_shipped_scenarios_are_what_their_names_say() -> None:
     assert (len(mocker.nodes), row.n_blocks, row.block_size, row.token_budget) == (8, 16384, 64, 8192)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+def test_groups_of_models() -> None:
+    text = GOOD.replace('name = "big"', 'name = "big"\ncount = 3').replace('model = "big"\nrate_rps = 2', 'model = "big"\nrate_rps = 2.2\nzipf = 1.0')
+    scenario = sim.parse(text, "t.toml")
+    assert [model.name for model in scenario.models if model.group == "big"] == ["big-0", "big-1", "big-2"]
+    rates = {workload.model: workload.rate_rps for workload in scenario.workloads if workload.model.startswith("big")}
+    assert rates == pytest.approx({"big-0": 1.2, "big-1": 0.6, "big-2": 0.4})
+    plain = sim.parse(GOOD, "t.toml")
+    for node, same in zip(scenario.nodes, plain.nodes, strict=True):
+        for name in rates:
+            row, of_one = scenario.latency(name, node), plain.latency("big", same)
+            assert (row is None) == (of_one is None)
+            assert row is None or of_one is None or (row.base_s, row.per_work_s) == (of_one.base_s, of_one.per_work_s)
+    assert sim.parse(text.replace("zipf = 1.0", "zipf = 0.0"), "t.toml").workloads[-1].rate_rps == pytest.approx(2.2 / 3)
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "thousand-models"])
 def test_every_figure_names_its_source(name: str) -> None:
     text = (importlib.resources.files("infcore") / "suites" / f"{name}.toml").read_text()
     legend = set(re.findall(r"^# (S\d+):", text, re.MULTILINE))
@@ -153,7 +168,7 @@ def test_every_figure_names_its_source(name: str) -> None:
             assert "# source: " in line, line
         for source in re.findall(r"\bS\d+\b", line.partition("#")[2]):
             assert source in legend, line
-    assert n_figures > (1 if name.startswith("overload") else 10)
+    assert n_figures > (1 if name.startswith("overload") else 6 if name == "thousand-models" else 10)
     for used in legend:
         assert len(re.findall(rf"\b{used}\b", text)) > 1, f"{used} is in the list of sources, and nothing uses it"
 
@@ -271,7 +286,7 @@ WRONG = [
     ('models = ["bert"]', "resident = 1", "node[1].resident must be true, false or an array of model names, got 1"),
     ('region = "eu" }\n[[node]]', 'region = 1 }\n[[node]]', "node[0].labels must be a table of texts"),
     ('name = "cpu"', 'name = "a100-1"', "node[1].name must be unique, got 'a100-1' for two nodes or groups"),
-    ('name = "big"', 'name = "bert"', "model[1].name must be unique, got 'bert' twice"),
+    ('name = "big"', 'name = "bert"', "model[1].name must be unique, got 'bert' for two models or groups"),
     ("slo_s = 0.1", "slo_s = true", "model[0].slo_s must be a number >= 0 and <= 1e+08, got True"),
     ("slo_s = 0.1", "idempotent = 1", "model[0].idempotent must be true or false, got 1"),
     ("base_s = 0.002", "base_s = 0", "latency[0].base_s, per_request_s, per_work_s or per_padded_work_s must be > 0"),

@@ -229,7 +229,10 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
   const auto at_least_s = [&](std::uint32_t n) {
     const float free_in_s = has_open_batch(NodeId{n}) ? 0.0f : NodeFinish::free_in(free_at_s_[n], now_s);
     const float alone_s = NodeFinish::of(0.0f, curves, n, work).batch_s(1.0f);
-    return static_cast<double>((free_in_s + alone_s) * (1.0f - std::min(tail[n], tail_most)));
+    const auto least_s = static_cast<double>((free_in_s + alone_s) * (1.0f - std::min(tail[n], tail_most)));
+    // Where many models share a node, what waits for the others is most of the wait.
+    if (!residency_ || least_s + residency_->plan().backlog_s[n] <= left_s) return least_s;
+    return least_s + ahead_s(now_ns, r, NodeId{n});
   };
   const auto candidates = [&](std::uint32_t word) {
     std::uint64_t passing = columns.up(word).load(std::memory_order_relaxed) &
@@ -264,7 +267,8 @@ double StateMachine::best_s(TimeNs now_ns, const contracts::Request& r) {
       best = std::min(best, least_s);
     }
   }
-  if (best == std::numeric_limits<double>::infinity()) return -1.0;
+  if (residency_) best = std::min(best, cold_s(now_ns, r));
+  if (best == std::numeric_limits<double>::infinity() || best <= left_s) return -1.0;
   door.best_end_ns = base::add_ns(now_ns, base::to_ns(best));
   door.refusing_until_ns = base::add_ns(now_ns, std::min(base::to_ns(believed_share * best), look_every_ns()));
   door.refusing_work = r.work;

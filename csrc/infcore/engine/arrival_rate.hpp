@@ -3,9 +3,10 @@
 
 namespace infcore::engine {
 
-/// Arrivals per second over the last 10 to 20 ms: the present window's count plus the share of the one before that a
-/// window ending now would still cover. No exponentials, so the same bits on every machine. O(1).
-class ArrivalRate {
+/// Arrivals per second over the last one to two windows: the present window's count plus the share of the one before
+/// that a window ending now would still cover. No exponentials, so the same bits on every machine. O(1).
+template <base::TimeNs window_ns>
+class ArrivalRateOver {
  public:
   void add(base::TimeNs now_ns) noexcept {
     roll(now_ns);
@@ -19,8 +20,6 @@ class ArrivalRate {
   }
 
  private:
-  static constexpr base::TimeNs window_ns = 10'000'000;
-
   void roll(base::TimeNs now_ns) noexcept {
     const base::TimeNs windows = (now_ns - begin_ns_) / window_ns;
     if (windows <= 0) return;
@@ -32,5 +31,8 @@ class ArrivalRate {
   base::TimeNs begin_ns_{};
   double count_{}, before_{};
 };
+
+/// Over the last 10 to 20 ms: what fills a batch.
+using ArrivalRate = ArrivalRateOver<10'000'000>;
 
 }  // namespace infcore::engine

@@ -177,6 +177,12 @@ void Driver::carry_out(Outbox& outbox, TimeNs now_ns) noexcept {
       if (action.reason != Reason::none) note_form(action);
     } else if (action.kind == ActionKind::defer) {
       note_form(action);
+    } else if (is_of_model(action.kind)) {
+      orders_.push_back({.node = action.node,
+                         .model = ModelId{action.member},
+                         .generation = generation(action.node),
+                         .loads = action.kind == ActionKind::load});
+      outbox.orders = true;
     } else if (action.kind != ActionKind::retry) {
       end(outbox, *reinterpret_cast<LiveRequest*>(action.cookie), action, now_ns);
     }
@@ -261,6 +267,7 @@ void Driver::deliver(Outbox& outbox) noexcept {
   outbox.payload = nullptr;
   outbox.n_payload_used = 0;
   if (std::exchange(outbox.room, false)) wake_for_room();
+  if (std::exchange(outbox.orders, false)) order_taker_.notify();
   // A step may have set an earlier timer than the one that the dispatcher sleeps for. Each side writes its own and then
   // reads the other's, all seq_cst, so that one of them sees both [T1].
   if (look || next_timer_ns_.load(std::memory_order_seq_cst) < asleep_until_ns_.load(std::memory_order_seq_cst)) {
@@ -297,6 +304,7 @@ bool Driver::dispatch_loop(Hub& threads) noexcept {
 void Driver::stop() noexcept {
   stopping_.store(true, std::memory_order_release);
   dispatcher_.notify();
+  order_taker_.notify();
   for (const auto& mailbox : mailboxes_) mailbox->sleeper.notify();
 }
 

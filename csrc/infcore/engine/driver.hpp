@@ -26,6 +26,14 @@ struct WorkBatch {
   std::vector<LiveRequest*> members{};
 };
 
+/// A model to be loaded on a node, or to be dropped there, once nothing of it runs.
+struct LoadOrder {
+  NodeId node{};
+  ModelId model{};
+  std::uint32_t generation{};  ///< of the node: an order for an earlier one of that id is void
+  bool loads{};                ///< false: drops
+};
+
 enum class Wake : std::uint8_t { stop, batch, control, nothing };
 
 /// Runs the state machine against the clock: callers push to the ingress ring, a dispatcher thread and one worker per
@@ -133,6 +141,13 @@ class Driver {
   void add_node(NodeId, const NodeConfig&);
   void set_prior(ModelId, NodeId, const contracts::Curve&);
   void set_resident(ModelId, NodeId, bool resident);
+  // Where the engine decides what is loaded where (EngineConfig::residency).
+  void may_hold(ModelId, NodeId, bool may);
+  /// Blocks a thread until orders are there, which come in the order in which they are to be carried out on a node;
+  /// empty: stop() was called.
+  [[nodiscard]] std::vector<LoadOrder> wait_orders();
+  /// The order was carried out, `ok` or not, and took so long; of those that load.
+  void loaded(const LoadOrder&, bool ok, double load_s);
   void drain_node(NodeId);
   [[nodiscard]] bool node_empty(NodeId);
   void remove_node(NodeId);   ///< out of the fleet, and nothing of the machine's knows it any more
@@ -184,7 +199,8 @@ class Driver {
     std::uint64_t batch_id{};  ///< whose result `payload` is; every_batch: of all that failed
     void* payload{};
     std::uint32_t n_payload_used{};
-    bool room{};  ///< somebody waits for it
+    bool room{};    ///< somebody waits for it
+    bool orders{};  ///< there are new ones
   };
 
   template <class F>
@@ -235,6 +251,8 @@ class Driver {
   const std::uint32_t built_under_;
   queue::Places<> places_;  ///< of requests that are open
   Hub room_{false};         ///< for threads
+  std::vector<LoadOrder> orders_;  ///< owner's
+  queue::Sleeper<> order_taker_;
   std::mutex want_room_mutex_;
   std::vector<Hub*> want_room_;
   const std::atomic<TimeNs>* const manual_clock_;

@@ -31,6 +31,9 @@ struct EngineConfig {
   double hedge_quantile{};    ///< of how late batches are: one later than that is hedged; 0: none is
   double hedge_budget{0.05};  ///< copies, as a share of requests
   double retry_budget{0.2};   ///< runs that are done again in vain, likewise; CountedBudget::unbounded
+  /// Eviction policy by which the engine itself decides which models are loaded where, and what goes for them; empty:
+  /// they are where the driver says.
+  std::string residency{};
   bool log_terms{};           ///< terms() says what the node of each dispatch and hedge cost
   bool judges_health{};       ///< false: nodes go and come only as the driver says
   contracts::HealthConfig health{};
@@ -49,12 +52,16 @@ struct ModelConfig {
   /// Ascending: a batch that is not pressed for time is cut down to the largest of them.
   std::vector<std::uint32_t> preferred_batch_sizes{};
 
-  static constexpr std::size_t n_listed_max = 64;  ///< of either
+  std::uint64_t weights_bytes{};  ///< of a node's memory
+  double load_s{};                ///< to load it, until that was measured; 0: not known
+
+  static constexpr std::size_t n_listed_max = 64;  ///< of either of the lists
 };
 
 struct NodeConfig {
   TimeNs run_limit_ns{base::never_ns};  ///< a batch that runs longer marks the node lost
   std::uint32_t kv_blocks{};            ///< of a token node's cache; 0: none, or not known
+  bool loads_beside_runs{};             ///< loading a model there and running batches do not wait for each other
 };
 
 }  // namespace infcore::engine

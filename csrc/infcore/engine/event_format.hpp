@@ -21,7 +21,7 @@ namespace infcore::engine {
 /// are s too, against the last request or batch named. Requests are numbered from 1 as they arrive. Nodes, models and
 /// labels are the fleet's numbers; `model` and `label` records name them in order, before their first use.
 inline constexpr std::array<char, 8> event_log_magic{'i', 'n', 'f', 'c', 'l', 'o', 'g', '\n'};
-inline constexpr std::uint32_t event_format_version = 5;
+inline constexpr std::uint32_t event_format_version = 6;
 inline constexpr std::size_t event_file_header_bytes = 16, event_block_header_bytes = 12;
 /// Bounds that a reader may rely on: what a log says does not make it take unbounded memory.
 inline constexpr std::uint32_t event_block_bytes_max = 1u << 24;
@@ -29,6 +29,9 @@ inline constexpr std::uint32_t event_text_bytes_max = 1u << 16;
 inline constexpr std::uint32_t event_requests_max = 1u << 24;
 inline constexpr std::uint32_t event_ids_max = 1u << 20;
 inline constexpr std::uint32_t event_policies_max = 64;
+/// Of a model's weights, and seconds of a load.
+inline constexpr std::uint64_t event_bytes_max = 1ull << 62;
+inline constexpr double event_load_s_max = 1e6;
 inline constexpr std::uint32_t event_blocks_max = 1u << 18;  ///< of a prompt
 /// Nodes x models: the fleet keeps a bit of each pair.
 inline constexpr std::uint64_t event_pairs_max = 1ull << 30;
@@ -41,17 +44,18 @@ enum class EventKind : std::uint8_t {
   /// v n, n x t admission; s overload_wait_ns; v n, n x v tier_capacity; v shed_lowest; f hedge_quantile, hedge_budget;
   /// v whether retries are bounded | log_terms * 2; f retry_budget, where they are; v judges_health, and if so
   /// v errors_in_a_row, probes; f error_rate, slow_factor, ejected_share_max; s eject_ns, eject_ns_max, forgive_ns,
-  /// slow_start_ns, forget_ns
+  /// slow_start_ns, forget_ns;
+  /// t residency
   run = 1,
   model,  ///< t name; v version. Its number is how many came before
   label,  ///< t key, value. Its bit is how many came before
   /// v model, max_batch_size; s batch_delay_ns_max; v idempotent | runs_share * 2, fallback + 1 (0: none); v n length
   /// buckets; n x f; v
-  /// n preferred sizes; n x v
+  /// n preferred sizes; n x v; v weights_bytes; f load_s
   add_model,
   remove_model,  ///< now; v model
   /// v node; s run_limit_ns; t name, kind, zone, location; v memory_bytes; f price_per_hour, rtt_s; v slots,
-  /// pending_max, kv_blocks, n labels; n x t key, value
+  /// pending_max, kv_blocks, loads_beside_runs, n labels; n x t key, value
   add_node,
   residency,    ///< now; v node, n; n x v model: all versions that it holds from here on
   drain_node,   ///< now; v node
@@ -75,11 +79,14 @@ enum class EventKind : std::uint8_t {
   node_failed,  ///< now; v node
   end,          ///< v requests, actions, records before this one. Nothing follows
   prompt,       ///< v session, prompt_tokens, block_size, n; n x 8 bytes: blocks. Of the arrival that comes next
-  checked       ///< now; v node; v ok: what a check of the node itself found
+  checked,      ///< now; v node; v ok: what a check of the node itself found
+  may_hold,     ///< now; v node; v model, whether it may
+  loaded        ///< now; v node; v model, ok; f load_s
 };
-inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::checked);
+inline constexpr std::uint8_t event_kind_max = static_cast<std::uint8_t>(EventKind::loaded);
 
-/// An action's record: u8 action_record | ActionKind, u8 Reason, s request, s batch, v node + 1 (0: none), v member;
+/// An action's record: u8 action_record | ActionKind, u8 Reason, s request (of load and unload: 0), s batch, v node + 1
+/// (0: none), v member (of load and unload: the model);
 /// where the run has log_terms, of dispatch and hedge: g each of cost_terms.
 inline constexpr std::uint8_t action_record = 0x40;
 

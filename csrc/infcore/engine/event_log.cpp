@@ -59,7 +59,7 @@ void EventLog::run(const RunConfig& config) {
   const EngineConfig& engine = config.engine;
   std::size_t n_bytes = config.policy.size() + config.batching.size() + number_bytes_max * engine.tier_capacity.size();
   for (const std::string& name : engine.admission) n_bytes += name.size() + number_bytes_max;
-  n_bytes += options_bytes(config.options);
+  n_bytes += options_bytes(config.options) + engine.residency.size();
   open(EventKind::run, small_record_bytes + n_bytes);
   number(engine.max_requests);
   number(engine.max_nodes);
@@ -83,6 +83,7 @@ void EventLog::run(const RunConfig& config) {
   number((is_bounded ? 1u : 0u) | (engine.log_terms ? 2u : 0u));
   if (is_bounded) real(engine.retry_budget);
   health(engine);
+  text(engine.residency);
 }
 
 void EventLog::health(const EngineConfig& engine) {
@@ -147,6 +148,8 @@ void EventLog::add_model(ModelId model, const ModelConfig& config) {
   for (const double upper_end : config.length_buckets) real(upper_end);
   number(config.preferred_batch_sizes.size());
   for (const std::uint32_t size : config.preferred_batch_sizes) number(size);
+  number(config.weights_bytes);
+  real(config.load_s);
 }
 
 void EventLog::remove_model(TimeNs now_ns, ModelId model) {
@@ -167,6 +170,7 @@ void EventLog::add_node(NodeId node, const NodeConfig& config) {
   number(spec.slots);
   number(spec.pending_max);
   number(config.kv_blocks);
+  number(config.loads_beside_runs ? 1 : 0);
   number(spec.labels.size());
   for (const auto& [key, value] : spec.labels) text(key), text(value);
 }
@@ -290,6 +294,19 @@ void EventLog::checked(TimeNs now_ns, NodeId node, bool ok) {
   number(ok ? 1 : 0);
 }
 
+void EventLog::may_hold(TimeNs now_ns, NodeId node, ModelId model, bool may) {
+  node_event(EventKind::may_hold, now_ns, node);
+  number(model.value);
+  number(may ? 1 : 0);
+}
+
+void EventLog::loaded(TimeNs now_ns, NodeId node, ModelId model, bool ok, double load_s) {
+  node_event(EventKind::loaded, now_ns, node);
+  number(model.value);
+  number(ok ? 1 : 0);
+  real(load_s);
+}
+
 void EventLog::first_token(TimeNs now_ns, NodeId node, std::uint64_t batch_id) {
   node_event(EventKind::first_token, now_ns, node);
   batch(batch_id);
@@ -302,7 +319,11 @@ void EventLog::action(const Action& action, const route::CostTerms* terms) {
   byte(static_cast<std::uint8_t>(action_record | static_cast<std::uint8_t>(action.kind)));
   byte(static_cast<std::uint8_t>(action.reason));
   const bool was_displaced = action.reason == Reason::displaced && action.slot == taken_slot_;
-  request(action.slot == Action::no_slot ? n_requests_ : was_displaced ? displaced_ : number_of_slot_[action.slot]);
+  if (is_of_model(action.kind)) {
+    request(0);
+  } else {
+    request(action.slot == Action::no_slot ? n_requests_ : was_displaced ? displaced_ : number_of_slot_[action.slot]);
+  }
   batch(action.batch_id);
   number(action.node == base::no_node ? 0 : std::uint64_t{action.node.value} + 1);
   number(action.member);

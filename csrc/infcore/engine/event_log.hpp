@@ -43,6 +43,8 @@ class EventLog {
   void complete(TimeNs now_ns, NodeId, std::uint64_t batch_id, bool ok);
   void first_token(TimeNs now_ns, NodeId, std::uint64_t batch_id);
   void checked(TimeNs now_ns, NodeId, bool ok);
+  void may_hold(TimeNs now_ns, NodeId, ModelId, bool may);
+  void loaded(TimeNs now_ns, NodeId, ModelId, bool ok, double load_s);
   void tick(TimeNs now_ns) { open(EventKind::tick), time(now_ns); }
   void schedule(TimeNs now_ns) { open(EventKind::schedule), time(now_ns); }
   /// `terms`: what the node of a dispatch or hedge cost, where the run logs them; else nullptr.

@@ -80,6 +80,14 @@ void EventReader::event(EventRecord& r) {
       r.node = node_id();
       if (r.kind == EventKind::checked) r.ok = number("ok", 1) != 0;
       return;
+    case EventKind::may_hold:
+    case EventKind::loaded:
+      now(r);
+      r.node = node_id();
+      r.model = model_id();
+      r.ok = number("ok", 1) != 0;
+      r.load_s = r.kind == EventKind::loaded ? real("load_s", event_load_s_max) : 0.0;
+      return;
     case EventKind::prior:
       return prior(r);
     case EventKind::signal:
@@ -179,6 +187,7 @@ void EventReader::run(RunConfig& run) {
   engine.retry_budget = (flags & 1) != 0 ? real("retry_budget", no_bound) : CountedBudget::unbounded;
   engine.log_terms = (flags & 2) != 0;
   health(engine);
+  text("residency", engine.residency);
   bounds_ = engine;
 }
 
@@ -240,6 +249,8 @@ void EventReader::model_config(EventRecord& r) {
     size = static_cast<std::uint32_t>(number("preferred_batch_sizes", r.model_config.max_batch_size, least));
     least = std::uint64_t{size} + 1;
   }
+  r.model_config.weights_bytes = number("weights_bytes", event_bytes_max);
+  r.model_config.load_s = real("load_s", event_load_s_max);
 }
 
 void EventReader::node(EventRecord& r) {
@@ -255,6 +266,7 @@ void EventReader::node(EventRecord& r) {
   r.spec.slots = static_cast<std::uint32_t>(number("slots", event_ids_max, 1));
   r.spec.pending_max = static_cast<std::uint32_t>(number("pending_max", 0xFFFF'FFFFu));
   r.node_config.kv_blocks = static_cast<std::uint32_t>(number("kv_blocks", 0x7FFF'FFFFu));
+  r.node_config.loads_beside_runs = number("loads_beside_runs", 1) != 0;
   const std::uint64_t n_labels = number("n_labels", block_.size());  // each takes two bytes at least
   r.spec.labels.clear();
   for (std::uint64_t i = 0; i < n_labels; ++i) {

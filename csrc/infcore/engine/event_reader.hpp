@@ -36,6 +36,7 @@ struct EventRecord {
   NodeConfig node_config{};
   route::NodeSpec spec{};
   contracts::Curve curve{};
+  double load_s{};
   contracts::Signal signal{};
   std::vector<ModelId> held{};
   contracts::Request prompt{};  ///< what it says of the next arrival; its blocks:

@@ -95,6 +95,17 @@ void LoggedMachine::checked(TimeNs now_ns, NodeId node, bool ok) {
   if (log_) log_->checked(now_ns, node, ok), log_actions();
 }
 
+void LoggedMachine::may_hold(TimeNs now_ns, NodeId node, ModelId model, bool may) {
+  machine_.may_hold(now_ns, node, model, may);
+  if (log_) log_->may_hold(now_ns, node, model, may), log_actions();
+}
+
+bool LoggedMachine::loaded(TimeNs now_ns, NodeId node, ModelId model, bool ok, double load_s) {
+  const bool was_wanted = machine_.loaded(now_ns, node, model, ok, load_s);
+  if (log_ && was_wanted) log_->loaded(now_ns, node, model, ok, load_s), log_actions();
+  return was_wanted;
+}
+
 void LoggedMachine::cancel_all(TimeNs now_ns, Reason reason) {
   machine_.cancel_all(now_ns, reason);
   if (log_) log_->cancel_all(now_ns, reason), log_actions();

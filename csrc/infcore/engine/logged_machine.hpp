@@ -46,6 +46,8 @@ class LoggedMachine {
   void node_failed(TimeNs now_ns, NodeId);
   void node_back(TimeNs now_ns, NodeId);
   void checked(TimeNs now_ns, NodeId, bool ok);
+  void may_hold(TimeNs now_ns, NodeId, ModelId, bool may);
+  bool loaded(TimeNs now_ns, NodeId, ModelId, bool ok, double load_s);
   void cancel_all(TimeNs now_ns, Reason);
   RequestHandle arrive(TimeNs now_ns, const contracts::Request& request) {
     const RequestHandle handle = machine_.arrive(now_ns, request);

@@ -21,6 +21,7 @@ void StateMachine::add_model(ModelId model, const ModelConfig& config) {
   if (!state.stats) state.stats = std::make_unique<Stats>(config_.stage_histograms);
   state.known = true;
   state.config = config;
+  if (residency_) residency_->add_model(model, config.weights_bytes, config.load_s);
   state.tried.assign(candidates_.size(), 0);
   state.n_taken = state.n_tries = 0;
   if (model.value < n_models_) return;
@@ -84,6 +85,7 @@ void StateMachine::add_node(NodeId id, const NodeConfig& config) {
     if (its.price_per_hour == spec.price_per_hour && its.memory_bytes == spec.memory_bytes) break;
   }
   tokens_.add_node(id, alike, config.kv_blocks);
+  if (residency_) residency_->add_node(id, spec.memory_bytes, config.loads_beside_runs);
   follow_residency(id);
   if (!health_) return;
   health_->joined(id, route::alike(fleet_, id));
@@ -101,6 +103,7 @@ void StateMachine::follow_residency(NodeId id) {
     if (fleet_.resident(id, model)) node.models.push_back(model);
   }
   for (const ModelId model : node.models) models_[model.value].n_free += free;
+  if (residency_) follow_memory(id);
 }
 
 template <class Which>
@@ -151,6 +154,7 @@ void StateMachine::remove_node(TimeNs now_ns, NodeId id) {
   follow_residency(id);
   give_up_where(now_ns, id, Reason::device_removed, [](const Batch& b) { return b.open; });
   give_up_where(now_ns, id, Reason::device_lost, [](const Batch& b) { return b.running; });
+  if (residency_) residency_->remove_node(id);
   rebind(now_ns, id);
   if (!health_) return;
   health_->left(id);
@@ -184,6 +188,12 @@ void StateMachine::node_back(TimeNs now_ns, NodeId id) {
   settle_health(now_ns);
   mark_node(id);
   bind_waiting(now_ns, id);
+  looks_for_loads_ = residency_ != nullptr;
+}
+
+/// Whether requests for the model may be sent there.
+bool StateMachine::may_serve(NodeId id, ModelId model) const noexcept {
+  return residency_ ? residency_->may_hold(id, model) : fleet_.resident(id, model);
 }
 
 /// What waits for a device that it can't have any more is bound anew.
@@ -191,7 +201,7 @@ void StateMachine::rebind(TimeNs now_ns, NodeId id) {
   const bool up = fleet_.state(id) == route::NodeState::up;
   for (const std::uint32_t index : nodes_[id.value].bound_lanes) {
     Lane& lane = *lanes_[index];
-    if (up && fleet_.resident(id, lane.model)) continue;
+    if (up && may_serve(id, lane.model)) continue;
     while (lane.queue.size() > 0) {
       const std::uint32_t slot = lane.queue.front(now_ns);
       leave_lane(slot);
@@ -206,7 +216,8 @@ void StateMachine::rebind(TimeNs now_ns, NodeId id) {
 /// Under a policy that binds on arrival: what found no device then is bound now that one is there.
 void StateMachine::bind_waiting(TimeNs now_ns, NodeId id) {
   if (!routing_->binds_on_arrival() || fleet_.state(id) != route::NodeState::up) return;
-  for (const ModelId model : nodes_[id.value].models) {
+  for (ModelId model{0}; model.value < n_models_; ++model.value) {
+    if (!may_serve(id, model)) continue;
     for (const std::uint32_t index : models_[model.value].lanes) {
       Lane& lane = *lanes_[index];
       if (!fleet_.columns().carries(id.value, lane.require)) continue;

@@ -44,6 +44,31 @@ void Driver::set_resident(ModelId model, NodeId node, bool resident) {
   });
 }
 
+void Driver::may_hold(ModelId model, NodeId node, bool may) {
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.may_hold(now_ns, node, model, may); });
+}
+
+std::vector<LoadOrder> Driver::wait_orders() {
+  std::vector<LoadOrder> taken;
+  while (taken.empty() && !stopping_.load(std::memory_order_acquire)) {
+    static_cast<void>(order_taker_.wait(
+        [&] {
+          const std::scoped_lock lock(owner_);
+          return !orders_.empty() || stopping_.load(std::memory_order_acquire);
+        },
+        base::never_ns));
+    const std::scoped_lock lock(owner_);
+    taken.swap(orders_);
+  }
+  return taken;
+}
+
+void Driver::loaded(const LoadOrder& order, bool ok, double load_s) {
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    if (generation(order.node) == order.generation) machine.loaded(now_ns, order.node, order.model, ok, load_s);
+  });
+}
+
 void Driver::drain_node(NodeId node) {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.drain_node(now_ns, node); });
 }

@@ -25,7 +25,15 @@ constexpr std::uint64_t bit_of(NodeId id) noexcept { return std::uint64_t{1} << 
 }  // namespace
 
 void StateMachine::schedule(TimeNs now_ns) {
-  // Ending or retrying requests while we dispatch can mark further lanes: go on until none is left.
+  // Ending or retrying requests while we dispatch can mark further lanes, and so can what is unloaded: go on until none
+  // is left.
+  do {
+    dispatch_dirty(now_ns);
+    if (looks_for_loads_) plan_loads(now_ns);
+  } while (!dirty_.empty());
+}
+
+void StateMachine::dispatch_dirty(TimeNs now_ns) {
   while (!dirty_.empty()) {
     due_.swap(dirty_);
     if (due_.size() > 1) {
@@ -34,18 +42,17 @@ void StateMachine::schedule(TimeNs now_ns) {
     }
     for (const std::uint32_t lane : due_) {
       lanes_[lane]->dirty = false;
-      if (lanes_[lane]->bound != base::no_node) {
-        dispatch_bound(now_ns, lane);
-        continue;
-      }
-      if (routing_->binds_on_arrival()) {
-        bind_from(now_ns, lane);
-        continue;
-      }
-      while (lanes_[lane]->queue.size() > 0 && dispatch_from(now_ns, lane)) {
-      }
+      dispatch_lane(now_ns, lane);
+      looks_for_loads_ = residency_ != nullptr;
     }
     due_.clear();
+  }
+}
+
+void StateMachine::dispatch_lane(TimeNs now_ns, std::uint32_t lane) {
+  if (lanes_[lane]->bound != base::no_node) return dispatch_bound(now_ns, lane);
+  if (routing_->binds_on_arrival()) return bind_from(now_ns, lane);
+  while (lanes_[lane]->queue.size() > 0 && dispatch_from(now_ns, lane)) {
   }
 }
 
@@ -167,6 +174,7 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
   Node& node = nodes_[lane.bound.value];
   const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
   suited_.clear();
+  if (!fleet_.resident(lane.bound, lane.model)) return;  // it is to be loaded first
   while (lane.queue.size() > 0 && fleet_.state(lane.bound) == route::NodeState::up) {
     std::uint32_t room = max_batch_size;
     if (const Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {
@@ -373,7 +381,15 @@ void StateMachine::occupancy_changed(NodeId id) {
     node.occupied.work_sum += b.shape.work_sum;
     node.occupied.work_max = std::max(node.occupied.work_max, b.shape.work_max);
   }
-  const bool has_free_slot = node.in_flight.size() < node.slots && room_of(node) > 0;
+  bool has_free_slot = node.in_flight.size() < node.slots && room_of(node) > 0;
+  if (residency_) {
+    follow_use(id);
+    const Residency::NodeLoads* const loads = residency_->node(id);
+    if (loads != nullptr && loads->is_loading() && !loads->beside_runs) {  // its worker loads
+      has_free_slot = false;
+      free_ns = loads->expected_end_ns;
+    }
+  }
   free_at_s_[id.value] = has_free_slot ? free_now : base::seconds(free_ns);
   std::uint64_t& word = has_free_slot_[id.value / 64];
   const std::uint64_t bit = std::uint64_t{1} << (id.value % 64);

@@ -69,6 +69,7 @@ StateMachine::StateMachine(const EngineConfig& config, route::Fleet& fleet, cont
   routing_->attach(fleet);
   set_up_door();
   set_up_health();
+  set_up_residency();
   if (config.hedge_quantile <= 0.0) return;
   hedging_.copies.resize(config.max_requests);
   hedging_.looks.resize(config.max_nodes);
@@ -193,6 +194,7 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   b.beside = node.occupied;
   b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(learned_shape(b))));
   occupancy_changed(id);
+  if (residency_ && residency_->node(id)->memory.holds(b.model)) residency_->node(id)->memory.used(b.model);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
     if (member == vacated || !slots_[member].doomed) continue;
@@ -304,6 +306,7 @@ void StateMachine::tick(TimeNs now_ns) {
 void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
   const Node& node = nodes_[id.value];
   TimeNs next_ns = base::never_ns;
+  looks_for_loads_ = residency_ != nullptr;  // what failed there may be tried again
   for (const Batch& b : node.in_flight) {
     if (!b.running) continue;
     next_ns = std::min(next_ns, base::add_ns(std::max(b.start_ns, node.progress_ns), node.run_limit_ns));
@@ -340,6 +343,7 @@ std::uint32_t StateMachine::lane_for(const contracts::Request& request, NodeId b
                                                .queue = {queue_slots_, config_.n_tiers, config_.ageing_ns}}));
   lanes.push_back(lane);
   timers_.resize(config_.max_nodes + lane + 1);
+  if (residency_) residency_->plan().waiting.resize(lane / 64 + 1);
   return lane;
 }
 
@@ -369,6 +373,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   lane.work_least = is_first ? r.work : std::min(lane.work_least, r.work);
   lane.work_most = is_first ? r.work : std::max(lane.work_most, r.work);
   if (s.attempts == 0) lane.rate.add(now_ns);
+  if (residency_) residency_->waits(s.lane, r, s.attempts == 0, now_ns);
   if (s.attempts == 0) ++lane.n_untold;
   if (door_.sheds) waits(slot);
   set_lane_timer(s.lane, r.deadline_ns);

@@ -13,6 +13,8 @@
 #include <infcore/engine/finish_times.hpp>
 #include <infcore/engine/hedging.hpp>
 #include <infcore/engine/lateness.hpp>
+#include <infcore/engine/node_batch.hpp>
+#include <infcore/engine/residency.hpp>
 #include <infcore/engine/stats.hpp>
 #include <infcore/engine/timers.hpp>
 #include <infcore/engine/token_choice.hpp>
@@ -32,23 +34,6 @@
 namespace infcore::engine {
 
 using base::NodeId;
-
-/// A batch from the moment its node is called until it ends. While open, requests of its model that the node may run
-/// still join; of a lane that is bound to the node, those of that lane.
-struct Batch {
-  std::uint64_t id{};
-  std::uint32_t lane{};  ///< whose turn it was; others of the model may be in it, too
-  ModelId model{};
-  bool open{}, running{};
-  TimeNs opened_ns{}, start_ns{}, expected_end_ns{};
-  std::uint64_t joins_from_seq{};  ///< whoever arrived before was not selected, and does not join either
-  contracts::BatchShape shape{};
-  contracts::BatchShape beside{};        ///< all that its node had when it started, this one included
-  std::vector<std::uint32_t> members{};  ///< request slots
-  TimeNs late_ns{base::never_ns};        ///< when it is later than almost all are; never_ns: it is not hedged
-  TimeNs look_ns{base::never_ns};        ///< when to look whether it is to be hedged
-  std::uint32_t n_outrun{};              ///< members whose other copy was answered while this one ran
-};
 
 /// Generation-tagged slot of an accepted request; 0 is none.
 using RequestHandle = std::uint64_t;
@@ -70,6 +55,11 @@ class StateMachine {
   void add_node(NodeId, const NodeConfig&);
   /// After Fleet::load_model / unload_model: requests may go there, or must leave.
   void residency_changed(TimeNs now_ns, NodeId);
+  // Where the engine decides what is loaded where (EngineConfig::residency).
+  /// The node can run the model, once it is loaded; or it must not any more, and what is there goes.
+  void may_hold(TimeNs now_ns, NodeId, ModelId, bool may);
+  /// The load that an action asked for is over. `load_s`: what it took alone. false: nobody asked for it any more.
+  bool loaded(TimeNs now_ns, NodeId, ModelId, bool ok, double load_s);
   /// Nothing more is sent there; what was bound to it is bound anew. node_empty() says when it has run dry.
   void drain_node(TimeNs now_ns, NodeId);
   [[nodiscard]] bool node_empty(NodeId) const noexcept;
@@ -101,8 +91,7 @@ class StateMachine {
   void tick(TimeNs now_ns);
 
   void schedule(TimeNs now_ns);
-  /// Whether schedule() has anything to look at.
-  [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty(); }
+  [[nodiscard]] bool has_work() const noexcept { return !dirty_.empty() || looks_for_loads_; }
   [[nodiscard]] TimeNs next_timer_ns() const noexcept {
     const TimeNs next_ns = std::min({timers_.next_ns(), door_.release.next_ns(), hedging_.looks.next_ns()});
     return health_ ? std::min(next_ns, health_->next_ns()) : next_ns;
@@ -232,6 +221,11 @@ class StateMachine {
     bool unheld;
     contracts::Credit credit;
   };
+  /// Of nodes that would have to load a model first: the least seconds until an answer, and how many they are.
+  struct Cold {
+    double least_s{};
+    std::uint32_t n_able{};
+  };
   enum class Served : std::uint8_t {
     sent,    ///< the lane has changed
     held,    ///< the batching rule would rather wait, or a faster device is waited for
@@ -314,6 +308,7 @@ class StateMachine {
   // machine_membership.cpp
   void take_out(TimeNs now_ns, NodeId, Reason);
   void follow_residency(NodeId);
+  [[nodiscard]] bool may_serve(NodeId, ModelId) const noexcept;
   void rebind(TimeNs now_ns, NodeId);
   void bind_waiting(TimeNs now_ns, NodeId);
   void bind_from(TimeNs now_ns, std::uint32_t lane);
@@ -322,6 +317,35 @@ class StateMachine {
   void give_up(TimeNs now_ns, Batch&, Reason);
   void send_elsewhere(TimeNs now_ns, NodeId);
   void mark_node(NodeId);
+
+  // model_loads.cpp
+  void set_up_residency();
+  void follow_memory(NodeId);
+  void follow_use(NodeId);
+  static void forget_awaited(Residency::NodeLoads&, ModelId) noexcept;
+  void act_on_model(ActionKind, Reason, NodeId, ModelId, double takes_s);
+  void drop(TimeNs now_ns, NodeId, ModelId);
+  void hold_wanted(NodeId, bool on);
+  bool load(TimeNs now_ns, NodeId, ModelId, Reason);
+  void plan_loads(TimeNs now_ns);
+  void add_backlog(const Lane&);
+  [[nodiscard]] std::uint64_t serving(const Lane&, std::uint32_t word) const noexcept;
+  [[nodiscard]] std::uint32_t n_serving(const Lane&) const noexcept;
+  [[nodiscard]] std::uint32_t n_able_to_load(const Lane&) const noexcept;
+  [[nodiscard]] std::uint64_t able_to_load(const Lane&, std::uint32_t word) const noexcept;
+  [[nodiscard]] bool could_load(TimeNs now_ns, NodeId, ModelId);
+  void shed_hopeless(TimeNs now_ns, Lane&);
+  void load_bound(TimeNs now_ns, Lane&);
+  [[nodiscard]] double done_s(TimeNs now_ns, const Lane&, NodeId, double from_s, std::uint32_t n_share);
+  void load_for(TimeNs now_ns, Lane&);
+  void fill_up(TimeNs now_ns);
+  [[nodiscard]] std::uint32_t n_holding(ModelId) const noexcept;
+  [[nodiscard]] Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);
+  [[nodiscard]] double ahead_s(TimeNs now_ns, const contracts::Request&, NodeId);
+  [[nodiscard]] double cold_s(TimeNs now_ns, const contracts::Request&);
+  [[nodiscard]] bool has_free(NodeId id) const noexcept {
+    return (has_free_slot_[id.value / 64] >> (id.value % 64) & 1u) != 0;
+  }
 
   // health_steps.cpp
   void set_up_health();
@@ -338,6 +362,8 @@ class StateMachine {
   }
 
   // schedule.cpp
+  void dispatch_dirty(TimeNs now_ns);
+  void dispatch_lane(TimeNs now_ns, std::uint32_t lane);
   bool dispatch_from(TimeNs now_ns, std::uint32_t lane);
   bool dispatch_shared(TimeNs now_ns, std::uint32_t lane);
   bool dispatch_late(TimeNs now_ns, std::uint32_t lane, NodeId passed);
@@ -458,6 +484,8 @@ class StateMachine {
   std::vector<route::CostTerms> terms_;
   std::uint64_t next_batch_id_{1}, next_seq_{0};
   std::uint32_t n_pending_{};
+  std::unique_ptr<Residency> residency_;  ///< nullptr: models are where the driver says
+  bool looks_for_loads_{};
   AdmissionState door_;
   HedgingState hedging_;
   double hint_s_{};  ///< of the actions that are being taken

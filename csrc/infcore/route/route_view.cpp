@@ -82,7 +82,8 @@ void RouteView::Candidates::count(std::uint32_t n_nodes) noexcept {
 bool RouteView::find_candidates(const RouteQuery& query, bool loads) noexcept {
   loads_in_use_ = loads && may_load_ ? loads_of(query.model, query.now_ns) : nullptr;
   if (loads_in_use_ != nullptr && !loads_in_use_->begun.empty()) count_on_begun(*loads_in_use_, query.now_ns);
-  const bool model_alone = loads_in_use_ == nullptr && query.require == 0 && query.among == nullptr;
+  const bool model_alone =
+      loads_in_use_ == nullptr && hosts_ == nullptr && query.require == 0 && query.among == nullptr;
   candidates_ = model_alone ? candidates_of(query.model) : nullptr;
   n_nodes_ = fleet_->n_nodes();
   bool any;
@@ -121,8 +122,12 @@ bool RouteView::collect(const RouteQuery& query, Candidates& into) const noexcep
   std::uint64_t any = 0;
   for (std::uint32_t word = 0; word * 64 < n_nodes_; ++word) {
     std::uint64_t passing = columns.up(word).load(std::memory_order_acquire);  // [F2]
-    passing &= loads_in_use_ != nullptr ? loads_in_use_->able[word]
-                                        : columns.resident(query.model.value, word).load(std::memory_order_acquire);
+    if (hosts_ != nullptr) {
+      passing &= hosts_[std::size_t{query.model.value} * columns.n_words() + word];
+    } else {
+      passing &= loads_in_use_ != nullptr ? loads_in_use_->able[word]
+                                          : columns.resident(query.model.value, word).load(std::memory_order_acquire);
+    }
     if (query.among != nullptr) passing &= query.among[word];
     if ((query.require & Fleet::no_such_label) != 0) passing = 0;
     for (std::uint64_t left = query.require; left != 0 && passing != 0; left &= left - 1) {

@@ -41,6 +41,9 @@ class RouteView {
   void use_prefix(const PrefixIndex* index) noexcept { prefix_ = index; }
   /// From now on only who holds a model is a candidate, whatever may be loaded: nobody here could have it loaded.
   void never_loads() noexcept { may_load_ = false; }
+  /// From now on nodes are candidates not for holding a model but by these bits, a row of 64 a word for each model: who
+  /// may hold it, where somebody sees to it that it is loaded there. Kept by the caller.
+  void send_to(const std::uint64_t* hosts) noexcept { hosts_ = hosts; }
 
   /// Candidates: up, holding the model, carrying the labels, not full, and, where there is a deadline, able to meet it.
   /// False where there is none.
@@ -153,6 +156,7 @@ class RouteView {
   const contracts::LatencyTable* latency_;
   const PrefixIndex* prefix_{};
   bool may_load_{true};
+  const std::uint64_t* hosts_{};
   std::vector<std::unique_ptr<Loads>> loads_;       // by model, made when a query first asks
   std::vector<std::unique_ptr<Candidates>> known_;  // by model, the same
   Loads* loads_in_use_{};

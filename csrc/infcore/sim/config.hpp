@@ -66,9 +66,10 @@ struct WorkloadConfig {
 
 struct ModelConfig {
   std::string name;
+  std::uint32_t figures{};       ///< models with the same number have their figures together; 0, 1, ...
   engine::ModelConfig engine{};  ///< its fallback is an index into SimConfig::models
   double slo_s{};                ///< 0: no goal
-  double load_s{}, warmup_s{};
+  double load_s{}, warmup_s{};  ///< as the engine's own load_s, which is what it is told
   bool tokens{};
   double slo_ttft_s{}, slo_itl_s{};  ///< 0: no goal
 };
@@ -87,13 +88,15 @@ struct TokenService {
   std::uint32_t context_tokens_max{};  ///< the model's
 };
 
-/// Whether a node holds a model: from the start, from the end of its loading on, or not at all.
+/// Whether a node holds a model: from the start, from the end of its loading on, or not at all. Where the engine decides
+/// what is loaded where, `loads` says that it may.
 enum class Residency : std::uint8_t { never, loads, holds };
 
 struct NodeConfig {
   route::NodeSpec spec{};
   std::vector<std::int32_t> service{};  ///< by model: index into SimConfig::services, -1: does not run there
   std::vector<Residency> residency{};   ///< by model
+  bool loads_beside_runs{true};
   std::int32_t token_service{-1};       ///< index into SimConfig::token_services, -1: it runs whole batches
 };
 
@@ -136,6 +139,7 @@ struct SimConfig {
   std::uint8_t attempts_max{3};
   double hedge_quantile{}, hedge_budget{0.05}, retry_budget{0.2};  ///< as engine::EngineConfig has them
   bool judges_health{true};
+  std::string residency{};  ///< as engine::EngineConfig has it
   std::uint16_t n_tiers{1};
   double run_limit_s{};  ///< 0: none
   double detect_s{1.0}, probe_s{1.0};

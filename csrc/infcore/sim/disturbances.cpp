@@ -3,6 +3,7 @@
 #include <infcore/sim/simulation.hpp>
 
 #include <algorithm>
+#include <utility>
 
 namespace infcore::sim {
 namespace {
@@ -60,6 +61,8 @@ void Simulation::carry_out(const Plan& due) {
       if (nodes_[due.node].crashes != due.crashes || nodes_[due.node].is(FaultKind::crash)) return;
       fleet_.load_model(NodeId{due.node}, model_ids_[due.index]);
       return machine_.residency_changed(now_ns_, NodeId{due.node});
+    case Do::load_ends:
+      return end_load(due);
     case Do::take_for_lost:
       if (nodes_[due.node].is(FaultKind::partition)) machine_.node_lost(now_ns_, NodeId{due.node});
       return;
@@ -131,6 +134,12 @@ void Simulation::crash(std::uint32_t index) {
   }
   if (token_lines_[index]) crash_tokens(index);
   machine_.node_lost(now_ns_, NodeId{index});
+  if (node.loading >= 0) {
+    const ModelId model = model_ids_[static_cast<std::size_t>(std::exchange(node.loading, -1))];
+    machine_.loaded(now_ns_, NodeId{index}, model, false, 0.0);
+  }
+  node.memory_in_use = 0;
+  std::fill(node.in_memory.begin(), node.in_memory.end(), std::uint8_t{0});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     node.cold[m] = 1;
     if (fleet_.resident(NodeId{index}, model_ids_[m])) fleet_.unload_model(NodeId{index}, model_ids_[m]);
@@ -138,8 +147,9 @@ void Simulation::crash(std::uint32_t index) {
   machine_.residency_changed(now_ns_, NodeId{index});
 }
 
-/// One after another, in the order of the scenario.
+/// One after another, in the order of the scenario. Where the engine decides, it asks for them.
 void Simulation::load_models(std::uint32_t index) {
+  if (!config_.residency.empty()) return;
   double after_s = 0.0;
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     if (config_.nodes[index].residency[m] == Residency::never || fleet_.resident(NodeId{index}, model_ids_[m]))
@@ -147,6 +157,41 @@ void Simulation::load_models(std::uint32_t index) {
     after_s += config_.models[m].load_s;
     plan(base::add_ns(now_ns_, base::to_ns(after_s)), Do::model_loaded, m, index);
   }
+}
+
+/// What the engine asks of a node's memory: an unload takes no time, a load the model's.
+void Simulation::begin_load(const engine::Action& action) {
+  check_memory(action);
+  const std::uint32_t m = model_index_[action.member].value;
+  ModelledNode& node = nodes_[action.node.value];
+  note(std::uint64_t{action.node.value} << 32 | action.member);
+  note(static_cast<std::uint64_t>(now_ns_) << 8 | static_cast<std::uint64_t>(action.kind));
+  const bool loads = action.kind == engine::ActionKind::load;
+  node.in_memory[m] = loads;
+  const std::uint64_t bytes = config_.models[m].engine.weights_bytes;
+  node.memory_in_use = loads ? node.memory_in_use + bytes : node.memory_in_use - bytes;
+  if (!loads) return;
+  node.cold[m] = 1;
+  node.loading = static_cast<std::int32_t>(m);
+  TimeNs from_ns = now_ns_;
+  for (std::uint32_t run = node.first_run; run < node.first_run + node.n_runs; ++run) {
+    const bool waits = !config_.nodes[action.node.value].loads_beside_runs && runs_[run].active;
+    if (waits) from_ns = std::max(from_ns, runs_[run].end_ns);
+  }
+  node.load_begun_ns = from_ns;
+  const TimeNs takes_ns = base::to_ns(config_.models[m].load_s * node.slow_factor);
+  plan(base::add_ns(from_ns, takes_ns + 2 * node.half_rtt_ns), Do::load_ends, m, action.node.value);
+  ledger_.loaded(action.node.value, now_ns_);
+}
+
+void Simulation::end_load(const Plan& due) {
+  ModelledNode& node = nodes_[due.node];
+  if (node.crashes != due.crashes || node.is(FaultKind::crash)) return;  // crash() said so
+  if (!node.answers()) {  // nobody hears of it before the node can be reached
+    return plan(base::add_ns(now_ns_, base::to_ns(config_.probe_s)), Do::load_ends, due.index, due.node);
+  }
+  node.loading = -1;
+  machine_.loaded(now_ns_, NodeId{due.node}, model_ids_[due.index], true, base::seconds(now_ns_ - node.load_begun_ns));
 }
 
 bool Simulation::idle(std::uint32_t index) const noexcept {

@@ -25,7 +25,10 @@ void Simulation::check_nobody_waits_for_ever() {
     const std::uint32_t workload = open.arrival.workload;
     const ModelId model = model_ids_[config_.workloads[workload].model.value];
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
-      if (!fleet_.resident(NodeId{n}, model) || !fleet_.columns().carries(n, require_bits_[workload])) continue;
+      const bool could = config_.residency.empty() ? fleet_.resident(NodeId{n}, model)
+                                                   : config_.nodes[n].residency[config_.workloads[workload].model.value] !=
+                                                         Residency::never;
+      if (!could || !fleet_.columns().carries(n, require_bits_[workload])) continue;
       return violated("requests wait for ever though a node could serve them", {.node = NodeId{n}});
     }
   }
@@ -46,6 +49,24 @@ void Simulation::check(const engine::Action& action) {
   if (!fleet_.resident(action.node, model)) violated("a node was chosen that does not hold the model", action);
   if (!fleet_.columns().carries(action.node.value, require_bits_[open.arrival.workload]))
     violated("a node lacks a label that is required", action);
+}
+
+/// Before an unload or load is carried out.
+void Simulation::check_memory(const engine::Action& action) {
+  const std::uint32_t m = model_index_[action.member].value;
+  const ModelledNode& node = nodes_[action.node.value];
+  const bool loads = action.kind == engine::ActionKind::load;
+  if ((node.in_memory[m] != 0) == loads) violated("a model is loaded where it is, or dropped where it is not", action);
+  if (!loads) {
+    for (std::uint32_t run = node.first_run; run < node.first_run + node.n_runs; ++run) {
+      if (runs_[run].active && runs_[run].model.value == m) violated("a model is dropped while it runs", action);
+    }
+    return;
+  }
+  if (node.loading >= 0) violated("two loads at a time on a node", action);
+  const std::uint64_t capacity = config_.nodes[action.node.value].spec.memory_bytes;
+  if (capacity != 0 && node.memory_in_use + config_.models[m].engine.weights_bytes > capacity)
+    violated("a node's memory is overfull", action);
 }
 
 engine::Outcomes Simulation::second_runs() const noexcept {

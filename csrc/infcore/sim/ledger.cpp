@@ -11,10 +11,11 @@ Ledger::Ledger(const SimConfig& config)
       nodes_(config.nodes.size()),
       parts_(n_parts) {
   for (const ModelConfig& model : config.models) {
-    models_.push_back(std::make_unique<Totals>());
+    figures_.push_back(model.figures);
+    if (model.figures >= models_.size()) models_.push_back(std::make_unique<Totals>());
     goals_.push_back({base::to_ns(model.slo_s), base::to_ns(model.slo_ttft_s), base::to_ns(model.slo_itl_s)});
     if (!model.tokens) continue;
-    models_.back()->tokens = std::make_unique<TokenFigures>();
+    if (!models_[model.figures]->tokens) models_[model.figures]->tokens = std::make_unique<TokenFigures>();
     if (!all_->tokens) all_->tokens = std::make_unique<TokenFigures>();
   }
   for (NodeUse& use : nodes_) use.busy_part_s.resize(n_parts);
@@ -47,7 +48,7 @@ void Ledger::add_tokens(TokenFigures& to, const Ended& e) noexcept {
 
 void Ledger::token_after(ModelId model, TimeNs arrival_ns, TimeNs gap_ns) noexcept {
   if (arrival_ns < warmup_ns_) return;
-  for (Totals* to : {all_.get(), models_[model.value].get()}) {
+  for (Totals* to : {all_.get(), models_[figures_[model.value]].get()}) {
     to->tokens->itl_s.record_ns(gap_ns);
     to->tokens->itl_sum_s += base::seconds(gap_ns);
   }
@@ -78,7 +79,7 @@ void Ledger::ended(const Ended& e) noexcept {
   }
   if (e.arrival_ns < warmup_ns_) return;
   add(*all_, e, within);
-  add(*models_[e.model.value], e, within);
+  add(*models_[figures_[e.model.value]], e, within);
   if (!ok) return;
   if (e.node < nodes_.size()) ++nodes_[e.node].requests;
   last_ok_ns_ = std::max(last_ok_ns_, e.end_ns);

@@ -53,6 +53,7 @@ struct Totals {
 struct NodeUse {
   double busy_s{};
   std::uint64_t requests{}, batches{}, faults{};
+  std::uint64_t loads{};  ///< that the engine asked for, after the warm-up
   std::vector<float> busy_part_s{};
 };
 
@@ -68,11 +69,15 @@ class Ledger {
   /// A batch, on so many of the node's slots: one, or all of them where it runs a step of all its sequences.
   void ran(std::uint32_t node, TimeNs start_ns, TimeNs end_ns, std::uint32_t n_requests,
            std::uint32_t n_slots = 1) noexcept;
+  /// The node was told to load a model.
+  void loaded(std::uint32_t node, TimeNs at_ns) noexcept { nodes_[node].loads += at_ns >= warmup_ns_ ? 1 : 0; }
   /// A token so long after the one before it, of a request that came at `arrival_ns`.
   void token_after(ModelId model, TimeNs arrival_ns, TimeNs gap_ns) noexcept;
 
   [[nodiscard]] const Totals& all() const noexcept { return *all_; }
-  [[nodiscard]] const Totals& model(ModelId model) const noexcept { return *models_[model.value]; }
+  /// Of all models with ModelConfig::figures of that number.
+  [[nodiscard]] const Totals& models(std::uint32_t figures) const noexcept { return *models_[figures]; }
+  [[nodiscard]] std::uint32_t n_figures() const noexcept { return static_cast<std::uint32_t>(models_.size()); }
   [[nodiscard]] const std::vector<NodeUse>& nodes() const noexcept { return nodes_; }
   [[nodiscard]] NodeUse& node(std::uint32_t node) noexcept { return nodes_[node]; }
   /// Of all requests, warm-up or not, by arrival in each part of the run: arrivals, and those inside their goal.
@@ -95,7 +100,8 @@ class Ledger {
   static void add(Totals& to, const Ended& e, bool within) noexcept;
   static void add_tokens(TokenFigures& to, const Ended& e) noexcept;
 
-  std::vector<Goals> goals_;  ///< by model
+  std::vector<Goals> goals_;             ///< by model
+  std::vector<std::uint32_t> figures_;  ///< likewise, where its totals are
   TimeNs warmup_ns_;
   double part_s_;
   std::unique_ptr<Totals> all_;

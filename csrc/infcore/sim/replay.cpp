@@ -93,7 +93,10 @@ void Replay::pass_over() {
   n_matched_ = 0;
   const EventKind kind = record_.kind;
   if (kind == EventKind::claim) recorded_.add(record_.batch_id);
-  if (kind == EventKind::cancel || kind == EventKind::complete || kind == EventKind::signal) recorded_.add(1);
+  if (kind == EventKind::cancel || kind == EventKind::complete || kind == EventKind::signal ||
+      kind == EventKind::loaded) {
+    recorded_.add(1);
+  }
   if (kind == EventKind::arrive) ++n_requests_;
 }
 
@@ -256,6 +259,12 @@ void Replay::node_event() {
       return machine_->node_failed(r.now_ns, r.node);
     case EventKind::progress:
       return machine_->progress(r.now_ns, r.node);
+    case EventKind::may_hold:
+      check_model(r.model);
+      return machine_->may_hold(r.now_ns, r.node, r.model, r.ok);
+    case EventKind::loaded:
+      check_model(r.model);
+      return compare(1, machine_->loaded(r.now_ns, r.node, r.model, r.ok, r.load_s) ? 1 : 0, "load counted ");
     case EventKind::checked:
       return machine_->checked(r.now_ns, r.node, r.ok);
     case EventKind::first_token:

@@ -33,6 +33,7 @@ engine::EngineConfig engine_config(const SimConfig& config) {
           .hedge_quantile = config.hedge_quantile,
           .hedge_budget = config.hedge_budget,
           .retry_budget = config.retry_budget,
+          .residency = config.residency,
           .judges_health = config.judges_health};
 }
 
@@ -92,6 +93,7 @@ void Simulation::add_nodes() {
   }
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     engine::ModelConfig model = config_.models[m].engine;
+    model.load_s = config_.models[m].load_s;
     if (model.fallback != engine::no_model) model.fallback = model_ids_[model.fallback.value];
     machine_.add_model(model_ids_[m], model);
   }
@@ -109,10 +111,12 @@ void Simulation::add_node(std::uint32_t index) {
   node.n_runs = config.spec.slots;
   node_of_run_.resize(node.first_run + node.n_runs, index);
   node.cold.resize(config_.models.size(), 1);
+  node.in_memory.resize(config_.models.size());
   const NodeId id = fleet_.add(config.spec);
   const auto token_service = static_cast<std::size_t>(config.token_service);
   machine_.add_node(id, {.run_limit_ns = config_.run_limit_s > 0.0 ? base::to_ns(config_.run_limit_s) : base::never_ns,
-                         .kv_blocks = config.token_service >= 0 ? config_.token_services[token_service].n_blocks : 0});
+                         .kv_blocks = config.token_service >= 0 ? config_.token_services[token_service].n_blocks : 0,
+                         .loads_beside_runs = config.loads_beside_runs});
   for (std::uint32_t m = 0; m < config_.models.size(); ++m) {
     const std::int32_t service = config.service[m];
     if (service >= 0 && config_.curves_known) {
@@ -124,8 +128,13 @@ void Simulation::add_node(std::uint32_t index) {
     if (config.residency[m] != Residency::holds) continue;
     fleet_.load_model(id, model_ids_[m]);
     node.cold[m] = 0;
+    node.in_memory[m] = 1;
+    node.memory_in_use += config_.models[m].engine.weights_bytes;
   }
   machine_.residency_changed(0, id);
+  for (std::uint32_t m = 0; !config_.residency.empty() && m < config_.models.size(); ++m) {
+    if (config.residency[m] != Residency::never) machine_.may_hold(0, id, model_ids_[m], true);
+  }
   load_models(index);
   if (config.token_service >= 0) add_token_line(index);
 }
@@ -309,6 +318,7 @@ void Simulation::settle() {
 }
 
 void Simulation::carry_out(const engine::Action& action) {
+  if (engine::is_of_model(action.kind)) return begin_load(action);
   check(action);
   Open& open = opens_[static_cast<std::uint32_t>(action.cookie)];
   note(open.number * 0x9E37'79B9'7F4A'7C15u + static_cast<std::uint64_t>(now_ns_));

@@ -67,7 +67,8 @@ class Simulation {
   enum class Do : std::uint8_t {
     fault_begins,
     fault_ends,
-    model_loaded,
+    model_loaded,  ///< at the start, or after a crash
+    load_ends,     ///< that the engine asked for
     take_for_lost,
     probe,
     signals,
@@ -177,6 +178,9 @@ class Simulation {
   void combine_faults(std::uint32_t node);
   void crash(std::uint32_t node);
   void load_models(std::uint32_t node);
+  void begin_load(const engine::Action& action);
+  void end_load(const Plan& plan);
+  void check_memory(const engine::Action& action);
   [[nodiscard]] bool idle(std::uint32_t node) const noexcept;
   [[nodiscard]] bool may_change() const noexcept;
   void resume_runs(std::uint32_t node);

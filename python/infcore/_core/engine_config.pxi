@@ -1,5 +1,6 @@
 # What the state machine is built with, and told of a model.
-cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, double ageing_s, door, faults) except *:
+cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, double ageing_s, door, faults,
+                             str residency) except *:
     cdef EngineConfig config
     config.max_requests = max_requests
     config.max_nodes = fleet.c_obj.get().max_nodes()
@@ -13,7 +14,7 @@ cdef EngineConfig _config_of(Fleet fleet, uint32_t max_requests, int n_tiers, do
     config.hedge_quantile = faults.hedge_quantile or 0.0
     config.hedge_budget = faults.hedge_budget
     config.retry_budget = unbounded if faults.retry_budget is None else faults.retry_budget
-    config.log_terms = faults.log_terms
+    config.log_terms, config.residency = faults.log_terms, residency.encode()
     config.judges_health = read_health(door.health, config.health)
     return config
 
@@ -34,6 +35,7 @@ cdef ModelConfig _model_config_of(model, fallback) except *:
     config.batch_delay_ns_max = to_ns(model.max_batch_delay_s)
     config.idempotent, config.runs_share = model.idempotent, model.by_token
     config.length_buckets, config.preferred_batch_sizes = model.length_buckets, model.preferred_batch_sizes
+    config.weights_bytes, config.load_s = model.weights_bytes, model.load_s
     if fallback is not None:
         config.fallback.value = (<ModelSpec>fallback).id
     return config

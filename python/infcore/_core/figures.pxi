@@ -8,6 +8,7 @@ cdef dict _figures(Stats& s):
         "batch_mean": (s.stages.get().batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
         "hedged": s.hedged, "hedge_won": s.hedge_won, "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried,
         "busy_s": s.busy_s, "work": s.work,
+        "loads": s.loads, "loads_failed": s.loads_failed, "unloads": s.unloads, "load_s": s.load_s,
         "queue_s": _quantiles(s.stages.get().queue_s), "batch_wait_s": _quantiles(s.stages.get().batch_wait_s),
         "service_s": _quantiles(s.stages.get().service_s), "latency_s": _quantiles(s.stages.get().latency_s),
         "ttft_s": _quantiles(s.stages.get().ttft_s),

@@ -4,13 +4,29 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint16_t, uint32_t
+from libcpp.vector cimport vector
 
-from collections import OrderedDict, deque
+from collections import OrderedDict, deque, namedtuple
 
 from infcore._core.fleet cimport Fleet, SignalGate
-from infcore._cpp.base cimport NodeId
-from infcore._cpp.engine cimport ActionKind, Driver, LiveRequest, Reason
+from infcore._cpp.base cimport ModelId, NodeId
+from infcore._cpp.engine cimport ActionKind, Driver, LiveRequest, LoadOrder as CppLoadOrder, Reason
 from infcore._cpp.route cimport Signal
+
+
+LoadOrder = namedtuple("LoadOrder", "node model generation loads")
+
+
+cdef inline ModelId _model(uint32_t model):
+    cdef ModelId id
+    id.value = model
+    return id
+
+
+cdef inline NodeId _node(uint32_t node):
+    cdef NodeId id
+    id.value = node
+    return id
 
 
 cdef class Live:
@@ -53,6 +69,24 @@ cdef class Live:
 
     def drain_threads(self):
         self.threads.drain()
+
+    # ---- models that the engine has loaded and dropped
+
+    def may_hold(self, uint32_t model, uint32_t node, bint may):
+        self.c_obj.get().may_hold(_model(model), _node(node), may)
+
+    def wait_orders(self) -> list:
+        """What is to be loaded and dropped, in order; empty: the engine has ended."""
+        cdef vector[CppLoadOrder] orders
+        with nogil:
+            orders = self.c_obj.get().wait_orders()
+        return [LoadOrder(order.node.value, order.model.value, order.generation, order.loads) for order in orders]
+
+    def loaded(self, order, bint ok, double load_s):
+        cdef CppLoadOrder carried_out
+        carried_out.node, carried_out.model = _node(order.node), _model(order.model)
+        carried_out.generation, carried_out.loads = order.generation, True
+        self.c_obj.get().loaded(carried_out, ok, load_s)
 
     # ---- the event log
 

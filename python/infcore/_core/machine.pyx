@@ -50,7 +50,7 @@ cdef class Machine:
                  max_requests=8192, n_tiers=8, ageing_ns=None, attempts_max=3, str log=None, admission=(),
                  overload_wait_ns=None, tier_capacity=(), bint shed_lowest=False,
                  double hedge_quantile=0.0, double hedge_budget=0.05, double retry_budget=0.2, bint log_terms=False,
-                 health=False, policy_options=None):
+                 health=False, policy_options=None, str residency=""):
         cdef EngineConfig config
         cdef RunConfig run
         cdef LoggedSignals gate
@@ -69,7 +69,7 @@ cdef class Machine:
         config.admission = [name.encode() for name in admission]
         config.overload_wait_ns = time_of("overload_wait_ns", overload_wait_ns)
         config.tier_capacity = [whole("tier_capacity", each, 1, 1 << 30) for each in tier_capacity]
-        config.shed_lowest, config.log_terms = shed_lowest, log_terms
+        config.shed_lowest, config.log_terms, config.residency = shed_lowest, log_terms, residency.encode()
         config.judges_health = read_health(health, config.health)
         config.hedge_quantile, config.hedge_budget, config.retry_budget = hedge_quantile, hedge_budget, retry_budget
         self.latency.reset(new LatencyTable(config.max_nodes, config.max_models))
@@ -89,7 +89,8 @@ cdef class Machine:
     # ---- membership
 
     def add_model(self, str name, *, version=1, max_batch_size=64, batch_delay_ns_max=2_000_000, bint idempotent=True,
-                  bint runs_share=False, fallback=None, length_buckets=(), preferred_batch_sizes=()) -> int:
+                  bint runs_share=False, fallback=None, length_buckets=(), preferred_batch_sizes=(), weights_bytes=0,
+                  double load_s=0.0) -> int:
         """Make a model known; returns its id."""
         cdef ModelConfig config
         cdef ModelId id = self.fleet.c_obj.get().model_id(name.encode(), <uint32_t>whole("version", version, 1, 1 << 30))
@@ -99,6 +100,7 @@ cdef class Machine:
         if fallback is not None:
             config.fallback = self.model_of(fallback)
         config.length_buckets, config.preferred_batch_sizes = length_buckets, preferred_batch_sizes
+        config.weights_bytes, config.load_s = <uint64_t>whole("weights_bytes", weights_bytes, 0, 1 << 62), load_s
         self.c_obj.get().add_model(id, config)
         self.models.add(id.value)
         return id.value
@@ -106,11 +108,12 @@ cdef class Machine:
     def remove_model(self, now_ns, model) -> None:
         self.c_obj.get().remove_model(time_of("now_ns", now_ns), self.model_of(model))
 
-    def add_node(self, node, *, run_limit_ns=None, kv_blocks=0) -> None:
+    def add_node(self, node, *, run_limit_ns=None, kv_blocks=0, bint loads_beside_runs=False) -> None:
         """After Fleet.add."""
         cdef NodeConfig config
         config.run_limit_ns = time_of("run_limit_ns", run_limit_ns)
         config.kv_blocks = <uint32_t>whole("kv_blocks", kv_blocks, 0, 0x7FFFFFFF)
+        config.loads_beside_runs = loads_beside_runs
         self.c_obj.get().add_node(self.fleet.node_of(node), config)
 
     def set_resident(self, now_ns, model, node, bint resident=True, *, prior=None) -> None:
@@ -124,6 +127,12 @@ cdef class Machine:
         else:
             self.fleet.c_obj.get().unload_model(id, held)
         self.c_obj.get().residency_changed(time_of("now_ns", now_ns), id)
+
+    def may_hold(self, now_ns, model, node, bint may=True) -> None:
+        self.c_obj.get().may_hold(time_of("now_ns", now_ns), self.fleet.node_of(node), self.model_of(model), may)
+
+    def loaded(self, now_ns, model, node, *, bint ok=True, double load_s=0.0) -> bool:
+        return self.c_obj.get().loaded(time_of("now_ns", now_ns), self.fleet.node_of(node), self.model_of(model), ok, load_s)
 
     def drain_node(self, now_ns, node) -> None:
         self.c_obj.get().drain_node(time_of("now_ns", now_ns), self.fleet.node_of(node))
@@ -266,16 +275,11 @@ cdef class Machine:
 
     def counts(self, *, model=None, node=None) -> dict:
         """How many of a model's or a node's requests ended in which way."""
-        cdef const Stats* s
-        s = self.c_obj.get().node_stats(self.row_of(node)) if model is None else \
+        cdef const Stats* s = self.c_obj.get().node_stats(self.row_of(node)) if model is None else \
             self.c_obj.get().model_stats(self.model_of(model))
         if s == NULL:
             raise UnknownName(f"node is {node!r}; known: those of add_node()")
-        return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
-                "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
-                "ejections": s.ejections, "infeasible": s.infeasible, "overloaded": s.overloaded, "stale": s.stale,
-                "displaced": s.displaced, "cheaper": s.cheaper, "deferred": s.deferred, "cached": s.cached, "hedged": s.hedged,
-                "hedge_won": s.hedge_won, "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried}
+        return counts_of(s)
 
     # ---- ids
 

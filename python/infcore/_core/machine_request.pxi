@@ -31,3 +31,13 @@ cdef class LoggedSignals(SignalGate):
 
     cdef bint take(self, NodeId id, const Signal& signal) except *:
         return self.machine.c_obj.get().signal(id, signal)
+
+
+cdef dict counts_of(const Stats* s):
+    """How many ended in which way."""
+    return {"ok": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed,
+            "cancelled": s.cancelled, "rejected": s.rejected, "retried": s.retried, "batches": s.batches,
+            "ejections": s.ejections, "infeasible": s.infeasible, "overloaded": s.overloaded, "stale": s.stale,
+            "displaced": s.displaced, "cheaper": s.cheaper, "deferred": s.deferred, "cached": s.cached, "hedged": s.hedged,
+            "hedge_won": s.hedge_won, "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried,
+            "loads": s.loads, "loads_failed": s.loads_failed, "unloads": s.unloads}

@@ -31,7 +31,8 @@ _EVENTS = {
     <uint8_t>EventKind.claim: "claim", <uint8_t>EventKind.started: "started", <uint8_t>EventKind.complete: "complete",
     <uint8_t>EventKind.first_token: "first_token", <uint8_t>EventKind.progress: "progress",
     <uint8_t>EventKind.node_failed: "node_failed", <uint8_t>EventKind.tick: "tick", <uint8_t>EventKind.schedule: "schedule", <uint8_t>EventKind.end: "end",
-    <uint8_t>EventKind.prompt: "prompt", <uint8_t>EventKind.checked: "checked"}
+    <uint8_t>EventKind.prompt: "prompt", <uint8_t>EventKind.checked: "checked",
+    <uint8_t>EventKind.may_hold: "may_hold", <uint8_t>EventKind.loaded: "loaded"}
 _ACTIONS = [action_names[i].decode() for i in range(n_actions)]
 _TERMS = [cost_term_names[i].decode() for i in range(n_cost_terms)]
 _REASONS = [reason_names[i].decode() for i in range(n_reasons)]
@@ -92,6 +93,10 @@ cdef dict fields_of(EventRecord* r):
         return {"node": r.node.value, "batch": r.batch_id, "ok": r.ok}
     if kind == EventKind.checked:
         return {"node": r.node.value, "ok": r.ok}
+    if kind == EventKind.may_hold:
+        return {"node": r.node.value, "model": r.model.value, "may": r.ok}
+    if kind == EventKind.loaded:
+        return {"node": r.node.value, "model": r.model.value, "ok": r.ok, "load_s": r.load_s}
     if kind == EventKind.cancel:
         return {"request": r.request, "reason": _REASONS[<uint8_t>r.reason]}
     if kind == EventKind.cancel_all:
@@ -108,7 +113,7 @@ cdef dict fields_of(EventRecord* r):
         return {"model": r.model.value}
     if kind == EventKind.add_node:
         return {"node": r.node.value, "run_limit_ns": _time(r.node_config.run_limit_ns),
-                "kv_blocks": r.node_config.kv_blocks, **spec_of(r.spec)}
+                "kv_blocks": r.node_config.kv_blocks, "loads_beside_runs": r.node_config.loads_beside_runs, **spec_of(r.spec)}
     if kind == EventKind.residency:
         return {"node": r.node.value, "models": [model.value for model in r.held]}
     if kind == EventKind.prior:
@@ -241,7 +246,7 @@ cdef dict config_of(const RunConfig& run):
             "tier_capacity": list(tier_capacity), "shed_lowest": run.engine.shed_lowest,
             "hedge_quantile": run.engine.hedge_quantile or None, "hedge_budget": run.engine.hedge_budget,
             "retry_budget": None if run.engine.retry_budget == unbounded else run.engine.retry_budget,
-            "log_terms": run.engine.log_terms}
+            "log_terms": run.engine.log_terms, "residency": _text(run.engine.residency)}
 
 
 cdef dict model_config_of(const ModelConfig& config):
@@ -249,7 +254,8 @@ cdef dict model_config_of(const ModelConfig& config):
             "idempotent": config.idempotent, "runs_share": config.runs_share,
             "fallback": None if config.fallback.value == <uint32_t>0xFFFFFFFF else config.fallback.value,
             "length_buckets": list(config.length_buckets),
-            "preferred_batch_sizes": list(config.preferred_batch_sizes)}
+            "preferred_batch_sizes": list(config.preferred_batch_sizes),
+            "weights_bytes": config.weights_bytes, "load_s": config.load_s}
 
 
 cdef dict spec_of(const NodeSpec& spec):

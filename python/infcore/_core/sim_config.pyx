@@ -39,6 +39,7 @@ cdef SimConfig config_of(object scenario, str policy, object seed, object policy
     config.hedge_quantile, config.hedge_budget = run.hedge_quantile or 0.0, run.hedge_budget
     config.retry_budget = run.retry_budget
     config.attempts_max, config.judges_health = run.attempts_max, run.health
+    config.residency = (run.residency or "").encode()
     config.admission = [name.encode() for name in run.admission]
     config.overload_wait_s = run.overload_wait_s or 0.0
     config.shed_lowest = run.overflow == "shed_lowest"
@@ -48,8 +49,9 @@ cdef SimConfig config_of(object scenario, str policy, object seed, object policy
     config.signal_period_s, config.signal_delay_s, config.signal_loss = \
         run.signal_period_s, run.signal_delay_s, run.signal_loss
     models = {model.name: i for i, model in enumerate(scenario.models)}
+    groups = {}
     for model in scenario.models:
-        config.models.push_back(_model(model, models))
+        config.models.push_back(_model(model, models, groups.setdefault(model.group or model.name, len(groups))))
     _add_nodes(config, scenario, models)
     config.n_tiers = 1
     tenants = {"": 0}
@@ -86,9 +88,10 @@ def _full_answer_s(scenario, workload) -> float:
     return n_tokens * max(step_s, default=0.0)
 
 
-cdef ModelConfig _model(object model, dict models) except *:
+cdef ModelConfig _model(object model, dict models, uint32_t figures) except *:
     cdef ModelConfig config
-    config.name = model.name.encode()
+    config.name, config.figures = model.name.encode(), figures
+    config.engine.weights_bytes = model.weights_bytes
     config.engine.max_batch_size = model.max_batch_size
     config.engine.batch_delay_ns_max = to_ns(model.batch_delay_s)
     config.engine.idempotent, config.engine.runs_share = model.idempotent, model.tokens
@@ -120,6 +123,7 @@ cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
         node.spec.memory_bytes, node.spec.price_per_hour = spec.memory_bytes, spec.price_per_hour
         node.spec.rtt_s, node.spec.slots = spec.rtt_s, spec.slots
         node.spec.labels = labels_of("labels", spec.labels)
+        node.loads_beside_runs = spec.loads_beside_runs
         free_bytes = spec.memory_bytes or float("inf")
         for model in scenario.models:
             if model.name in spec.initial_models:
@@ -134,7 +138,7 @@ cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
                 node.service.push_back(-1 if model.tokens else <int32_t>at)
                 if model.tokens:
                     node.token_service = <int32_t>at
-                fits = model.weights_bytes <= free_bytes
+                fits = model.weights_bytes <= free_bytes or (scenario.run.residency and _fits(model, spec))
                 if model.name in spec.initial_models:
                     node.residency.push_back(Residency.holds)
                 elif fits:
@@ -144,6 +148,10 @@ cdef int _add_nodes(SimConfig& config, object scenario, dict models) except -1:
                     node.residency.push_back(Residency.never)
         config.nodes.push_back(node)
     return 0
+
+
+def _fits(model, spec) -> bool:
+    return not spec.memory_bytes or model.weights_bytes <= spec.memory_bytes
 
 
 cdef dict _add_token_services(SimConfig& config, object scenario):

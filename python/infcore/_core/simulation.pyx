@@ -30,7 +30,7 @@ cdef class Simulation:
     """
 
     cdef unique_ptr[CppSimulation] c_obj
-    cdef uint32_t n_workloads, n_tiers, n_models
+    cdef uint32_t n_workloads, n_tiers
     cdef uint64_t n_fed
     cdef vector[uint32_t] contexts  # by workload: tokens of a request at most; 0: its model makes none
 
@@ -38,7 +38,7 @@ cdef class Simulation:
         cdef bint rows
         cdef SimConfig config = config_of(scenario, policy, seed, policy_options)
         rows = any(workload.arrivals == "trace" for workload in scenario.workloads)
-        self.n_workloads, self.n_models = <uint32_t>config.workloads.size(), <uint32_t>config.models.size()
+        self.n_workloads = <uint32_t>config.workloads.size()
         self.n_tiers = config.n_tiers
         for i in range(self.n_workloads):
             self.contexts.push_back(config.workloads[i].context_tokens_max)
@@ -118,22 +118,21 @@ cdef class Simulation:
         """Arrivals so far, those in the warm-up included."""
         return self.c_obj.get().n_requests()
 
-    def totals(self, model=None) -> dict:
-        """Counts and histograms of the requests after the warm-up: of all, or of a model by its index."""
-        cdef ModelId id
-        if model is None:
+    def totals(self, group=None) -> dict:
+        """Counts and histograms of the requests after the warm-up: of all, or of a group of models by its index."""
+        cdef uint32_t n_groups = self.c_obj.get().ledger().n_figures()
+        if group is None:
             return _totals(self.c_obj.get().ledger().all())
-        id.value = <uint32_t>model
-        if id.value >= self.n_models:
-            raise InvalidArgument(f"model is {model}; allowed: below {self.n_models}")
-        return _totals(self.c_obj.get().ledger().model(id))
+        if not 0 <= group < n_groups:
+            raise InvalidArgument(f"group is {group}; allowed: below {n_groups}")
+        return _totals(self.c_obj.get().ledger().models(<uint32_t>group))
 
     def nodes(self) -> list:
-        """A mapping per node: busy_s, requests, batches (after the warm-up), faults, busy_part_s."""
+        """A mapping per node: busy_s, requests, batches (after the warm-up), faults, loads (that the engine asked for), busy_part_s."""
         cdef const vector[NodeUse]* nodes = &self.c_obj.get().ledger().nodes()
         cdef size_t i
         return [{"busy_s": deref(nodes)[i].busy_s, "requests": deref(nodes)[i].requests,
-                 "batches": deref(nodes)[i].batches, "faults": deref(nodes)[i].faults,
+                 "batches": deref(nodes)[i].batches, "faults": deref(nodes)[i].faults, "loads": deref(nodes)[i].loads,
                  "busy_part_s": list(deref(nodes)[i].busy_part_s)} for i in range(nodes.size())]
 
     def parts(self) -> dict:

@@ -34,8 +34,8 @@ include "device_check.pxi"
 cdef class Workers:
     def _setup(self, Fleet fleet, *, str policy, str batching, uint64_t seed, uint32_t max_requests, int n_tiers,
                double ageing_s, object clock, object door, object faults, object policy_options=None,
-               object cache=None, bint cache_is_shared=False):
-        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door, faults)
+               object cache=None, bint cache_is_shared=False, str residency=""):
+        cdef EngineConfig config = _config_of(fleet, max_requests, n_tiers, ageing_s, door, faults, residency)
         self.fleet = fleet
         self.clock = as_clock(clock)
         cdef const ManualTime* manual = _manual_of(self.clock, clock)
@@ -230,12 +230,12 @@ cdef class Workers:
         """As which a device knows a model; before it is loaded there, so that its worker finds it."""
         self.run_names[node, spec.id] = run_name
 
-    def _set_resident(self, ModelSpec spec, uint32_t node, bint resident, prior):
-        cdef ModelId model = _model(spec.id)
-        cdef NodeId id = _node(node)
+    def _set_prior(self, ModelSpec spec, uint32_t node, prior):
         if prior is not None:
-            self.driver.set_prior(model, id, _curve_of(prior))
-        self.driver.set_resident(model, id, resident)
+            self.driver.set_prior(_model(spec.id), _node(node), _curve_of(prior))
+
+    def _set_resident(self, ModelSpec spec, uint32_t node, bint resident):
+        self.driver.set_resident(_model(spec.id), _node(node), resident)
 
     def _drain_node(self, uint32_t node):
         self.driver.drain_node(_node(node))

@@ -108,6 +108,7 @@ cdef extern from "<infcore/engine/actions.hpp>" namespace "infcore::engine" nogi
         cheaper
         stale
         cached
+        forecast
     const char** action_names "((const char**)infcore::engine::action_names.data())"
     size_t n_actions "infcore::engine::action_names.size()"
     const char** reason_names "((const char**)infcore::engine::reason_names.data())"
@@ -181,8 +182,8 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
     cdef cppclass Stats:
         uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred, cached, attached
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
-        uint64_t hedged, hedge_won, unretried, ejections
-        double busy_s, work, hedge_wasted_s
+        uint64_t hedged, hedge_won, unretried, ejections, loads, loads_failed, unloads
+        double busy_s, work, hedge_wasted_s, load_s
         unique_ptr[StageHistograms] stages
 
 
@@ -201,6 +202,7 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         vector[uint32_t] tier_capacity
         cbool shed_lowest
         double hedge_quantile, hedge_budget, retry_budget
+        string residency
         cbool log_terms
         cbool judges_health
         HealthConfig health
@@ -212,10 +214,13 @@ cdef extern from "<infcore/engine/state_machine.hpp>" namespace "infcore::engine
         ModelId fallback
         vector[double] length_buckets
         vector[uint32_t] preferred_batch_sizes
+        uint64_t weights_bytes
+        double load_s
     cdef cppclass NodeConfig:
         NodeConfig() noexcept
         TimeNs run_limit_ns
         uint32_t kv_blocks
+        cbool loads_beside_runs
     cdef cppclass Batch:
         uint64_t id
         ModelId model
@@ -262,6 +267,8 @@ cdef extern from "<infcore/engine/logged_machine.hpp>" namespace "infcore::engin
         void node_back(TimeNs, NodeId) except +infcore_translate
         cbool wants_check(TimeNs, NodeId) noexcept
         void checked(TimeNs, NodeId, cbool) except +infcore_translate
+        void may_hold(TimeNs, NodeId, ModelId, cbool) except +infcore_translate
+        cbool loaded(TimeNs, NodeId, ModelId, cbool, double) except +infcore_translate
         void tick(TimeNs) except +infcore_translate
         void schedule(TimeNs) except +infcore_translate
         TimeNs next_timer_ns() noexcept
@@ -287,6 +294,11 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         batch
         control
         nothing
+    cdef cppclass LoadOrder:
+        NodeId node
+        ModelId model
+        uint32_t generation
+        cbool loads
     cdef cppclass WorkBatch:
         WorkBatch() noexcept
         uint64_t id
@@ -344,6 +356,9 @@ cdef extern from "<infcore/engine/driver.hpp>" namespace "infcore::engine" nogil
         void remove_model(ModelId) except +infcore_translate
         void add_node(NodeId, const NodeConfig&) except +infcore_translate
         void set_prior(ModelId, NodeId, const Curve&) except +infcore_translate
+        void may_hold(ModelId, NodeId, cbool) except +infcore_translate
+        vector[LoadOrder] wait_orders() except +infcore_translate
+        void loaded(const LoadOrder&, cbool, double) except +infcore_translate
         void set_resident(ModelId, NodeId, cbool) except +infcore_translate
         void drain_node(NodeId) except +infcore_translate
         cbool node_empty(NodeId) except +infcore_translate

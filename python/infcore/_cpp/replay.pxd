@@ -57,6 +57,8 @@ cdef extern from "<infcore/engine/event_format.hpp>" namespace "infcore::engine"
         node_failed
         prompt
         checked
+        may_hold
+        loaded
         end
 
 
@@ -86,6 +88,7 @@ cdef extern from "<infcore/engine/event_reader.hpp>" namespace "infcore::engine"
         NodeConfig node_config
         NodeSpec spec
         Curve curve
+        double load_s
         Signal signal
         vector[ModelId] held
         Request prompt

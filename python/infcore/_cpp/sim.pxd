@@ -58,6 +58,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
     cdef cppclass ModelConfig:
         string name
         EngineModelConfig engine
+        uint32_t figures
         double slo_s, load_s, warmup_s
         cbool tokens
         double slo_ttft_s, slo_itl_s
@@ -77,6 +78,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         NodeSpec spec
         vector[int32_t] service
         vector[Residency] residency
+        cbool loads_beside_runs
         int32_t token_service
     cdef enum class FaultKind(uint8_t):
         crash
@@ -102,7 +104,7 @@ cdef extern from "<infcore/sim/config.hpp>" namespace "infcore::sim" nogil:
         double seconds, warmup_s, ageing_s, run_limit_s, detect_s, probe_s, handoff_s, answer_s
         cbool curves_known
         double signal_period_s, signal_delay_s, signal_loss
-        string policy, batching
+        string policy, batching, residency
         RoutingOptions policy_options
         vector[string] admission
         double overload_wait_s
@@ -159,18 +161,19 @@ cdef extern from "<infcore/sim/ledger.hpp>" namespace "infcore::sim" nogil:
         uint64_t outcomes[6]
         Histogram latency_s, wait_s, regret_s
         double work, latency_sum_s
-        uint64_t reasons[18]
-        uint64_t forms[18]
+        uint64_t reasons[20]
+        uint64_t forms[20]
     cdef cppclass NodeUse:
         double busy_s
-        uint64_t requests, batches, faults
+        uint64_t requests, batches, faults, loads
         vector[float] busy_part_s
     cdef cppclass Part "infcore::sim::Ledger::Part":
         uint64_t arrivals, within_slo, ok
         double latency_sum_s, latency_max_s
     cdef cppclass Ledger:
         const Totals& all() noexcept
-        const Totals& model(ModelId) noexcept
+        const Totals& models(uint32_t) noexcept
+        uint32_t n_figures() noexcept
         const vector[NodeUse]& nodes() noexcept
         const vector[Part]& parts() noexcept
         double part_s() noexcept

@@ -4,7 +4,8 @@ A file has [run], and arrays of tables node, model, workload, and latency or, of
 token_latency; fault, random_fault and antagonist are optional.
 infcore.sim.scenario_schema says what each field means; every key has its name, except that a [[node]] has `count` and
 `resident`: true (as many models as fit into its memory, in the file's order), false, or the names of those it holds at
-the start.
+the start; a [[model]] has `count`, a [[latency]] and a [[workload]] may name such a group for all its models, and a
+workload's rate is then spread over them by `zipf`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,17 +17,18 @@ from infcore import _shipped
 from infcore._toml_table import Table, parse_toml, shown
 from infcore.errors import InvalidArgument
 from infcore.sim.scenario_fleet import (
+    MODELS_MAX,
     NODES_MAX,
     Curves,
     Group,
     group_of,
     latency_of,
-    model_of,
+    models_of,
     run_of,
     token_latency_of,
     with_residents,
 )
-from infcore.sim.scenario_load import antagonist_of, fault_of, random_fault_of, workload_of
+from infcore.sim.scenario_load import antagonist_of, fault_of, random_fault_of, spread, workload_of
 from infcore.sim.scenario_schema import (
     Fault,
     Latency,
@@ -144,15 +146,28 @@ def _known(table: Table, key: str, name: str, known: Collection[str]) -> None:
 def _models(top: Table) -> dict[str, Model]:
     models: dict[str, Model] = {}
     tables = _some(top, "model")
+    taken: set[str] = set()
     for table in tables:
-        model = model_of(table)
-        if model.name in models:
-            raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(model.name)} twice")
-        models[model.name] = model
-    for model, table in zip(models.values(), tables, strict=True):
+        rows = models_of(table)
+        for name in dict.fromkeys([rows[0].group, *(model.name for model in rows)]):
+            if name in taken:
+                raise InvalidArgument(f"{table.at('name')} must be unique, got {shown(name)} for two models or groups")
+            taken.add(name)
+        models.update((model.name, model) for model in rows)
+        if len(models) > MODELS_MAX:
+            raise InvalidArgument(f"{table.at('count')}: the scenario may have {MODELS_MAX} models, got {len(models)}")
+    for model, table in zip({m.group: m for m in models.values()}.values(), tables, strict=True):
         if model.fallback:
             _known(table, "fallback", model.fallback, models.keys() - {model.name})
     return models
+
+
+def _by_group(models: Mapping[str, Model]) -> dict[str, list[str]]:
+    """The models that a row may name, alone or as a group."""
+    names: dict[str, list[str]] = {}
+    for model in models.values():
+        names.setdefault(model.group, []).append(model.name)
+    return {**names, **{name: [name] for name in models}}
 
 
 def _groups(top: Table) -> tuple[list[Group], dict[str, None]]:
@@ -177,20 +192,22 @@ def _latencies(
     top: Table, key: str, row_of: Callable[[Table], AnyLatency], models: Mapping[str, Model], places: Collection[str]
 ) -> tuple[AnyLatency, ...]:
     rows: dict[tuple[str, str], AnyLatency] = {}
+    groups = _by_group(models)
     for table in top.rows(key):
         row = row_of(table)
-        _known(table, "model", row.model, models)
+        _known(table, "model", row.model, groups)
         _known(table, "node", row.node, places)
-        if models[row.model].tokens != (key == "token_latency"):
+        if models[groups[row.model][0]].tokens != (key == "token_latency"):
             other = (
                 "one with tokens = true" if key == "token_latency" else "one without: token models have token_latency"
             )
             raise InvalidArgument(f"{table.at('model')} must be {other}, got {shown(row.model)}")
-        if (row.model, row.node) in rows:
-            raise InvalidArgument(
-                f"{table.at('model')}: one row for each model and node, got a second for {row.model!r} on {row.node!r}"
-            )
-        rows[row.model, row.node] = row
+        for name in groups[row.model]:
+            if (name, row.node) in rows:
+                raise InvalidArgument(
+                    f"{table.at('model')}: one row for each model and node, got a second for {name!r} on {row.node!r}"
+                )
+            rows[name, row.node] = replace(row, model=name)
     return tuple(rows.values())
 
 
@@ -216,25 +233,30 @@ def _contexts_fit(top: Table, models: Mapping[str, Model], rows: Sequence[TokenL
 def _workloads(
     top: Table, models: Mapping[str, Model], nodes: Sequence[Node], curves: Curves, *, folder: Path
 ) -> tuple[Workload, ...]:
-    workloads = []
+    workloads: list[Workload] = []
+    groups = _by_group(models)
     token_models = {model.name for model in models.values() if model.tokens}
     for table in _some(top, "workload"):
         workload = workload_of(table, folder=folder, token_models=token_models)
-        _known(table, "model", workload.model, models)
-        able = [node for node in nodes if curves.row(workload.model, node) is not None]
-        if not able:
-            kind = "token_latency" if models[workload.model].tokens else "latency"
-            raise InvalidArgument(
-                f"{table.at('model')} must have a [[{kind}]] row for at least one node that may run it, "
-                f"got none for {shown(workload.model)}"
-            )
-        if not any(workload.require.items() <= _labels(node) for node in able):
-            raise InvalidArgument(
-                f"{table.at('require')} must be labels that some node which runs {workload.model!r} has, "
-                f"got {shown(workload.require)}"
-            )
-        workloads.append(workload)
+        _known(table, "model", workload.model, groups)
+        for name in groups[workload.model]:
+            _can_run(table, models[name], workload, [node for node in nodes if curves.row(name, node) is not None])
+        workloads += spread(workload, groups[workload.model])
     return tuple(workloads)
+
+
+def _can_run(table: Table, model: Model, workload: Workload, able: Sequence[Node]) -> None:
+    if not able:
+        kind = "token_latency" if model.tokens else "latency"
+        raise InvalidArgument(
+            f"{table.at('model')} must have a [[{kind}]] row for at least one node that may run it, "
+            f"got none for {shown(model.name)}"
+        )
+    if not any(workload.require.items() <= _labels(node) for node in able):
+        raise InvalidArgument(
+            f"{table.at('require')} must be labels that some node which runs {model.name!r} has, "
+            f"got {shown(workload.require)}"
+        )
 
 
 def _labels(node: Node) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from infcore import _checks
 from infcore._core.admission import admission_policies
+from infcore._core.kv import eviction_policies
 from infcore._toml_table import Table, shown
 from infcore.errors import InvalidArgument
 from infcore.sim.scenario_schema import Latency, Model, Node, Run, TokenLatency
@@ -16,6 +17,7 @@ SECONDS_MAX = 1e8
 # What comes again and again: shorter is an event for each few nanoseconds, or none that moves the clock on at all.
 SECONDS_MIN = 1e-6
 NODES_MAX = 1 << 16
+MODELS_MAX = 1 << 13
 TIERS_MAX = 64
 BYTES_MAX = 1 << 62
 TOKENS_MAX = 1 << 24  # of a request's context, and of a step
@@ -52,6 +54,7 @@ def run_of(table: Table) -> Run:
         handoff_s=table.number("handoff_s", 0.0, high=SECONDS_MAX),
         answer_s=table.number("answer_s", 0.0, high=SECONDS_MAX),
         curves_known=table.flag("curves_known", False),
+        residency=_residency(table),
     )
     table.done()
     if 0.0 < run.signal_period_s < SECONDS_MIN:
@@ -61,6 +64,12 @@ def run_of(table: Table) -> Run:
     if run.warmup_s >= run.seconds:
         raise InvalidArgument(f"{table.at('warmup_s')} must be < seconds = {run.seconds:g}, got {run.warmup_s:g}")
     return run
+
+
+def _residency(table: Table) -> str | None:
+    if "residency" not in table:
+        return None
+    return table.text("residency", allowed=[name for name in eviction_policies() if name != "belady"])
 
 
 def _admission(table: Table) -> tuple[str, ...]:
@@ -93,13 +102,16 @@ def _bytes(table: Table, key: str) -> int:
     return int(value)
 
 
-def model_of(table: Table) -> Model:
-    """One [[model]]. A token model's requests are batched on the node, token by token: for the engine each is alone."""
+def models_of(table: Table) -> list[Model]:
+    """One [[model]]: of `count` n the models NAME-0 .. NAME-(n-1), whose figures are reported together. A token model's requests are batched on the node, token by token: for the engine each is alone."""
     tokens = table.flag("tokens", False)
     max_batch_size = table.integer("max_batch_size", 1 if tokens else 64, low=1, high=1 if tokens else 4096)
     sizes = table.ascending("preferred_batch_sizes", low=1, high=max_batch_size)
+    count = table.integer("count", 1, low=1, high=1 if tokens else MODELS_MAX)
+    name = table.text("name")
     model = Model(
-        name=table.text("name"),
+        name=name,
+        group=name,
         slo_s=table.number("slo_s", 0.0, high=SECONDS_MAX),
         max_batch_size=max_batch_size,
         length_buckets=table.ascending("length_buckets"),
@@ -115,7 +127,7 @@ def model_of(table: Table) -> Model:
         fallback=table.text("fallback", ""),
     )
     table.done()
-    return model
+    return [model] if count == 1 else [replace(model, name=f"{name}-{i}") for i in range(count)]
 
 
 def _token_goals(table: Table, tokens: bool) -> dict[str, Any]:
@@ -204,6 +216,7 @@ def group_of(table: Table) -> Group:
         memory_bytes=_bytes(table, "memory_bytes"),
         price_per_hour=table.number("price_per_hour", 0.0, high=1e9),
         rtt_s=table.number("rtt_s", 0.0, high=SECONDS_MAX),
+        loads_beside_runs=table.flag("loads_beside_runs", True),
         labels=table.mapping("labels"),
         models=table.names("models") if "models" in table else table.take("models"),
     )

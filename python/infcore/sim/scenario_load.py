@@ -1,6 +1,8 @@
 """The [[workload]], [[fault]], [[random_fault]] and [[antagonist]] tables of a scenario."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -144,6 +146,7 @@ def workload_of(table: Table, *, folder: Path, token_models: Collection[str] = (
         start_s=table.number("start_s", 0.0, high=SECONDS_MAX),
         end_s=table.optional("end_s", high=SECONDS_MAX),
         require=table.mapping("require"),
+        zipf=table.number("zipf", 0.0, high=10.0) if kind != "trace" else 0.0,
         session=session,
         **_arrivals(table, kind, folder),
     )
@@ -151,6 +154,19 @@ def workload_of(table: Table, *, folder: Path, token_models: Collection[str] = (
         raise InvalidArgument(f"{table.at('end_s')} must be > start_s = {workload.start_s:g}, got {workload.end_s:g}")
     table.done()
     return workload
+
+
+def spread(workload: Workload, models: Sequence[str]) -> list[Workload]:
+    """The workload for each of the models: of its rate, the i-th has a share in proportion to 1 / (i + 1)^zipf."""
+    if len(models) == 1:
+        return [replace(workload, model=models[0])]
+    # Rounded, since pow() differs from machine to machine in its last bits, and the digests of runs must not.
+    shares = [float(f"{(rank + 1) ** -workload.zipf:.9g}") for rank in range(len(models))]
+    per_share_rps = workload.rate_rps / math.fsum(shares)
+    return [
+        replace(workload, model=model, rate_rps=per_share_rps * share)
+        for model, share in zip(models, shares, strict=True)
+    ]
 
 
 def _place(table: Table, *, needed: bool) -> tuple[str, str]:

@@ -38,6 +38,8 @@ class Run:
     answer_s           likewise, from a run's end until the engine knows its answer; the node is not free before
     curves_known       True: the engine is told each latency curve at the start, as by devices that declare theirs;
                        False: it learns them
+    residency          an eviction policy: which models are loaded where, and what goes for them, is the engine's to
+                       decide; None: each node holds what `resident` says
     """
 
     seconds: float
@@ -63,6 +65,7 @@ class Run:
     handoff_s: float = 0.0
     answer_s: float = 0.0
     curves_known: bool = False
+    residency: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Node:
     group           the name of its [[node]] table: of `count = 4` the nodes a100-0 .. a100-3 have group a100
     models          names of those it may run; None: each that has a latency row for it
     initial_models  names of those that are loaded at the start, in the file's order
+    loads_beside_runs  loading a model there and running batches do not wait for each other
     """
 
     name: str
@@ -86,12 +90,15 @@ class Node:
     labels: Labels = field(default_factory=dict)
     models: tuple[str, ...] | None = None
     initial_models: tuple[str, ...] = ()
+    loads_beside_runs: bool = True
 
 
 @dataclass(frozen=True)
 class Model:
     """One model.
 
+    group          the name of its [[model]] table: of `count = 3` the models bert-0 .. bert-2 have group bert, and the
+                   report has their figures together; "": its own name
     slo_s          the goal of its answers; 0: none
     load_s         to bring its weights onto a node
     warmup_s       how much longer its first batch there takes
@@ -120,6 +127,7 @@ class Model:
     slo_ttft_s: float = 0.0
     slo_itl_s: float = 0.0
     fallback: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,7 @@ class Workload:
     stale_share  of the requests that have an answer from before
     start_s      arrivals come in [start_s, end_s) alone; end_s None: to the end
     require      labels that a node must have
+    zipf         of a group of models: the i-th has a share of the rate in proportion to 1 / i^zipf
     session      requests of users; then sessions arrive by the process, at rate_rps / turns_mean
     prompt_tokens, output_tokens  of a token model's requests, instead of work; a trace's own come first
     prefix       what their prompts begin with alike; None: nothing
@@ -240,6 +249,7 @@ class Workload:
     start_s: float = 0.0
     end_s: float | None = None
     require: Labels = field(default_factory=dict)
+    zipf: float = 0.0
     session: Session | None = None
     prompt_tokens: WorkDist = field(default_factory=WorkDist)
     output_tokens: WorkDist = field(default_factory=WorkDist)

@@ -179,8 +179,8 @@ def _row(core: Simulation, scenario: Scenario, policy: str, seed: int, load: flo
         "tokens": core.tokens() if any(model.tokens for model in scenario.models) else None,
         "digest": state["digest"],
         "models": [
-            {"name": model.name, "slo_s": model.slo_s or None, **_figures(core.totals(i), span_s)}
-            for i, model in enumerate(scenario.models)
+            {"name": name, "slo_s": model.slo_s or None, **_figures(core.totals(i), span_s)}
+            for i, (name, model) in enumerate({m.group or m.name: m for m in scenario.models}.items())
         ],
         "nodes": nodes,
         "parts": core.parts(),

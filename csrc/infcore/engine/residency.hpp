@@ -1,0 +1,114 @@
+#pragma once
+#include <infcore/base/clock.hpp>
+#include <infcore/contracts/request.hpp>
+#include <infcore/engine/arrival_rate.hpp>
+#include <infcore/engine/model_memory.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace infcore::engine {
+
+using base::ModelId;
+using base::NodeId;
+using base::TimeNs;
+
+/// What is known of where models are and could be, where the engine itself decides that: which nodes may hold which
+/// models, each node's memory and the load that is under way there, what loads take, how much each model is asked for.
+/// It decides nothing: model_loads.cpp does. The fleet's bits say what is resident; a node's memory has besides what is
+/// on its way. One load at a time on a node: what is asked for next is decided when it is over, by what waits then.
+class Residency {
+ public:
+  /// Asks within about the last minute.
+  using Demand = ArrivalRateOver<30'000'000'000>;
+
+  struct Failed {
+    ModelId model{};
+    TimeNs until_ns{};  ///< it is not tried again before
+  };
+  struct NodeLoads {
+    ModelMemory memory;
+    bool beside_runs{};  ///< a load and a run do not wait for each other
+    ModelId loading{base::no_model};
+    bool is_unwanted{};  ///< it goes as soon as it is there
+    bool may_fill{true};  ///< there may be room for something nobody waits for
+    TimeNs begun_ns{}, expected_end_ns{};
+    std::vector<ModelId> in_use{};   ///< models of the batches that are there
+    std::vector<ModelId> awaited{};  ///< loaded for somebody, and not yet used
+    std::vector<Failed> failed{};    ///< what could not be loaded
+
+    [[nodiscard]] bool is_loading() const noexcept { return loading != base::no_model; }
+  };
+  struct ModelFacts {
+    std::uint64_t weights_bytes{};
+    double load_s{};  ///< as declared, then as measured
+    bool is_known{}, is_measured{};
+    std::uint32_t n_loading{};  ///< nodes that load it
+    Demand demand{};
+  };
+
+  Residency(std::string policy, std::uint32_t max_nodes, std::uint32_t max_models);
+
+  void add_model(ModelId, std::uint64_t weights_bytes, double load_s);
+  /// Its memory is empty, and it may hold nothing yet.
+  void add_node(NodeId, std::uint64_t memory_bytes, bool beside_runs);
+  void remove_node(NodeId);
+  void may_hold(NodeId, ModelId, bool may) noexcept;
+
+  [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept {
+    return (hosts(model, node.value / 64) >> (node.value % 64) & 1u) != 0;
+  }
+  /// The nodes that may hold the model, 64 a word.
+  [[nodiscard]] std::uint64_t hosts(ModelId model, std::uint32_t word) const noexcept {
+    return hosts_[std::size_t{model.value} * n_words_ + word];
+  }
+  /// All of them, row by row.
+  [[nodiscard]] const std::uint64_t* all_hosts() const noexcept { return hosts_.data(); }
+
+  /// nullptr: the node is not there.
+  [[nodiscard]] NodeLoads* node(NodeId node) noexcept { return nodes_[node.value].get(); }
+  [[nodiscard]] const NodeLoads* node(NodeId node) const noexcept { return nodes_[node.value].get(); }
+  [[nodiscard]] ModelFacts& model(ModelId model) noexcept { return models_[model.value]; }
+  [[nodiscard]] const ModelFacts& model(ModelId model) const noexcept { return models_[model.value]; }
+
+  /// A request waits in a lane; for the first time, where `is_new`.
+  void waits(std::uint32_t lane, const contracts::Request&, bool is_new, TimeNs now_ns) noexcept;
+  /// How much likelier it is asked for than the models that were ever told of, on average; within bounds.
+  [[nodiscard]] double reuse(ModelId, TimeNs now_ns) noexcept;
+  /// Seconds that its load is expected to take: as measured, else as declared, else by what other bytes took.
+  [[nodiscard]] double load_s(ModelId) const noexcept;
+  void measured(ModelId, double load_s) noexcept;
+  /// The cost of loading it once more, as policies are told it.
+  [[nodiscard]] double cost_us(ModelId model) const noexcept { return load_s(model) * 1e6; }
+
+  /// What a plan of loads reads and writes.
+  struct Plan {
+    std::vector<std::uint64_t> waiting{};  ///< lanes where something may wait, 64 a word
+    std::vector<std::uint32_t> lanes{};    ///< where something does, the most urgent first
+    /// Of all that ever waited: whoever is no more urgent comes after all that wait.
+    TimeNs deadline_ns_most{};
+    std::uint16_t tier_most{};
+    std::vector<double> backlog_s{};       ///< by node: of what waits for models that it holds
+  };
+  [[nodiscard]] Plan& plan() noexcept { return plan_; }
+
+  /// Whether any node is there that loads nothing.
+  [[nodiscard]] bool any_idle() const noexcept { return n_loading_ < n_nodes_; }
+  void begin_load(NodeId, ModelId, TimeNs now_ns, TimeNs expected_end_ns);
+  /// Its place stays taken; remove it where it did not arrive.
+  void end_load(NodeId) noexcept;
+
+ private:
+  std::string policy_;
+  std::uint32_t n_words_, n_models_{}, n_known_{}, n_nodes_{}, n_loading_{};  ///< n_models_: that memories have room for
+  std::vector<std::uint64_t> hosts_;
+  std::vector<std::unique_ptr<NodeLoads>> nodes_;
+  std::vector<ModelFacts> models_;
+  Demand demand_{};
+  Plan plan_{};
+  double seconds_per_byte_{};  ///< of the loads that were measured; 0: none
+};
+
+}  // namespace infcore::engine
