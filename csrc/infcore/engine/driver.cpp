@@ -31,6 +31,7 @@ Driver::Driver(const EngineConfig& config, route::Fleet& fleet, contracts::Laten
       fleet_(fleet),
       machine_(config, fleet, latency, route::make_routing_policy(policy, seed, options),
                batch::make_batching_policy(batching)),
+      flights_(open_max(config), config.max_models),
       model_epochs_(config.max_models),
       mailboxes_(config.max_nodes),
       n_refused_(config.max_models),
@@ -146,25 +147,28 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
       LiveRequest& request = *reinterpret_cast<LiveRequest*>(items[i] & ~cancel_tag);
       if ((items[i] & cancel_tag) == 0) {
         // Rejected ones end in the action below; an arrival never finds its cancel first, the ring keeps their order.
-        if (request.epoch == model_epochs_[request.request.model.value]) {
-          request.handle = machine_.arrive(now_ns, request.request);
-          const ModelId model = request.request.model;
-          rungs_[model.value].store(static_cast<std::uint8_t>(machine_.rung(model)), std::memory_order_relaxed);
-        } else {
-          end(outbox, request, {.kind = ActionKind::reject, .reason = Reason::unloaded}, now_ns);
-        }
+        arrive(outbox, request, now_ns);
       } else {
         request.cancel_seen = true;
         if (request.ended && !request.held_back) {
           release(outbox, request);
-        } else if (!request.ended) {
+        } else if (!request.ended && !leave_flight(outbox, request, now_ns)) {
           machine_.cancel(now_ns, request.handle, Reason::caller);
         }
       }
     }
   }
-  machine_.tick(now_ns);
-  machine_.schedule(now_ns);
+  expire_waiting(outbox, now_ns);
+  do {
+    machine_.tick(now_ns);
+    machine_.schedule(now_ns);
+    carry_out(outbox, now_ns);
+  } while (land(outbox, now_ns));
+  next_timer_ns_.store(std::min(machine_.next_timer_ns(), flights_.next_deadline_ns()),
+                       std::memory_order_seq_cst);  // [T1], see deliver()
+}
+
+void Driver::carry_out(Outbox& outbox, TimeNs now_ns) noexcept {
   for (const Action& action : machine_.actions()) {
     if (action.kind == ActionKind::dispatch || action.kind == ActionKind::hedge) {
       Mailbox& mailbox = *mailboxes_[action.node.value];
@@ -184,12 +188,12 @@ void Driver::settle(Outbox& outbox, TimeNs now_ns) noexcept {
     }
   }
   machine_.clear_actions();
-  next_timer_ns_.store(machine_.next_timer_ns(), std::memory_order_seq_cst);  // [T1], see deliver()
 }
 
 void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, TimeNs now_ns) noexcept {
   request.ended = true;
-  if (request.state.load(std::memory_order_acquire) == LiveState::pending) {
+  const bool was_open = request.state.load(std::memory_order_acquire) == LiveState::pending;
+  if (was_open) {
     request.kind = action.kind;
     request.reason = action.reason;
     request.node = action.node;
@@ -197,11 +201,13 @@ void Driver::end(Outbox& outbox, LiveRequest& request, const Action& action, Tim
     request.hint_s = action.hint_s;
     request.end_ns = now_ns;
     const bool carries = action.kind == ActionKind::complete && outbox.payload != nullptr &&
+                         !request.seat.is_passenger &&
                          (action.batch_id == outbox.batch_id ||
                           (outbox.batch_id == every_batch && action.reason == Reason::device_failed));
     request.payload = carries ? outbox.payload : nullptr;
     if (carries) ++outbox.n_payload_used;  // its reference is the request's from here on, whoever ends it
   }
+  if (request.seat.flight != nullptr) flights_.ended(request, action, was_open, now_ns);
   request.held_back = request.n_readers > 0;
   if (!request.held_back) hand_over(outbox, request);
 }

@@ -2,6 +2,7 @@
 #include <infcore/base/fork.hpp>
 #include <infcore/base/patience.hpp>
 #include <infcore/device/emulated.hpp>
+#include <infcore/engine/flights.hpp>
 #include <infcore/engine/live_request.hpp>
 #include <infcore/engine/logged_machine.hpp>
 #include <infcore/queue/mpmc_ring.hpp>
@@ -218,7 +219,13 @@ class Driver {
 
   static Outbox& outbox_of_thread() noexcept;
   void settle(Outbox&, TimeNs now_ns) noexcept;
+  void carry_out(Outbox&, TimeNs now_ns) noexcept;
   void deliver(Outbox&) noexcept;
+  // flight_steps.cpp
+  void arrive(Outbox&, LiveRequest&, TimeNs now_ns) noexcept;
+  [[nodiscard]] bool leave_flight(Outbox&, LiveRequest&, TimeNs now_ns) noexcept;
+  void expire_waiting(Outbox&, TimeNs now_ns) noexcept;
+  [[nodiscard]] bool land(Outbox&, TimeNs now_ns) noexcept;
   void end(Outbox&, LiveRequest&, const Action&, TimeNs now_ns) noexcept;
   void hand_over(Outbox&, LiveRequest&) noexcept;
   void inputs_read(Outbox&, const WorkBatch&) noexcept;
@@ -235,6 +242,7 @@ class Driver {
   base::PatientMutex owner_;  // a routing policy may be in Python
   route::Fleet& fleet_;
   LoggedMachine machine_;
+  Flights flights_;
   std::atomic<TimeNs> next_timer_ns_{base::never_ns}, asleep_until_ns_{base::never_ns};
   std::vector<std::uint32_t> model_epochs_;  ///< owner's
   std::vector<std::unique_ptr<Mailbox>> mailboxes_;

@@ -2,6 +2,7 @@
 #include <infcore/contracts/request.hpp>
 #include <infcore/device/packer.hpp>
 #include <infcore/engine/actions.hpp>
+#include <infcore/engine/flight.hpp>
 #include <infcore/engine/hub.hpp>
 
 #include <array>
@@ -31,6 +32,7 @@ struct LiveRequest {
   /// is held back until nobody reads them, since they are the caller's again then.
   std::uint16_t n_readers{};
   bool held_back{};
+  Seat seat{};
   Reason reason{};
   std::atomic<Reason> form{Reason::none};  ///< in which it was served, where that is not as it came
   float hint_s{};                          ///< Action::hint_s

@@ -131,6 +131,7 @@ std::unique_ptr<Stats> Driver::model_stats(ModelId model) {
   std::unique_ptr<Stats> copy;
   with_machine([&](LoggedMachine& machine, TimeNs) {
     if (const Stats* stats = machine.model_stats(model)) copy = std::make_unique<Stats>(*stats);
+    if (copy) flights_.add_to(*copy, model);
   });
   if (copy) copy->rejected += n_refused_[model.value].load(std::memory_order_relaxed);
   return copy;

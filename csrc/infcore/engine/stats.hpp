@@ -15,7 +15,8 @@ struct StageHistograms {
 struct Outcomes {
   std::uint64_t ok{}, failed{}, lost{}, expired{}, shed{}, cancelled{}, rejected{}, retried{};
   std::uint64_t batches{};
-  std::uint64_t cached{};  ///< answered from the cache, and in none of the above
+  std::uint64_t cached{};    ///< answered from the cache, and in none of the above
+  std::uint64_t attached{};  ///< of them, those who waited for an equal request's run
   /// Of admission. The first three are among rejected, and cancelled, too.
   std::uint64_t infeasible{}, overloaded{}, displaced{}, stale{}, cheaper{}, deferred{};
   /// Requests sent to a second node as well, those answered by it, and seconds of runs that another outran; runs that

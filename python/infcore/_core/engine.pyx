@@ -7,6 +7,7 @@ from infcore._cpp.base cimport never_ns, seconds, to_ns
 from infcore._cpp.engine cimport AdmissionFigures, request_work_max
 from infcore._cpp.route cimport no_such_label
 from infcore._core.base cimport TenantNames, finite, until_ns
+from infcore._core.flights cimport Flights
 from infcore._core.future cimport Future
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.token_worker cimport TokenWorkers
@@ -28,6 +29,7 @@ cdef class EngineCore(TokenWorkers):
 
     def __cinit__(self):
         self.tenants = TenantNames()
+        self.flights = Flights()
 
     def submit(self, model, inputs, *, work=None, version=None, tenant="", tier=0, deadline_s=None, session=None,
                blocks=None, key=None, require=None, defer_s=None) -> Future:
@@ -50,7 +52,11 @@ cdef class EngineCore(TokenWorkers):
         key         hashable; a request with an equal one to the same model and version, of the same tenant (unless
                     Engine(cache_is_shared=True)), is answered from the engine's cache, without a device and past the
                     queue; its arrays are read-only. An answer is put there when its future is first asked for it, as
-                    worth the seconds that it took. None: the cache has nothing to do with it
+                    worth the seconds that it took. While one runs, equal ones wait for its answer, or share its
+                    device's failure: future.cached is True of them. Who is more urgent than each that runs (tier,
+                    deadline_s, defer_s; or has fewer labels to require) does not wait, but runs as well, and so does
+                    the first of those who wait once the one that ran is cancelled, late or given up; a cancel or a
+                    deadline of one's own ends nobody else. None: the cache has nothing to do with it
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
         Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,
@@ -185,6 +191,10 @@ cdef class EngineCore(TokenWorkers):
         error.reason, error.retry_after_s = "queue_full", figures.retry_after_s
         raise error
 
+    def _n_flights(self) -> int:
+        """Keys under way, and those whose answers nobody has asked for yet."""
+        return len(self.flights.by_key)
+
     def _unknown(self, model, version):
         if not isinstance(model, str):
             raise InvalidType(f"model is {type(model).__name__}; allowed: a name, one of {sorted(self.newest)}")
@@ -197,16 +207,18 @@ cdef class EngineCore(TokenWorkers):
 
 
 cdef int ask_cache(EngineCore engine, Future future, ModelSpec spec, object tenant, object key) except -1:
-    """Marks what the cache has as answered; what it has not is put there once it is answered."""
+    """Marks what is there as answered; what is not has equal ones of its time wait for it, or waits for one of them."""
     if engine.cache is None:
         raise InvalidArgument(f"key is {key!r}; allowed without Engine(cache=): None")
     if spec.by_token:
         raise InvalidArgument(f"key is {key!r}; allowed for a TokenModel, whose answers come in parts: None")
     whose = NO_TENANT if engine.cache_is_shared else tenant
-    future.cache_key = (spec.name, spec.model.version, whose, key)
-    answer = engine.cache.get(future.cache_key)
+    cache_key = (spec.name, spec.model.version, whose, key)
+    answer = engine.cache.get(cache_key)
     if answer is None:
-        future.cache = engine.cache
+        answer = engine.flights.board(&future.c, spec, engine.cache, cache_key)
+    if answer is None:
+        future.is_aboard = True
     else:
         future.at_hand = dict(answer)  # the arrays are read-only, the dict is the caller's
         future.c.request.is_cached = True

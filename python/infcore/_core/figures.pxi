@@ -4,7 +4,7 @@ cdef dict _figures(Stats& s):
         "requests": s.ok, "failed": s.failed, "lost": s.lost, "expired": s.expired, "shed": s.shed, "cancelled": s.cancelled,
         "rejected": s.rejected, "retried": s.retried, "batches": s.batches, "ejections": s.ejections,
         "infeasible": s.infeasible, "overloaded": s.overloaded, "displaced": s.displaced, "stale": s.stale,
-        "cheaper": s.cheaper, "deferred": s.deferred, "cached": s.cached,
+        "cheaper": s.cheaper, "deferred": s.deferred, "cached": s.cached, "attached": s.attached,
         "batch_mean": (s.stages.get().batch_wait_s.count() / <double>s.batches) if s.batches else 0.0,
         "hedged": s.hedged, "hedge_won": s.hedge_won, "hedge_wasted_s": s.hedge_wasted_s, "unretried": s.unretried,
         "busy_s": s.busy_s, "work": s.work,

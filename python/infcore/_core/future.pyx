@@ -9,12 +9,12 @@ from libcpp cimport bool as cbool
 
 from contextvars import copy_context
 
-from numpy import ndarray
-
 from infcore._cpp.base cimport seconds
 from infcore._cpp.engine cimport ActionKind, LiveState, Reason, form_of, reason_names, state_of, wait_ended
+from infcore._core.flights cimport Flight
 from infcore._core.live cimport Pending
 from infcore._core.staging cimport BatchResult
+from infcore._cpp.flight cimport Landed, landed_of
 
 from infcore._core.model_spec import zeros_of
 from infcore.errors import (Cancelled, DeadlineExceeded, DeadlineInfeasible, DeviceError, DeviceLost, EngineClosed,
@@ -39,8 +39,7 @@ cdef class Future(Pending):
     """
 
     def __dealloc__(self):
-        if self.c.payload != NULL:
-            Py_DECREF(<object>self.c.payload)
+        let_go(self)
 
     cdef int settle(self) except -1:
         """The engine has let go of it: the inputs are the caller's again, and callbacks run."""
@@ -86,6 +85,9 @@ cdef class Future(Pending):
 
     cdef int resolve(self) except -1:
         """From the engine's outcome to a value or an error; the batch's result is looked into only when asked for."""
+        return resolve_aboard(self) if self.is_aboard else self.resolve_own()
+
+    cdef int resolve_own(self) except -1:
         cdef object payload = None
         if self.resolved:
             return 0
@@ -100,8 +102,6 @@ cdef class Future(Pending):
             self.answered_by = payload.device
         if self.c.kind == ActionKind.complete and self.c.reason == Reason.ok:
             self.value = zeros_of(self.spec) if payload is None else (<BatchResult>payload).of(self.c.member)
-            if self.cache is not None and form_of(self.c) != Reason.cheaper:
-                keep_answer(self)
         elif self.c.kind == ActionKind.complete and self.c.reason in (Reason.stale, Reason.cached):
             self.value = self.at_hand
         else:
@@ -272,7 +272,7 @@ cdef class Future(Pending):
 
     @property
     def cached(self):
-        """Whether it was answered from the engine's cache; None before it is answered."""
+        """Whether it was answered from the engine's cache, or by an equal request's run; None before it is answered."""
         return None if state_of(self.c) != LiveState.done else self.c.reason == Reason.cached
 
     @property

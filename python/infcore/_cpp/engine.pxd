@@ -8,6 +8,7 @@ from libcpp.vector cimport vector
 from infcore._cpp.base cimport ManualTime, ModelId, NodeId, TimeNs
 from infcore._cpp.device cimport EmulatedTimer, RowSource
 from infcore._cpp.errors cimport infcore_translate
+from infcore._cpp.flight cimport Seat
 from infcore._cpp.health cimport HealthConfig
 from infcore._cpp.latency cimport BatchShape, Curve, LatencyModel, LatencyTable
 from infcore._cpp.route cimport Fleet, RoutingOptions, RoutingPolicy, Signal
@@ -151,6 +152,7 @@ cdef extern from "<infcore/engine/live_request.hpp>" namespace "infcore::engine"
         NodeId node
         uint32_t member
         void* payload
+        Seat seat
         TimeNs end_ns
         float hint_s
         uint32_t epoch
@@ -178,7 +180,7 @@ cdef extern from "<infcore/engine/stats.hpp>" namespace "infcore::engine" nogil:
         uint64_t retried, hedged, hedge_won, unretried
         double hedge_wasted_s
     cdef cppclass Stats:
-        uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred, cached
+        uint64_t infeasible, overloaded, displaced, stale, cheaper, deferred, cached, attached
         uint64_t ok, failed, lost, expired, shed, cancelled, rejected, retried, batches
         uint64_t hedged, hedge_won, unretried, ejections, loads, loads_failed, unloads
         double busy_s, work, hedge_wasted_s, load_s

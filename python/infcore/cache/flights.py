@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from infcore.cache.flight import Flight
 from infcore.errors import DeadlineExceeded, InvalidArgument
@@ -22,6 +22,13 @@ class Failed(NamedTuple):
     flight: Flight
 
 
+class Watcher(Protocol):
+    """Computes for the cache without its flights."""
+
+    def outdate(self, key: Hashable | None = None) -> None:
+        """Of that key, None: anything. What is being computed must not be kept; no lock of the cache is held."""
+
+
 class Flights:
     """One flight for a key at a time, and those that somebody grew tired of waiting for.
 
@@ -31,6 +38,7 @@ class Flights:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         self._forget_all()
         _all.add(self)
 
@@ -154,6 +162,8 @@ class Flights:
             current = self._current.get(key)
             for flight in [*([] if current is None else [current]), *self._late.get(key, ())]:
                 self._outdate(flight)
+        for watcher in list(self.watchers):
+            watcher.outdate(key)
 
     def outdate_where(self, concerns: Callable[[Flight], bool]) -> None:
         with self.lock:
@@ -163,6 +173,10 @@ class Flights:
             for failed in list(self._errors.values()):
                 if concerns(failed.flight):
                     self._errors.pop(failed.flight.key, None)
+        watchers = list(self.watchers)
+        if watchers and concerns(Flight(None, {}, owner=None, loop=None)):
+            for watcher in watchers:
+                watcher.outdate()
 
     def remember(self, flight: Flight, error: Exception, until_s: float) -> None:
         with self.lock:

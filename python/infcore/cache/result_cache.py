@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from infcore._core.base import Clock
 from infcore._core.cache import Store
 from infcore.cache.flight import Abandoned, Flight
-from infcore.cache.flights import Flights
+from infcore.cache.flights import Flights, Watcher
 from infcore.cache.sizes import estimated_bytes
 from infcore.cache.stats import CacheStats
 from infcore.errors import InvalidArgument, InvalidType
@@ -58,6 +58,10 @@ class Cache(Store):
             capacity_bytes, estimate=estimated_bytes, policy=policy, ttl_s=ttl_s, shards=shards, clock=clock
         )
         self._flights = Flights()
+
+    def _watch(self, watcher: Watcher) -> None:
+        """It puts answers here that have no tag and no version, and is told what is to be forgotten."""
+        self._flights.watchers.add(watcher)
 
     def stats(self) -> CacheStats:
         """What was counted since it was made. A cost counts as missed when its value is put."""

@@ -1,0 +1,6 @@
+from collections.abc import Hashable
+
+class Flights:
+    def outdate(self, key: Hashable | None = None) -> None: ...
+
+class Flight: ...
