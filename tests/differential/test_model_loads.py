@@ -5,18 +5,13 @@ long against the requests, loads that fail, nodes lost and back, models that a n
 same actions in the same order: what holds of any history, told from the actions alone.
 """
 
-import importlib
-import random
-
 import pytest
-from reference import eviction_infcore, model_loads
+from differential.test_engine import MS, Pair
+from reference import model_loads
 from reference.batching import NEVER_NS
-from reference.engine import Engine
-from reference.model_memory import Memory
+from reference.model_loads import Residency
+from reference.model_memory import AWAITED, IN_USE, WANTED, Memory
 
-Pair = importlib.import_module("differential.test_engine").Pair
-MS = 1_000_000
-MAX_NODES = 5
 N_STEPS = 220
 ENDS = ("complete", "reject", "shed", "cancel")
 
@@ -48,10 +43,11 @@ class Rules:
 class Loading(Pair):
     """A machine that decides what is loaded, and its model."""
 
-    def __init__(self, policy, batching, seed, residency):
+    memories_bytes = [0, 50, 64, 100, 100]
+
+    def __init__(self, policy, batching, seed, residency, **faults):
         self.rules, self.told_to_go, self.on_its_way = Rules(), set(), {}
-        self.draw = random.Random(seed)
-        super().__init__(policy, batching, seed, residency=residency)
+        super().__init__(policy, batching, seed, residency=residency, **faults)
         later = [self.add_model(f"m{len(self.models) + i}") for i in range(self.draw.randint(3, 7))]
         self.models += later
         for model in later:
@@ -79,7 +75,7 @@ class Loading(Pair):
         kind, labels = self.draw.randrange(2), labels or {"region": "eu"}
         slots, run_limit_ns = self.draw.choice([1, 1, 2, 3]), self.draw.choice([NEVER_NS, NEVER_NS, 100 * MS])
         price_per_hour = self.draw.choice([0.0, 1.0, 50.0])
-        memory_bytes, beside = self.draw.choice([0, 50, 64, 100, 100]), self.draw.random() < 0.5
+        memory_bytes, beside = self.draw.choice(self.memories_bytes), self.draw.random() < 0.5
         node = self.fleet.add(
             f"n{self.draw.random()}",
             kind=f"kind{kind}",
@@ -209,6 +205,8 @@ class Crowded(Loading):
     """Nodes that stay and have their curves, room for one or two models each, and crowds that wait for one of them:
     where it would be done first, and what further copies are worth, decides."""
 
+    memories_bytes = [64, 100, 130]
+
     def add_model(self, name):
         config = {"max_batch_size": self.draw.choice([2, 4, 16]), "batch_delay_ns_max": 0, "idempotent": True}
         config |= {"weights_bytes": self.draw.choice([25, 40, 60]), "load_s": self.draw.uniform(1e-3, 0.05)}
@@ -239,25 +237,79 @@ class Crowded(Loading):
             self.model.arrive(self.now_ns, cookie, model, work, tier, deadline_ns, require)
 
     def events(self):
-        often = [self.arrive] * 2 + [self.claim] * 4 + [self.complete] * 6 + [self.start] * 2 + [self.load_ends] * 3
+        often = [self.arrive] * 3 + [self.claim] * 4 + [self.complete] * 4 + [self.start] * 2 + [self.load_ends] * 3
         return often, [self.lose, *[self.bring_back] * 3, self.cancel], 0.97
 
 
-POLICIES = ("fastest_finish", "slo_cost", "round_robin", "least_outstanding")
+RESIDENCIES = ("lru", "gdsf", "infcore")
+
+
+def run(kind, policy, seed, residency, batching="greedy", **faults):
+    pair = kind(policy, batching, seed, residency, **faults)
+    pair.run(N_STEPS)
+    pair.finish()
+    return pair.seen
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("residency", ["lru", "gdsf", "infcore"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("residency", RESIDENCIES)
+@pytest.mark.parametrize("policy", ["fastest_finish", "slo_cost", "round_robin", "least_outstanding"])
 def test_same_actions(policy, residency, seed):
-    pair = Loading(policy, ("greedy", "dynamic")[seed % 2], seed, residency)
-    pair.run(N_STEPS)
-    pair.finish()
+    seen = run(Loading, policy, seed, residency, ("greedy", "dynamic")[seed % 2])
+    assert seen >= {("load", "none"), ("load", "forecast"), ("unload", "none"), ("shed", "deadline")}
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("policy", ["fastest_finish", "slo_cost"])
 def test_same_actions_where_crowds_wait(policy, seed):
-    pair = Crowded(policy, "greedy", seed, ("lru", "gdsf", "infcore")[seed % 3])
-    pair.run(N_STEPS)
-    pair.finish()
+    hedges = {"hedge_quantile": 0.6, "hedge_budget": 0.3, "retry_budget": 0.1} if seed % 2 else {}
+    run(Crowded, policy, seed, RESIDENCIES[seed % 3], **hedges)
+
+
+def never_held(why_not):
+    def hold(self, model, why, on, real=Memory.hold):
+        if why != why_not:
+            real(self, model, why, on)
+
+    return hold
+
+
+BROKEN = {
+    "what is in use stays": (Memory, "hold", never_held(IN_USE)),
+    "what is awaited stays": (Memory, "hold", never_held(AWAITED)),
+    "what is wanted stays": (Memory, "hold", never_held(WANTED)),
+    "a further copy is worth two loads": (model_loads, "LOADS_WORTH", 1.0),
+    "failed loads are tried again": (model_loads, "AGAIN_NS", 9_000_000_000),
+    "the hopeless are shed": (Residency, "shed_hopeless", lambda *_: None),
+    "what waits is on its nodes": (Residency, "add_backlog", lambda *_: None),
+    "what is asked for most comes in": (Residency, "worth", lambda *_: 0.0),
+    "policies are told of demand": (Residency, "reuse", lambda *_: 1.0),
+    "policies are told of use": (Residency, "used", lambda *_: None),
+    "a load takes as long as it was measured": (Residency, "measured", lambda *_: None),
+    "a node that loads does not run": (Residency, "loads_alone", lambda *_: False),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_rule_is_seen(monkeypatch, rule):
+    monkeypatch.setattr(*BROKEN[rule])
+    with pytest.raises(AssertionError):
+        for seed in (5, 2, 0, 1, 3, 4):
+            run(Crowded, "fastest_finish", seed, RESIDENCIES[seed % 3])
+            run(Loading, "round_robin", seed, RESIDENCIES[seed % 3])
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        [("load", 0, 0, 0, 1, "none"), ("load", 0, 0, 0, 2, "none")],  # 60 and 60 of 100 bytes
+        [("load", 0, 0, 0, 1, "none"), ("load", 0, 0, 0, 1, "none")],
+        [("load", 0, 0, 0, 1, "none"), ("unload", 0, 0, 0, 1, "none")],  # in use
+        [("complete", 7, 0, 1, 0, "ok"), ("shed", 7, None, 0, 0, "deadline")],
+    ],
+)
+def test_rules_see_what_breaks_them(actions):
+    rules = Rules()
+    rules.capacity, rules.memory, rules.bytes = {0: 100}, {0: {}}, {1: 60, 2: 60}
+    with pytest.raises(AssertionError):
+        rules.follow(actions, in_use={(0, 1)}, told_to_go=set())

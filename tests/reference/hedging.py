@@ -145,7 +145,7 @@ def second_node(engine: Any, first: int, r: Request) -> tuple[int | None, None, 
     found = []
     for node in engine.fleet:
         latency = engine.latency.at(r.model, node.id)
-        free = node.state == "up" and len(engine.batches[node.id]) < node.slots
+        free = node.state == "up" and engine.has_free(node.id)
         fits = r.model in node.models and engine.carries(node.id, r.require)
         if node.id != first and free and fits and (latency.has_prior or latency.n_observed >= 4):
             found.append((latency.service_s(1, r.work, r.work), node.id))
@@ -181,6 +181,7 @@ def send(engine: Any, now_ns: int, r: Request, node: int, batch: Batch | None, t
     batch.members.append(r)
     batch.shape = larger(batch.shape, r.work)
     batch.expected_end_ns = add_ns(now_ns, to_ns(takes_s))
+    engine.loads.follow_use(node)
     r.copy = Copy(batch, node, max(0.0, takes_s - before_s), None if engine.routing is None else now_ns)
     r.attempts += 1
     engine.actions.append(("hedge", r.cookie, node, batch.id, batch.shape[0] - 1, "none"))

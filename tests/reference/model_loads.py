@@ -52,7 +52,7 @@ class Loads:
     is_unwanted: bool = False  # it goes as soon as it is there
     expected_end_ns: int = 0
     may_fill: bool = True  # there may be room for something nobody waits for
-    in_use: set[int] = field(default_factory=set)  # models of the batches that are there
+    in_use: list[int] = field(default_factory=list)  # models of the batches that are there
     awaited: list[int] = field(default_factory=list)  # loaded for somebody, and not yet used
     failed: dict[int, int] = field(default_factory=dict)  # what could not be loaded, until when it is left alone
 
@@ -213,15 +213,16 @@ class Residency:
         loads = self.nodes.get(id)
         if loads is None:
             return
-        there = {batch.model for batch in self.engine.batches[id]}
-        for model in loads.in_use - there:
+        there = [batch.model for batch in self.engine.batches[id]]
+        for model in [model for model in loads.in_use if model not in there]:
+            loads.in_use.remove(model)
             loads.memory.hold(model, IN_USE, False)
             self.looks = True  # it may go now
-        loads.in_use &= there
-        for model in sorted(there & set(loads.memory.places)):
-            loads.in_use.add(model)
-            loads.memory.hold(model, IN_USE, True)
-            self.forget_awaited(loads, model)
+        for model in there:  # one by one: some policies go by who was let go first
+            if model in loads.memory.places:
+                loads.in_use += [model] if model not in loads.in_use else []
+                loads.memory.hold(model, IN_USE, True)
+                self.forget_awaited(loads, model)
 
     def used(self, id: int, model: int) -> None:
         if id in self.nodes and model in self.nodes[id].memory.places:
@@ -299,9 +300,10 @@ class Residency:
             for lane in self.lanes:
                 if not self.any_idle():
                     return
-                if lane.bound is not None and not is_further:
-                    self.load_bound(now_ns, lane)
-                elif lane.bound is None and (self.n_holding(lane.model) > 0) == is_further:
+                if lane.bound is not None:
+                    if not is_further:
+                        self.load_bound(now_ns, lane, lane.bound)
+                elif (self.n_holding(lane.model) > 0) == is_further:
                     self.load_for(now_ns, lane)
         self.expected = [model for model in self.expected if not self.load_expected(now_ns, model)]
         self.fill_up(now_ns)
@@ -383,13 +385,13 @@ class Residency:
             found.append(begin_s + alone_s if trusted else 0.0)
         return found
 
-    def load_bound(self, now_ns: int, lane: Lane) -> None:
+    def load_bound(self, now_ns: int, lane: Lane, id: int) -> None:
         self.shed_hopeless(now_ns, lane)
-        there = lane.model in self.nodes[lane.bound].memory.places  # type: ignore[index]
-        if not lane.requests or there or self.engine.fleet[lane.bound].state != "up":
+        there = lane.model in self.nodes[id].memory.places
+        if not lane.requests or there or self.engine.fleet[id].state != "up":
             return
-        if self.could_load(now_ns, lane.bound, lane.model):  # type: ignore[arg-type]
-            self.load(now_ns, lane.bound, lane.model)  # type: ignore[arg-type]
+        if self.could_load(now_ns, id, lane.model):
+            self.load(now_ns, id, lane.model)
 
     def done_s(self, now_ns: int, lane: Lane, id: int, from_s: float, n_share: int) -> float:
         """When it would be done there with what waits in the lane, were that its share."""

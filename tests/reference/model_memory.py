@@ -1,4 +1,4 @@
-"""One node's memory as reference.model_loads keeps it, readably: the models there or on their way, and why they stay."""
+"""One node's memory as reference.model_loads keeps it, readably: what is there or on its way, and why it stays."""
 
 from dataclasses import dataclass, field
 

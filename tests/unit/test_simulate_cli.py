@@ -418,11 +418,18 @@ def test_interrupted(tmp_path: Path) -> None:
     path = written(tmp_path / "long.toml", {**PLAIN, "run": {"seconds": 1e7}})
     out, log = tmp_path / "out.json", tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "infcore.cli", "simulate", path, "--json", str(out), "--log", str(log)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
-        while run.poll() is None and not (log.exists() and log.stat().st_size > 0):
-            time.sleep(0.01)  # until it is under way
-        run.send_signal(signal.SIGINT)
-        shown, told = run.communicate(timeout=60)
+    def interruptible() -> None:  # a test run in the background of a shell has its children ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=interruptible, **pipes) as run:
+        try:
+            while run.poll() is None and not (log.exists() and log.stat().st_size > 0):
+                time.sleep(0.01)  # until it is under way
+            run.send_signal(signal.SIGINT)
+            shown, told = run.communicate(timeout=60)
+        finally:
+            run.kill()  # else its log fills the disk
     assert run.returncode == 1
     assert shown == ""
     assert told == "infcore: interrupted\n"
