@@ -61,9 +61,8 @@ def run(program: Path, sanitize: str, gtest_filter: str) -> bool:
         check=False,
     )
     ok = done.returncode == 0
-    print(f"{program.stem} [{sanitize}]: {'passed' if ok else 'FAILED'} in {time.monotonic() - begin_s:.1f} s")
-    if not ok:
-        print(done.stdout + done.stderr)
+    report = f"{program.stem} [{sanitize}]: {'passed' if ok else 'FAILED'} in {time.monotonic() - begin_s:.1f} s\n"
+    print(report if ok else report + done.stdout + done.stderr, end="" if ok else "\n", flush=True)
     return ok
 
 
@@ -80,8 +79,8 @@ def main() -> int:
     except cpp_build.BuildError as error:
         print(error)
         return 1
-    failed = [program.stem for program in programs if not run(program, args.sanitize, args.filter)]
-    return 1 if failed else 0
+    passed = cpp_build.in_parallel(lambda program: run(program, args.sanitize, args.filter), programs)
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":
