@@ -195,7 +195,8 @@ def fuzz() -> str:
     out = ROOT / "build" / "fuzz"
     out.mkdir(parents=True, exist_ok=True)
     # A loop that stays scalar among a sanitizer's checks is no fault of the source's, so no error.
-    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Wno-pass-failed", "-Icsrc"]
+    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-Wno-pass-failed", "-Icsrc"]
+    flags += ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
     core = together(cpp_build.core_sources(), out, FUZZ_CORE_FILES)
     objects = {source: str(out / f"{source.stem}.o") for source in [*core, *targets]}
 

@@ -16,11 +16,12 @@ sys.path.insert(0, str(HERE.parent))
 
 import cpp_build  # noqa: E402  (its folder is known only now)
 
+WATCHED = ["-O1", "-g1", "-fno-omit-frame-pointer"]
 SANITIZER_FLAGS = {
     "none": ["-O2", "-g1"],
-    "address,undefined": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"],
+    "address,undefined": [*WATCHED, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     # GCC's thread sanitizer warns of every fence because it does not see them; futex.hpp says why that is all right.
-    "thread": ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=thread", "-Wno-tsan"],
+    "thread": [*WATCHED, "-fsanitize=thread", "-Wno-tsan"],
 }
 TIMEOUT_S = 600
 
