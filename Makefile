@@ -23,7 +23,11 @@ python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 venv_ready := $(VENV)/.ready-$(python_version)
 native_sources := pyproject.toml CMakeLists.txt $(shell find csrc python \( -name '*.hpp' -o -name '*.cpp' -o -name '*.def' -o -name '*.pyx' -o -name '*.pxd' \) 2>/dev/null)
 package_files := $(shell find python kernels bench/suites -type f -not -path '*/__pycache__/*' 2>/dev/null | sort | cksum | cut -d' ' -f1)
-built := $(VENV)/.built-$(package_files)
+# With CI set, as a run of tests wants it: Cython's code with less of the optimiser. Not what `make bench` is to measure.
+quick := $(if $(CI),ON,OFF)
+built := $(VENV)/.built-$(package_files)-quick-$(quick)
+# One more than there are cores: some tests wait for a clock, and then a core would have nothing to do.
+n_workers := $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
 cpp_files = $(shell find csrc tests bench kernels \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' \) 2>/dev/null)
 python_files := python kernels bench tests .ci
 
@@ -31,7 +35,10 @@ python_files := python kernels bench tests .ci
 
 test: build types tests
 
-build: $(VENV)/.tests-ready $(built)
+# What tests need beyond the build, some gigabytes, is unpacked while the compiler runs.
+build: $(VENV)/.build-ready
+	@$(MAKE) -s $(VENV)/.tests-ready & packages=$$!; \
+	  $(MAKE) -s $(built) || failed=1; wait $$packages; [ -z "$${failed:-}" ]
 
 types:
 	$(say) "types: mypy --strict"
@@ -39,7 +46,7 @@ types:
 
 tests:
 	$(say) "tests: tidy, unit, property, differential, golden, gpu, bench smoke"
-	@$(BIN)/python -m pytest tests bench/micro --benchmark-disable --numprocesses logical --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests bench/micro --benchmark-disable --numprocesses $(n_workers) --dist loadfile $(PYTEST_ARGS)
 
 # In an environment of its own, as the peers, that sees the one of the build behind it.
 test-ray: build $(RAY_VENV)/.ready
@@ -68,8 +75,8 @@ sim: $(VENV)/.tests-ready $(built)
 
 check: build machine-packages
 	$(say) "format: clang-format, ruff format"
-	@for file in $(cpp_files); do $(BIN)/clang-format --dry-run -Werror $$file 2>/dev/null || bad+="$$file "; done; \
-	  [ -z "$${bad:-}" ] || { printf 'make: not as clang-format writes it; run `make format`:\n'; printf '   %s\n' $$bad; exit 1; } >&2
+	@bad=$$($(BIN)/clang-format --dry-run -Werror $(cpp_files) 2>&1) || { printf 'make: not as clang-format writes it; run `make format`:\n'; \
+	  sed -n 's/^\([^ :]*\):[0-9]*:[0-9]*: error.*/   \1/p' <<<"$$bad" | sort -u; exit 1; } >&2
 	@$(BIN)/ruff format --check $(python_files) >&2
 	$(say) "lint: ruff check"
 	@$(BIN)/ruff check --quiet $(python_files)
@@ -98,13 +105,18 @@ $(venv_ready):
 	@rm -f $(VENV)/.*-ready $(VENV)/.ready-* $(VENV)/.built-*
 	@touch $@
 
-$(VENV)/.tests-ready: $(venv_ready) pyproject.toml
-	$(say) "packages for building, tests and bench"
+$(VENV)/.build-ready: $(venv_ready) pyproject.toml
+	$(say) "packages for building"
+	@$(BIN)/python .ci/requirements.py build run | $(PIP) install -r /dev/stdin
+	@touch $@
+
+$(VENV)/.tests-ready: $(VENV)/.build-ready
+	$(say) "packages for tests and bench"
 	@$(BIN)/python .ci/requirements.py build run test gpu_test lint bench | $(PIP) install -r /dev/stdin
 	@touch $@ $(VENV)/.bench-ready
 
-$(VENV)/.bench-ready: $(venv_ready) pyproject.toml
-	$(say) "packages for building and bench"
+$(VENV)/.bench-ready: $(VENV)/.build-ready
+	$(say) "packages for bench"
 	@$(BIN)/python .ci/requirements.py build run bench | $(PIP) install -r /dev/stdin
 	@touch $@
 
@@ -128,8 +140,8 @@ $(RAY_VENV)/.ready: pyproject.toml bench/peers/constraints.txt
 	@touch $@
 
 # Editable, so that a change of a .py needs no build. What changes the compiled part, or adds a file, comes here again.
-$(built): $(venv_ready) $(native_sources)
+$(built): $(VENV)/.build-ready $(native_sources)
 	$(say) "C++ and Cython"
 	@$(PIP) install --no-deps --no-build-isolation -e . --config-settings=build-dir=build/editable \
-	  --config-settings=cmake.define.INFCORE_WERROR=ON
+	  --config-settings=cmake.define.INFCORE_WERROR=ON --config-settings=cmake.define.INFCORE_QUICK=$(quick)
 	@rm -f $(VENV)/.built-* && touch $@

@@ -1,15 +1,19 @@
-"""The slow part of `make check`: portability, model checks, sanitizers, fuzzing. A line a step; ends at a failure.
+"""The slow part of `make check`: portability, model checks, sanitizers, fuzzing. Ends at a failure.
 
 python .ci/check.py [STEP ...]      only these steps; `list` names them
+
+Two steps at a time: each has stretches in which one core, or both, would wait (a link, a fuzzer, a test of a clock).
 """
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -27,8 +31,12 @@ class NotRun(Exception):
     """A step that cannot run here; says what it lacks."""
 
 
-def shell(command: list[str], **settings: str) -> None:
-    """Run it; its last line where it is good, everything where it is not, NotRun where it asks for a Debian package."""
+class Failed(Exception):
+    """What the failing command printed."""
+
+
+def shell(command: list[str], **settings: str) -> str:
+    """Run it: its last line. Raises Failed, or NotRun where it asks for a Debian package."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -40,23 +48,60 @@ def shell(command: list[str], **settings: str) -> None:
         errors="replace",
         timeout=STEP_SECONDS_MAX,
     )
-    closing = done.stdout.strip().splitlines()[-1:]
+    closing = "".join(done.stdout.strip().splitlines()[-1:])
     if done.returncode == 2 and "install the Debian package" in done.stdout:
-        raise NotRun(*closing)
+        raise NotRun(closing)
     if done.returncode != 0:
-        print(done.stdout, " ".join(command), f"exit status {done.returncode}", sep="\n", file=sys.stderr)
-        raise SystemExit(1)
-    print("".join(f"   {line}\n" for line in closing), end="")
+        raise Failed(f"{done.stdout}\n{' '.join(command)}\nexit status {done.returncode}")
+    return closing
 
 
-def headers_stand_alone() -> None:
+def included(path: Path) -> list[str]:
+    head = path.read_text().partition("\nnamespace ")[0]
+    return re.findall(r'^#include [<"]([^>"]+)', head, re.MULTILINE)
+
+
+def headers_to_compile() -> list[str]:
+    """Few headers, by which with the sources of `make build` each has been compiled with nothing of use before it.
+
+    That is: nothing but what it includes anyway, itself or through others, which are looked at in the same way.
+    """
+    direct = {str(path.relative_to(ROOT / "csrc")): included(path) for path in ROOT.glob("csrc/**/*.hpp")}
+
+    @functools.cache
+    def needed(name: str) -> set[str]:
+        return {inner for one in direct.get(name, []) for inner in {one, *needed(one)}}
+
+    def read(names: list[str], before: set[str]) -> None:
+        for name in names:
+            if name in before:
+                continue
+            if name in direct:
+                if before <= needed(name):
+                    proven.add(name)
+                read(direct[name], before)
+            before.add(name)
+
+    proven: set[str] = set()
+    for source in ROOT.glob("csrc/**/*.cpp"):
+        read(included(source), set())
+    chosen = []
+    for header in sorted(direct, key=lambda name: (-len(needed(name)), name)):
+        if header not in proven:
+            chosen.append(header)
+            read([header], set())
+    return chosen
+
+
+def headers_stand_alone() -> str:
     check = [cpp_build.CXX, *cpp_build.BASE_FLAGS, *cpp_build.WARNINGS, "-fsyntax-only", "-Icsrc", "-x", "c++"]
-    headers = [["-include", str(path), "/dev/null"] for path in sorted(ROOT.glob("csrc/**/*.hpp"))]
-    cpp_build.in_parallel(lambda one: shell([*check, *one]), headers)
+    headers = headers_to_compile()
+    cpp_build.in_parallel(lambda one: shell([*check, "-include", f"csrc/{one}", "/dev/null"]), headers)
+    return f"{len(headers)} headers compiled, the others with them and with the sources"
 
 
-def script(path: str, *arguments: str) -> None:
-    shell([*fixed_addresses(), sys.executable, path, *arguments])
+def script(path: str, *arguments: str) -> str:
+    return shell([*fixed_addresses(), sys.executable, path, *arguments])
 
 
 def fixed_addresses() -> list[str]:
@@ -73,14 +118,14 @@ def library(name: str) -> str:
     return str(Path(found).resolve())
 
 
-def native(sanitizer: str) -> None:
+def native(sanitizer: str) -> str:
     """The C++ tests, against the core that the Python tests under this sanitizer were built with, if they were."""
     core = CORES.get(sanitizer)
     tests = sorted(ROOT.glob("tests/native/test_*.cpp"))
     if sanitizer == "thread":  # it has nothing to say of one thread alone
         tests = [test for test in tests if "#include <thread>" in test.read_text()]
     chosen = [test.stem for test in tests]
-    script("tests/native/run.py", "--sanitize", sanitizer, *(["--core", str(core)] if core else []), *chosen)
+    return script("tests/native/run.py", "--sanitize", sanitizer, *(["--core", str(core)] if core else []), *chosen)
 
 
 def sanitized_python(sanitizer: str, name: str) -> list[str]:
@@ -102,7 +147,7 @@ def sanitized_python(sanitizer: str, name: str) -> list[str]:
     return [str(here / "venv/bin/python")]
 
 
-def extensions(sanitizer: str, folders: list[str]) -> None:
+def extensions(sanitizer: str, folders: list[str]) -> str:
     """The Python tests over extensions and core built with a sanitizer."""
     present = [folder for folder in folders if list((ROOT / folder).glob("test_*.py"))]
     if not present:
@@ -115,7 +160,7 @@ def extensions(sanitizer: str, folders: list[str]) -> None:
     pytest = [*python, "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider", *left_out, *present]
     # A crash ends the run: xdist would wait forever for the rest of the dead worker's file.
     pytest += ["--numprocesses", "logical", "--dist", "loadfile", "--max-worker-restart=0"]
-    shell(
+    return shell(
         [*fixed_addresses(), *pytest],
         LD_PRELOAD=" ".join(preload),
         PYTHONMALLOC="malloc",
@@ -140,7 +185,7 @@ def together(sources: list[Path], folder: Path, n_files: int) -> list[Path]:
     return files
 
 
-def fuzz() -> None:
+def fuzz() -> str:
     """The core by another compiler, without a warning; then ten seconds of each libFuzzer target, from its corpus."""
     targets = sorted(ROOT.glob("tests/fuzz/*.cpp"))
     if not targets:
@@ -150,7 +195,8 @@ def fuzz() -> None:
     out = ROOT / "build" / "fuzz"
     out.mkdir(parents=True, exist_ok=True)
     # A loop that stays scalar among a sanitizer's checks is no fault of the source's, so no error.
-    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-fsanitize=fuzzer,address,undefined", "-Wno-pass-failed", "-Icsrc"]
+    flags = [*cpp_build.BASE_FLAGS, "-g1", "-O1", "-Wno-pass-failed", "-Icsrc"]
+    flags += ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
     core = together(cpp_build.core_sources(), out, FUZZ_CORE_FILES)
     objects = {source: str(out / f"{source.stem}.o") for source in [*core, *targets]}
 
@@ -159,13 +205,15 @@ def fuzz() -> None:
         shell(["clang++", *flags, *warnings, "-c", str(source), "-o", objects[source]])
 
     cpp_build.in_parallel(compile_one, objects)
+    closing = []
     for target in targets:
         program, corpus = out / target.stem, target.parent / "corpus" / target.stem
         shell(["clang++", *flags, objects[target], *(objects[one] for one in core), "-o", str(program)])
         found = out / f"{target.stem}-found"
         found.mkdir(exist_ok=True)
         seeds = [str(corpus)] if corpus.is_dir() else []
-        shell([str(program), "-max_total_time=10", "-seed=1", "-print_final_stats=0", str(found), *seeds])
+        closing += [shell([str(program), "-max_total_time=10", "-seed=1", "-print_final_stats=0", str(found), *seeds])]
+    return "; ".join(closing)
 
 
 # Left to the plain run. Readers, writers and the harness, Python through and through: a sanitizer sees nothing of them
@@ -194,16 +242,19 @@ OF_ONE_THREAD = ["batching", "blocks", "images", "machine", "prefix", "prefix_ev
 FUZZ_CORE_FILES = 8
 # Not tests/differential: the same calls as in the others, to compare what is decided.
 ASAN_FOLDERS = ["tests/unit", "tests/property", "tests/concurrency"]
-STEPS: dict[str, tuple[str, Callable[[], None]]] = {
-    # g++ has compiled every source in `make build`, clang++ does for the fuzz targets and sees every header there.
-    "headers": ("headers stand alone, no warning: g++", headers_stand_alone),
-    "models": ("model checks and their negative controls", functools.partial(script, "tests/concurrency/run.py")),
+STEPS: dict[str, tuple[str, Callable[[], str]]] = {
     "asan": ("Python tests, ASAN and UBSAN", functools.partial(extensions, "address,undefined", ASAN_FOLDERS)),
     "native-asan": ("C++ tests, ASAN and UBSAN", functools.partial(native, "address,undefined")),
+    "models": ("model checks and their negative controls", functools.partial(script, "tests/concurrency/run.py")),
     "tsan": ("Python concurrency tests, TSAN", functools.partial(extensions, "thread", ["tests/concurrency"])),
     "native-tsan": ("C++ tests, TSAN", functools.partial(native, "thread")),
     "fuzz": ("sources, no warning: clang++; fuzzing, 10 s a target", fuzz),
+    # g++ has compiled every source in `make build`, clang++ does for the fuzz targets and sees every header there.
+    "headers": ("headers stand alone, no warning: g++", headers_stand_alone),
 }
+# In order, the longest first; one that has a core built before one that uses it.
+CHAINS = [("asan", "native-asan"), ("models",), ("tsan", "native-tsan"), ("fuzz",), ("headers",)]
+CHAINS_AT_A_TIME = 2
 
 
 def main(wanted: list[str]) -> int:
@@ -211,18 +262,31 @@ def main(wanted: list[str]) -> int:
     if unknown:
         print(f"steps: {' '.join(STEPS)}")
         return 0 if unknown == ["list"] else 2
-    not_run = []
-    for name in wanted or STEPS:
-        title, run = STEPS[name]
-        print(f"== {title}", flush=True)
-        start_s = time.monotonic()
-        try:
-            run()
-        except NotRun as why:
-            not_run.append(f"{title}: {why}")
-            print(f"   not run: {why}")
-        else:
-            print(f"   {time.monotonic() - start_s:.0f} s", flush=True)
+    not_run: list[str] = []
+    failed: list[str] = []
+
+    def run(chain: tuple[str, ...]) -> None:
+        for name in chain:
+            if failed or (wanted and name not in wanted):
+                continue
+            title, step = STEPS[name]
+            start_s = time.monotonic()
+            try:
+                closing = step()
+            except NotRun as why:
+                not_run.append(f"{title}: {why}")
+                closing = f"not run: {why}"
+            except Failed as what:
+                failed.append(title)
+                print(f"== {title}\n{what}", file=sys.stderr, flush=True)
+                return
+            print(f"== {title}\n   {closing}\n   {time.monotonic() - start_s:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(CHAINS_AT_A_TIME) as pool:
+        list(pool.map(run, CHAINS))  # what it raises, if anything
+    if failed:
+        print(f"== make check: FAILED: {', '.join(failed)}", file=sys.stderr)
+        return 1
     print(f"== make check: passed, {len(not_run)} not run", *(f"   not run: {line}" for line in not_run), sep="\n")
     return 0
 

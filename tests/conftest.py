@@ -6,8 +6,15 @@ import sys
 import pytest
 from hypothesis import settings
 
-# No deadline: how long an example takes says how busy the machine is. CI draws the same examples in every run.
-settings.register_profile("infcore", deadline=None, print_blob=True, derandomize="CI" in os.environ)
+# No deadline: how long an example takes says how busy the machine is. CI draws the same examples in every run;
+# sanitizers see fewer, as what they look for lies in how a call is made more than in its numbers.
+settings.register_profile(
+    "infcore",
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+    max_examples=40 if "INFCORE_SANITIZED" in os.environ else 100,
+)
 settings.load_profile("infcore")
 
 # Under a sanitizer PyTorch takes a minute to import and gigabytes to run, and none of its code is ours: as if it were

@@ -65,14 +65,14 @@ class Logged(MachineEvents):
 @pytest.mark.parametrize(("policy", "batching"), list(zip(Router.policies(), cycle(batching_policies()))))
 def test_a_logged_history_replays_to_the_same_decisions(policy, batching):
     case = type("Logged", (Logged,), {"policy": policy, "batching": batching}).TestCase
-    case.settings = settings(max_examples=30, stateful_step_count=40)
+    case.settings = settings(max_examples=12 if "INFCORE_SANITIZED" in os.environ else 30, stateful_step_count=40)
     case().runTest()
 
 
 def test_a_logged_history_with_hedges_and_terms_replays_to_the_same_decisions():
     options = {"hedge_quantile": 0.9, "hedge_budget": 0.5, "retry_budget": 0.0, "log_terms": True}
     case = type("Hedging", (Logged,), {"options": options}).TestCase
-    case.settings = settings(max_examples=30, stateful_step_count=40)
+    case.settings = settings(max_examples=12 if "INFCORE_SANITIZED" in os.environ else 30, stateful_step_count=40)
     case().runTest()
 
 

@@ -1,5 +1,6 @@
 """What must hold of the engine's state machine whatever happens to it, under every policy and batching rule."""
 
+import os
 from itertools import cycle
 
 import pytest
@@ -90,7 +91,7 @@ class Driven(MachineEvents):
 @pytest.mark.parametrize(("policy", "batching"), list(zip(Router.policies(), cycle(batching_policies()))))
 def test_machine(policy, batching):
     case = type("Driven", (Driven,), {"policy": policy, "batching": batching}).TestCase
-    case.settings = settings(max_examples=50, stateful_step_count=40)
+    case.settings = settings(max_examples=20 if "INFCORE_SANITIZED" in os.environ else 50, stateful_step_count=40)
     case().runTest()
 
 
@@ -98,5 +99,5 @@ def test_machine(policy, batching):
 def test_machine_that_hedges(policy):
     options = {"hedge_quantile": 0.9, "hedge_budget": 0.5}
     case = type("Hedging", (Driven,), {"policy": policy, "options": options}).TestCase
-    case.settings = settings(max_examples=30, stateful_step_count=40)
+    case.settings = settings(max_examples=15 if "INFCORE_SANITIZED" in os.environ else 30, stateful_step_count=40)
     case().runTest()
