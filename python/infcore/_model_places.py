@@ -111,15 +111,19 @@ class ModelPlaces:
 
     def _carry_out(self) -> None:
         live = self._engine._live()
+        held: dict[tuple[int, int, int], Model] = {}  # what each device was told to load
         while orders := live.wait_orders():
             slots = {(slot.node, slot.generation): slot for slot in list(self._engine._slots.values())}
             for order in orders:
                 slot = slots.get((order.node, order.generation))
+                key = (order.node, order.generation, order.model)
                 placed = self._placed.get((order.node, order.model))
-                if slot is None or placed is None or placed.generation != order.generation:
+                if order.loads and placed is not None and placed.generation == order.generation:
+                    held[key] = placed.model
+                model = held.get(key) if order.loads else held.pop(key, None)  # as it was loaded, whatever it is now
+                if slot is None or model is None:
                     continue  # the device is leaving, and takes its memory along
-                after = "" if order.loads else placed.model.name
-                slot.controls.append(Call(self._call(slot, placed.model, order), after=after))
+                slot.controls.append(Call(self._call(slot, model, order), after="" if order.loads else model.name))
                 self._engine._control(slot.node)
 
     def _call(self, slot: Slot, model: Model, order: LoadOrder) -> Callable[[], None]:
@@ -130,10 +134,11 @@ class ModelPlaces:
             live, begun_s = self._engine._live(), self._clock.now_s()
             try:
                 slot.device.load(model)
-            except Exception as e:
+            except BaseException as e:  # whatever it is, somebody waits to be told
                 slot.load_error = f"{model.name}: {type(e).__name__}: {e}"
                 live.loaded(order, False, 0.0)
                 return
+            slot.load_error = None
             live.loaded(order, True, self._clock.now_s() - begun_s)
 
         return load if order.loads else unload

@@ -155,6 +155,8 @@ class Model:
         put(self, "defer_s", _checks.finite("defer_s", defer_s))
         put(self, "weights_bytes", _checks.integer("weights_bytes", weights_bytes, 0, 2**62))
         put(self, "load_s", _checks.finite("load_s", load_s))
+        if self.load_s > 1e6:
+            raise InvalidArgument(f"load_s is {load_s!r}; allowed: at most 1e6 seconds")
 
     def work_of(self, inputs: Mapping[str, Array]) -> float:
         """How much work one request with these inputs is, in the unit of the latency curves.

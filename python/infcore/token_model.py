@@ -47,10 +47,21 @@ class TokenModel(Model):
         idempotent: bool = True,
         version: int = 1,
         slo_s: float | None = None,
+        weights_bytes: int = 0,
+        load_s: float = 0.0,
     ) -> None:
         ragged = {"tokens": ("int64", (None,))}
         super().__init__(
-            name, ragged, ragged, max_batch_size=1, work=work, idempotent=idempotent, version=version, slo_s=slo_s
+            name,
+            ragged,
+            ragged,
+            max_batch_size=1,
+            work=work,
+            idempotent=idempotent,
+            version=version,
+            slo_s=slo_s,
+            weights_bytes=weights_bytes,
+            load_s=load_s,
         )
         put = object.__setattr__  # the object's own assignment refuses
         put(self, "max_new_tokens", _checks.integer("max_new_tokens", max_new_tokens, 1, 2**31 - 1))
@@ -66,7 +77,7 @@ class TokenModel(Model):
         return TokenModel(**{**self._arguments(), **changes})
 
     def _arguments(self) -> dict[str, Any]:
-        kept = ("name", "work", "idempotent", "version", "slo_s", *TokenModel.__slots__)
+        kept = ("name", "work", "idempotent", "version", "slo_s", "weights_bytes", "load_s", *TokenModel.__slots__)
         return {slot: getattr(self, slot) for slot in kept}
 
     def _key(self) -> tuple[object, ...]:

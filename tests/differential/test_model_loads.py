@@ -187,8 +187,7 @@ class Loading(Pair):
         often += [self.start, self.cancel, self.told_of_what_is_not]
         rarely = [self.lose, self.bring_back, self.bring_back, self.lose_memory] * 2 + [self.allow_or_forbid] * 6
         rarely += [self.drain, self.replace, self.replace] + [self.remove_or_add_model] * 4
-        if hasattr(self.machine, "preload"):
-            rarely += [self.expect] * 2
+        rarely += [self.expect] * 2
         return often, rarely, 0.9
 
     def run(self, n_steps):

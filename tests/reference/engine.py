@@ -215,6 +215,7 @@ class Engine:
         request = Request(cookie, model, work, tier, deadline_ns, now_ns, require, self.n_arrived, tenant)
         self.n_arrived += 1
         self.pending[cookie] = request
+        self.loads.asked(model, now_ns)
         self.retries[model].earn()
         self.hedges[model].earn()
         self.enqueue(now_ns, request)
@@ -240,7 +241,6 @@ class Engine:
         if r.attempts == 0:
             r.lane.arrivals.append(now_ns)
             r.lane.n_untold += 1
-        self.loads.waits(r, now_ns)
         r.lane.timer_ns = min(r.lane.timer_ns, r.deadline_ns)
         self.dirty.add(r.lane)
 
@@ -440,9 +440,10 @@ class Engine:
         look_at_late(self, now_ns)
 
     def check_run_limit(self, now_ns: int, id: int) -> None:
-        self.loads.looks = True  # what failed there may be tried again
-        ends = [add_ns(b.start_ns, self.run_limit_ns[id]) for b in self.batches[id] if b.running]
-        self.node_timer_ns[id] = min(ends, default=NEVER_NS)
+        self.loads.looks = True
+        ends = [self.loads.forgive(id, now_ns), self.loads.load_limit_ns(id)]
+        ends += [add_ns(b.start_ns, self.run_limit_ns[id]) for b in self.batches[id] if b.running]
+        self.node_timer_ns[id] = min(ends)
         if self.node_timer_ns[id] <= now_ns:
             self.node_timer_ns[id] = NEVER_NS
             self.node_lost(now_ns, id)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from reference.batching import NEVER_NS, to_ns
 from reference.lanes import Lane, Request, add_ns
-from reference.model_memory import AWAITED, IN_USE, ON_ITS_WAY, WANTED, Memory
+from reference.model_memory import AWAITED, IN_USE, ON_ITS_WAY, WANTED, Loads, Memory
 
 F = np.float32
 AGAIN_NS = 10_000_000_000  # after which a node is asked again for a model that could not be loaded
@@ -40,21 +40,6 @@ class Facts:
     load_s: float = 0.0  # as declared, then as measured
     is_measured: bool = False
     asked_ns: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Loads:
-    """Of a node."""
-
-    memory: Memory
-    beside_runs: bool
-    loading: int | None = None
-    is_unwanted: bool = False  # it goes as soon as it is there
-    expected_end_ns: int = 0
-    may_fill: bool = True  # there may be room for something nobody waits for
-    in_use: list[int] = field(default_factory=list)  # models of the batches that are there
-    awaited: list[int] = field(default_factory=list)  # loaded for somebody, and not yet used
-    failed: dict[int, int] = field(default_factory=dict)  # what could not be loaded, until when it is left alone
 
 
 @dataclass
@@ -109,9 +94,18 @@ class Residency:
         if self.nodes.pop(id, None):
             self.engine.fleet[id].hosts = set()
 
-    def waits(self, r: Request, now_ns: int) -> None:
-        if r.attempts == 0:
-            self.facts[r.model].asked_ns.append(now_ns)
+    def asked(self, model: int, now_ns: int) -> None:
+        self.facts[model].asked_ns.append(now_ns)
+
+    def forgive(self, id: int, now_ns: int) -> int:
+        """What failed there may be tried again; returns when the next may."""
+        loads = self.nodes.get(id)
+        if loads is None:
+            return NEVER_NS
+        left = {model: until_ns for model, until_ns in loads.failed.items() if until_ns > now_ns}
+        loads.may_fill = loads.may_fill or len(left) < len(loads.failed)
+        loads.failed = left
+        return min(left.values(), default=NEVER_NS)
 
     def load_s(self, model: int) -> float:
         facts = self.facts[model]
@@ -187,9 +181,28 @@ class Residency:
                 loads.failed[model] = add_ns(now_ns, AGAIN_NS)
                 timers = self.engine.node_timer_ns
                 timers[id] = min(timers[id], loads.failed[model])
+                self.end_unloadable(now_ns, model)
         self.follow_use(id)
         self.engine.mark_node(id)
         return True
+
+    def end_unloadable(self, now_ns: int, model: int) -> None:
+        """Where nobody holds it and all that may have failed to load it, who waits ends."""
+        may = [loads for id, loads in self.nodes.items() if model in (self.engine.fleet[id].hosts or ())]
+        if self.n_holding(model) > 0 or any(model not in loads.failed for loads in may):
+            return
+        for lane in self.engine.lanes:
+            while lane.model == model and lane.requests:
+                request = lane.front(now_ns, self.engine.ageing_ns)
+                self.engine.leave_lane(request)
+                self.engine.end(now_ns, request, "complete", "device_failed")
+
+    def load_limit_ns(self, id: int) -> int:
+        """When a load that is not over takes its node for lost."""
+        loads, limit_ns = self.nodes.get(id), self.engine.run_limit_ns[id]
+        if loads is None or loads.loading is None or limit_ns == NEVER_NS or self.load_s(loads.loading) <= 0.0:
+            return int(NEVER_NS)
+        return int(add_ns(loads.expected_end_ns, max(limit_ns, to_ns(10.0 * self.load_s(loads.loading)))))
 
     def follow_memory(self, id: int) -> None:
         """The fleet was changed by others."""
@@ -197,7 +210,7 @@ class Residency:
         if loads is None:
             return
         for model in sorted(self.engine.models):
-            is_there = self.engine.models[model].known and model in self.engine.fleet[id].models
+            is_there = model in self.facts and model in self.engine.fleet[id].models
             if (model in loads.memory.places) == is_there or loads.loading == model:
                 continue
             if is_there:
@@ -265,6 +278,8 @@ class Residency:
             loads.awaited.append(model)
             loads.memory.hold(model, AWAITED, True)
         self.act("load", id, model, reason)
+        timers = self.engine.node_timer_ns
+        timers[id] = min(timers[id], self.load_limit_ns(id))
         self.follow_use(id)
         return True
 
@@ -330,7 +345,8 @@ class Residency:
 
     def n_holding(self, model: int) -> int:
         """Nodes that hold it, and those where it is on its way."""
-        return sum(model in node.models for node in self.engine.fleet) + self.n_loading(model)
+        up = [node for node in self.engine.fleet if node.state == "up"]
+        return sum(model in node.models or self.nodes[node.id].loading == model for node in up)
 
     def add_backlog(self, lane: Lane) -> None:
         """What the nodes that hold its model have to do for the lane, each an equal share; where none does, those that
@@ -338,6 +354,8 @@ class Residency:
         doing = [lane.bound] if lane.bound is not None else self.serving(lane) or self.able_to_load(lane)
         for id in doing:
             seconds = self.line(lane.model, id, lane.work_mean()).all_s(len(lane.requests), self.max_batch_size(lane))
+            if not self.nodes[id].beside_runs and lane.model not in self.engine.fleet[id].models:
+                seconds += self.load_s(lane.model)
             self.backlog_s[id] += seconds / len(doing) / max(1, self.engine.fleet[id].slots)
 
     def max_batch_size(self, lane: Lane) -> int:
@@ -346,11 +364,15 @@ class Residency:
     def could_load(self, now_ns: int, id: int, model: int) -> bool:
         """Whether the node could begin to load it now."""
         loads, bytes_ = self.nodes[id], self.facts[model].weights_bytes
-        if loads.loading is not None or loads.failed.get(model, now_ns) > now_ns:
+        if loads.loading is not None:
+            return False
+        self.forgive(id, now_ns)
+        if model in loads.failed:
             return False
         if not loads.memory.can_fit(bytes_):  # whom they were loaded for may have gone elsewhere
             for each in list(loads.awaited):
-                if not any(r.model == each for r in self.engine.pending.values()):
+                lanes = [lane for lane in self.engine.lanes if lane.model == each and lane.requests]
+                if not any(lane.bound in (None, id) for lane in lanes):
                     self.forget_awaited(loads, each)
         return loads.memory.can_fit(bytes_)
 

@@ -70,3 +70,18 @@ class Memory:
         (held.add if on else held.discard)(why)
         if was_held != bool(held):
             (self.policy.on_held if held else self.policy.on_evictable)(model)
+
+
+@dataclass
+class Loads:
+    """Of a node."""
+
+    memory: Memory
+    beside_runs: bool
+    loading: int | None = None
+    is_unwanted: bool = False  # it goes as soon as it is there
+    expected_end_ns: int = 0
+    may_fill: bool = True  # there may be room for something nobody waits for
+    in_use: list[int] = field(default_factory=list)  # models of the batches that are there
+    awaited: list[int] = field(default_factory=list)  # loaded for somebody, and not yet used
+    failed: dict[int, int] = field(default_factory=dict)  # what could not be loaded, until when it is left alone

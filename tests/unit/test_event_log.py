@@ -34,7 +34,10 @@ def record(path, policy, *, n=60, seed=5):
         EmulatedDevice("slow", base_s=5e-4, per_request_s=1e-4, slots=2, rtt_s=1e-4, zone="eu"),
         CallableDevice("hangs", hung, run_limit_s=0.02),
     ]
-    health = {"eject_s": 0.01, "eject_s_max": 0.02}  # or who needs the disk waits for 5, 10, 20 s for the one that fails
+    health = {
+        "eject_s": 0.01,
+        "eject_s_max": 0.02,
+    }  # or who needs the disk waits for 5, 10, 20 s for the one that fails
     with engine_of(
         *devices, models=models, policy=policy, seed=seed, max_requests=256, log=path, health=health
     ) as engine:

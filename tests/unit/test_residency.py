@@ -5,7 +5,7 @@ import threading
 import pytest
 from engine_rig import PATHS, WAIT_S, Gated, answer, double, engine_of, model, wait_until, x_of
 
-from infcore import CallableDevice, DeadlineExceeded, Device, EmulatedDevice, InvalidArgument, ManualClock, UnknownName
+from infcore import CallableDevice, Device, DeviceError, EmulatedDevice, InvalidArgument, ManualClock, UnknownName
 from infcore.sim import replay, simulate
 from infcore.sim.what_if import RecordedTrace, recorded_scenario
 
@@ -20,12 +20,12 @@ class Holds(Device):
         self.log = []
         self.bytes_most = 0
         self.sizes = {}
-        self.fails = set()
+        self.fails = {}
         self.gate = None
 
     def load(self, model):
         if model.name in self.fails:
-            raise RuntimeError("no such file")
+            raise self.fails[model.name]
         super().load(model)
         self.sizes[model.name] = model.weights_bytes
         self.bytes_most = max(self.bytes_most, sum(self.sizes.values()))
@@ -113,27 +113,68 @@ def test_two_versions_stand_side_by_side_while_traffic_moves():
         assert device.bytes_most <= 2 * MIB
 
 
-def test_what_cannot_be_loaded_is_said_and_others_go_on():
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_what_cannot_be_loaded_is_said_and_others_go_on(error):
     clock = ManualClock()
     device = Holds("d", MIB)
-    device.fails = {"bad"}
+    device.fails = {"bad": error("no such file")}
     with engine_of(device, models=[small("bad"), small("good")], residency="lru", clock=clock) as engine:
-        lost = engine.submit("bad", x_of(1), deadline_s=1.0)
-        wait_until(lambda: counted(engine, "loads_failed") >= 1, "the load")
-        assert engine.stats()["devices"]["d"]["load_error"] == "bad: RuntimeError: no such file"
+        with pytest.raises(DeviceError, match="no device could load it"):
+            engine.submit("bad", x_of(1)).result(timeout_s=WAIT_S)
+        assert counted(engine, "loads_failed") >= 1
+        assert engine.stats()["devices"]["d"]["load_error"] == f"bad: {error.__name__}: no such file"
         assert answer(engine.submit("good", x_of(1))) == 1.0
-        clock.advance(1.0)
-        with pytest.raises(DeadlineExceeded):
-            lost.result(timeout_s=WAIT_S)
-        device.fails = set()
+        device.fails = {}
         later = engine.submit("bad", x_of(1))
         clock.advance(10.0)  # then it is tried again
         assert answer(later) == 1.0
+        assert engine.stats()["devices"]["d"]["load_error"] is None
+
+
+def test_a_device_unloads_what_it_loaded_whatever_the_name_means_by_then():
+    device = Holds("d", 4 * MIB)
+    with engine_of(device, models=[small("m"), small("m", version=2)], residency="lru") as engine:
+        assert versions(engine, 1) == 1.0 and versions(engine, 2) == 2.0
+        engine.unload_model("m", version=1)
+        engine.load_model(small("m", version=3))
+        engine.load_model(small("m", version=1))
+        assert [versions(engine, v) for v in (1, 2, 3)] == [1.0, 2.0, 3.0]
+    names = set()
+    for kind, name, *_ in device.log:
+        assert (kind == "load") == (name not in names), device.log
+        names ^= {name}
+
+
+def versions(engine, version):
+    return answer(engine.submit("m", x_of(1), version=version))
+
+
+def test_a_load_that_never_ends_takes_its_device_for_lost():
+    clock = ManualClock()
+    hangs, well = Holds("hangs", MIB, run_limit_s=5.0), Holds("well", MIB, run_limit_s=5.0)
+    entered, go = threading.Event(), threading.Event()
+    load = hangs.load
+
+    def stuck(model):
+        entered.set()
+        assert go.wait(WAIT_S)
+        load(model)
+
+    hangs.load = stuck
+    with engine_of(hangs, models=[small("a", load_s=0.1)], residency="lru", clock=clock) as engine:
+        future = engine.submit("a", x_of(1))
+        assert entered.wait(WAIT_S)
+        engine.add_device(well)
+        clock.advance(6.0)
+        assert answer(future) == 1.0  # on the other one
+        assert engine.fleet.nodes()["state"].tolist() == ["lost", "up"]
+        go.set()
+        wait_until(lambda: engine.fleet.nodes()["state"].tolist() == ["up", "up"], "the device to be back")
 
 
 def test_another_device_takes_what_one_cannot_load():
     broken, well = Holds("broken", MIB), Holds("well", MIB)
-    broken.fails = {"a", "b"}
+    broken.fails = {name: RuntimeError("broken") for name in "ab"}
     with engine_of(broken, well, models=[small("a"), small("b")], residency="lru") as engine:
         assert [answer(engine.submit(name, x_of(1))) for name in "abab"] == [1.0] * 4
     assert broken.log == []

@@ -108,6 +108,29 @@ def test_loads_beside_runs_or_in_turn_with_them() -> None:
     assert in_turn["availability"] > 0.9
 
 
+@pytest.mark.parametrize("kind", ["hang", "partition"])
+def test_a_fault_that_lasts_ends_the_run_all_the_same(kind: str) -> None:
+    world = tables(detect_s=0.1, run_limit_s=1.0)
+    world["fault"] = [{"at_s": 1.0, "kind": kind, "node": "gpu-0"}]
+    row = simulate(scenario(world), policy="slo_cost")
+    assert (row["lost"], row["duplicated"], row["violations"]) == (0, 0, 0)
+    assert row["nodes"][0]["loads"] == 0 < row["nodes"][1]["loads"]
+
+
+def test_a_worker_that_loads_runs_nothing_meanwhile() -> None:
+    world = tables()
+    world["node"] = [{**world["node"][0], "count": 1, "loads_beside_runs": False, "memory_bytes": 200 * MB}]
+    world["model"], world["latency"] = world["model"][:1], world["latency"][:1]
+    world["model"][0]["max_batch_size"] = 4
+    world["workload"] = [{"model": "small", "rate_rps": 1000.0, "deadline_s": 0.5}]
+    row = simulate(scenario(world), policy="slo_cost")
+    span_s = row["simulated_s"] - 4.0
+    assert row["nodes"][0]["busy_s"] + 0.008 * row["nodes"][0]["loads"] <= span_s + 0.01
+    assert row["nodes"][0]["busy_s"] + 0.008 * row["nodes"][0]["loads"] > 0.9 * span_s
+    ends = row["outcomes"]
+    assert ends["expired"] + ends["shed"] < 0.02 * ends["rejected"]  # the door knows of the loads
+
+
 def test_a_costlier_load_is_made_less_often() -> None:
     """By cost and size: of two models asked for alike, the one that takes longer to load stays."""
     world = tables(residency="gdsf")

@@ -418,6 +418,7 @@ def test_interrupted(tmp_path: Path) -> None:
     path = written(tmp_path / "long.toml", {**PLAIN, "run": {"seconds": 1e7}})
     out, log = tmp_path / "out.json", tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "infcore.cli", "simulate", path, "--json", str(out), "--log", str(log)]
+
     def interruptible() -> None:  # a test run in the background of a shell has its children ignore it
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

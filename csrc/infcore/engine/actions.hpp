@@ -55,7 +55,7 @@ inline constexpr std::array<const char*, 11> action_names{"dispatch", "load",  "
 inline constexpr std::array<const char*, 20> reason_names{
     "none",   "ok",       "queue_full", "deadline",   "device_failed", "device_lost", "device_removed",
     "caller", "unloaded", "closing",    "infeasible", "overload",      "displaced",   "early_drop",
-    "memory", "off_peak", "cheaper",    "stale",      "cached",     "forecast"};
+    "memory", "off_peak", "cheaper",    "stale",      "cached",        "forecast"};
 static_assert(action_names.size() == static_cast<std::size_t>(ActionKind::complete) + 1);
 static_assert(reason_names.size() == static_cast<std::size_t>(Reason::forecast) + 1);
 

@@ -251,8 +251,8 @@ class Driver {
   std::vector<std::atomic<std::uint8_t>> rungs_;       ///< by model
   const RunConfig run_;
   const std::uint32_t built_under_;
-  queue::Places<> places_;  ///< of requests that are open
-  Hub room_{false};         ///< for threads
+  queue::Places<> places_;         ///< of requests that are open
+  Hub room_{false};                ///< for threads
   std::vector<LoadOrder> orders_;  ///< owner's
   queue::Sleeper<> order_taker_;
   std::mutex want_room_mutex_;

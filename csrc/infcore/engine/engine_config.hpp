@@ -34,8 +34,8 @@ struct EngineConfig {
   /// Eviction policy by which the engine itself decides which models are loaded where, and what goes for them; empty:
   /// they are where the driver says.
   std::string residency{};
-  bool log_terms{};           ///< terms() says what the node of each dispatch and hedge cost
-  bool judges_health{};       ///< false: nodes go and come only as the driver says
+  bool log_terms{};      ///< terms() says what the node of each dispatch and hedge cost
+  bool judges_health{};  ///< false: nodes go and come only as the driver says
   contracts::HealthConfig health{};
 };
 

@@ -70,25 +70,6 @@ void EventReader::event(EventRecord& r) {
       r.held.resize(number("n_models", bounds_.max_models));
       for (ModelId& model : r.held) model = model_id();
       return;
-    case EventKind::drain_node:
-    case EventKind::remove_node:
-    case EventKind::node_lost:
-    case EventKind::node_back:
-    case EventKind::node_failed:
-    case EventKind::progress:
-    case EventKind::checked:
-      now(r);
-      r.node = node_id();
-      if (r.kind == EventKind::checked) r.ok = number("ok", 1) != 0;
-      return;
-    case EventKind::may_hold:
-    case EventKind::loaded:
-      now(r);
-      r.node = node_id();
-      r.model = model_id();
-      r.ok = number("ok", 1) != 0;
-      r.load_s = r.kind == EventKind::loaded ? real("load_s", event_load_s_max) : 0.0;
-      return;
     case EventKind::prior:
       return prior(r);
     case EventKind::signal:
@@ -120,7 +101,20 @@ void EventReader::event(EventRecord& r) {
       return now(r);
     case EventKind::end:
       return end(r);
+    default:
+      return node_event(r);
   }
+}
+
+/// Those of a node, or of a model there, alone.
+void EventReader::node_event(EventRecord& r) {
+  now(r);
+  r.node = node_id();
+  if (r.kind == EventKind::checked) r.ok = number("ok", 1) != 0;
+  if (r.kind != EventKind::may_hold && r.kind != EventKind::loaded) return;
+  r.model = model_id();
+  r.ok = number("ok", 1) != 0;
+  r.load_s = r.kind == EventKind::loaded ? real("load_s", event_load_s_max) : 0.0;
 }
 
 void EventReader::cancellation(EventRecord& r) {

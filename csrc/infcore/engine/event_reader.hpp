@@ -76,6 +76,7 @@ class EventReader {
   void options(route::RoutingOptions&);
   void model_config(EventRecord&);
   void node(EventRecord&);
+  void node_event(EventRecord&);
   void prior(EventRecord&);
   void signal(EventRecord&);
   void end(EventRecord&);

@@ -69,6 +69,15 @@ struct NodeFinish {
   }
 };
 
+/// So many requests, batch after batch on one node.
+[[nodiscard]] inline double batches_s(const NodeFinish& finish, std::uint32_t n_requests,
+                                      std::uint32_t max_batch_size) noexcept {
+  const std::uint32_t n_full = n_requests / max_batch_size, n_rest = n_requests % max_batch_size;
+  double s = n_full * static_cast<double>(finish.batch_s(static_cast<float>(max_batch_size)));
+  if (n_rest > 0) s += static_cast<double>(finish.batch_s(static_cast<float>(n_rest)));
+  return s;
+}
+
 /// What least_cost asks of every candidate alike.
 struct CostQuery {
   double now_s;

@@ -6,7 +6,7 @@ namespace {
 /// Whether who waits for `run` waits no longer for a device than if it ran itself.
 bool is_as_urgent(const contracts::Request& run, const contracts::Request& other) noexcept {
   return run.tier <= other.tier && run.deadline_ns <= other.deadline_ns && run.defer_ns <= other.defer_ns &&
-         (run.require & ~other.require) == 0;
+         run.require == other.require;  // labels may say where data goes, not only who is quick
 }
 
 void unlink(LiveRequest& request, LiveRequest*& first, LiveRequest** last) noexcept {

@@ -73,7 +73,10 @@ std::vector<LoadOrder> Driver::wait_orders() {
 
 void Driver::loaded(const LoadOrder& order, bool ok, double load_s) {
   with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
-    if (generation(order.node) == order.generation) machine.loaded(now_ns, order.node, order.model, ok, load_s);
+    if (generation(order.node) != order.generation) return;
+    machine.loaded(now_ns, order.node, order.model, ok, load_s);
+    const Mailbox& mailbox = *mailboxes_[order.node.value];
+    if (!mailbox.kept_lost && !mailbox.in_run) machine.node_back(now_ns, order.node);  // it was late, and answers
   });
 }
 

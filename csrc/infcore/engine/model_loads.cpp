@@ -23,24 +23,10 @@ constexpr double never = std::numeric_limits<double>::infinity();
 constexpr TimeNs again_ns = 10'000'000'000;
 /// A further copy is worth a load, and one more of what goes for it.
 constexpr double loads_worth = 2.0;
-/// Who comes later rides along in the batches of those that come before, which then take so many times as long. From
-/// thousand-models: 1.2, 1.35 and 1.5 leave 95.3, 95.7 and 95.4 % in time at 2,000 requests a second, and let .24, .09
-/// and .01 of a hundred in that miss it; 1 leaves 94.4 and lets 5 miss it.
-constexpr double rides_along = 1.35;
-/// Of one lane's, in looking at what comes before a request.
-constexpr std::uint32_t n_counted_max = 64;
 /// A model that was never asked for comes after all that were.
 constexpr double seldom_per_s = 1e-9;
 
 constexpr std::uint64_t bit_of(std::uint32_t index) noexcept { return std::uint64_t{1} << (index % 64); }
-
-/// All that wait in one lane, batch after batch on one node.
-double batches_s(const NodeFinish& finish, std::uint32_t n_requests, std::uint32_t max_batch_size) noexcept {
-  const std::uint32_t n_full = n_requests / max_batch_size, n_rest = n_requests % max_batch_size;
-  double s = n_full * static_cast<double>(finish.batch_s(static_cast<float>(max_batch_size)));
-  if (n_rest > 0) s += static_cast<double>(finish.batch_s(static_cast<float>(n_rest)));
-  return s;
-}
 
 }  // namespace
 
@@ -53,7 +39,8 @@ void StateMachine::set_up_residency() {
 // ---- events
 
 void StateMachine::may_hold(TimeNs now_ns, NodeId id, ModelId model, bool may) {
-  if (!residency_) throw InvalidArgument("residency", "''", "an eviction policy, where nodes are told what they may hold");
+  if (!residency_)
+    throw InvalidArgument("residency", "''", "an eviction policy, where nodes are told what they may hold");
   Residency::NodeLoads* const loads = residency_->node(id);
   if (loads == nullptr || residency_->may_hold(id, model) == may) return;
   residency_->may_hold(id, model, may);
@@ -62,7 +49,7 @@ void StateMachine::may_hold(TimeNs now_ns, NodeId id, ModelId model, bool may) {
     loads->may_fill = looks_for_loads_ = true;
     bind_waiting(now_ns, id);
   } else if (loads->loading == model) {
-    loads->is_unwanted = true;
+    loads->is_unwanted = true;  // for good: who may hold it again may mean another model of that name
     rebind(now_ns, id);
   } else if (loads->memory.holds(model)) {
     drop(now_ns, id, model);
@@ -73,6 +60,7 @@ void StateMachine::may_hold(TimeNs now_ns, NodeId id, ModelId model, bool may) {
 }
 
 void StateMachine::preload(ModelId model) {
+  if (!residency_) throw InvalidArgument("residency", "''", "an eviction policy, where models are to be preloaded");
   std::vector<ModelId>& expected = residency_->plan().expected;
   if (!models_[model.value].known || std::find(expected.begin(), expected.end(), model) != expected.end()) return;
   expected.push_back(model);
@@ -99,10 +87,29 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     if (ok) act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
     if (!ok) loads->failed.push_back({model, base::add_ns(now_ns, again_ns)});
     if (!ok) timers_.set(id.value, base::add_ns(now_ns, again_ns));
+    if (!ok) end_unloadable(now_ns, model);
   }
   occupancy_changed(id);
   mark_node(id);
   return true;
+}
+
+/// Where nobody holds it and all that may have failed to load it, who waits ends: nothing else would end him.
+void StateMachine::end_unloadable(TimeNs now_ns, ModelId model) {
+  if (n_holding(model) > 0) return;
+  for (std::uint32_t n = 0; n < fleet_.n_nodes(); ++n) {
+    const Residency::NodeLoads* const loads = residency_->node(NodeId{n});
+    if (loads == nullptr || !residency_->may_hold(NodeId{n}, model)) continue;
+    const auto is_it = [&](const Residency::Failed& failed) { return failed.model == model; };
+    if (std::none_of(loads->failed.begin(), loads->failed.end(), is_it)) return;
+  }
+  for (const auto& lane : lanes_) {
+    while (lane->model == model && lane->queue.size() > 0) {
+      const std::uint32_t slot = lane->queue.front(now_ns);
+      leave_lane(slot);
+      end(now_ns, slot, ActionKind::complete, Reason::device_failed);
+    }
+  }
 }
 
 /// The fleet was changed by others than us: a node that lost its memory, or came with something in it.
@@ -110,7 +117,7 @@ void StateMachine::follow_memory(NodeId id) {
   Residency::NodeLoads* const loads = residency_->node(id);
   if (loads == nullptr) return;
   for (ModelId model{0}; model.value < n_models_; ++model.value) {
-    const bool is_there = models_[model.value].known && fleet_.resident(id, model);
+    const bool is_there = residency_->model(model).is_known && fleet_.resident(id, model);
     if (loads->memory.holds(model) == is_there || loads->loading == model) continue;
     if (is_there) {
       loads->memory.insert(model, residency_->model(model).weights_bytes, residency_->cost_us(model), 1.0, false);
@@ -197,15 +204,29 @@ bool StateMachine::load(TimeNs now_ns, NodeId id, ModelId model, Reason reason) 
     if (loads.memory.free_bytes() < bytes) return false;
   }
   const double load_s = residency_->load_s(model);
-  const TimeNs from_ns = loads.beside_runs || has_free(id) ? now_ns : std::max(now_ns, base::to_ns(free_at_s_[id.value]));
+  const TimeNs from_ns =
+      loads.beside_runs || has_free(id) ? now_ns : std::max(now_ns, base::to_ns(free_at_s_[id.value]));
   residency_->begin_load(id, model, now_ns, base::add_ns(from_ns, base::to_ns(load_s)));
   if (reason == Reason::none) {
     loads.awaited.push_back(model);
     loads.memory.hold(model, Hold::awaited, true);
   }
   act_on_model(ActionKind::load, reason, id, model, load_s);
+  timers_.set(id.value, load_limit_ns(id));
   occupancy_changed(id);
   return true;
+}
+
+/// When a load that is not over takes its node for lost: as late as a run may be, or as it takes ten times. Where
+/// nobody knows what it takes, never.
+TimeNs StateMachine::load_limit_ns(NodeId id) const noexcept {
+  constexpr double times_late = 10.0;
+  const Residency::NodeLoads& loads = *residency_->node(id);
+  const TimeNs run_limit_ns = nodes_[id.value].run_limit_ns;
+  if (!loads.is_loading()) return base::never_ns;
+  const double load_s = residency_->load_s(loads.loading);
+  if (load_s <= 0.0 || run_limit_ns == base::never_ns) return base::never_ns;
+  return base::add_ns(loads.expected_end_ns, std::max(run_limit_ns, base::to_ns(times_late * load_s)));
 }
 
 // ---- whom for
@@ -228,7 +249,8 @@ void StateMachine::plan_loads(TimeNs now_ns) {
     }
   }
   if (!residency_->any_idle()) return;  // the door reads who waits all the same
-  std::sort(plan.lanes.begin(), plan.lanes.end(), [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
+  std::sort(plan.lanes.begin(), plan.lanes.end(),
+            [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
   for (const bool is_further : {false, true}) {  // whom nobody serves first: else the busy models take every load
     for (const std::uint32_t lane : plan.lanes) {
       if (!residency_->any_idle()) return;
@@ -250,7 +272,9 @@ void StateMachine::add_backlog(const Lane& lane) {
   const auto work = static_cast<float>(lane.work_mean());
   const auto add = [&](std::uint32_t n, std::uint32_t n_there) {
     const NodeFinish finish = NodeFinish::of(0.0f, curves, n, work);
-    residency_->plan().backlog_s[n] += batches_s(finish, lane.queue.size(), max_batch_size) / n_there / std::max(1u, nodes_[n].slots);
+    const double load_s = in_turn_load_s(NodeId{n}, lane.model);
+    residency_->plan().backlog_s[n] +=
+        (batches_s(finish, lane.queue.size(), max_batch_size) + load_s) / n_there / std::max(1u, nodes_[n].slots);
   };
   if (lane.bound != base::no_node) return add(lane.bound.value, 1);
   const std::uint32_t n_there = n_serving(lane), n_able = n_there > 0 ? n_there : n_able_to_load(lane);
@@ -258,6 +282,12 @@ void StateMachine::add_backlog(const Lane& lane) {
     std::uint64_t left = n_there > 0 ? serving(lane, word) : able_to_load(lane, word);
     for (; left != 0; left &= left - 1) add(word * 64 + static_cast<std::uint32_t>(std::countr_zero(left)), n_able);
   }
+}
+
+/// What its load would keep the node from running; nothing where the two do not wait for each other, or it is there.
+double StateMachine::in_turn_load_s(NodeId id, ModelId model) const noexcept {
+  const bool waits = !residency_->node(id)->beside_runs && !fleet_.resident(id, model);
+  return waits ? residency_->load_s(model) : 0.0;
 }
 
 /// The nodes that are up, hold the lane's model and carry its labels.
@@ -291,18 +321,25 @@ std::uint64_t StateMachine::able_to_load(const Lane& lane, std::uint32_t word) c
   return able;
 }
 
+/// Whether something waits for the model that the node may serve.
+bool StateMachine::is_awaited(NodeId id, ModelId model) const noexcept {
+  const auto waits = [&](std::uint32_t lane) { return lanes_[lane]->model == model && lanes_[lane]->queue.size() > 0; };
+  const std::vector<std::uint32_t>&joint = models_[model.value].lanes, &bound = nodes_[id.value].bound_lanes;
+  return std::any_of(joint.begin(), joint.end(), waits) || std::any_of(bound.begin(), bound.end(), waits);
+}
+
 /// Whether the node could begin to load it now.
 bool StateMachine::could_load(TimeNs now_ns, NodeId id, ModelId model) {
   Residency::NodeLoads& loads = *residency_->node(id);
   if (loads.is_loading()) return false;
-  std::erase_if(loads.failed, [&](const Residency::Failed& failed) { return failed.until_ns <= now_ns; });
+  residency_->forgive(id, now_ns);
   const auto is_it = [&](const Residency::Failed& failed) { return failed.model == model; };
   if (std::any_of(loads.failed.begin(), loads.failed.end(), is_it)) return false;
   const std::uint64_t bytes = residency_->model(model).weights_bytes;
   if (loads.memory.can_fit(bytes)) return true;
   for (std::size_t i = loads.awaited.size(); i-- > 0;) {  // whom they were loaded for may have gone elsewhere
     const ModelId each = loads.awaited[i];
-    if (door_.models[each.value].n_open == 0) forget_awaited(loads, each);
+    if (!is_awaited(id, each)) forget_awaited(loads, each);
   }
   return loads.memory.can_fit(bytes);
 }
@@ -315,7 +352,7 @@ void StateMachine::shed_hopeless(TimeNs now_ns, Lane& lane) {
     const contracts::Request& r = slots_[slot].request;
     if (r.deadline_ns == base::never_ns || (!is_bound && n_serving(lane) > 0)) return;
     if (is_bound && fleet_.resident(lane.bound, lane.model)) return;
-    const Cold cold = cold_of(now_ns, r, lane.bound, 0.0);
+    const Residency::Cold cold = cold_of(now_ns, r, lane.bound, 0.0);
     if (cold.n_able == 0 || cold.least_s <= base::seconds(r.deadline_ns - now_ns)) return;
     leave_lane(slot);
     end(now_ns, slot, ActionKind::shed, Reason::deadline);
@@ -334,7 +371,8 @@ void StateMachine::load_bound(TimeNs now_ns, Lane& lane) {
 double StateMachine::done_s(TimeNs now_ns, const Lane& lane, NodeId id, double from_s, std::uint32_t n_share) {
   const NodeFinish finish =
       NodeFinish::of(0.0f, latency_.batch(lane.model), id.value, static_cast<float>(lane.work_mean()));
-  const double free_s = has_free(id) ? 0.0 : static_cast<double>(NodeFinish::free_in(free_at_s_[id.value], base::seconds(now_ns)));
+  const double free_s =
+      has_free(id) ? 0.0 : static_cast<double>(NodeFinish::free_in(free_at_s_[id.value], base::seconds(now_ns)));
   const double begin_s = std::max(free_s + residency_->plan().backlog_s[id.value], from_s);
   return begin_s + batches_s(finish, n_share, models_[lane.model.value].config.max_batch_size);
 }
@@ -419,93 +457,20 @@ void StateMachine::fill_up(TimeNs now_ns) {
   }
 }
 
-/// Nodes that hold it, and those where it is on its way.
+/// Nodes that are up and hold it, or where it is on its way.
 std::uint32_t StateMachine::n_holding(ModelId model) const noexcept {
-  std::uint32_t n = residency_->model(model).n_loading;
+  const bool is_loaded = residency_->model(model).n_loading > 0;
+  std::uint32_t n = 0;
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    n += static_cast<std::uint32_t>(
-        std::popcount(fleet_.columns().resident(model.value, word).load(std::memory_order_relaxed)));
-  }
-  return n;
-}
-
-// ---- for the door
-
-/// What the node has to do before it, of what waits: an equal share, as in add_backlog().
-double StateMachine::ahead_s(TimeNs now_ns, const contracts::Request& r, NodeId id) {
-  const Residency::Plan& plan = residency_->plan();
-  const bool all_before = r.tier >= plan.tier_most && r.deadline_ns >= plan.deadline_ns_most;
-  if (all_before) return rides_along * plan.backlog_s[id.value];
-  double sum_s = 0.0;
-  for (const std::uint32_t index : plan.lanes) {
-    Lane& lane = *lanes_[index];
-    if (lane.queue.size() == 0 || lane.bound != base::no_node) continue;
-    const bool is_there = fleet_.resident(id, lane.model);
-    const std::uint32_t n_there = n_serving(lane);
-    if (!is_there && (n_there > 0 || !residency_->may_hold(id, lane.model))) continue;
-    std::uint32_t n_before = 0;
-    lane.queue.in_order(now_ns, order_scratch_, [&](std::uint32_t slot) {
-      const contracts::Request& its = slots_[slot].request;
-      if (its.tier > r.tier || (its.tier == r.tier && its.deadline_ns > r.deadline_ns)) return false;
-      return ++n_before < n_counted_max;
-    });
-    if (n_before == 0) continue;
-    const NodeFinish finish =
-        NodeFinish::of(0.0f, latency_.batch(lane.model), id.value, static_cast<float>(lane.work_mean()));
-    const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
-    const std::uint32_t n_full = (n_before + max_batch_size - 1) / max_batch_size * max_batch_size;
-    sum_s += batches_s(finish, std::min(n_full, lane.queue.size()), max_batch_size) /
-             std::max(1u, is_there ? n_there : n_able_to_load(lane));
-  }
-  return rides_along * sum_s / std::max(1u, nodes_[id.value].slots);
-}
-
-/// Of the nodes that would have to load its model first, or of `only` that one: the least seconds in which one could
-/// answer the request; `ahead`: seconds of loads that come before. With it, also after what those nodes have to do before.
-StateMachine::Cold StateMachine::cold_of(TimeNs now_ns, const contracts::Request& r, NodeId only, double ahead) {
-  const contracts::BatchColumns curves = latency_.batch(r.model);
-  const double load_s = residency_->load_s(r.model), now_s = base::seconds(now_ns);
-  Cold cold{.least_s = never};
-  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    std::uint64_t able = fleet_.columns().up(word).load(std::memory_order_relaxed) & residency_->hosts(r.model, word);
-    able &= ~fleet_.columns().resident(r.model.value, word).load(std::memory_order_relaxed);
-    for (std::uint64_t left = able; left != 0; left &= left - 1) {
-      const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
-      const Residency::NodeLoads& loads = *residency_->node(id);
-      if ((only != base::no_node && id != only) || !fleet_.columns().carries(id.value, r.require)) continue;
-      if (residency_->model(r.model).weights_bytes > loads.memory.capacity_bytes()) continue;
-      ++cold.n_able;
-      if (!latency_.at(r.model, id).is_trusted()) cold.least_s = 0.0;
-      const double alone_s =
-          static_cast<double>(NodeFinish::of(0.0f, curves, id.value, static_cast<float>(r.work)).batch_s(1.0f));
-      const double left_s = loads.is_loading() ? std::max(0.0, base::seconds(loads.expected_end_ns) - now_s) : 0.0;
-      double begin_s = left_s + (loads.loading == r.model ? 0.0 : load_s + ahead);
-      if (ahead > 0.0 && begin_s + alone_s < cold.least_s) begin_s = std::max(begin_s, ahead_s(now_ns, r, id));
-      cold.least_s = std::min(cold.least_s, begin_s + alone_s);
+    const std::uint64_t up = fleet_.columns().up(word).load(std::memory_order_relaxed);
+    const std::uint64_t held = fleet_.columns().resident(model.value, word).load(std::memory_order_relaxed);
+    n += static_cast<std::uint32_t>(std::popcount(up & held));
+    for (std::uint64_t left = is_loaded ? up & ~held : 0; left != 0; left &= left - 1) {
+      const auto node = word * 64 + static_cast<std::uint32_t>(std::countr_zero(left));
+      n += residency_->node(NodeId{node})->loading == model ? 1 : 0;
     }
   }
-  return cold;
-}
-
-/// Likewise, after those that wait for a load and come before it; of a model that others hold, after all of them. +inf:
-/// there is no such node.
-double StateMachine::cold_s(TimeNs now_ns, const contracts::Request& r) {
-  std::uint32_t n_able = 0;
-  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    n_able += static_cast<std::uint32_t>(std::popcount(residency_->hosts(r.model, word)));
-  }
-  double ahead = 0.0;
-  const bool is_further = n_holding(r.model) > 0;
-  for (const std::uint32_t index : residency_->plan().lanes) {
-    const Lane& lane = *lanes_[index];
-    const std::uint32_t head = lane.queue.front(now_ns);
-    if (head == queue::no_slot || lane.model == r.model || n_holding(lane.model) > 0) continue;
-    const contracts::Request& its = slots_[head].request;
-    const bool is_before = its.tier < r.tier || (its.tier == r.tier && its.deadline_ns <= r.deadline_ns);
-    if (is_further || is_before) ahead += residency_->load_s(lane.model);
-  }
-  constexpr double least_ahead_s = 1e-9;  // it is asked what is ahead, and be it nothing
-  return cold_of(now_ns, r, base::no_node, std::max(least_ahead_s, ahead / std::max(1u, n_able))).least_s;
+  return n;
 }
 
 }  // namespace infcore::engine

@@ -62,13 +62,21 @@ void Residency::may_hold(NodeId node, ModelId model, bool may) noexcept {
   word = may ? word | bit : word & ~bit;
 }
 
-void Residency::waits(std::uint32_t lane, const contracts::Request& r, bool is_new, TimeNs now_ns) noexcept {
+TimeNs Residency::forgive(NodeId node, TimeNs now_ns) noexcept {
+  NodeLoads* const loads = nodes_[node.value].get();
+  TimeNs next_ns = base::never_ns;
+  if (loads == nullptr) return next_ns;
+  if (std::erase_if(loads->failed, [&](const Failed& failed) { return failed.until_ns <= now_ns; }) > 0) {
+    loads->may_fill = true;
+  }
+  for (const Failed& failed : loads->failed) next_ns = std::min(next_ns, failed.until_ns);
+  return next_ns;
+}
+
+void Residency::waits(std::uint32_t lane, const contracts::Request& r) noexcept {
   plan_.waiting[lane / 64] |= std::uint64_t{1} << (lane % 64);
   plan_.deadline_ns_most = std::max(plan_.deadline_ns_most, r.deadline_ns);
   plan_.tier_most = std::max(plan_.tier_most, r.tier);
-  if (!is_new) return;
-  models_[r.model.value].demand.add(now_ns);
-  demand_.add(now_ns);
 }
 
 double Residency::reuse(ModelId model, TimeNs now_ns) noexcept {

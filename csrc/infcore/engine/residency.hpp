@@ -32,7 +32,7 @@ class Residency {
     ModelMemory memory;
     bool beside_runs{};  ///< a load and a run do not wait for each other
     ModelId loading{base::no_model};
-    bool is_unwanted{};  ///< it goes as soon as it is there
+    bool is_unwanted{};   ///< it goes as soon as it is there
     bool may_fill{true};  ///< there may be room for something nobody waits for
     TimeNs begun_ns{}, expected_end_ns{};
     std::vector<ModelId> in_use{};   ///< models of the batches that are there
@@ -73,8 +73,15 @@ class Residency {
   [[nodiscard]] ModelFacts& model(ModelId model) noexcept { return models_[model.value]; }
   [[nodiscard]] const ModelFacts& model(ModelId model) const noexcept { return models_[model.value]; }
 
-  /// A request waits in a lane; for the first time, where `is_new`.
-  void waits(std::uint32_t lane, const contracts::Request&, bool is_new, TimeNs now_ns) noexcept;
+  /// A request has come.
+  void asked(ModelId model, TimeNs now_ns) noexcept {
+    models_[model.value].demand.add(now_ns);
+    demand_.add(now_ns);
+  }
+  /// It waits in a lane.
+  void waits(std::uint32_t lane, const contracts::Request&) noexcept;
+  /// What the node failed to load before may be tried again; returns when the next may, never_ns: none.
+  TimeNs forgive(NodeId, TimeNs now_ns) noexcept;
   /// How much likelier it is asked for than the models that were ever told of, on average; within bounds.
   [[nodiscard]] double reuse(ModelId, TimeNs now_ns) noexcept;
   /// Seconds that its load is expected to take: as measured, else as declared, else by what other bytes took.
@@ -85,15 +92,20 @@ class Residency {
   /// The cost of loading it once more, as policies are told it.
   [[nodiscard]] double cost_us(ModelId model) const noexcept { return load_s(model) * 1e6; }
 
+  /// Of nodes that would have to load a model first: the least seconds until an answer, and how many they are.
+  struct Cold {
+    double least_s{};
+    std::uint32_t n_able{};
+  };
   /// What a plan of loads reads and writes.
   struct Plan {
     std::vector<std::uint64_t> waiting{};  ///< lanes where something may wait, 64 a word
-    std::vector<std::uint32_t> lanes{};    ///< where something does, the most urgent first
+    std::vector<std::uint32_t> lanes{};    ///< where something does; the most urgent first, where any node could load
     /// Of all that ever waited: whoever is no more urgent comes after all that wait.
     TimeNs deadline_ns_most{};
     std::uint16_t tier_most{};
     std::vector<ModelId> expected{};  ///< to be loaded though nobody waits for it
-    std::vector<double> backlog_s{};       ///< by node: of what waits for models that it holds
+    std::vector<double> backlog_s{};  ///< by node: of what waits for models that it holds
   };
   [[nodiscard]] Plan& plan() noexcept { return plan_; }
 
@@ -105,7 +117,8 @@ class Residency {
 
  private:
   std::string policy_;
-  std::uint32_t n_words_, n_models_{}, n_known_{}, n_nodes_{}, n_loading_{};  ///< n_models_: that memories have room for
+  std::uint32_t n_words_, n_models_{}, n_known_{}, n_nodes_{},
+      n_loading_{};  ///< n_models_: that memories have room for
   std::vector<std::uint64_t> hosts_;
   std::vector<std::unique_ptr<NodeLoads>> nodes_;
   std::vector<ModelFacts> models_;

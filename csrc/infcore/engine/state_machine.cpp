@@ -99,6 +99,7 @@ RequestHandle StateMachine::arrive(TimeNs now_ns, const contracts::Request& aske
   s.entered_as = entrance.reason;
   ++n_pending_;
   earn_budgets(models_[request.model.value]);
+  if (residency_) residency_->asked(request.model, now_ns);
   ++door_.models[request.model.value].n_open;
   ++door_.n_in_tier[request.tier];
   queue::QueueSlot& queued = queue_slots_[slot];
@@ -306,7 +307,11 @@ void StateMachine::tick(TimeNs now_ns) {
 void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
   const Node& node = nodes_[id.value];
   TimeNs next_ns = base::never_ns;
-  looks_for_loads_ = residency_ != nullptr;  // what failed there may be tried again
+  if (residency_) {  // what could not be loaded there may be tried again
+    next_ns = residency_->forgive(id, now_ns);
+    if (residency_->node(id) != nullptr) next_ns = std::min(next_ns, load_limit_ns(id));
+    looks_for_loads_ = true;
+  }
   for (const Batch& b : node.in_flight) {
     if (!b.running) continue;
     next_ns = std::min(next_ns, base::add_ns(std::max(b.start_ns, node.progress_ns), node.run_limit_ns));
@@ -373,7 +378,7 @@ void StateMachine::enqueue(TimeNs now_ns, std::uint32_t slot, NodeId bound) {
   lane.work_least = is_first ? r.work : std::min(lane.work_least, r.work);
   lane.work_most = is_first ? r.work : std::max(lane.work_most, r.work);
   if (s.attempts == 0) lane.rate.add(now_ns);
-  if (residency_) residency_->waits(s.lane, r, s.attempts == 0, now_ns);
+  if (residency_) residency_->waits(s.lane, r);
   if (s.attempts == 0) ++lane.n_untold;
   if (door_.sheds) waits(slot);
   set_lane_timer(s.lane, r.deadline_ns);

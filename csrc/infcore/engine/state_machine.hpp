@@ -119,6 +119,7 @@ class StateMachine {
   }
   /// Whether requests of token models should say what their prompts hold.
   [[nodiscard]] bool reads_blocks() const noexcept { return routing_->reads_blocks(); }
+  [[nodiscard]] double load_s(ModelId, double told_s) const noexcept;
   [[nodiscard]] std::uint32_t n_lanes() const noexcept { return static_cast<std::uint32_t>(lanes_.size()); }
   [[nodiscard]] std::uint64_t cookie(std::uint32_t slot) const noexcept { return slots_[slot].request.cookie; }
 
@@ -223,11 +224,6 @@ class StateMachine {
     bool unheld;
     contracts::Credit credit;
   };
-  /// Of nodes that would have to load a model first: the least seconds until an answer, and how many they are.
-  struct Cold {
-    double least_s{};
-    std::uint32_t n_able{};
-  };
   enum class Served : std::uint8_t {
     sent,    ///< the lane has changed
     held,    ///< the batching rule would rather wait, or a faster device is waited for
@@ -323,6 +319,8 @@ class StateMachine {
 
   // model_loads.cpp
   void set_up_residency();
+  void end_unloadable(TimeNs now_ns, ModelId);
+  [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
   void follow_memory(NodeId);
   void follow_use(NodeId);
   static void forget_awaited(Residency::NodeLoads&, ModelId) noexcept;
@@ -336,6 +334,8 @@ class StateMachine {
   [[nodiscard]] std::uint32_t n_serving(const Lane&) const noexcept;
   [[nodiscard]] std::uint32_t n_able_to_load(const Lane&) const noexcept;
   [[nodiscard]] std::uint64_t able_to_load(const Lane&, std::uint32_t word) const noexcept;
+  [[nodiscard]] double in_turn_load_s(NodeId, ModelId) const noexcept;
+  [[nodiscard]] bool is_awaited(NodeId, ModelId) const noexcept;
   [[nodiscard]] bool could_load(TimeNs now_ns, NodeId, ModelId);
   void shed_hopeless(TimeNs now_ns, Lane&);
   void load_bound(TimeNs now_ns, Lane&);
@@ -344,7 +344,7 @@ class StateMachine {
   void load_expected(TimeNs now_ns);
   void fill_up(TimeNs now_ns);
   [[nodiscard]] std::uint32_t n_holding(ModelId) const noexcept;
-  [[nodiscard]] Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);
+  [[nodiscard]] Residency::Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);
   [[nodiscard]] double ahead_s(TimeNs now_ns, const contracts::Request&, NodeId);
   [[nodiscard]] double cold_s(TimeNs now_ns, const contracts::Request&);
   [[nodiscard]] bool has_free(NodeId id) const noexcept {

@@ -22,7 +22,7 @@ struct Outcomes {
   /// Requests sent to a second node as well, those answered by it, and seconds of runs that another outran; runs that
   /// were not done again for want of retry budget.
   std::uint64_t hedged{}, hedge_won{}, unretried{};
-  std::uint64_t ejections{};                    ///< of a device
+  std::uint64_t ejections{};                         ///< of a device
   std::uint64_t loads{}, loads_failed{}, unloads{};  ///< of models on a device, where the engine decides which
   double busy_s{}, work{}, hedge_wasted_s{}, load_s{};
 };

@@ -69,7 +69,7 @@ struct ModelConfig {
   std::uint32_t figures{};       ///< models with the same number have their figures together; 0, 1, ...
   engine::ModelConfig engine{};  ///< its fallback is an index into SimConfig::models
   double slo_s{};                ///< 0: no goal
-  double load_s{}, warmup_s{};  ///< as the engine's own load_s, which is what it is told
+  double load_s{}, warmup_s{};   ///< as the engine's own load_s, which is what it is told
   bool tokens{};
   double slo_ttft_s{}, slo_itl_s{};  ///< 0: no goal
 };
@@ -88,8 +88,8 @@ struct TokenService {
   std::uint32_t context_tokens_max{};  ///< the model's
 };
 
-/// Whether a node holds a model: from the start, from the end of its loading on, or not at all. Where the engine decides
-/// what is loaded where, `loads` says that it may.
+/// Whether a node holds a model: from the start, from the end of its loading on, or not at all. Where the engine
+/// decides what is loaded where, `loads` says that it may.
 enum class Residency : std::uint8_t { never, loads, holds };
 
 struct NodeConfig {
@@ -97,7 +97,7 @@ struct NodeConfig {
   std::vector<std::int32_t> service{};  ///< by model: index into SimConfig::services, -1: does not run there
   std::vector<Residency> residency{};   ///< by model
   bool loads_beside_runs{true};
-  std::int32_t token_service{-1};       ///< index into SimConfig::token_services, -1: it runs whole batches
+  std::int32_t token_service{-1};  ///< index into SimConfig::token_services, -1: it runs whole batches
 };
 
 enum class FaultKind : std::uint8_t { crash, slow, hang, errors, lost_completions, partition, freeze_signals };

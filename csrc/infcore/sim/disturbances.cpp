@@ -62,7 +62,8 @@ void Simulation::carry_out(const Plan& due) {
       fleet_.load_model(NodeId{due.node}, model_ids_[due.index]);
       return machine_.residency_changed(now_ns_, NodeId{due.node});
     case Do::load_ends:
-      return end_load(due);
+      if (nodes_[due.node].crashes == due.crashes) end_load(due.node);  // else crash() said that it is off
+      return;
     case Do::take_for_lost:
       if (nodes_[due.node].is(FaultKind::partition)) machine_.node_lost(now_ns_, NodeId{due.node});
       return;
@@ -136,6 +137,7 @@ void Simulation::crash(std::uint32_t index) {
   machine_.node_lost(now_ns_, NodeId{index});
   if (node.loading >= 0) {
     const ModelId model = model_ids_[static_cast<std::size_t>(std::exchange(node.loading, -1))];
+    node.load_held = false;
     machine_.loaded(now_ns_, NodeId{index}, model, false, 0.0);
   }
   node.memory_in_use = 0;
@@ -184,14 +186,13 @@ void Simulation::begin_load(const engine::Action& action) {
   ledger_.loaded(action.node.value, now_ns_);
 }
 
-void Simulation::end_load(const Plan& due) {
-  ModelledNode& node = nodes_[due.node];
-  if (node.crashes != due.crashes || node.is(FaultKind::crash)) return;  // crash() said so
-  if (!node.answers()) {  // nobody hears of it before the node can be reached
-    return plan(base::add_ns(now_ns_, base::to_ns(config_.probe_s)), Do::load_ends, due.index, due.node);
-  }
-  node.loading = -1;
-  machine_.loaded(now_ns_, NodeId{due.node}, model_ids_[due.index], true, base::seconds(now_ns_ - node.load_begun_ns));
+void Simulation::end_load(std::uint32_t index) {
+  ModelledNode& node = nodes_[index];
+  node.load_held = !node.answers();  // then reachable_again() brings it
+  if (node.load_held) return;
+  const ModelId model = model_ids_[static_cast<std::size_t>(std::exchange(node.loading, -1))];
+  machine_.loaded(now_ns_, NodeId{index}, model, true, base::seconds(now_ns_ - node.load_begun_ns));
+  called_.push_back(NodeId{index});  // what it was given meanwhile, where it loads in turn with its runs
 }
 
 bool Simulation::idle(std::uint32_t index) const noexcept {
@@ -217,6 +218,7 @@ void Simulation::resume_runs(std::uint32_t index) {
 void Simulation::reachable_again(std::uint32_t index) {
   const ModelledNode& node = nodes_[index];
   if (!node.answers()) return;
+  if (node.load_held) end_load(index);
   if (token_lines_[index]) tokens_reachable_again(index);
   for (std::uint32_t run = node.first_run; run < node.first_run + node.n_runs; ++run) {
     if (runs_[run].active && runs_[run].held) set_run(run, now_ns_);

@@ -25,9 +25,9 @@ void Simulation::check_nobody_waits_for_ever() {
     const std::uint32_t workload = open.arrival.workload;
     const ModelId model = model_ids_[config_.workloads[workload].model.value];
     for (std::uint32_t n = 0; n < nodes_.size(); ++n) {
-      const bool could = config_.residency.empty() ? fleet_.resident(NodeId{n}, model)
-                                                   : config_.nodes[n].residency[config_.workloads[workload].model.value] !=
-                                                         Residency::never;
+      const bool could = config_.residency.empty()
+                             ? fleet_.resident(NodeId{n}, model)
+                             : config_.nodes[n].residency[config_.workloads[workload].model.value] != Residency::never;
       if (!could || !fleet_.columns().carries(n, require_bits_[workload])) continue;
       return violated("requests wait for ever though a node could serve them", {.node = NodeId{n}});
     }

@@ -100,7 +100,7 @@ class Ledger {
   static void add(Totals& to, const Ended& e, bool within) noexcept;
   static void add_tokens(TokenFigures& to, const Ended& e) noexcept;
 
-  std::vector<Goals> goals_;             ///< by model
+  std::vector<Goals> goals_;            ///< by model
   std::vector<std::uint32_t> figures_;  ///< likewise, where its totals are
   TimeNs warmup_ns_;
   double part_s_;

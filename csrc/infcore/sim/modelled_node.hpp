@@ -29,12 +29,13 @@ struct ModelledNode {
   base::Draw draw{0};
   TimeNs half_rtt_ns{}, hung_since_ns{};
   std::uint32_t first_run{}, n_runs{};
-  std::uint32_t crashes{};                      ///< counts them: what was planned before the last one is void
-  std::vector<std::uint8_t> cold{};             ///< by model: its next batch warms up
-  std::int32_t loading{-1};                     ///< the model that the engine had it load
+  std::uint32_t crashes{};           ///< counts them: what was planned before the last one is void
+  std::vector<std::uint8_t> cold{};  ///< by model: its next batch warms up
+  std::int32_t loading{-1};          ///< the model that the engine had it load
   TimeNs load_begun_ns{};
-  std::vector<std::uint8_t> in_memory{};  ///< by model: its weights are, or are on their way
-  std::uint64_t memory_in_use{};          ///< by these; kept where the engine decides
+  bool load_held{};                             ///< it is done, but nobody can be told at present
+  std::vector<std::uint8_t> in_memory{};        ///< by model: its weights are, or are on their way
+  std::uint64_t memory_in_use{};                ///< by these; kept where the engine decides
   std::vector<base::LognormalFactor> spread{};  ///< by model
 
   [[nodiscard]] bool is(FaultKind kind) const noexcept { return under[static_cast<std::size_t>(kind)] > 0; }

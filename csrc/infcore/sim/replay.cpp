@@ -48,6 +48,8 @@ bool Replay::run(std::uint64_t n_records) {
     if (!reader_.next(record_)) {
       // Of a crashed engine's last step, not every action need have been written.
       if (reader_.complete()) nothing_left_over();
+      for (RecordedModel& model : models_)
+        model.config.load_s = machine_ ? machine_->load_s(model.id, model.config.load_s) : 0.0;
       for (const RecordedNode& node : nodes_) {
         if (node_at_[node.id.value] == static_cast<std::uint32_t>(&node - nodes_.data())) keep_curves(node.id);
       }

@@ -420,6 +420,7 @@ void Simulation::call_nodes() {
 }
 
 void Simulation::claim(NodeId node) {
+  if (nodes_[node.value].loading >= 0 && !config_.nodes[node.value].loads_beside_runs) return;  // its worker loads
   while (const engine::Batch* batch = machine_.claim(now_ns_, node)) start_run(node, *batch);
 }
 

@@ -179,7 +179,7 @@ class Simulation {
   void crash(std::uint32_t node);
   void load_models(std::uint32_t node);
   void begin_load(const engine::Action& action);
-  void end_load(const Plan& plan);
+  void end_load(std::uint32_t node);
   void check_memory(const engine::Action& action);
   [[nodiscard]] bool idle(std::uint32_t node) const noexcept;
   [[nodiscard]] bool may_change() const noexcept;

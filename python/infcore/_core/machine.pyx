@@ -134,6 +134,9 @@ cdef class Machine:
     def loaded(self, now_ns, model, node, *, bint ok=True, double load_s=0.0) -> bool:
         return self.c_obj.get().loaded(time_of("now_ns", now_ns), self.fleet.node_of(node), self.model_of(model), ok, load_s)
 
+    def preload(self, now_ns, model) -> None:
+        self.c_obj.get().preload(time_of("now_ns", now_ns), self.model_of(model))
+
     def drain_node(self, now_ns, node) -> None:
         self.c_obj.get().drain_node(time_of("now_ns", now_ns), self.fleet.node_of(node))
 
@@ -151,10 +154,7 @@ cdef class Machine:
                prompt_tokens=0) -> int:
         """One request; returns the handle that cancel() takes, 0 where the machine is full.
 
-        cookie      uint64, handed back in actions
         require     {label: value} that a node must have
-        arrival_ns  None: now_ns
-        tenant      whose it is; 0: nobody's in particular
         blocks      names of the full blocks of a prompt of so many tokens; not to be changed
         """
         cdef Request r

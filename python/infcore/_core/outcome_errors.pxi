@@ -35,6 +35,8 @@ cdef object _reasoned(Future f, str what, str waited):
         return error
     if reason == Reason.device_lost:
         return DeviceLost(f"{what}: device {f.device!r} stopped answering, {waited}, and it may not run again")
+    if reason == Reason.device_failed:
+        return DeviceError(f"{what}: no device could load it; stats() has the load_error of each")
     if reason == Reason.unloaded:
         return UnknownName(f"{what}: the model was unloaded {waited}")
     return EngineClosed(f"{what}: the engine was closed {waited}")
