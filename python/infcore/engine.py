@@ -475,7 +475,8 @@ class Engine(EngineCore):
                  cheaper, deferred, hedged, hedge_won, hedge_wasted_s, unretried, loads, loads_failed, unloads, load_s
                  (these four with residency=), throughput_rps, {p50, p90, p99, p999, mean} of queue_s, batch_wait_s,
                  service_s, latency_s, ttft_s; a model's door: step (or None), limit, open, put_off, wait_s;
-                 a device's load_error, and latency {model: batches, mean_s and p99_s of one request of work 1, spread, curve, known ("measured", "expected" or "unknown")}
+                 a device's load_error, and latency {model: batches, mean_s and p99_s of one request of work 1, spread,
+                 curve, known ("measured", "expected" or "unknown")}
         """
         self._check_not_forked()
         return figures(self)
