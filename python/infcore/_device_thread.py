@@ -57,7 +57,7 @@ class Slot:
         self.controls: deque[Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
         self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here
-        self.load_error: str | None = None  # what the last load that the engine asked for failed with
+        self.load_error: str | None = None  # what a load that the engine asked for failed with, until it succeeds
 
 
 def name_on(slot: Slot, name: str, version: int) -> str | None:

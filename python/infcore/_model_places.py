@@ -138,7 +138,8 @@ class ModelPlaces:
                 slot.load_error = f"{model.name}: {type(e).__name__}: {e}"
                 live.loaded(order, False, 0.0)
                 return
-            slot.load_error = None
+            if slot.load_error is not None and slot.load_error.startswith(f"{model.name}: "):
+                slot.load_error = None
             live.loaded(order, True, self._clock.now_s() - begun_s)
 
         return load if order.loads else unload
