@@ -10,7 +10,7 @@
 namespace infcore::engine {
 namespace {
 
-constexpr double never = std::numeric_limits<double>::infinity();
+constexpr double never_cold_s = std::numeric_limits<double>::infinity();
 /// Who comes later rides along in the batches of those that come before, which then take so many times as long. From
 /// thousand-models: 1.2, 1.35 and 1.5 leave 95.3, 95.7 and 95.4 % in time at 2,000 requests a second, and let .24, .09
 /// and .01 of a hundred in that miss it; 1 leaves 94.4 and lets 5 miss it.
@@ -60,7 +60,7 @@ double StateMachine::ahead_s(TimeNs now_ns, const contracts::Request& r, NodeId 
 Residency::Cold StateMachine::cold_of(TimeNs now_ns, const contracts::Request& r, NodeId only, double ahead) {
   const contracts::BatchColumns curves = latency_.batch(r.model);
   const double load_s = residency_->load_s(r.model), now_s = base::seconds(now_ns);
-  Residency::Cold cold{.least_s = never};
+  Residency::Cold cold{.least_s = never_cold_s};
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
     std::uint64_t able = fleet_.columns().up(word).load(std::memory_order_relaxed) & residency_->hosts(r.model, word);
     able &= ~fleet_.columns().resident(r.model.value, word).load(std::memory_order_relaxed);

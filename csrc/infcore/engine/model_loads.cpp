@@ -18,9 +18,9 @@
 namespace infcore::engine {
 namespace {
 
-constexpr double never = std::numeric_limits<double>::infinity();
+constexpr double never_done_s = std::numeric_limits<double>::infinity();
 /// After a load has failed, the node is asked for that model again after as long.
-constexpr TimeNs again_ns = 10'000'000'000;
+constexpr TimeNs load_again_ns = 10'000'000'000;
 /// A further copy is worth a load, and one more of what goes for it.
 constexpr double loads_worth = 2.0;
 /// A model that was never asked for comes after all that were.
@@ -85,8 +85,8 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     forget_awaited(*loads, model);
     loads->memory.remove(model);
     if (ok) act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
-    if (!ok) loads->failed.push_back({model, base::add_ns(now_ns, again_ns)});
-    if (!ok) timers_.set(id.value, base::add_ns(now_ns, again_ns));
+    if (!ok) loads->failed.push_back({model, base::add_ns(now_ns, load_again_ns)});
+    if (!ok) timers_.set(id.value, base::add_ns(now_ns, load_again_ns));
     if (!ok) end_unloadable(now_ns, model);
   }
   occupancy_changed(id);
@@ -384,7 +384,7 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
   const std::uint32_t n_there = n_serving(lane) + residency_->model(model).n_loading;
   const std::uint32_t n_share = (lane.queue.size() + n_there) / (n_there + 1);
   const double load_s = residency_->load_s(model), now_s = base::seconds(now_ns);
-  double here_s = never, best_s = never, best_cost_s = never;
+  double here_s = never_done_s, best_s = never_done_s, best_cost_s = never_done_s;
   NodeId best = base::no_node;
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
     const std::uint64_t there = serving(lane, word);
@@ -407,7 +407,7 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
     }
   }
   if (best == base::no_node) return;
-  if (here_s != never && here_s <= best_s + loads_worth * load_s) return;
+  if (here_s != never_done_s && here_s <= best_s + loads_worth * load_s) return;
   load(now_ns, best, model, Reason::none);
 }
 

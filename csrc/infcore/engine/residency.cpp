@@ -9,7 +9,7 @@ namespace infcore::engine {
 namespace {
 
 /// What a new figure counts in a mean of the last ones: loads are rare, and what they take moves in steps.
-constexpr double newest_share = 0.25;
+constexpr double newest_load_share = 0.25;
 /// Beyond that a forecast is not believed: a model that was not asked for in the last minute may be in the next.
 constexpr double reuse_most = 16.0;
 
@@ -94,7 +94,7 @@ double Residency::load_s(ModelId model) const noexcept {
 
 void Residency::measured(ModelId model, double load_s) noexcept {
   ModelFacts& facts = models_[model.value];
-  const auto mean = [](double before, double now) { return before + (now - before) * newest_share; };
+  const auto mean = [](double before, double now) { return before + (now - before) * newest_load_share; };
   facts.load_s = facts.is_measured || facts.load_s > 0.0 ? mean(facts.load_s, load_s) : load_s;
   facts.is_measured = true;
   if (facts.weights_bytes == 0) return;
