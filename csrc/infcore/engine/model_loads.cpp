@@ -152,6 +152,11 @@ void StateMachine::follow_use(NodeId id) {
   }
 }
 
+void StateMachine::note_use(NodeId id, ModelId model) noexcept {
+  Residency::NodeLoads* const loads = residency_->node(id);
+  if (loads != nullptr && loads->memory.holds(model)) loads->memory.used(model);
+}
+
 void StateMachine::forget_awaited(Residency::NodeLoads& loads, ModelId model) noexcept {
   if (std::erase(loads.awaited, model) > 0) loads.memory.hold(model, Hold::awaited, false);
 }
@@ -465,7 +470,9 @@ std::uint32_t StateMachine::n_holding(ModelId model) const noexcept {
     const std::uint64_t up = fleet_.columns().up(word).load(std::memory_order_relaxed);
     const std::uint64_t held = fleet_.columns().resident(model.value, word).load(std::memory_order_relaxed);
     n += static_cast<std::uint32_t>(std::popcount(up & held));
-    for (std::uint64_t left = is_loaded ? up & ~held : 0; left != 0; left &= left - 1) {
+    // A node may be up in the fleet before the engine is told of it: who loads may hold.
+    const std::uint64_t others = is_loaded ? up & ~held & residency_->hosts(model, word) : 0;
+    for (std::uint64_t left = others; left != 0; left &= left - 1) {
       const auto node = word * 64 + static_cast<std::uint32_t>(std::countr_zero(left));
       n += residency_->node(NodeId{node})->loading == model ? 1 : 0;
     }

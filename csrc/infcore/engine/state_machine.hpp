@@ -323,6 +323,7 @@ class StateMachine {
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
   void follow_memory(NodeId);
   void follow_use(NodeId);
+  void note_use(NodeId, ModelId) noexcept;
   static void forget_awaited(Residency::NodeLoads&, ModelId) noexcept;
   void act_on_model(ActionKind, Reason, NodeId, ModelId, double takes_s);
   void drop(TimeNs now_ns, NodeId, ModelId);
