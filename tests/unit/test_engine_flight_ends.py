@@ -19,29 +19,6 @@ def gate():
     gate.open()
 
 
-def test_equal_ones_run_once_and_are_counted(gate):
-    cache, engine = engine_of(gate)
-    with engine:
-        leader = keyed(engine, 3.0)
-        gate.wait_entered()
-        others = [keyed(engine, 90.0 + i) for i in range(3)]
-        assert in_order(engine)["attached"] == 0
-        assert engine.n_open == 4
-        assert [other.cached for other in others] == [None] * 3
-        gate.let()
-        assert [answer(other) for other in others] == [6.0] * 3
-        assert answer(leader) == 6.0
-        assert leader.cached is False
-        assert [(other.cached, other.device, other.degraded) for other in others] == [(True, None, None)] * 3
-        stats = in_order(engine)
-        assert engine._n_flights() == engine.n_open == 0
-    assert gate.batches == [[3.0]]
-    assert (stats["requests"], stats["cached"], stats["attached"]) == (1, 3, 3)
-    assert len(cache) == 1
-    assert cache.stats().bytes_used == 8
-    assert cache.stats().cost_missed_us == pytest.approx(1e6 * leader.latency_s, abs=1.0)
-
-
 def test_a_model_that_leaves_while_one_runs_answers_those_who_wait_for_it(gate):
     _, engine = engine_of(gate)
     with engine:

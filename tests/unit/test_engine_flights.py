@@ -250,6 +250,20 @@ def test_nobody_waits_for_one_that_is_put_off_or_needs_a_device_of_its_own(gate)
     assert sorted(gate.batches) == [[0.0], [1.0], [2.0], [4.0], [5.0]]
 
 
+def test_who_requires_labels_does_not_take_the_answer_of_a_device_that_lacks_them(gate):
+    cache = infcore.Cache(1 << 16)
+    at_home = infcore.CallableDevice("home", run=lambda name, inputs: {"y": inputs["x"] * 3}, labels={"region": "eu"})
+    with infcore.Engine([infcore.CallableDevice("away", run=gate)], [SINGLE], cache=cache) as engine:
+        leader = keyed(engine, 1.0)
+        gate.wait_entered()
+        engine.add_device(at_home)
+        choosy = keyed(engine, 1.0, require={"region": "eu"})
+        assert answer(choosy) == 3.0
+        assert choosy.device == "home"
+        gate.open()
+        assert answer(leader) == 2.0
+
+
 def test_a_failure_is_everybodys_and_is_not_kept():
     def broken(name, inputs):
         raise RuntimeError("no")

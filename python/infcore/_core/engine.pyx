@@ -54,7 +54,7 @@ cdef class EngineCore(TokenWorkers):
                     queue; its arrays are read-only. An answer is put there when its future is first asked for it, as
                     worth the seconds that it took. While one runs, equal ones wait for its answer, or share its
                     device's failure: future.cached is True of them. Who is more urgent than each that runs (tier,
-                    deadline_s, defer_s; or has fewer labels to require) does not wait, but runs as well, and so does
+                    deadline_s, defer_s), or requires other labels, does not wait, but runs as well, and so does
                     the first of those who wait once the one that ran is cancelled, late or given up; a cancel or a
                     deadline of one's own ends nobody else. None: the cache has nothing to do with it
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
