@@ -154,14 +154,17 @@ class Users:
 def stress(policy, seconds, shards=None):
     end_s = time.monotonic() + seconds
     cache = infcore.Cache(CAPACITY, policy=policy, shards=shards)
-    users = Users(cache, lambda: time.monotonic() < end_s)
+    users, threads = Users(cache, lambda: time.monotonic() < end_s), threading.enumerate()
     users.run()
+    for refresher in set(threading.enumerate()) - set(threads):  # who asked was served stale and has gone on
+        refresher.join(60.0)
     assert not users.errors, users.errors
     stats, counted = cache.stats(), cache.counters()
     assert stats.bytes_used == sum(told["size_bytes"] for *_, told in cache.entries()) or counted["n_entries"] > 0
     assert users.done["calls"] > 0
     assert stats.requests >= users.done["gets"]
-    assert cache._flights._current == cache._flights._waits == cache._flights._late == {}
+    flights = cache._flights
+    assert flights._current == flights._waits == flights._late == {}, (flights._current, flights._waits, flights._late)
     cache.clear()
     assert (len(cache), cache.counters()["bytes_used"]) == (0, 0)
     return users.done["calls"]
