@@ -171,8 +171,9 @@ class Side:
         )
         n_hits, wall_ns, cpu_ns = 0, [], []
         for keys in chunks[1:]:
+            parts = [keys[at :: task["threads"]] for at in range(task["threads"])]
             begin_ns, cpu_begin_ns = time.perf_counter_ns(), time.process_time_ns()
-            n_hits += on_threads(run, keys, task["threads"])
+            n_hits += on_threads(run, parts)
             wall_ns.append((time.perf_counter_ns() - begin_ns) / len(keys))
             cpu_ns.append((time.process_time_ns() - cpu_begin_ns) / len(keys))
         hit_ratio = n_hits / sum(len(keys) for keys in chunks[1:])
@@ -186,12 +187,11 @@ class Side:
         }
 
 
-def on_threads(run: Callable[[list], int], keys: list, n_threads: int) -> int:
-    """The same work by so many threads, each a part of it."""
-    if n_threads == 1:
-        return run(keys)
+def on_threads(run: Callable[[list], int], parts: list[list]) -> int:
+    """Each part by a thread of its own."""
+    if len(parts) == 1:
+        return run(parts[0])
     found: list[int] = []
-    parts = [keys[at::n_threads] for at in range(n_threads)]
     threads = [threading.Thread(target=lambda part=part: found.append(run(part))) for part in parts]
     for thread in threads:
         thread.start()

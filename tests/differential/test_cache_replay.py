@@ -8,6 +8,7 @@ import pytest
 from reference.cache_replay import ReplayedCache, Trace
 from reference.eviction_models import model_of
 
+from infcore import Cache
 from infcore.cache import CacheStats, policies, replay
 
 
@@ -55,6 +56,20 @@ def test_counts_as_the_model(policy: str) -> None:
         stats = checked(trace, draw.choice([0, 3000, 9000, 20000]) if seed > 1 else 8000, policy, ttl_s)
         n_met = {name: n + getattr(stats, name) for name, n in n_met.items()}
     assert min(n_met.values()) > 0, n_met
+
+
+@pytest.mark.parametrize("policy", [name for name in policies() if name != "belady"])
+def test_a_cache_decides_as_its_replay(policy: str) -> None:
+    """Though it tells its policy of hits only when something is put."""
+    draw = random.Random(3)
+    keys = [min(int(draw.paretovariate(0.8)), 5000) for _ in range(6000)]
+    cache, n_hits = Cache(300, policy=policy), 0
+    for key in keys:
+        if cache.get(key) is None:
+            cache.put(key, key, size_bytes=1)
+        else:
+            n_hits += 1
+    assert n_hits == replay(keys, capacity=300, policy=policy).hits
 
 
 def test_more_entries_than_at_first() -> None:

@@ -158,7 +158,7 @@ class Cache:
 
     def _grow(self) -> None:
         if self.n_ids > self.n_places:
-            self.n_places = max(16, self.n_ids + self.n_ids // 4)
+            self.n_places = max(16, self.n_ids + self.n_ids // 8)
             if hasattr(self.policy, "grow"):
                 self.policy.grow(self.n_places)
 

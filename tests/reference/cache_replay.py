@@ -52,7 +52,8 @@ class ReplayedCache:
     def __post_init__(self) -> None:
         self.counts = dict.fromkeys(("requests", "hits", "misses", "evictions", "rejected", "expired"), 0)
         self.missed: list[tuple[int, float]] = []
-        self.policy.attach(self, Limits(1024, self.capacity))
+        self.n_places = 16  # that the policy knows of
+        self.policy.attach(self, Limits(self.n_places, self.capacity))
 
     def key(self, id_: int) -> int:
         return self.entries[id_].key
@@ -90,6 +91,10 @@ class ReplayedCache:
         id_ = self.free.pop()
         size, cost_us = max(trace.sizes[i], 1), trace.costs[i]
         self.entries[id_] = Entry(trace.keys[i], size, cost_us, trace.times_s[i], self.nexts[i], parent, n_uses)
+        if id_ >= self.n_places:
+            self.n_places = id_ + 1 + (id_ + 1) // 8
+            if hasattr(self.policy, "grow"):
+                self.policy.grow(self.n_places)
         self.policy.on_insert(id_)
         return id_
 

@@ -92,7 +92,8 @@ class Lru:
         self._use([id_])
 
     def on_hit(self, ids: list[int]) -> None:
-        self._use(ids)
+        for id_ in ids:
+            self._use([id_])
 
     def on_release(self, ids: list[int]) -> None:
         self._use(ids)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from reference.eviction import Limits, View
 
-N_AGES = 48
+N_AGES = 64
 CLASSES = range(24)
 
 
@@ -52,8 +52,8 @@ class Rates:
         for c in CLASSES:
             self._learn_class(c, n_each)
         for at in self.used:
-            self.faded_used[at] *= 0.99
-            self.faded_lost[at] *= 0.99
+            self.faded_used[at] *= 0.98
+            self.faded_lost[at] *= 0.98
             self.used[at] = self.lost[at] = self.waiting[at] = 0
 
     def _learn_class(self, c: int, n_each: float) -> None:
@@ -99,22 +99,16 @@ class Ghosts:
                 return way[2], self._used(way[1], now)
         return None
 
-    def remember(self, key: int, history: History, used: int, now: int, age_max: int) -> list[tuple[History, int]]:
+    def remember(self, key: int, history: History, used: int, now: int) -> tuple[History, int] | None:
         """Returns what it forgets, with its age."""
         where, tag = self._place(key)
         ways = self.neighbourhoods[where]
-        forgotten = []
-        for i, way in enumerate(ways):
-            if way is not None and now - self._used(way[1], now) > age_max:
-                forgotten.append((way[2], now - self._used(way[1], now)))
-                ways[i] = None
         free = [i for i, way in enumerate(ways) if way is None]
         ages = [now - self._used(way[1], now) if way is not None else -1 for way in ways]
         at = free[-1] if free else max(range(8), key=lambda i: (ages[i], i))
-        if not free:
-            forgotten.append((ways[at][2], ages[at]))  # type: ignore[index]
+        forgotten = ways[at]
         ways[at] = (tag, used // self.unit % 2**9, history)
-        return forgotten
+        return None if forgotten is None else (forgotten[2], ages[at])
 
 
 def even_places() -> Callable[[int], int]:
@@ -196,10 +190,10 @@ class Infcore:
         if id_ in self.evictable:
             self.on_held(id_)
         self.is_named = False
-        age_max = 4 * len(self.history)
         history, key = self.history.pop(id_), self.view.key(id_)
-        for lost, age in self.ghosts.remember(key, history, self.used[id_], self.now, age_max):
-            self.rates.lost[lost.of_class(), age_class(age)] += 1
+        forgotten = self.ghosts.remember(key, history, self.used[id_], self.now)
+        if forgotten is not None:
+            self.rates.lost[forgotten[0].of_class(), age_class(forgotten[1])] += 1
         self.held[self.held.index(id_)] = self.held[-1]
         self.held.pop()
         if self.newest == id_:
@@ -249,7 +243,7 @@ class Infcore:
 
     def _consider(self, candidate: tuple[np.float32, int]) -> None:
         if candidate not in self.best:
-            self.best = sorted([*self.best, candidate])[:9]
+            self.best = sorted([*self.best, candidate])[:4]
 
     def _use(self, id_: int) -> None:
         gap, history = self.now - self.used[id_], self.history[id_]
@@ -266,15 +260,14 @@ class Infcore:
         return 2 if bits > self.mean_bits + 2.0**22 else 0
 
     def _look_around(self) -> None:
-        n_entries = len(self.history)
-        for _ in range(2 if n_entries else 0):
-            place = self.next_seen(n_entries)
-            n_evictable = len(self.evictable)
-            id_ = self.evictable[place] if place < n_evictable else self.held[place - n_evictable]
-            at = self.history[id_].of_class(), age_class(self.now - self.used[id_])
-            self.rates.waiting[at] += 1
-            self.n_seen += 1
+        n_entries, n_evictable = len(self.history), len(self.evictable)
+        if self.now % 4 == 0 and n_entries:
+            first = self.next_seen(n_entries) // 4 * 4
+            for place in range(first, min(first + 4, n_entries)):
+                id_ = self.evictable[place] if place < n_evictable else self.held[place - n_evictable]
+                self.rates.waiting[self.history[id_].of_class(), age_class(self.now - self.used[id_])] += 1
+                self.n_seen += 1
         self.n_unlearned += 1
-        if self.n_unlearned >= max(256, n_entries // 10):
+        if self.n_unlearned >= max(512, n_entries // 5):
             self.rates.learn(n_entries / self.n_seen if self.n_seen else 0.0)
             self.n_unlearned = self.n_seen = 0

@@ -192,6 +192,22 @@ def test_an_eq_that_raises_leaves_no_lock_held(cache, call):
     assert cache.get(Key(1)) == "one"
 
 
+def test_a_key_put_anew_behind_another_while_it_is_compared_stays_one(cache):
+    first, stranger = Key(1), Key(2)
+    cache.put(first, "old", size_bytes=1)
+
+    def meddle():
+        first.do = lambda: None
+        cache.delete(first)
+        cache.put(stranger, "another", size_bytes=1)
+        cache.put(first, "old", size_bytes=1)
+
+    first.do = meddle
+    cache.put(Key(1), "new", size_bytes=1)
+    assert sorted(value for _, value, _ in cache.entries()) == ["another", "new"]
+    assert cache.delete(Key(1)) and cache.get(Key(1)) is None
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     "do",

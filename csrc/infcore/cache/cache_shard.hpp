@@ -62,7 +62,7 @@ class CacheShard final : private contracts::EvictionView {
   static_assert(base::IdTable::no_id == no_entry);
   [[nodiscard]] Probe probe(std::uint32_t hash) const noexcept { return ids_.first(hash); }
   [[nodiscard]] Probe next(Probe probe, std::uint32_t hash) const noexcept { return ids_.next(probe, hash); }
-  [[nodiscard]] std::uint64_t key(EntryId id) const noexcept { return keys_[id]; }
+  [[nodiscard]] std::uint64_t key(EntryId id) const noexcept override { return keys_[id]; }
   [[nodiscard]] std::uint32_t kind(EntryId id) const noexcept { return entries_[id].kind; }
 
   [[nodiscard]] bool is_live(EntryId id, base::TimeNs now_ns) const noexcept {

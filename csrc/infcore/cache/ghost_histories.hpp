@@ -21,17 +21,12 @@ class GhostHistories {
     std::uint32_t used;    ///< when, as told, rounded down
   };
 
-  struct Life {
-    std::uint32_t now;
-    std::uint32_t age_max;
-  };
-
   /// For so many entries. Knows nothing then: tags do not tell where they would stand in a larger table.
   void grow(std::uint32_t n_entries_max) {
     base::Column<Bucket> buckets;
     buckets.grow(n_entries_max / 2 + 1);
     buckets.swap(buckets_);
-    // Times wrap after 512 units, eight times as many insertions as there may be entries; ghosts last for four.
+    // Times wrap after 512 units, eight times as many insertions as there may be entries; ghosts last for about four.
     const std::uint32_t n_bits = static_cast<std::uint32_t>(std::bit_width(n_entries_max));
     unit_bits_ = n_bits > 6 ? n_bits - 6 : 0;
   }
@@ -39,9 +34,8 @@ class GhostHistories {
   /// What is known of the key, which is forgotten.
   [[nodiscard]] Ghost take(std::uint64_t key, std::uint32_t now) noexcept {
     const std::uint64_t hash = hash_of(key);
-    Bucket& bucket = bucket_of(hash);
     const std::uint32_t ours = tag_of(hash);
-    for (Way& way : bucket) {
+    for (Way& way : bucket_of(hash)) {
       if ((way ^ ours) >> tag_at != 0) continue;
       const Ghost found = ghost_of(way, now);
       way = 0;
@@ -50,31 +44,24 @@ class GhostHistories {
     return {{}, 0};
   }
 
-  /// Calls lost(ghost) for each one that it forgets for it, or because it is older than age_max.
-  template <class Lost>
-  void remember(std::uint64_t key, const Ghost& ghost, const Life& life, Lost&& lost) noexcept {
+  /// In the place of the oldest of its neighbours, of which `rates` learns.
+  void remember(std::uint64_t key, const Ghost& ghost, std::uint32_t now, ReuseRates& rates) noexcept {
     const std::uint64_t hash = hash_of(key);
     Bucket& bucket = bucket_of(hash);
-    const std::uint32_t now = life.now >> unit_bits_, age_max = std::min(life.age_max >> unit_bits_, n_units_max);
-    std::int32_t last = 0;
-    std::uint32_t n_expired = 0;
-#pragma omp simd reduction(max : last) reduction(+ : n_expired)
+    const std::uint32_t now_units = now >> unit_bits_;
+    std::int32_t last = 0;  // of those equally old the last, so that no branch is needed; the free are the oldest
+#pragma omp simd reduction(max : last)
     for (std::uint32_t i = 0; i < n_ways; ++i) {
-      const std::uint32_t age = (now - (bucket[i] >> history_bits)) & n_units_max;
-      const std::uint32_t is_old = (age_max - age) >> 31, is_free = bucket[i] == 0 ? 1 : 0, goes = is_old | is_free;
-      const std::int32_t rank = static_cast<std::int32_t>((goes << units_bits | (age & (goes - 1))) * n_ways + i);
+      const std::uint32_t age = (now_units - (bucket[i] >> history_bits)) & n_units_max;
+      const std::uint32_t is_free = bucket[i] == 0 ? n_units_max + 1 : 0;
+      const std::int32_t rank = static_cast<std::int32_t>((is_free | age) * n_ways + i);
       last = rank > last ? rank : last;
-      n_expired += goes ^ is_free;
     }
     Way& way = bucket[static_cast<std::size_t>(last) % n_ways];
-    if (n_expired > 0) {
-      for (Way& each : bucket) {
-        if (each == 0 || ((now - (each >> history_bits)) & n_units_max) <= age_max) continue;
-        lost(ghost_of(each, life.now));
-        each = 0;
-      }
+    if (way != 0) {
+      const Ghost oldest = ghost_of(way, now);
+      rates.lost(oldest.history.of_class(), now - oldest.used);
     }
-    if (way != 0) lost(ghost_of(way, life.now));
     way = tag_of(hash) | ((ghost.used >> unit_bits_) & n_units_max) << history_bits | ghost.history.bits();
   }
 

@@ -36,7 +36,7 @@ class ReplayedCache : public contracts::EvictionView {
       : trace_(trace), config_(config), policy_(policy) {
     if (policy.asks_future()) next_uses_ = next_uses(trace);
     next_use_of_.resize(next_uses_.empty() ? 0 : entries_.n_entries_max());
-    policy_.attach(*this, {.n_entries_max = entries_.n_entries_max(), .capacity_bytes = config.capacity_bytes});
+    policy_.attach(*this, {.n_entries_max = n_told_, .capacity_bytes = config.capacity_bytes});
   }
 
   [[nodiscard]] EvictionEntry entry(EntryId id) const noexcept override {
@@ -44,6 +44,7 @@ class ReplayedCache : public contracts::EvictionView {
     if (!next_use_of_.empty()) shown.next_use = next_use_of_[id];
     return shown;
   }
+  [[nodiscard]] std::uint64_t key(EntryId id) const noexcept override { return entries_[id].key; }
 
   [[nodiscard]] std::uint64_t bytes_at(std::size_t i) const noexcept {
     return trace_.bytes == nullptr ? 1 : trace_.bytes[i] + (trace_.bytes[i] == 0 ? 1 : 0);
@@ -81,6 +82,10 @@ class ReplayedCache : public contracts::EvictionView {
   EntryId add(std::size_t i) {
     if (entries_.full()) grow();
     const EntryId id = entries_.add({trace_.keys[i], bytes_at(i), cost_at(i)});
+    if (id >= n_told_) {  // as a Cache would: what policies remember of others goes by it
+      n_told_ = id + 1 + (id + 1) / 8;
+      policy_.grow(n_told_);
+    }
     if (!next_use_of_.empty()) next_use_of_[id] = next_uses_[i];
     stats_.bytes_used += bytes_at(i);
     return id;
@@ -95,13 +100,13 @@ class ReplayedCache : public contracts::EvictionView {
   virtual void grow() {
     entries_.grow();
     if (!next_use_of_.empty()) next_use_of_.resize(entries_.n_entries_max());
-    policy_.grow(entries_.n_entries_max());
   }
 
   const ReplayTrace& trace_;
   const ReplayConfig& config_;
   contracts::EvictionPolicy& policy_;
   ReplayedEntries entries_;
+  EntryId n_told_{16};                      ///< places that the policy has
   std::vector<std::uint64_t> next_uses_;    ///< of each access; empty: the policy does not ask
   std::vector<std::uint64_t> next_use_of_;  ///< of each entry
   ReplayStats stats_;

@@ -26,10 +26,7 @@ class ReuseHistory {
   /// No history of a key is empty.
   [[nodiscard]] bool empty() const noexcept { return bits_ == 0; }
   /// Those of one class are taken to behave alike: 1, 2, 3-4, 5-8, 9-16 or more uses, by four lengths of the last gap.
-  [[nodiscard]] std::uint32_t of_class() const noexcept {
-    const std::uint32_t n_doublings = static_cast<std::uint32_t>(std::bit_width((bits_ >> 2) - 1u));
-    return std::min(n_doublings, 5u) * 4 + (bits_ & 3u);
-  }
+  [[nodiscard]] std::uint32_t of_class() const noexcept { return classes[bits_]; }
   /// Asked for again; `gap_class` < 4.
   [[nodiscard]] ReuseHistory used_again(std::uint32_t gap_class) const noexcept {
     ReuseHistory next;
@@ -38,6 +35,15 @@ class ReuseHistory {
   }
 
  private:
+  static constexpr std::array<std::uint8_t, 128> classes = [] {
+    std::array<std::uint8_t, 128> classes{};
+    for (std::uint32_t bits = 4; bits < classes.size(); ++bits) {
+      const std::uint32_t n_doublings = static_cast<std::uint32_t>(std::bit_width((bits >> 2) - 1));
+      classes[bits] = static_cast<std::uint8_t>(std::min(n_doublings, 5u) * 4 + (bits & 3u));
+    }
+    return classes;
+  }();
+
   std::uint8_t bits_{};
 };
 
@@ -49,18 +55,18 @@ class ReuseHistory {
 /// Soc. B 1979): what is about to come back after a pause is worth its wait. O(1); learn() O(classes * ages).
 class ReuseRates {
  public:
-  static constexpr std::uint32_t n_ages = 48;
+  static constexpr std::uint32_t n_ages = 64;
 
   ReuseRates() noexcept {
     for (std::uint32_t of_class = 0; of_class < ReuseHistory::n_classes; ++of_class) learn(of_class, n_ages, 0.0);
   }
 
-  /// Two for each doubling: 0, 1, 2-3, 4-5, 6-9, 10-13, ...; ages wrap after 2^30.
+  /// Two for each doubling: 0, 1, 2-3, 4-5, 6-9, 10-13, ..., the last few stay empty; ages wrap after 2^30.
   [[nodiscard]] static std::uint32_t age_class(std::uint32_t age) noexcept {
-    // A float's exponent and the first bit after it are these classes; above 2^24 it rounds, which the last one holds.
+    // A float's exponent and the first bit after it are these classes; above 2^24 it rounds.
     const std::int32_t from_two = static_cast<std::int32_t>(age & 0x3FFF'FFFFu) + 2;
     const std::int32_t bits = std::bit_cast<std::int32_t>(static_cast<float>(from_two));
-    return static_cast<std::uint32_t>(std::min((bits >> 22) - (128 << 1), static_cast<std::int32_t>(n_ages) - 1));
+    return static_cast<std::uint32_t>((bits >> 22) - (128 << 1));
   }
 
   /// A key of this class was asked for when it was so old.
@@ -99,8 +105,8 @@ class ReuseRates {
   }
 
  private:
-  /// Of what was counted, at each learn(): half is gone after 69 of them, seven times the entries.
-  static constexpr double kept = 0.99;
+  /// Of what was counted, at each learn(): half is gone after 34 of them, seven times the entries.
+  static constexpr double kept = 0.98;
   /// The prior counts as much as so many keys seen.
   static constexpr double prior_weight = 16.0;
   /// Of those that reach an age, so many are asked for before the next, by the doublings of uses: a fifth, and for each

@@ -14,7 +14,7 @@ std::uint32_t TagTable::find_or_make(std::string_view name) {
     free_.push_back(static_cast<std::uint32_t>(tags_.size() - 1));
   }
   const std::uint32_t tag = free_.back();
-  tags_[tag].name = known_.emplace(name, tag).first;
+  tags_[tag].known = &*known_.emplace(name, tag).first;
   free_.pop_back();
   return tag;
 }
@@ -32,7 +32,7 @@ void TagTable::give_back(TagRef ref) noexcept {
   if (tag.generation == ref.generation) --tag.n_current;
   if (--tag.n_entries > 0 || tag.version_floor > 0) return;
   // Nobody bears it, so nobody can be mistaken for whoever bears the next tag in this place.
-  known_.erase(tag.name);
+  known_.erase(known_.find(tag.known->first));
   tag = {};
   free_.push_back(ref.tag);
 }
@@ -41,6 +41,7 @@ std::uint64_t TagTable::invalidate(std::string_view name) noexcept {
   const auto found = known_.find(name);
   if (found == known_.end()) return 0;
   Tag& tag = tags_[found->second];
+  if (tag.n_current == 0) return 0;  // or an entry that outlives 2^32 of these would live again
   ++tag.generation;
   return std::exchange(tag.n_current, 0);
 }

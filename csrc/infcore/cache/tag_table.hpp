@@ -14,8 +14,7 @@ struct TagRef {
 };
 
 /// Names that entries have in common, so that all that bear one go at once: a generation is counted up, and who bears
-/// an older one is dead. A tag is known as long as some entry, dead or alive, bears it, or it has a
-/// floor.
+/// an older one is dead. A tag is known as long as some entry, dead or alive, bears it, or it has a floor.
 ///
 /// One thread at a time. O(1) each, but for the name's hash.
 class TagTable {
@@ -39,8 +38,7 @@ class TagTable {
     const auto found = known_.find(name);
     return found == known_.end() ? 0 : tags_[found->second].version_floor;
   }
-  [[nodiscard]] std::string_view name(std::uint32_t tag) const noexcept { return tags_[tag].name->first; }
-  [[nodiscard]] std::size_t size() const noexcept { return known_.size(); }
+  [[nodiscard]] std::string_view name(std::uint32_t tag) const noexcept { return tags_[tag].known->first; }
 
  private:
   std::uint32_t find_or_make(std::string_view name);
@@ -55,7 +53,7 @@ class TagTable {
     std::uint64_t n_current{};  ///< entries of this generation
     std::uint64_t n_entries{};  ///< of any
     std::uint64_t version_floor{};
-    Known::const_iterator name;
+    const Known::value_type* known{};  ///< stays where it is while the table grows; an iterator need not
   };
 
   Known known_;

@@ -35,6 +35,8 @@ class EvictionView {
   virtual ~EvictionView() = default;
   /// Precondition: `id` was inserted and not removed.
   [[nodiscard]] virtual EvictionEntry entry(EntryId id) const noexcept = 0;
+  /// entry(id).key, without a look at the rest.
+  [[nodiscard]] virtual std::uint64_t key(EntryId id) const noexcept { return entry(id).key; }
 };
 
 /// Chooses what goes next, among entries that its owner calls evictable: not pinned, no children. So a policy need not
@@ -55,7 +57,7 @@ class EvictionPolicy {
   /// From now on ids are below `n_entries_max`, which is not less than before. Where it throws, nothing has changed.
   virtual void grow(std::uint32_t n_entries_max) = 0;
   virtual void on_insert(EntryId id) noexcept = 0;
-  /// A lookup found these, all at one time.
+  /// Lookups found these, in this order.
   virtual void on_hit(std::span<const EntryId> ids) noexcept = 0;
   /// Somebody who used these until now has let them go, all at one time; others may still use them.
   virtual void on_release(std::span<const EntryId> ids) noexcept = 0;

@@ -142,6 +142,14 @@ cdef extern from * nogil:
       }
     }
 
+    // That very object's entry. Others equal to it may stand before it.
+    inline infcore::cache::EntryId entry_of(const infcore::cache::CacheShard& shard, PyObject* pairs, PyObject* stored,
+                                            std::uint32_t hash) noexcept {
+      auto probe = shard.probe(hash);
+      while (probe.id != infcore::cache::no_entry && key_at(pairs, probe.id) != stored) probe = shard.next(probe, hash);
+      return probe.id;
+    }
+
     // Takes over `key` and `value`, hands over what was there.
     inline void exchange_pair(PyObject* pairs, infcore::cache::EntryId id, PyObject*& key, PyObject*& value) noexcept {
       PyObject *const key_before = key_at(pairs, id), *const value_before = value_at(pairs, id);
@@ -190,6 +198,7 @@ cdef extern from * nogil:
     cbool read_key(PyObject*, CacheKey&) noexcept
     void read_content(PyObject*, CacheKey&) noexcept
     EntryId find_entry(const CacheShard&, PyObject*, PyObject*, const CacheKey&, PyObject*, PyObject*&) noexcept
+    EntryId entry_of(const CacheShard&, PyObject*, PyObject*, uint32_t) noexcept
     PyObject* key_at(PyObject*, EntryId) noexcept
     PyObject* value_at(PyObject*, EntryId) noexcept
     void exchange_pair(PyObject*, EntryId, PyObject*&, PyObject*&) noexcept
@@ -231,8 +240,8 @@ cdef list find_by_asking(Shard shard, object key, const CacheKey* known, PyObjec
         same = PyObject_RichCompareBool(other, key, Py_EQ)
         entries.lock.lock()
         if same:  # it may have gone meanwhile, and another equal one have come
-            id[0] = find_entry(entries[0], <PyObject*>shard.pairs, <PyObject*>other, known[0], <PyObject*>compared, ask)
-            if id[0] != no_entry and key_at(<PyObject*>shard.pairs, id[0]) == <PyObject*>other:
+            id[0] = entry_of(entries[0], <PyObject*>shard.pairs, <PyObject*>other, known.hash)
+            if id[0] != no_entry:
                 return compared
         id[0] = find_entry(entries[0], <PyObject*>shard.pairs, <PyObject*>key, known[0], <PyObject*>compared, ask)
         if ask == NULL:

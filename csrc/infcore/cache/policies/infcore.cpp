@@ -13,9 +13,9 @@
 // looked at: what would push out more than it brings is not admitted. All that leaves is remembered, also what expires
 // or is replaced.
 //
-// O(1): a hit two counts; an insertion two entries looked at and, every tenth of the entries, all rates anew; a choice
-// a block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to
-// the lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 37 KB. Tunables: the constants
+// O(1): a hit two counts; an insertion an entry looked at and, every fifth of the entries, all rates anew; a choice a
+// block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to
+// the lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 49 KB. Tunables: the constants
 // below, ReuseRates' prior and fading.
 #include <infcore/cache/entry_blocks.hpp>
 #include <infcore/cache/ghost_histories.hpp>
@@ -48,12 +48,11 @@ class EvenPlaces {
 
 class Infcore final : public contracts::EvictionPolicy {
   static constexpr std::uint32_t n_sampled = EntryBlocks::block_size;
-  static constexpr std::uint32_t n_kept = 8;
-  /// Entries looked at for each insertion, so that the rates know of those that wait.
-  static constexpr std::uint32_t n_seen_each = 2;
-  static constexpr std::uint32_t n_remembered_each = 4;
-  static constexpr std::uint32_t learn_every_min = 256;
-  static constexpr std::uint32_t learn_every_part = 10;
+  static constexpr std::uint32_t n_kept = 3;
+  /// Neighbours looked at every so many insertions, so that the rates know of those that wait.
+  static constexpr std::uint32_t n_seen_at_once = 4;
+  static constexpr std::uint32_t learn_every_min = 512;
+  static constexpr std::uint32_t learn_every_part = 5;
   /// A nanosecond's tenth: where nothing costs anything, likely uses count alone.
   static constexpr double cost_us_min = 1e-4;
 
@@ -110,10 +109,7 @@ class Infcore final : public contracts::EvictionPolicy {
     is_named_ = false;
     const std::uint32_t place = entries_.place(id), at = place % n_sampled;
     const EntryBlocks::Block& block = entries_.block(place);
-    const GhostHistories::Life life{now_, n_remembered_each * entries_.size()};
-    ghosts_.remember(
-        view_->entry(id).key, {block.history[at], block.used[at]}, life,
-        [this](const GhostHistories::Ghost& lost) { rates_.lost(lost.history.of_class(), now_ - lost.used); });
+    ghosts_.remember(view_->key(id), {block.history[at], block.used[at]}, now_, rates_);
     entries_.remove(id);
     if (id == newest_) newest_ = no_entry;
   }
@@ -147,7 +143,7 @@ class Infcore final : public contracts::EvictionPolicy {
       const bool is_evictable = entries_.is_evictable(id);
       const Candidate now = is_evictable ? candidate(entries_.place(id)) : nobody;
       if (now == best_[0]) return;
-      std::copy(best_.begin() + 1, best_.end(), best_.begin());
+      for (std::uint32_t i = 0; i < n_kept; ++i) best_[i] = best_[i + 1];
       best_.back() = nobody;
       if (is_evictable) consider(now);
     }
@@ -197,11 +193,13 @@ class Infcore final : public contracts::EvictionPolicy {
   }
 
   void look_around() noexcept {
-    for (std::uint32_t i = 0; i < n_seen_each && entries_.size() > 0; ++i) {
-      const std::uint32_t place = to_see_.next(entries_.size()), at = place % n_sampled;
-      const EntryBlocks::Block& block = entries_.block(place);
-      rates_.waits(block.rate_class[at], now_ - block.used[at]);
-      ++n_seen_;
+    if (now_ % n_seen_at_once == 0 && entries_.size() > 0) {
+      const std::uint32_t first = to_see_.next(entries_.size()) / n_seen_at_once * n_seen_at_once;
+      const std::uint32_t end = std::min(first + n_seen_at_once, entries_.size());
+      const EntryBlocks::Block& block = entries_.block(first);
+      for (std::uint32_t place = first; place < end; ++place)
+        rates_.waits(block.rate_class[place % n_sampled], now_ - block.used[place % n_sampled]);
+      n_seen_ += end - first;
     }
     if (++n_unlearned_ < std::max(learn_every_min, entries_.size() / learn_every_part)) return;
     rates_.learn(n_seen_ > 0 ? static_cast<double>(entries_.size()) / n_seen_ : 0.0);
@@ -219,14 +217,16 @@ class Infcore final : public contracts::EvictionPolicy {
   }
   [[nodiscard]] static EntryId id_of(Candidate candidate) noexcept { return static_cast<EntryId>(candidate); }
 
-  /// Into best_, the least first, if it is among the least and not in.
+  /// Into best_, the least first, if it is among the least and not in. Without a branch: none could be foretold.
   void consider(Candidate next) noexcept {
-    if (next >= best_.back()) return;
-    std::uint32_t at = n_kept;
-    while (at > 0 && next < best_[at - 1]) --at;
-    if (at > 0 && best_[at - 1] == next) return;
-    for (std::uint32_t i = n_kept; i > at; --i) best_[i] = best_[i - 1];
-    best_[at] = next;
+    bool is_in = false;
+    for (const Candidate& each : best_) is_in |= each == next;
+    Candidate behind = is_in ? nobody : next;
+    for (std::size_t i = 0; i < best_.size(); ++i) {
+      const Candidate here = best_[i];
+      best_[i] = behind < here ? behind : here;
+      behind = behind < here ? here : behind;
+    }
   }
 
   const contracts::EvictionView* view_{};

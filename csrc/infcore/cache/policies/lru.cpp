@@ -36,7 +36,9 @@ class Lru final : public contracts::EvictionPolicy {
   }
 
   void on_insert(EntryId id) noexcept override { used_[id] = ++n_uses_; }
-  void on_hit(std::span<const EntryId> ids) noexcept override { use(ids); }
+  void on_hit(std::span<const EntryId> ids) noexcept override {
+    for (const EntryId& id : ids) use({&id, 1});
+  }
   void on_release(std::span<const EntryId> ids) noexcept override { use(ids); }
   void on_held(EntryId id) noexcept override { leave(id); }
 
