@@ -112,8 +112,18 @@ def test_decides_as_its_model(seed: int) -> None:
     table = Table(seed, n_max=(40, 120, 300)[seed])
     table.run(2500)
     assert table.reached["hit"] > 300 and table.reached["evicted"] > 1000, table.reached
-    assert table.model.now > 3 * 256, "it has learned too seldom"
+    assert table.model.now > 3 * 512, "it has learned too seldom"
     assert len({history.of_class() for history in table.model.history.values()}) > 6
+
+
+def test_the_oldest_of_its_neighbours_is_forgotten() -> None:
+    """Until there are more keys than ghosts; then they come again, those that are forgotten as well."""
+    table = Table(8, n_max=20)
+    for i in range(6000):
+        table.look_up(i if i < 3000 else i - table.draw.randint(1, 3000))
+    n_full = sum(all(ways) for ways in table.model.ghosts.neighbourhoods)
+    assert n_full > 200
+    assert table.reached["evicted"] > 5000, table.reached
 
 
 def test_units_of_remembered_times() -> None:

@@ -78,9 +78,9 @@ class Ghosts:
 
     def __init__(self, n_entries_max: int) -> None:
         self.neighbourhoods: list[list[tuple[int, int, History] | None]] = [
-            [None] * 8 for _ in range(n_entries_max // 2 + 1)
+            [None] * 8 for _ in range(n_entries_max // 2 + 256)
         ]
-        self.unit = 2 ** max(0, n_entries_max.bit_length() - 6)
+        self.unit = 2 ** ((n_entries_max + 512).bit_length() - 6)
 
     def _place(self, key: int) -> tuple[int, int]:
         key = (key ^ key >> 32) * 0x9E3779B97F4A7C15 % 2**64

@@ -10,8 +10,8 @@
 
 namespace infcore::cache {
 
-/// Histories of keys that left, about four for each entry there may be: the oldest of a key's eight neighbours makes
-/// room. 16 bytes for each entry; keys are 16 bits of a hash: one in 8,000 is taken for another, which then seems known
+/// Histories of keys that left, about four for each entry there may be and 2,048 more, since a small cache has as much to
+/// learn from: the oldest of a key's eight neighbours makes room. 16 bytes for each entry and 8 KiB; keys are 16 bits of a hash: one in 8,000 is taken for another, which then seems known
 /// (one in 500, and the rates were wrong where few keys come again).
 /// Single-threaded; O(1), half a cache line; allocates in grow() only.
 class GhostHistories {
@@ -24,11 +24,11 @@ class GhostHistories {
   /// For so many entries. Knows nothing then: tags do not tell where they would stand in a larger table.
   void grow(std::uint32_t n_entries_max) {
     base::Column<Bucket> buckets;
-    buckets.grow(n_entries_max / 2 + 1);
+    buckets.grow(n_entries_max / 2 + n_more);
     buckets.swap(buckets_);
-    // Times wrap after 512 units, eight times as many insertions as there may be entries; ghosts last for about four.
-    const std::uint32_t n_bits = static_cast<std::uint32_t>(std::bit_width(n_entries_max));
-    unit_bits_ = n_bits > 6 ? n_bits - 6 : 0;
+    // Times wrap after 512 units, at least twice as many insertions as there are ghosts, so about twice their lives.
+    const std::uint32_t n_bits = static_cast<std::uint32_t>(std::bit_width(n_entries_max + 2 * n_more));
+    unit_bits_ = n_bits - 6;
   }
 
   /// What is known of the key, which is forgotten.
@@ -67,6 +67,7 @@ class GhostHistories {
 
  private:
   static constexpr std::uint32_t n_ways = 8;
+  static constexpr std::uint32_t n_more = 256;  ///< buckets of any table
   static constexpr std::uint32_t history_bits = 7, units_bits = 9, n_units_max = (1u << units_bits) - 1, tag_at = 16;
   /// From the top: a tag that is not 0; when used, in units of 2^unit_bits_ insertions; the history. 0: there is none.
   using Way = std::uint32_t;

@@ -15,7 +15,7 @@
 //
 // O(1): a hit two counts; an insertion an entry looked at and, every fifth of the entries, all rates anew; a choice a
 // block valued, the newest, and the least of those kept. Up to 16 evictable entries all are compared, and ties go to
-// the lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 49 KB. Tunables: the constants
+// the lowest id of all; else of those kept. 34 bytes an entry, ghosts included, and 57 KB. Tunables: the constants
 // below, ReuseRates' prior and fading.
 #include <infcore/cache/entry_blocks.hpp>
 #include <infcore/cache/ghost_histories.hpp>
