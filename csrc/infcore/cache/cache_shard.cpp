@@ -30,7 +30,7 @@ CacheShard::CacheShard(std::uint64_t capacity_bytes, std::unique_ptr<contracts::
 contracts::EvictionEntry CacheShard::entry(EntryId id) const noexcept {
   const Entry& entry = entries_[id];
   const bool plain = entry.life == no_life;
-  return {.key = keys_[id],
+  return {.key = entry.key,
           .bytes = std::max<std::uint64_t>(1, bytes(entry)),
           .cost_us = static_cast<double>(entry.cost_us),
           .n_children = 0,
@@ -114,7 +114,7 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
     if (entries_[id].life != no_life) end_life(entries_[id].life);
   } else {
     id = free_;
-    free_ = static_cast<EntryId>(keys_[id]);
+    free_ = static_cast<EntryId>(entries_[id].key);
     entries_[id].hash = hash;
     ids_.insert(hash, id);
     ++counters_.n_entries;
@@ -128,8 +128,8 @@ CacheShard::Outcome CacheShard::put(std::uint32_t hash, const NewEntry& entry, E
 }
 
 void CacheShard::update(EntryId id, const NewEntry& entry, std::uint32_t life) noexcept {
-  keys_[id] = entry.key;
   Entry& kept = entries_[id];
+  kept.key = entry.key;
   kept.kind = entry.kind & 3u;
   kept.in_use = true;
   kept.life = life & no_life;
@@ -189,7 +189,7 @@ void CacheShard::drop(EntryId id) noexcept {
   --counters_.n_entries;
   if (entry.life != no_life) end_life(entry.life);
   entry.in_use = false;
-  keys_[id] = std::exchange(gone_, id);
+  entry.key = std::exchange(gone_, id);
 }
 
 void CacheShard::clear() noexcept {
@@ -200,8 +200,8 @@ void CacheShard::clear() noexcept {
 EntryId CacheShard::take_gone() noexcept {
   const EntryId id = gone_;
   if (id == no_entry) return id;
-  gone_ = static_cast<EntryId>(keys_[id]);
-  keys_[id] = std::exchange(free_, id);
+  gone_ = static_cast<EntryId>(entries_[id].key);
+  entries_[id].key = std::exchange(free_, id);
   return id;
 }
 
@@ -230,7 +230,7 @@ void CacheShard::raise_floor(std::uint64_t version) noexcept { version_floor_ = 
 
 NewEntry CacheShard::told(EntryId id) const noexcept {
   const Entry& entry = entries_[id];
-  NewEntry told{.key = keys_[id],
+  NewEntry told{.key = entry.key,
                 .kind = entry.kind,
                 .bytes = bytes(entry),
                 .cost_us = static_cast<double>(entry.cost_us),
@@ -257,7 +257,6 @@ void CacheShard::make_place() {
   const std::size_t n = std::size_t{n_ids_} + 1;
   if (n > n_places_) {
     const std::size_t wanted = std::max<std::size_t>(16, n + n / 8);  // what is not touched yet takes no memory
-    keys_.grow(wanted);
     entries_.grow(wanted);
     policy_->grow(static_cast<std::uint32_t>(wanted));
     n_places_ = wanted;  // last: where one of them had no memory, all are asked again
@@ -265,7 +264,7 @@ void CacheShard::make_place() {
   // Half full while it fits a near cache and short searches pay, then a little fuller.
   const std::size_t n_ids_max = ids_.n_places() / 8 * (ids_.n_places() < n_places_roomy ? 4 : 5);
   if (n > n_ids_max) ids_.grow(ids_.n_places() + ids_.n_places() / 4);
-  keys_[n - 1] = no_entry;
+  entries_[n - 1].key = no_entry;
   entries_[n - 1].life = no_life;
   free_ = n_ids_++;
 }

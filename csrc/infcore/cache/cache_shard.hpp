@@ -62,7 +62,7 @@ class CacheShard final : private contracts::EvictionView {
   static_assert(base::IdTable::no_id == no_entry);
   [[nodiscard]] Probe probe(std::uint32_t hash) const noexcept { return ids_.first(hash); }
   [[nodiscard]] Probe next(Probe probe, std::uint32_t hash) const noexcept { return ids_.next(probe, hash); }
-  [[nodiscard]] std::uint64_t key(EntryId id) const noexcept override { return keys_[id]; }
+  [[nodiscard]] std::uint64_t key(EntryId id) const noexcept override { return entries_[id].key; }
   [[nodiscard]] std::uint32_t kind(EntryId id) const noexcept { return entries_[id].kind; }
 
   [[nodiscard]] bool is_live(EntryId id, base::TimeNs now_ns) const noexcept {
@@ -120,7 +120,8 @@ class CacheShard final : private contracts::EvictionView {
 
  private:
   static constexpr std::uint32_t no_life = (1u << 29) - 1;
-  struct Entry {
+  struct Entry {  // what a search compares beside what it asks then: they are fetched together
+    std::uint64_t key;
     std::uint32_t hash;
     std::uint32_t life : 29, kind : 2, in_use : 1;
     float cost_us;
@@ -157,7 +158,6 @@ class CacheShard final : private contracts::EvictionView {
   std::uint64_t capacity_bytes_;
   std::unique_ptr<contracts::EvictionPolicy> policy_;
   base::IdTable ids_;
-  base::Column<std::uint64_t> keys_;
   base::Column<Entry> entries_;
   std::size_t n_places_{};  // that all of these, and the policy, have room for
   EntryId n_ids_{};

@@ -10,10 +10,10 @@
 
 namespace infcore::cache {
 
-/// Histories of keys that left, about four for each entry there may be and 2,048 more, since a small cache has as much to
-/// learn from: the oldest of a key's eight neighbours makes room. 16 bytes for each entry and 8 KiB; keys are 16 bits of a hash: one in 8,000 is taken for another, which then seems known
-/// (one in 500, and the rates were wrong where few keys come again).
-/// Single-threaded; O(1), half a cache line; allocates in grow() only.
+/// Histories of keys that left, about four for each entry there may be and 2,048 more, since a small cache has as much
+/// to learn from: the oldest of a key's eight neighbours makes room. 16 bytes for each entry and 8 KiB; keys are 16
+/// bits of a hash: one in 8,000 is taken for another, which then seems known (one in 500, and the rates were wrong
+/// where few keys come again). Single-threaded; O(1), half a cache line; allocates in grow() only.
 class GhostHistories {
  public:
   struct Ghost {
