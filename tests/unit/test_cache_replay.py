@@ -1,5 +1,8 @@
 """infcore.cache.replay: what its arguments mean, and what they may be."""
 
+import signal
+import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,29 @@ def test_counts_bytes_and_costs() -> None:
     assert stats.hit_ratio == 0.4 and stats.miss_ratio == 0.6
     assert stats.byte_miss_ratio == 9 / 13 and stats.cost_miss_ratio == 11 / 31
     assert replay([], capacity=5, policy="lru") == infcore.CacheStats()
+
+
+@pytest.mark.parametrize("requests", [None, np.arange(12_000_000) // 4])
+def test_a_signal_ends_a_replay(requests: np.ndarray | None) -> None:
+    keys = np.arange(12_000_000) % 64
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    def run() -> float:
+        begin_s = time.thread_time()
+        with suppress(InterruptedError):
+            replay(keys, capacity=100, policy="lru", requests=requests)
+        return time.thread_time() - begin_s
+
+    whole_s = run()
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, whole_s / 10)
+        assert run() < 0.7 * whole_s
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ using contracts::no_entry;
 /// miss of the memory, as in KVBlocks).
 constexpr std::size_t n_ahead = 12;
 
+constexpr std::size_t asked_every = std::size_t{1} << 20;
+
 /// For each access, after how many accesses in all its key comes next.
 std::vector<std::uint64_t> next_uses(const ReplayTrace& trace) {
   std::vector<std::uint64_t> next(trace.n);
@@ -54,6 +56,10 @@ class ReplayedCache : public contracts::EvictionView {
   }
   [[nodiscard]] bool is_admitted(std::size_t i) const noexcept {
     return (trace_.is_admitted == nullptr || trace_.is_admitted[i] != 0) && bytes_at(i) <= config_.capacity_bytes;
+  }
+  /// At the access i: see ReplayConfig::goes_on.
+  [[nodiscard]] bool is_stopped(std::size_t i) const {
+    return i % asked_every == 0 && config_.goes_on != nullptr && !config_.goes_on();
   }
   void prefetch(std::size_t i) const noexcept {
     if (i + n_ahead < trace_.n) entries_.prefetch(trace_.keys[i + n_ahead]);
@@ -119,7 +125,7 @@ class PlainReplay final : public ReplayedCache {
       : ReplayedCache(trace, config, policy), made_s_(has_ttl() ? entries_.n_entries_max() : 0) {}
 
   ReplayStats run() {
-    for (std::size_t i = 0; i < trace_.n; ++i) {
+    for (std::size_t i = 0; i < trace_.n && !is_stopped(i); ++i) {
       prefetch(i);
       const EntryId found = entries_.find(trace_.keys[i]);
       if (found != no_entry && is_good(found, i)) {
@@ -139,7 +145,7 @@ class PlainReplay final : public ReplayedCache {
         ++stats_.rejected;
       }
     }
-    stats_.requests = trace_.n;
+    stats_.requests = stats_.hits + stats_.misses;
     return stats_;
   }
 
@@ -181,10 +187,12 @@ class PromptReplay final : public ReplayedCache {
 
   ReplayStats run() {
     for (std::size_t begin = 0, end = 0; begin < trace_.n; begin = end) {
-      while (end < trace_.n && trace_.requests[end] == trace_.requests[begin]) ++end;
+      bool stopped = false;
+      for (; end < trace_.n && trace_.requests[end] == trace_.requests[begin]; ++end) stopped |= is_stopped(end);
+      if (stopped) break;
       run_prompt(begin, end);
     }
-    stats_.requests = trace_.n;
+    stats_.requests = stats_.hits + stats_.misses;
     return stats_;
   }
 

@@ -22,6 +22,8 @@ struct ReplayTrace {
 struct ReplayConfig {
   std::uint64_t capacity_bytes{};
   double ttl_s{std::numeric_limits<double>::infinity()};  ///< since an entry was made; infinite with `requests`
+  /// Asked every million accesses, where it is given; false: the replay ends there, and its counts are of what it saw.
+  bool (*goes_on)(){};
 };
 
 struct ReplayStats {

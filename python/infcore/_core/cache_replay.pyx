@@ -6,6 +6,7 @@ Columns of a trace are checked in infcore.cache.replay.
 from cython.operator cimport dereference
 from libc.math cimport INFINITY
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 
@@ -14,6 +15,17 @@ from infcore._cpp.cache_replay cimport (EntryIds, EvictionEntry, EvictionLimits,
 from infcore._cpp.kv cimport EvictionPolicy, make_eviction_policy
 
 from infcore.errors import InvalidArgument
+
+cdef extern from *:
+    """
+    static inline int infcore_pending() { return PyErr_Occurred() != nullptr ? -1 : 0; }
+    """
+    int infcore_pending() except -1
+    int PyErr_CheckSignals() noexcept  # what it raises waits until the replay has ended
+
+
+cdef cbool goes_on() noexcept with gil:
+    return PyErr_CheckSignals() == 0
 
 
 def run(str policy not None, uint64_t capacity_bytes, const uint64_t[::1] keys not None,
@@ -35,8 +47,10 @@ def run(str policy not None, uint64_t capacity_bytes, const uint64_t[::1] keys n
         trace.times_s = &times_s[0] if times_s is not None else NULL
         trace.requests = &requests[0] if requests is not None else NULL
         trace.is_admitted = &admit[0] if admit is not None else NULL
+    config.goes_on = goes_on
     with nogil:
         stats = replay(trace, config, dereference(chosen))
+    infcore_pending()
     return stats
 
 

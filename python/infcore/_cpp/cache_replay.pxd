@@ -65,6 +65,7 @@ cdef extern from "<infcore/cache/replay.hpp>" namespace "infcore::cache" nogil:
         ReplayConfig() noexcept
         uint64_t capacity_bytes
         double ttl_s
+        cbool (*goes_on)() noexcept
     ctypedef struct ReplayStats:
         uint64_t requests
         uint64_t hits
