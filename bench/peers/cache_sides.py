@@ -156,9 +156,10 @@ class Side:
     def measure(self, task: dict) -> dict[str, float]:
         lookup, put = self.way(CAPACITY)
         if task["what"] == "hit":
-            keys = as_kind(list(range(1000)), task["kind"])
-            asked(lookup, put, keys)
-            random.Random(1).shuffle(keys)
+            numbers = list(range(1000))
+            asked(lookup, put, as_kind(numbers, task["kind"]))
+            random.Random(1).shuffle(numbers)
+            keys = as_kind(numbers, task["kind"])  # not the objects that were put
             chunks = [keys * max(1, task["n"] // len(keys))] * (N_CHUNKS + 1)
         else:
             drawn = as_kind(zipf(task["n"] * (N_CHUNKS + 1), 7), task["kind"])

@@ -136,9 +136,9 @@ def replayed(
         for policy in chosen:
             seconds = []
             for _ in range(repeats):
-                begin_s = time.process_time()  # of this thread alone: others may use the machine
+                begin_s = time.thread_time()  # others may use the machine
                 stats = replay(**trace.columns(), capacity=max(1, int(working_set * fraction)), policy=policy)
-                seconds.append(time.process_time() - begin_s)
+                seconds.append(time.thread_time() - begin_s)
             yield Run(name, fraction, policy, stats, min(seconds) / len(trace) * 1e9)
         print(".", end="", flush=True, file=sys.stderr)
 
