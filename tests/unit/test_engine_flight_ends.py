@@ -89,6 +89,46 @@ def test_close_ends_all(gate, drain):
     assert engine._n_flights() == engine.n_open == 0
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+def test_what_is_under_way_as_all_is_cancelled_ends_too(gate, key):
+    """It was taken before, and reaches the engine's owner after: as those do whose run ends then without an answer."""
+    _, engine = engine_of(gate)
+    engine.start()
+    leader = keyed(engine, 3.0)
+    gate.wait_entered()
+    engine._cancel_all()
+    late = engine.submit("m", x_of(3.0), key=key)
+    assert isinstance(late.exception(timeout_s=WAIT_S), infcore.EngineClosed)
+    gate.open()
+    engine.close(drain=False)
+    assert isinstance(leader.exception(timeout_s=0.0), infcore.EngineClosed)
+    assert engine.n_open == 0 and gate.batches == [[3.0]]
+
+
+def test_an_answer_lives_from_its_end_though_nobody_looks_at_it(gate):
+    clock = infcore.ManualClock()
+    cache = infcore.Cache(1 << 16, ttl_s=5.0, clock=clock)
+    device = infcore.CallableDevice("d", run=gate, run_limit_s=None)
+    gate.open()
+    with infcore.Engine([device], [SINGLE], cache=cache, clock=clock) as engine:
+        first = keyed(engine, 1.0)
+        wait_until(lambda: engine.n_open == 0, "the run")
+        clock.advance(4.0)
+        assert answer(keyed(engine, 2.0)) == answer(first) == 2.0  # of what was asked first
+        clock.advance(1.0)
+        again = keyed(engine, 2.0)
+        assert answer(again) == 4.0 and again.cached is False
+        old = keyed(engine, 3.0)  # from the cache
+        clock.advance(6.0)
+        assert answer(old) == 4.0 and cache.get("k") is None
+        unseen = keyed(engine, 5.0)
+        wait_until(lambda: engine.n_open == 0, "the run")
+        clock.advance(5.0)
+        assert answer(unseen) == 10.0 and not cache.entries()
+        assert answer(keyed(engine, 6.0)) == 12.0
+    assert gate.batches == [[1.0], [2.0], [5.0], [6.0]]
+
+
 def test_nothing_is_held_once_all_are_gone(gate):
     class Key:
         pass

@@ -254,6 +254,7 @@ class Driver {
   queue::Places<> places_;         ///< of requests that are open
   Hub room_{false};                ///< for threads
   std::vector<LoadOrder> orders_;  ///< owner's
+  bool closing_{};                 ///< owner's: cancel_all() was called
   queue::Sleeper<> order_taker_;
   std::mutex want_room_mutex_;
   std::vector<Hub*> want_room_;

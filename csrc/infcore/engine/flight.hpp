@@ -25,7 +25,7 @@ struct Flight {
   LiveRequest* running{};         ///< linked by their seats, the latest first; mostly one
   LiveRequest *first{}, *last{};  ///< who waits, in the order in which they came; nobody where nothing runs
   Flight* next_landing{};
-  bool lands{}, closes{};
+  bool lands{};
 
   /// [F1] release: what follows is readable by whoever sees that it has landed; callers look, so acquire. Once only.
   std::atomic<Landed> landed{Landed::not_yet};
@@ -34,7 +34,8 @@ struct Flight {
   base::NodeId node{base::no_node};
   Reason reason{};
   bool is_cheaper{};      ///< its fallback's answer, which is no answer for later
-  base::TimeNs run_ns{};  ///< from arrival to the answer
+  base::TimeNs run_ns{};     ///< from arrival to the answer
+  base::TimeNs landed_ns{};  ///< when
 };
 
 /// A request's place in a flight. The engine's owner writes all but `flight`, which is set before the request comes.

@@ -9,6 +9,11 @@ void Driver::arrive(Outbox& outbox, LiveRequest& request, TimeNs now_ns) noexcep
   const ModelId model = request.request.model;
   const bool is_keyed = request.seat.flight != nullptr;
   if (is_keyed && flights_.board(request)) return;
+  if (closing_ && !request.seat.is_passenger) {  // no worker would run it
+    if (is_keyed) flights_.stay_behind(request);
+    ++flights_.counts(model).cancelled;
+    return end(outbox, request, {.kind = ActionKind::cancel, .reason = Reason::closing}, now_ns);
+  }
   if (request.epoch != model_epochs_[model.value]) {
     if (is_keyed) flights_.stay_behind(request);
     if (request.seat.is_passenger) {  // of a run that its model's leaving did not stop
@@ -56,9 +61,6 @@ bool Driver::land(Outbox& outbox, TimeNs now_ns) noexcept {
         request.seat.is_passenger = true;
         ++(flight->reason == Reason::device_lost ? counts.lost : counts.failed);
         end(outbox, request, {.node = flight->node, .kind = ActionKind::complete, .reason = flight->reason}, now_ns);
-      } else if (landed == Landed::not_yet && flight->closes) {
-        ++counts.cancelled;
-        end(outbox, request, {.kind = ActionKind::cancel, .reason = Reason::closing}, now_ns);
       } else {
         arrive(outbox, request, now_ns);
       }

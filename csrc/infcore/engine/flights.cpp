@@ -81,9 +81,9 @@ void Flights::ended(LiveRequest& request, const Action& action, bool was_open, b
     flight.reason = reason;
     flight.is_cheaper = form_of(request) == Reason::cheaper;
     flight.run_ns = now_ns - request.request.arrival_ns;
+    flight.landed_ns = now_ns;
     flight.landed.store(failed ? Landed::failed : Landed::answered, std::memory_order_release);  // [F1]
   }
-  flight.closes = flight.closes || reason == Reason::closing;
   if (flight.first == nullptr || flight.lands) return;
   flight.lands = true;
   flight.next_landing = nullptr;

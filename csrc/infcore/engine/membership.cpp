@@ -127,7 +127,10 @@ bool Driver::restore_node(NodeId node, std::uint32_t generation) {
 
 void Driver::cancel_all() {
   with_machine([](LoggedMachine&, TimeNs) {});  // what is still in the ring counts as open, too
-  with_machine([&](LoggedMachine& machine, TimeNs now_ns) { machine.cancel_all(now_ns, Reason::closing); });
+  with_machine([&](LoggedMachine& machine, TimeNs now_ns) {
+    closing_ = true;
+    machine.cancel_all(now_ns, Reason::closing);
+  });
 }
 
 std::unique_ptr<Stats> Driver::model_stats(ModelId model) {

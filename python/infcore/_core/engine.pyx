@@ -51,8 +51,8 @@ cdef class EngineCore(TokenWorkers):
                     blocks, where the caller has them or salts them; copied. None: those of a TokenModel's prompt
         key         hashable; a request with an equal one to the same model and version, of the same tenant (unless
                     Engine(cache_is_shared=True)), is answered from the engine's cache, without a device and past the
-                    queue; its arrays are read-only. An answer is put there when its future is first asked for it, as
-                    worth the seconds that it took. While one runs, equal ones wait for its answer, or share its
+                    queue (a full engine refuses it as any); its arrays are read-only. An answer is put there when its
+                    future is first asked for it, as worth the seconds that it took; its ttl_s counts from its end. While one runs, equal ones wait for its answer, or share its
                     device's failure: future.cached is True of them. Who is more urgent than each that runs (tier,
                     deadline_s, defer_s), or requires other labels, does not wait, but runs as well, and so does
                     the first of those who wait once the one that ran is cancelled, late or given up; a cancel or a
@@ -216,7 +216,7 @@ cdef int ask_cache(EngineCore engine, Future future, ModelSpec spec, object tena
     cache_key = (spec.name, spec.model.version, whose, key)
     answer = engine.cache.get(cache_key)
     if answer is None:
-        answer = engine.flights.board(&future.c, spec, engine.cache, cache_key)
+        answer = engine.flights.board(&future.c, spec, engine.cache, engine.clock, cache_key)
     if answer is None:
         future.is_aboard = True
     else:

@@ -1,6 +1,8 @@
 from libcpp cimport bool as cbool
 from libcpp.memory cimport unique_ptr
 
+from infcore._core.base cimport Clock
+from infcore._core.cache cimport Store
 from infcore._core.model_spec cimport ModelSpec
 from infcore._cpp.flight cimport Flight as CFlight, ReentrantBorderMutex
 from infcore._cpp.engine cimport LiveRequest
@@ -8,10 +10,11 @@ from infcore._cpp.engine cimport LiveRequest
 
 cdef class Flights:
     cdef unique_ptr[ReentrantBorderMutex] lock
-    cdef object cache              # infcore.Cache
+    cdef Store cache
+    cdef Clock clock               # the engine's
     cdef dict by_key               # flights to which a request may be added
     cdef object __weakref__
-    cdef object board(self, LiveRequest* request, ModelSpec spec, object cache, object key)
+    cdef object board(self, LiveRequest* request, ModelSpec spec, Store cache, Clock clock, object key)
 
 
 cdef class Flight:
@@ -27,6 +30,7 @@ cdef class Flight:
     cdef cbool is_taken            # from the payload
     cdef cbool is_outdated         # the cache was told to forget it meanwhile
     cdef bint take(self, dict outputs) except -1
+    cdef object left_s(self)
     cdef int keep(self, bint leaves) except -1
     cdef int leave(self) except -1
     cdef int outlive(self, const LiveRequest* request) except -1

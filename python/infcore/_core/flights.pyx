@@ -8,6 +8,7 @@ from libcpp cimport bool as cbool
 
 from infcore._core.model_spec cimport ModelSpec
 from infcore._core.staging cimport BatchResult
+from infcore._cpp.base cimport never_ns, seconds
 from infcore._cpp.engine cimport LiveRequest
 from infcore._cpp.flight cimport Landed, ReentrantBorderMutex, landed_of
 
@@ -30,7 +31,7 @@ cdef class Flights:
         self.by_key = {}
         all_flights.add(self)
 
-    cdef object board(self, LiveRequest* request, ModelSpec spec, object cache, object key):
+    cdef object board(self, LiveRequest* request, ModelSpec spec, Store cache, Clock clock, object key):
         """Gives it a seat, and returns None; or the answer, where one has landed that nobody has looked into yet."""
         cdef Flight flight
         cdef cbool is_made = False
@@ -38,14 +39,15 @@ cdef class Flights:
         try:
             if self.cache is None:
                 cache._watch(self)
-                self.cache = cache
+                self.cache, self.clock = cache, clock
             flight = self.by_key.get(key)
             if flight is not None and flight.spec is not spec:
                 flight.is_outdated = True  # another definition of the model
                 flight = None
             if flight is not None and landed_of(flight.c) != Landed.not_yet:
-                is_made = not flight.c.is_cheaper and flight.take(None)
-                if flight.answer is None or flight.c.is_cheaper:
+                is_old = flight.left_s() == 0.0  # nobody has looked into it for so long
+                is_made = not is_old and not flight.c.is_cheaper and flight.take(None)
+                if is_old or flight.answer is None or flight.c.is_cheaper:
                     flight = None
             if flight is None:
                 flight = Flight.__new__(Flight)
@@ -110,14 +112,22 @@ cdef class Flight:
         self.payload = None
         return True
 
+    cdef object left_s(self):
+        """Of the life that the cache gives what is put there, counted from when it landed; None: it does not end."""
+        if self.of.cache.ttl_ns == never_ns:
+            return None
+        return seconds(max(0, self.c.landed_ns + self.of.cache.ttl_ns - self.of.clock.now_ns()))
+
     cdef int keep(self, bint leaves) except -1:
         """Without the lock: a cache may have a network behind it. Then the cache says how long it is good.
 
         leaves  who asked has what it wants
         """
         try:
-            if not self.is_outdated and not self.c.is_cheaper:
-                self.of.cache.put(self.key, self.answer, size_bytes=self.n_bytes or 1, cost_us=1e-3 * self.c.run_ns)
+            left_s = self.left_s()
+            if not self.is_outdated and not self.c.is_cheaper and left_s != 0.0:
+                self.of.cache.put(self.key, self.answer, size_bytes=self.n_bytes or 1, cost_us=1e-3 * self.c.run_ns,
+                                  ttl_s=left_s)
         finally:
             self.of.lock.get().lock()
             try:

@@ -15,6 +15,7 @@ cdef extern from "<infcore/engine/flight.hpp>" namespace "infcore::engine" nogil
         uint32_t member
         cbool is_cheaper
         TimeNs run_ns
+        TimeNs landed_ns
     cdef cppclass Seat:
         Flight* flight
         cbool is_passenger
