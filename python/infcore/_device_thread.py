@@ -57,7 +57,9 @@ class Slot:
         self.controls: deque[Call | None] = deque()  # None: the thread was abandoned
         self.thread: threading.Thread | None = None
         self.models: dict[tuple[str, int], str] = {}  # (name, version) -> the name under which it runs here
-        self.load_error: str | None = None  # what a load that the engine asked for failed with, until it succeeds
+        self.load_error: str | None = None  # what a load or unload that the engine asked for failed with
+        self.is_loading = False  # as the engine asked it to
+        self.is_leaving = False  # then it is asked nothing more
 
 
 def name_on(slot: Slot, name: str, version: int) -> str | None:

@@ -114,6 +114,7 @@ class ModelPlaces:
         held: dict[tuple[int, int, int], Model] = {}  # what each device was told to load
         while orders := live.wait_orders():
             slots = {(slot.node, slot.generation): slot for slot in list(self._engine._slots.values())}
+            held = {key: model for key, model in held.items() if key[:2] in slots}
             for order in orders:
                 slot = slots.get((order.node, order.generation))
                 key = (order.node, order.generation, order.model)
@@ -128,16 +129,24 @@ class ModelPlaces:
 
     def _call(self, slot: Slot, model: Model, order: LoadOrder) -> Callable[[], None]:
         def unload() -> None:
-            slot.device.unload(model.name)
+            try:
+                slot.device.unload(model.name)
+            except BaseException as e:  # nobody waits for it, and its memory is counted as free
+                slot.load_error = f"{model.name}: {type(e).__name__}: {e}"
 
         def load() -> None:
+            if slot.is_leaving:
+                return
             live, begun_s = self._engine._live(), self._clock.now_s()
+            slot.is_loading = True
             try:
                 slot.device.load(model)
             except BaseException as e:  # whatever it is, somebody waits to be told
                 slot.load_error = f"{model.name}: {type(e).__name__}: {e}"
                 live.loaded(order, False, 0.0)
                 return
+            finally:
+                slot.is_loading = False
             if slot.load_error is not None and slot.load_error.startswith(f"{model.name}: "):
                 slot.load_error = None
             live.loaded(order, True, self._clock.now_s() - begun_s)

@@ -17,7 +17,7 @@ from infcore._answers import MaybeCache, answers
 from infcore._core.base import Clock
 from infcore._core.engine import EngineCore
 from infcore._core.fleet import Fleet
-from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, wait_until
+from infcore._device_thread import Call, Slot, device_limits, fleet_arguments, is_lost, wait_until
 from infcore._door import Stale, door, may_fall_back
 from infcore._faults import faults
 from infcore._figures import figures
@@ -356,9 +356,12 @@ class Engine(EngineCore):
     def _stop_worker(self, slot: Slot) -> bool:
         if slot.thread is None or slot.thread.ident is None:  # interrupted before it began
             return True
+        slot.is_leaving = True
         slot.controls.append(Call(lambda: None, last=True))
         self._control(slot.node)
         slot.thread.join(_JOIN_S if self._node_empty(slot.node) else self._patience_s(slot))
+        while slot.thread.is_alive() and slot.is_loading and not is_lost(self.fleet, slot):
+            slot.thread.join(0.1)  # as long as the engine itself would wait for the load
         if slot.thread.is_alive():
             slot.controls.appendleft(None)
             self._give_up_node(slot.node)
