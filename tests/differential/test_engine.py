@@ -302,7 +302,7 @@ def test_same_actions_where_work_decides(monkeypatch, seed):
 @pytest.mark.parametrize("policy", ["fastest_finish", "peak_ewma", "round_robin"])
 def test_same_actions_with_hedges(policy):
     n_hedged = n_won = 0
-    for seed in range(5):
+    for seed in range(16):
         quantile = (0.6, 0.9)[seed % 2]
         pair = Pair(policy, "greedy", 1000 + seed, hedge_quantile=quantile, hedge_budget=0.3, retry_budget=0.1)
         pair.run(N_STEPS)

@@ -47,6 +47,7 @@ class Engine:
         residency: str = "",
     ) -> None:
         self.latency = latency  # infcore._core.latency.LatencyTable
+        self.given: set[tuple[int, int]] = set()  # (model, node) with a curve of their own from the start
         self.loads = Residency(self, residency)
         self.fleet: list[Node] = []  # by id
         self.routing = BINDS_ON_ARRIVAL[policy](self.fleet, {}, seed) if policy in BINDS_ON_ARRIVAL else None
@@ -117,12 +118,14 @@ class Engine:
         self.node_timer_ns.setdefault(id, NEVER_NS)
         self.look_timer_ns.setdefault(id, NEVER_NS)
         self.latency.forget(id)
+        self.given = {(model, node) for model, node in self.given if node != id}
         self.latency.set_class(id, kind)
         self.loads.add_node(id, memory_bytes, loads_beside_runs)
 
     def set_resident(self, now_ns: int, model: int, id: int, resident: bool, prior: Any) -> None:
         if prior is not None:
             self.latency.set_prior(model, id, prior)
+            self.given.add((model, id))
         self.mark_node(id)
         (self.fleet[id].models.add if resident else self.fleet[id].models.discard)(model)
         self.loads.follow_memory(id)

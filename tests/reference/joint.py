@@ -30,7 +30,7 @@ class Candidate:
     work_mean: Any
     open: Batch | None  # that requests of this lane may still join
     takes: bool
-    trusted: bool  # its curve was given, or has seen enough, or it has no free slot to learn more
+    trusted: bool  # its curve was given, or its class's, or has seen enough, or it has no free slot to learn more
     tried_since_ns: int | None  # since when it is idle, if its curve was not given
     loads: bool = False  # it has no free slot because it loads a model
 
@@ -253,6 +253,6 @@ def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
         trusted=engine.latency.at(lane.model, id).has_prior
         or engine.latency.at(lane.model, id).n_observed >= 4
         or is_full,
-        tried_since_ns=None if running or engine.latency.at(lane.model, id).has_prior else engine.free_since_ns[id],
+        tried_since_ns=None if running or (lane.model, id) in engine.given else engine.free_since_ns[id],
         loads=loads,
     )

@@ -180,3 +180,25 @@ def test_device_that_has_seen_too_little_gives_nobody_up():
     batch_id, _ = rig.run(0, 0)
     rig.complete(500 * MS, 0, batch_id)
     assert dispatched(rig.arrive(501 * MS, 2, deadline_ns=601 * MS)) == {2: 0}
+
+
+@pytest.mark.parametrize("policy", ["fastest_finish", "slo_cost"])
+@pytest.mark.parametrize("admission", [(), ("infeasible",)])
+def test_device_whose_peer_was_slow_once_is_tried_though_the_peer_is_gone(admission, policy):
+    """It never ran, and had its class's curve: of one slow start, and all with shorter deadlines were given up."""
+    rig = Rig(None, None, admission=admission, policy=policy)
+    rig.arrive(0, 1)
+    batch_id, _ = rig.run(0, 0)
+    rig.complete(500 * MS, 0, batch_id)
+    rig.machine.remove_node(500 * MS, 0)
+    rig.step(500 * MS)
+    for cookie in range(10, 14):
+        now_ns = cookie * S
+        assert dispatched(rig.arrive(now_ns, cookie, deadline_ns=now_ns + 100 * MS)) == {cookie: 1}
+        batch_id, _ = rig.run(now_ns, 1)
+        rig.complete(now_ns + 10 * MS, 1, batch_id)
+
+
+def test_device_that_was_given_a_curve_is_believed_however_long_it_was_idle():
+    rig = Rig((500e-3, 0.0, 0.0, 0.0), admission=("infeasible",))
+    assert ended(rig.arrive(10 * S, 1, deadline_ns=10 * S + 100 * MS)) == {1: ("reject", "infeasible")}

@@ -262,6 +262,30 @@ def test_who_is_too_late_for_the_known_node_tries_the_unknown_one(policy):
     assert ended(rig.arrive(0, 1, deadline_ns=MS)) == {1: ("shed", "deadline")}
 
 
+@pytest.mark.parametrize("delay_ms", [0, 2])
+def test_device_that_is_back_is_held_for_company_by_its_peers_curve_until_the_clock_says(delay_ms):
+    """It never ran to an end, yet its class's curve is of a long run: under a clock that stands it is held for ever."""
+    rig = Rig(None, None, policy="fastest_finish", batching="dynamic", model={"batch_delay_ns_max": delay_ms * MS})
+    rig.arrive(0, 1)
+    hung, _ = rig.run(0, 0)
+    rig.arrive(0, 2)
+    long, _ = rig.run(0, 1)
+    assert dispatched(rig.lose(10 * S, 0)) == {}
+    assert dispatched(rig.complete(10 * S, 1, long)) == {1: 1}
+    rig.arrive(10 * S, 3)
+    rig.arrive(10 * S, *range(4, 9))
+    rig.complete(10 * S, 1, rig.run(10 * S, 1)[0])
+    assert not rig.machine.complete(10 * S, 0, hung)
+    rig.machine.node_back(10 * S, 0)
+    rig.machine.remove_node(10 * S, 1)
+    if delay_ms == 0:
+        assert dispatched(rig.arrive(10 * S, 9)) == {9: 0}
+    else:
+        assert dispatched(rig.arrive(10 * S, 9)) == {}
+        assert rig.machine.next_timer_ns == 10 * S + delay_ms * MS
+        assert dispatched(rig.step(rig.machine.next_timer_ns)) == {9: 0}
+
+
 def test_failing_batch_is_retried_one_by_one_and_the_bad_member_fails_alone():
     rig = Rig(FAST)
     rig.arrive(0, 1, 2, 3)

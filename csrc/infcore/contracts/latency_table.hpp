@@ -52,6 +52,10 @@ class LatencyTable {
   [[nodiscard]] const LatencyModel& at(base::ModelId model, base::NodeId node) const noexcept;
   /// Whether the pair's curve is its own: it was given one, or seen as often as the curve has terms.
   [[nodiscard]] bool knows(base::ModelId model, base::NodeId node) const noexcept;
+  /// Whether the pair was given a curve by set_prior: who has its class's was only told what peers were like.
+  [[nodiscard]] bool is_given(base::ModelId model, base::NodeId node) const noexcept {
+    return rows_[model.value] && rows_[model.value]->given[node.value] != 0;
+  }
   [[nodiscard]] SingleRequestColumns single(base::ModelId model) const noexcept {
     const ModelRow& row = rows_[model.value] ? *rows_[model.value] : untouched_;
     return {row.fixed_us.data(), row.per_work_us.data(), row.tail.data()};

@@ -145,12 +145,12 @@ bool StateMachine::late_on(TimeNs now_ns, ModelId model, const contracts::Reques
 
 /// Whether a node that is believed to be too slow has been idle for as long as it is believed to take: then trying
 /// costs nobody anything, and is how a curve that is no longer true is found out. Else one slow first run would have
-/// every request with a shorter deadline given up for ever. A curve that was given is believed, one that has seen less
-/// than its own features is not.
+/// every request with a shorter deadline given up for ever, there and on all nodes that have their class's curve of it.
+/// A curve that was given is believed, one that has seen less than its own features is not.
 bool StateMachine::may_be_tried(TimeNs now_ns, ModelId model, NodeId node, float alone_s) const noexcept {
   const Node& its = nodes_[node.value];
   const contracts::LatencyModel& latency = latency_.at(model, node);
-  if (latency.has_prior()) return false;
+  if (latency_.is_given(model, node)) return false;
   if (!latency.is_trusted()) return its.in_flight.size() < its.slots;
   return its.in_flight.empty() && base::add_ns(its.free_since_ns, base::to_ns(alone_s)) <= now_ns;
 }
