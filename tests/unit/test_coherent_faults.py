@@ -134,6 +134,20 @@ def test_the_bound_holds_while_the_connection_looks_alive(server):
         assert cache.get("key") == 1
 
 
+def test_what_is_deleted_goes_also_where_memory_is_full(server):
+    with two(server) as (a, b):
+        a.put("key", 1)
+        assert b.get("key") == 1
+        server.client().config_set("maxmemory", 1)
+        for _ in range(2):
+            with pytest.raises(infcore.CacheUnreachable, match="refused it"):
+                a.put("other", 1)
+        assert b.delete("key") and not b.delete("key") and b.get("key") is None
+        settle(a)
+        assert a.get("key") is None and server.client().keys("infcore:*") == []
+        a.clear()
+
+
 def test_flushall_and_killed_clients_are_noticed(server):
     with two(server) as (a, b):
         a.put("key", 1)

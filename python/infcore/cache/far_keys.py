@@ -9,7 +9,10 @@ _ALLOWED = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Names:
-    """The names of a namespace: "namespace:k:" and a key, "namespace:t:" and a tag."""
+    """The names of a namespace: "namespace:k:" and a key, "namespace:t:" and a tag; "namespace:all" of everything.
+
+    Under the last one nothing lies: it is touched where everything is let go, for who has nothing in Redis yet
+    """
 
     def __init__(self, namespace: str):
         if not isinstance(namespace, str):
@@ -18,6 +21,7 @@ class Names:
             raise InvalidArgument(f"namespace is {namespace!r}; allowed: 1 to 64 of A-Z a-z 0-9 _ . -")
         self.prefix = namespace.encode() + b":"
         self._key, self._tag = self.prefix + b"k:", self.prefix + b"t:"
+        self.all = self.prefix + b"all"
 
     def of_key(self, key: Hashable) -> bytes:
         """Raises InvalidType: what is equal must have one name, in every process."""

@@ -263,10 +263,10 @@ class FarPart:
     def delete(self, key: Hashable) -> Steps:
         name = self.names.of_key(key)
         self.near.forget(key)
-        (n,) = yield from self._write([name], [(b"DEL", name)])
+        replies = yield from self._write([name], scripts.delete(name))
         self.near.forget(key)
         self.drop_copies(key, name, self.levels[:-1])
-        return bool(n)
+        return bool(replies[0])
 
     def invalidate_tag(self, tag: str) -> Steps:
         name = self.names.of_tag(tag)
@@ -275,8 +275,13 @@ class FarPart:
         return n + self.near.forget_tag(tag, name)
 
     def clear(self) -> Steps:
-        """Everything of the namespace, at each level. O(keys of that Redis)."""
+        """Everything of the namespace, at each level. O(keys of that Redis).
+
+        Who computes is told before the first key goes: what was computed until then and is written behind that is met
+        by the scan, and what would be written later is not written
+        """
         self.near.forget_all()
+        yield from self._write([self.names.all], scripts.delete(self.names.all))
         for level in reversed(self.levels):
             cursor = b"0"
             while True:

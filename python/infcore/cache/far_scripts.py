@@ -32,6 +32,13 @@ for i = 1, #KEYS do
 end
 return marks
 """
+# Something under the name, whatever was there; whether something was. The DEL comes first: a script that has written may
+# write on, also where memory is full, and whoever deletes may do so because of that.
+_TOUCH = b"""
+local n = redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], '', 'PX', 1000)
+return n
+"""
 # Gone, if it is still the one that was seen: its header is the argument.
 _DROP = b"""
 if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -58,6 +65,16 @@ def open_tags(names: Sequence[bytes], mark: bytes) -> list[Command]:
     """Replies as put()'s, the last a list that begins with the list of marks. Of tags that bore nothing just now."""
     script = (b"EVAL", _OPEN, b"%d" % len(names), *names, mark)
     return [(b"MULTI",), script, *((b"APPEND", name, b"") for name in names), (b"EXEC",)]
+
+
+def delete(name: bytes) -> list[Command]:
+    """Replies 1 where there was something, and another one.
+
+    Redis tells nobody of a DEL that finds nothing; who computes a value for the name must hear of it all the same. So
+    something is put there first. The connection itself deletes that, behind the script as in put(): not by MULTI, since
+    nothing is queued where memory is full. Where others come between, they come before
+    """
+    return [(b"EVAL", _TOUCH, b"1", name), (b"DEL", name)]
 
 
 def drop(name: bytes, head: bytes) -> list[Command]:

@@ -129,6 +129,8 @@ class LevelEar:
             far.near.forget(key)
         elif tag is not None:
             far.near.forget_tag(tag, name)
+        elif name == far.names.all:
+            self.on_flushed(link)
 
     def on_flushed(self, link: Link) -> None:
         far = self._listening()
