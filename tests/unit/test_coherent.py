@@ -25,6 +25,12 @@ def pair(server):
         yield caches
 
 
+def weak(server, *rules):
+    """An address of a user with fewer rights."""
+    server.client().execute_command("ACL", "SETUSER", "weak", "reset", "on", ">pw", "~*", "+@all", *rules)
+    return elsewhere(server.url).replace("redis://", "redis://weak:pw@")
+
+
 VALUES = [None, True, 7, 1 << 80, 0.5, "text", b"bytes", [1, (2, "x")], {"a": {"b": [None]}}, {1: 2, b"k": 3}]
 
 
@@ -350,11 +356,40 @@ except infcore.MissingExtra as e:
 
 
 def test_a_server_that_it_cannot_use_is_named(server):
-    client = server.client()
-    client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", "-client")
-    url = elsewhere(server.url).replace("redis://", "redis://weak:pw@")
-    with CoherentCache(1, url, policy="lru") as cache:
+    with CoherentCache(1, weak(server, "-client"), policy="lru") as cache:
         why = eventually(lambda: cache._far.home.link.refusal, "it was refused")
         assert "no permissions" in why and not cache.stats().connected
         with pytest.raises(infcore.CacheUnreachable, match="no permissions"):
             cache.put("key", 1)
+
+
+def test_who_is_refused_to_be_told_is_not_trusted_and_who_was_there_knows(server):
+    url = weak(server)
+    with cache_at(url, namespace="one") as one:
+        weak(server, "-client")
+        with CoherentCache(1 << 20, url, namespace="two", policy="lru", staleness_s_max=60.0, timeout_s=10.0) as two_:
+            why = eventually(lambda: two_._far.home.link.refusal, "it was refused")
+            assert "no permissions" in why and not two_.stats().connected
+            eventually(lambda: not one.stats().connected, "they share the connection")
+            with pytest.raises(infcore.CacheUnreachable, match="no permissions"):
+                two_.put("key", 1)
+            weak(server)
+            assert two_.wait_until_connected(30.0) and one.wait_until_connected(30.0)
+            with cache_at(server.url, namespace="two") as other:
+                two_.put("key", "old")
+                other.put("key", "new")
+                settle(two_)
+                assert two_.get("key") == "new"
+
+
+def test_each_namespace_is_followed_once_on_a_connection(server):
+    client = server.client()
+
+    def n_asked():
+        stats = client.info("commandstats")
+        return sum(of["calls"] for name, of in stats.items() if name.startswith("cmdstat_client"))
+
+    with cache_at(server.url) as a:
+        before = n_asked()
+        with cache_at(server.url) as b, cache_at(server.url, namespace="other"):
+            assert n_asked() == before + 1 and a._far.home.link is b._far.home.link

@@ -57,7 +57,7 @@ class Ear:
     def begin(self) -> None:
         """From now on everything is told."""
         with self._near.guard:
-            self._confirmed_s = self._near.now_s()
+            self._asked_s = self._confirmed_s = self._near.now_s()  # who came between ask() and confirm(), too
             self._is_over = False
             self._near.trust()
         self.n_flushes += 1

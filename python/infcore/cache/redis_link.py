@@ -74,9 +74,13 @@ class Link:
         self.url, self.timeout_s = url, timeout_s
         self._options = options
         self._listeners: list[Listener] = []
-        self._lock = threading.Lock()  # of the two below
+        self._coming: list[Listener] = []  # of these, whom the thread has not seen since it connected
+        self._lock = threading.Lock()  # of the two above and the two below
         self._orders: collections.deque[_Order] = collections.deque()
         self._is_up = False
+        self._told: list[Listener] = []  # who hears of every change, on this connection; the thread's own
+        self._followed: set[bytes] = set()  # the prefixes that Redis said it follows on it
+        self._asked: dict[bytes, list[Listener]] = {}  # those that it has not answered of, and who waits for that
         self._sent: collections.deque[tuple[_Order, list[Any]]] = collections.deque()  # the thread's own
         self._is_asking = False
         self._offset_s = 0.0  # the server's clock less ours
@@ -91,7 +95,7 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Whether it is connected, and everybody is told of changes."""
+        """Whether it is connected, and everybody was told of changes who was there then; who came since soon is."""
         return self._is_up
 
     def server_s(self) -> float:
@@ -102,18 +106,19 @@ class Link:
         """Tell it of changes, from its on_up() on."""
         with self._lock:
             self._listeners = [*self._listeners, listener]
-            is_up = self._is_up
+            self._coming.append(listener)
             is_new = not self._is_started
             self._is_started = True
         if is_new:
             self._thread.start()
-        elif is_up:
-            self._follow(listener)
+        else:
+            self._wake()
 
     def remove(self, listener: Listener) -> None:
         """Tell it nothing more."""
         with self._lock:
             self._listeners = [other for other in self._listeners if other is not listener]
+            self._told = [other for other in self._told if other is not listener]
 
     def send(self, commands: Sequence[Command], *, writer: object = None, names: Sequence[bytes] = ()
              ) -> "Future[list[Any]]":  # fmt: skip
@@ -174,36 +179,56 @@ class Link:
 
     def _greet(self, connection: Any) -> None:
         """Follow what the listeners want, then let them know."""
-        followed: set[bytes] = set()
-        while True:
-            with self._lock:
-                missing = {listener.prefix for listener in self._listeners if listener.prefix} - followed
-                if not missing:
-                    break
-            for prefix in missing:
-                connection.send_packed_command([packed(_track(prefix))], check_health=False)
-                self._answer(connection)
-            followed |= missing
+        for prefix in {listener.prefix for listener in self._listeners if listener.prefix}:
+            connection.send_packed_command([packed(_track(prefix))], check_health=False)
+            self._answer(connection)
+            self._followed.add(prefix)
         self._ask_time(connection)
         with self._lock:
             self._is_up = True
-            listeners = [each for each in self._listeners if not each.prefix or each.prefix in followed]
-            late = [each for each in self._listeners if each not in listeners]
+            self._coming = list(self._listeners)
         self.n_connects += 1
-        for listener in listeners:
-            listener.on_up(self)
-        for listener in late:
-            self._follow(listener)
+        self._welcome()
         self.tried.set()
 
-    def _follow(self, listener: Listener) -> None:
-        if not listener.prefix:
-            listener.on_up(self)
-            return
-        with contextlib.suppress(CacheUnreachable):  # then it is among those who are followed next time
-            self.send([_track(listener.prefix)]).add_done_callback(
-                lambda done: listener.on_up(self) if done.exception() is None else None
-            )
+    def _welcome(self) -> None:
+        """Who came is told of changes as soon as Redis follows what it wants to hear of, which it is asked for once."""
+        with self._lock:
+            coming, self._coming = self._coming, []
+        for listener in coming:
+            prefix = listener.prefix
+            if not prefix or prefix in self._followed:
+                self._begin_to_tell(listener)
+            elif prefix in self._asked:
+                self._asked[prefix].append(listener)
+            else:
+                self._asked[prefix] = [listener]
+                self._follow(prefix)
+
+    def _follow(self, prefix: bytes) -> None:
+        order = _order(_track(prefix))
+
+        def answered(done: "Future[list[Any]]") -> None:
+            if done.exception() is not None:
+                return  # the connection is lost
+            (reply,) = done.result()
+            if isinstance(reply, Exception):
+                self.refusal = str(reply)  # which ends the connection: it is up only where everybody is told
+                return
+            self._followed.add(prefix)
+            for listener in self._asked.pop(prefix):
+                self._begin_to_tell(listener)
+
+        order.future.add_done_callback(answered)
+        with self._lock:
+            self._orders.append(order)
+
+    def _begin_to_tell(self, listener: Listener) -> None:
+        with self._lock:
+            if listener not in self._listeners:
+                return  # it left meanwhile
+            self._told = [*self._told, listener]
+        listener.on_up(self)
 
     def _answer(self, connection: Any) -> Any:
         """The reply to what was sent before anybody listens. Raises where it is an error: too old, or no right."""
@@ -217,8 +242,6 @@ class Link:
 
     def _ask_time(self, connection: Any) -> None:
         asked_s = time.monotonic()
-        for listener in self._listeners:
-            listener.on_asked(self)
         connection.send_packed_command([packed((b"TIME",))], check_health=False)
         self._set_clock(self._answer(connection), asked_s)
 
@@ -231,7 +254,8 @@ class Link:
         poller = select.poll()
         poller.register(connection._sock, select.POLLIN)
         poller.register(self._wake_out, select.POLLIN)
-        while not self._is_closed:
+        while not self._is_closed and not self.refusal:
+            self._welcome()
             now_s = time.monotonic()
             if now_s >= beat_s and not self._is_asking:
                 self._beat()
@@ -247,7 +271,7 @@ class Link:
 
     def _beat(self) -> None:
         self._is_asking = True
-        for listener in self._listeners:
+        for listener in self._told:
             listener.on_asked(self)
         order = _order((b"TIME",))
         order.future.add_done_callback(lambda done: self._confirm(done, order.sent_s))
@@ -258,7 +282,7 @@ class Link:
         self._is_asking = False
         if done.exception() is None:
             self._set_clock(done.result()[0], asked_s)
-            for listener in self._listeners:
+            for listener in self._told:
                 listener.on_confirmed(self)
 
     def _send_all(self, connection: Any) -> None:
@@ -281,7 +305,7 @@ class Link:
         self._sent.popleft()
         is_awaited = order.future.set_running_or_notify_cancel()
         for name in order.names:
-            for listener in self._listeners:
+            for listener in self._told:
                 # Who gave up waiting does not know that it is done now.
                 if (listener is not order.writer or not is_awaited) and _concerns(listener, name):
                     listener.on_changed(self, name)
@@ -291,7 +315,7 @@ class Link:
     def _tell(self, message: list[Any]) -> None:
         if not message or message[0] not in (b"invalidate", "invalidate"):
             return
-        for listener in self._listeners:
+        for listener in self._told:
             if message[1] is None:
                 listener.on_flushed(self)
                 continue
@@ -301,13 +325,15 @@ class Link:
 
     def _break_off(self) -> None:
         with self._lock:
-            was_up, self._is_up = self._is_up, False
+            self._is_up = False
+            told, self._told = self._told, []
             orders = [*(order for order, _ in self._sent), *self._orders]
             self._orders.clear()
         self._sent.clear()
-        if was_up:
-            for listener in self._listeners:
-                listener.on_lost(self)
+        self._followed.clear()
+        self._asked.clear()
+        for listener in told:
+            listener.on_lost(self)
         for order in orders:
             if order.future.set_running_or_notify_cancel():
                 text = f"{self.url} was lost before it answered; whether it was done is unknown"
