@@ -258,6 +258,31 @@ with cache_at({server.url!r}) as cache:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_what_was_invalidated_stays_so_when_forked_children_open_its_tag_anew(server):
+    """All of them were loaded once, and count their writes from there."""
+    program = f"""
+import os, sys
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at, settle
+with cache_at({server.url!r}) as cache:
+    for at in range(4):
+        child = os.fork()
+        if child == 0:
+            assert cache.wait_until_connected(30.0) and cache.put(at, "old", tags=["t"])
+            assert all(cache.get(of) is None for of in range(at)), "dead, whoever opened the tag again"
+            print(cache._near.marks[b"infcore:t:t"].hex(), flush=True)
+            cache.invalidate_tag("t")
+            cache.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    cache.put(4, "old", tags=["t"])
+    settle(cache)
+    assert [cache.get(of) for of in range(5)] == [None] * 4 + ["old"]
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "") and len(set(run.stdout.split())) == 4
+
+
 def test_nothing_is_left_behind(server):
     def held():
         gc.collect()

@@ -105,6 +105,7 @@ class CoherentCache:
         self._pid = os.getpid()
         age_s = self._near_ttl_s / AGES if self._near_ttl_s is not None else None
         self._ear = Ear(self._far, self._bound_s, age_s)
+        self._far.renew()
         self._far.levels = []
         for i, url in enumerate(self._urls):
             ear = self._ear.at(i, is_home=i == len(self._urls) - 1)

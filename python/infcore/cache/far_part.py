@@ -2,6 +2,7 @@
 blocks and an event loop that awaits run the same steps.
 """
 
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
@@ -70,7 +71,11 @@ class FarPart:
         self.near, self.names, self.pickled = near, names, pickled
         self.levels: list[Level] = []
         self.n_reads = self.n_hits = self.n_refused = self.n_unreachable = 0
-        self._identity, self._n_writes = secrets.token_bytes(4), 0
+        self._identity, self._writes = b"", itertools.count()
+
+    def renew(self) -> None:
+        """In each process anew: what it marks must be marked by nobody else, a parent or its other children neither."""
+        self._identity, self._writes = secrets.token_bytes(4), itertools.count()
 
     @property
     def home(self) -> Level:
@@ -190,8 +195,7 @@ class FarPart:
         return [(name, marks[name]) for name in names]
 
     def _nonce(self) -> bytes:
-        self._n_writes += 1
-        return self._identity + (self._n_writes & 0xFFFFFFFF).to_bytes(4, "big")
+        return self._identity + (next(self._writes) & 0xFFFFFFFF).to_bytes(4, "big")  # next() is one step for threads
 
     def put(self, key: Hashable, value: Any, told: PutOptions, begun: Begun | None = None) -> Steps:
         """Written and kept near, or False where a newer version is there.
