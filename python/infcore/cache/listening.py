@@ -125,8 +125,8 @@ class LevelEar:
         self._ear.n_changes += 1
         key, tag = far.names.key_of(name), far.names.tag_of(name)
         if key is not None:
+            far.near.forget(key)  # first: who has the old value in hand copies it no more
             far.drop_copies(key, name, far.levels[: self._index])
-            far.near.forget(key)
         elif tag is not None:
             far.near.forget_tag(tag, name)
         elif name == far.names.all:
