@@ -241,14 +241,19 @@ class FarPart:
         with self.near.guard:
             is_current = self.near.is_current(key, seen, told.tags)
             self.near.replace(key, value, seen, **told.near(value))
-            if is_current and len(self.levels) > 1:
+            if len(self.levels) == 1:
+                return
+            if is_current:
                 self._copy(key, packed, self.near.seen(key), told.tags, told.ttl_s, self.levels[:-1])
+            else:  # Redis does not tell who wrote, so that a copy of what was there before would stay
+                self.drop_copies(key, self.names.of_key(key), self.levels[:-1])
 
     def _put_once(self, key: Hashable, name: bytes, commands: Sequence[scripts.Command]) -> Steps:
         try:
             replies = yield from self._write([name], commands)
-        except BaseException:
-            self.near.forget(key)  # whether it was done is unknown
+        except BaseException:  # whether it was done is unknown
+            self.near.forget(key)
+            self.drop_copies(key, name, self.levels[:-1])
             raise
         return replies[-1][0]
 
@@ -267,16 +272,21 @@ class FarPart:
     def delete(self, key: Hashable) -> Steps:
         name = self.names.of_key(key)
         self.near.forget(key)
-        replies = yield from self._write([name], scripts.delete(name))
-        self.near.forget(key)
-        self.drop_copies(key, name, self.levels[:-1])
+        try:
+            replies = yield from self._write([name], scripts.delete(name))
+        finally:  # also where nobody waits for it any more: it may be done, and Redis does not tell who did it
+            self.near.forget(key)
+            self.drop_copies(key, name, self.levels[:-1])
         return bool(replies[0])
 
     def invalidate_tag(self, tag: str) -> Steps:
         name = self.names.of_tag(tag)
         n = self.near.forget_tag(tag, name)
-        yield from self._write([name], [(b"DEL", name)])
-        return n + self.near.forget_tag(tag, name)
+        try:
+            yield from self._write([name], [(b"DEL", name)])
+        finally:
+            n += self.near.forget_tag(tag, name)
+        return n
 
     def clear(self) -> Steps:
         """Everything of the namespace, at each level. O(keys of that Redis).
@@ -285,14 +295,19 @@ class FarPart:
         by the scan, and what would be written later is not written
         """
         self.near.forget_all()
-        yield from self._write([self.names.all], scripts.delete(self.names.all))
-        for level in reversed(self.levels):
-            cursor = b"0"
-            while True:
-                scan = (b"SCAN", cursor, b"MATCH", self.names.prefix + b"*", b"COUNT", b"1000")
-                ((cursor, names),) = yield level.link.send([scan])
-                if names:
-                    yield level.link.send([(b"DEL", *names)], writer=level.ear, names=names)
-                if cursor == b"0":
-                    break
-        self.near.forget_all()
+        try:
+            yield from self._write([self.names.all], scripts.delete(self.names.all))
+            for level in reversed(self.levels):
+                yield from self._clear_level(level)
+        finally:
+            self.near.forget_all()
+
+    def _clear_level(self, level: Level) -> Steps:
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", self.names.prefix + b"*", b"COUNT", b"1000")
+            ((cursor, names),) = yield level.link.send([scan])
+            if names:
+                yield level.link.send([(b"DEL", *names)], writer=level.ear, names=names)
+            if cursor == b"0":
+                return
