@@ -13,6 +13,7 @@ from redis_rig import Proxy, RedisServer, eventually
 
 import infcore
 from infcore.cache import CoherentCache
+from infcore.cache.redis_client import Reader, redis_errors
 
 BOUND_S = 100.0  # by a clock that only the test turns
 
@@ -146,6 +147,24 @@ def test_what_is_deleted_goes_also_where_memory_is_full(server):
         settle(a)
         assert a.get("key") is None and server.client().keys("infcore:*") == []
         a.clear()
+
+
+def test_a_reader_waits_once_however_many_connections_are_silent(server, proxy):
+    reader = Reader(proxy.url, 1.0, {})
+    for _ in range(3):
+        connection = reader._make()
+        connection.connect()
+        reader._free.append(connection)
+    proxy.hold()
+    with pytest.raises(redis_errors(), match="[Tt]ime"):
+        reader.get(b"key")
+    assert len(reader._free) == 2
+    proxy.let_go()
+    assert reader.get(b"key") is None
+    proxy.cut()
+    proxy.mend()
+    assert reader.get(b"key") is None  # over a new one: those that are closed are known at once
+    reader.close()
 
 
 def test_flushall_and_killed_clients_are_noticed(server):

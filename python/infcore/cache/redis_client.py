@@ -73,8 +73,8 @@ class Reader:
         self._kept = kept
         self._free: list[Any] = []
         self._pid = os.getpid()
-        self._errors = redis_errors()
         self._refused: type[BaseException] = redis_package().ResponseError
+        self._closed: tuple[type[BaseException], ...] = (redis_package().ConnectionError, ConnectionError)
 
     def ask(self, command: bytes) -> Any:
         """The reply to a packed command; an error reply is returned. Raises redis-py's errors where there is none."""
@@ -93,8 +93,8 @@ class Reader:
             except self._refused as error:
                 is_good = True
                 reply = error
-            except self._errors:
-                if is_used:  # closed by the server, restarted perhaps, while nobody read from it
+            except self._closed:
+                if is_used:  # by the server, restarted perhaps, while nobody read from it
                     continue
                 raise
             finally:
