@@ -1,5 +1,6 @@
 """Coherent caches over a real redis-server: what one puts, the other finds; what one changes, the other forgets."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -335,6 +336,50 @@ def test_arguments(server):
     with pytest.raises(infcore.CacheUnreachable):
         cache.put("key", 1)
     assert cache.get("key") is None
+
+
+@pytest.mark.parametrize("on_down", ["raise", "local"])
+def test_what_is_closed_stays_closed_where_others_share_the_connection(server, on_down):
+    async def on_a_loop(cache):
+        assert await cache.aget("key", 5) == 5
+        for start in (
+            lambda: cache.aput("key", 2),
+            lambda: cache.adelete("key"),
+            lambda: cache.ainvalidate_tag("t"),
+            lambda: cache.aget_or_compute("key", lambda: 2),
+        ):
+            with pytest.raises(infcore.CacheUnreachable, match="is closed"):
+                await start()
+
+    with cache_at(server.url) as other:
+        cache = cache_at(server.url, on_down=on_down)
+        cache.put("key", 1, tags=["t"])
+        cache.close()
+        assert cache.get("key", 5) == 5
+        for call in (
+            lambda: cache.put("key", 2),
+            lambda: cache.delete("key"),
+            lambda: cache.invalidate_tag("t"),
+            lambda: cache.clear(),
+            lambda: cache.get_or_compute("key", lambda: 2),
+            lambda: cache.wait_until_connected(0.0),
+        ):
+            with pytest.raises(infcore.CacheUnreachable, match="is closed"):
+                call()
+        asyncio.run(on_a_loop(cache))
+        assert cache.get("key") is None and other.get("key") == 1 and other.stats().connected
+        cache.close()
+        assert cache.stats().kept_alone == 0 and other.put("key", 3)
+
+
+def test_what_is_computed_as_it_is_closed_is_not_kept(server):
+    cache = cache_at(server.url)
+
+    def compute():
+        cache.close()
+        return "made"
+
+    assert cache.get_or_compute("of its own", compute) == "made" and cache.get("of its own") is None
 
 
 def test_it_says_which_extra_it_needs():

@@ -122,11 +122,14 @@ class CoherentCache:
 
     def wait_until_connected(self, timeout_s: float) -> bool:
         """Wait for the connection that tells of changes; whether it is there. It is tried again without that, too."""
-        self._check_process()
+        self._check_open()
         return self._ear.is_trusted.wait(finite("timeout_s", timeout_s))
 
     def close(self) -> None:
-        """Let go of the connections and of what is here. From then on get() finds nothing, and the rest raises."""
+        """Let go of the connections and of what is here.
+
+        From then on get() finds nothing, and what writes, computes or waits raises CacheUnreachable
+        """
         self._is_closed = True
         self._finalizer()
         self._near.distrust()
@@ -138,8 +141,11 @@ class CoherentCache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_process(self) -> None:
-        if self._pid != os.getpid() and not self._is_closed:
+    def _check_open(self) -> None:
+        """Connected, in a forked child anew. Raises CacheUnreachable after close()."""
+        if self._is_closed:
+            raise CacheUnreachable("the cache is closed; allowed: get() and aget(), which find nothing")
+        if self._pid != os.getpid():
             self._begin()
 
     def _run(self, steps: Steps) -> Any:
@@ -206,9 +212,9 @@ class CoherentCache:
             raise CacheUnreachable(_late(self._timeout_s)) from None
 
     def _missed(self, key: Hashable, default: Any) -> Any:
-        if _near_only.get():
+        if _near_only.get() or self._is_closed:
             return default
-        self._check_process()
+        self._check_open()
         return self._run(self._far.read(key, default))
 
     async def aget(self, key: Hashable, default: Any = None) -> Any:
@@ -220,7 +226,9 @@ class CoherentCache:
             _near_only.reset(token)
         if value is not _absent:
             return value
-        self._check_process()
+        if self._is_closed:
+            return default
+        self._check_open()
         return await self._arun(self._far.read(key, default))
 
     def put(
@@ -244,7 +252,7 @@ class CoherentCache:
         Raises      CacheUnreachable: without Redis (unless on_down="local"), or where the connection was lost before
                     the answer came: then it may be done or not. InvalidArgument, InvalidType
         """
-        self._check_process()
+        self._check_open()
         told = self._told(size_bytes, cost_us, ttl_s, stale_s, tags, version, reuse)
         try:
             return bool(self._run(self._far.put(key, value, told)))
@@ -255,7 +263,7 @@ class CoherentCache:
                    ttl_s: float | None = None, stale_s: float = 0.0, tags: Iterable[str] = (), version: int = 0,
                    reuse: float = 1.0) -> bool:  # fmt: skip
         """put() on an event loop."""
-        self._check_process()
+        self._check_open()
         told = self._told(size_bytes, cost_us, ttl_s, stale_s, tags, version, reuse)
         try:
             return bool(await self._arun(self._far.put(key, value, told)))
@@ -264,13 +272,13 @@ class CoherentCache:
 
     def _put_alone(self, key: Hashable, value: Any, told: PutOptions) -> bool:
         """Precondition: CacheUnreachable is being handled, and raised again where nothing is kept."""
-        if self._on_down == "raise" or self._is_closed or not self._keep_alone(key, value, told):
+        if self._on_down == "raise" or not self._keep_alone(key, value, told):
             raise
         return True
 
     def _keep_alone(self, key: Hashable, value: Any, told: PutOptions) -> bool:
         ttl_s = self._bound_s if told.ttl_s is None else min(told.ttl_s, self._bound_s)
-        kept = self._near.keep_alone(key, value, **told.near(value, ttl_s=ttl_s))
+        kept = not self._is_closed and self._near.keep_alone(key, value, **told.near(value, ttl_s=ttl_s))
         self._n_alone += kept
         return kept
 
@@ -289,12 +297,12 @@ class CoherentCache:
 
     def delete(self, key: Hashable) -> bool:
         """Let go of the key's value everywhere; whether the last level had one. Raises CacheUnreachable."""
-        self._check_process()
+        self._check_open()
         return bool(self._run(self._far.delete(key)))
 
     async def adelete(self, key: Hashable) -> bool:
         """delete() on an event loop."""
-        self._check_process()
+        self._check_open()
         return bool(await self._arun(self._far.delete(key)))
 
     def invalidate_tag(self, tag: str) -> int:
@@ -302,17 +310,17 @@ class CoherentCache:
 
         O(1): in Redis, they are met one by one or expire. Raises CacheUnreachable
         """
-        self._check_process()
+        self._check_open()
         return int(self._run(self._far.invalidate_tag(*_tags((tag,)))))
 
     async def ainvalidate_tag(self, tag: str) -> int:
         """invalidate_tag() on an event loop."""
-        self._check_process()
+        self._check_open()
         return int(await self._arun(self._far.invalidate_tag(*_tags((tag,)))))
 
     def clear(self) -> None:
         """Let go of everything in the namespace, here and in Redis. O(keys of that Redis). Raises CacheUnreachable."""
-        self._check_process()
+        self._check_open()
         self._run(self._far.clear())
 
     def get_or_compute(self, key: Hashable, compute: Callable[[], Any], *, timeout_s: float | None = None,
@@ -322,6 +330,7 @@ class CoherentCache:
         One computation at a time in this process; others may compute the same. It is not kept if the key or a tag was
         invalidated anywhere since it began. Without Redis it is computed, and kept here for staleness_s_max at most
         """
+        self._check_open()
         put["tags"] = _tags(put.get("tags", ()))
         told = self._told(**put)
 
@@ -342,6 +351,7 @@ class CoherentCache:
                               timeout_s: float | None = None, error_ttl_s: float | None = None, **put: Any
                               ) -> Any:  # fmt: skip
         """get_or_compute() on an event loop; compute may be a coroutine function."""
+        self._check_open()
         put["tags"] = _tags(put.get("tags", ()))
         told = self._told(**put)
         value = await self.aget(key, _absent)
