@@ -302,12 +302,62 @@ with cache_at({server.url!r}) as cache:
     assert (run.returncode, run.stderr) == (0, "") and len(set(run.stdout.split())) == 4
 
 
+def test_the_garbage_collector_may_run_wherever_it_likes(server):
+    """It lets go of caches that nobody closed, and of what uses one in its destructor, from within our own steps."""
+    program = f"""
+import collections, faulthandler, gc, sys, threading
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at, elsewhere, settle
+from infcore.cache import redis_link
+faulthandler.dump_traceback_later(20.0, exit=True)
+gc.disable()
+
+class Holder:
+    def __init__(self, cache):
+        self.cache, self.itself = cache, self
+
+class Late:
+    def __init__(self, notes):
+        self.notes, self.itself = notes, self
+
+    def __del__(self):
+        assert cache.put(self.notes, "late")
+
+class Collecting(collections.deque):
+    def append(self, *args):
+        super().append(*args)
+        if threading.current_thread() is threading.main_thread():
+            gc.collect()
+
+def collecting(self, *args):
+    made(self, *args)
+    gc.collect()
+
+made, redis_link.Link.__init__ = redis_link.Link.__init__, collecting
+url = {server.url!r}
+Holder(cache_at(url))
+with cache_at(elsewhere(url)) as cache:
+    for notes in ("_orders", "_coming"):
+        setattr(cache._far.home.link, notes, Collecting())
+        Holder(cache_at(elsewhere(url)))
+        Late(notes)
+        assert cache.put("key", notes)
+        cache_at(elsewhere(url), namespace="of_its_own").close()
+        settle(cache)
+        assert cache.get("key") == notes and cache.get(notes) == "late" and cache.stats().connected
+print("done")
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("done\n", "")
+
+
 def test_nothing_is_left_behind(server):
     def held():
         gc.collect()
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
     cache_at(server.url).close()
+    eventually(lambda: not any(each.name.startswith("infcore") for each in threading.enumerate()), "they end")
     before = held()
     for i in range(5):
         cache = cache_at(server.url)

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import os
-import threading
+import queue
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
@@ -18,7 +18,7 @@ from infcore.cache.far_part import Ask, FarPart, Level, PutOptions, Steps
 from infcore.cache.listening import Ear, survive_fork, watch
 from infcore.cache.near import AGES, Begun, Near
 from infcore.cache.redis_client import Reader, checked_url, redis_errors
-from infcore.cache.redis_link import release, shared
+from infcore.cache.redis_link import shared
 from infcore.errors import CacheUnreachable, InvalidArgument, InvalidType
 
 _absent = object()
@@ -132,8 +132,7 @@ class CoherentCache:
         """
         self._is_closed = True
         self._finalizer()
-        self._near.distrust()
-        self._near.forget_all()
+        self._near.close()
 
     def __enter__(self) -> "CoherentCache":
         return self
@@ -278,7 +277,7 @@ class CoherentCache:
 
     def _keep_alone(self, key: Hashable, value: Any, told: PutOptions) -> bool:
         ttl_s = self._bound_s if told.ttl_s is None else min(told.ttl_s, self._bound_s)
-        kept = not self._is_closed and self._near.keep_alone(key, value, **told.near(value, ttl_s=ttl_s))
+        kept = self._near.keep_alone(key, value, **told.near(value, ttl_s=ttl_s))
         self._n_alone += kept
         return kept
 
@@ -450,8 +449,9 @@ def _late(timeout_s: float) -> str:
     return f"no answer from Redis in timeout_s = {timeout_s}; whether it was done is unknown"
 
 
-def _end(levels: list[Level], stop: threading.Event) -> None:
-    stop.set()
+def _end(levels: list[Level], stop: "queue.SimpleQueue[None]") -> None:
+    """Takes no lock: the garbage collector may call it, from within whatever holds one."""
+    stop.put(None)
     for level in levels:
-        release(level.link, level.ear)
+        level.link.leave(level.ear)
         level.reader.close()

@@ -2,6 +2,7 @@
 
 import math
 import os
+import queue
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S_MAX = 1.0  # a connection that broke without a word is found by that
 LOOKED_AT_S = 0.05  # a clock that was handed in may be turned at any time
+LOOK_S_MAX = 3600.0  # nothing can wait for as long as a bound may be
 
 
 class Ear:
@@ -148,16 +150,18 @@ class LevelEar:
             self._ear.confirm()
 
 
-def watch(ear: Ear, *, is_turned: bool) -> threading.Event:
-    """A thread that looks when something is due, until the event is set. is_turned: by a clock that others turn."""
-    stop = threading.Event()
+def watch(ear: Ear, *, is_turned: bool) -> "queue.SimpleQueue[None]":
+    """A thread that looks when something is due, until it is told to stop. is_turned: by a clock that others turn."""
+    stop: queue.SimpleQueue[None] = queue.SimpleQueue()  # the one way to tell that a destructor may go
 
     def look() -> None:
         wait_s = 0.0
-        while not stop.wait(wait_s):
-            wait_s = max(1e-3, ear.look())
-            if is_turned:
-                wait_s = min(wait_s, LOOKED_AT_S)
+        while True:
+            try:
+                stop.get(timeout=wait_s)
+                return
+            except queue.Empty:
+                wait_s = min(max(1e-3, ear.look()), LOOKED_AT_S if is_turned else LOOK_S_MAX)
 
     threading.Thread(target=look, name="infcore-coherence", daemon=True).start()
     return stop

@@ -6,6 +6,7 @@ connection as the replies, in the order in which Redis did it: whoever sees a re
 
 import collections
 import contextlib
+import itertools
 import os
 import select
 import socket
@@ -13,12 +14,13 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from infcore.cache.far_scripts import Command, packed
 from infcore.cache.redis_client import connect_to, redis_errors
 from infcore.errors import CacheUnreachable
 
+_Note = TypeVar("_Note")
 BACK_OFF_S_MIN, BACK_OFF_S_MAX = 0.02, 2.0
 
 
@@ -65,26 +67,30 @@ class _Order(NamedTuple):
 
 
 class Link:
-    """A connection that mends itself. Made by shared(), ended by release().
+    """A connection that mends itself. Made by shared(), ended when the last listener has left.
 
     timeout_s  that a reply, and a connection to be made, may take
+    add(), leave() and send() leave notes for the thread, in steps that nothing comes between: the garbage collector may
+    run at any of ours, and destructors call them. A lock could be held by the very thread that they interrupt
     """
 
     def __init__(self, url: str, timeout_s: float, options: dict[str, Any]):
         self.url, self.timeout_s = url, timeout_s
         self._options = options
-        self._listeners: list[Listener] = []
-        self._coming: list[Listener] = []  # of these, whom the thread has not seen since it connected
-        self._lock = threading.Lock()  # of the two above and the two below
-        self._orders: collections.deque[_Order] = collections.deque()
+        self._n_added = itertools.count()
+        self._coming: collections.deque[Listener] = collections.deque()
+        self._leaving: collections.deque[Listener] = collections.deque()
+        self._orders: collections.deque[_Order] = collections.deque()  # another for each connection
         self._is_up = False
-        self._told: list[Listener] = []  # who hears of every change, on this connection; the thread's own
+        # All from here on is the thread's own.
+        self._listeners: list[Listener] = []
+        self._told: list[Listener] = []  # of these, who hears of every change, on this connection
         self._followed: set[bytes] = set()  # the prefixes that Redis said it follows on it
         self._asked: dict[bytes, list[Listener]] = {}  # those that it has not answered of, and who waits for that
-        self._sent: collections.deque[tuple[_Order, list[Any]]] = collections.deque()  # the thread's own
+        self._sent: collections.deque[tuple[_Order, list[Any]]] = collections.deque()
         self._is_asking = False
+        self._is_closed = False
         self._offset_s = 0.0  # the server's clock less ours
-        self._is_closed = self._is_started = False
         self.n_connects = self.n_users = 0
         self.tried = threading.Event()  # set once it is connected, or could not be at first
         self.refusal = ""  # what the server last said instead of letting us listen
@@ -104,21 +110,15 @@ class Link:
 
     def add(self, listener: Listener) -> None:
         """Tell it of changes, from its on_up() on."""
-        with self._lock:
-            self._listeners = [*self._listeners, listener]
-            self._coming.append(listener)
-            is_new = not self._is_started
-            self._is_started = True
-        if is_new:
+        self._coming.append(listener)
+        if next(self._n_added) == 0:
             self._thread.start()
-        else:
-            self._wake()
+        self._wake()
 
-    def remove(self, listener: Listener) -> None:
-        """Tell it nothing more."""
-        with self._lock:
-            self._listeners = [other for other in self._listeners if other is not listener]
-            self._told = [other for other in self._told if other is not listener]
+    def leave(self, listener: Listener) -> None:
+        """Tell it nothing more, soon. The last one to leave ends the thread and the connection."""
+        self._leaving.append(listener)
+        self._wake()
 
     def send(self, commands: Sequence[Command], *, writer: object = None, names: Sequence[bytes] = ()
              ) -> "Future[list[Any]]":  # fmt: skip
@@ -130,22 +130,20 @@ class Link:
         future: Future[list[Any]] = Future()
         data = b"".join(packed(command) for command in commands)
         order = _Order(data, len(commands), future, writer, names, time.monotonic())
-        with self._lock:
-            if not self._is_up:
-                raise CacheUnreachable(f"{self.url} is not connected, and tried again all the time{self._why()}")
-            self._orders.append(order)
+        orders = self._orders
+        if not self._is_up:
+            raise self._down()
+        orders.append(order)
+        if orders is not self._orders:  # lost meanwhile, and nobody may look there any more
+            with contextlib.suppress(ValueError):  # or somebody did
+                orders.remove(order)
+                raise self._down()
         self._wake()
         return future
 
-    def _why(self) -> str:
-        return f"; it said: {self.refusal}" if self.refusal else ""
-
-    def close(self) -> None:
-        """End the thread and the connection; what waits ends with CacheUnreachable."""
-        self._is_closed = True
-        self._wake()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(self.timeout_s + 1.0)
+    def _down(self) -> CacheUnreachable:
+        why = f"; it said: {self.refusal}" if self.refusal else ""
+        return CacheUnreachable(f"{self.url} is not connected, and tried again all the time{why}")
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake; closed: there is nobody to wake
@@ -173,29 +171,47 @@ class Link:
             if not self._is_closed:
                 select.select([self._wake_out], [], [], delay_s)
                 self._drain_wakes()
+                self._admit()
                 delay_s = min(2 * delay_s, BACK_OFF_S_MAX)
+        self.discard()
+
+    def discard(self) -> None:
+        """Nobody uses it, or will."""
         self._wake_out.close()
         self._wake_in.close()
 
     def _greet(self, connection: Any) -> None:
         """Follow what the listeners want, then let them know."""
+        self._admit()
         for prefix in {listener.prefix for listener in self._listeners if listener.prefix}:
             connection.send_packed_command([packed(_track(prefix))], check_health=False)
             self._answer(connection)
             self._followed.add(prefix)
         self._ask_time(connection)
-        with self._lock:
-            self._is_up = True
-            self._coming = list(self._listeners)
+        self._is_up = True
         self.n_connects += 1
-        self._welcome()
+        for listener in self._listeners:
+            self._begin_to_tell(listener)
         self.tried.set()
+
+    def _admit(self) -> list[Listener]:
+        """Who came since and is there still."""
+        left = _taken(self._leaving)  # first: these have come before
+        came = [listener for listener in _taken(self._coming) if listener not in left]
+        self._listeners = [listener for listener in self._listeners if listener not in left] + came
+        self._told = [listener for listener in self._told if listener not in left]
+        if left:
+            with _links_lock:
+                self.n_users -= len(left)
+                if self.n_users == 0:
+                    self._is_closed = True
+                    for key in [key for key, link in _links.items() if link is self]:
+                        del _links[key]
+        return came
 
     def _welcome(self) -> None:
         """Who came is told of changes as soon as Redis follows what it wants to hear of, which it is asked for once."""
-        with self._lock:
-            coming, self._coming = self._coming, []
-        for listener in coming:
+        for listener in self._admit():
             prefix = listener.prefix
             if not prefix or prefix in self._followed:
                 self._begin_to_tell(listener)
@@ -220,15 +236,12 @@ class Link:
                 self._begin_to_tell(listener)
 
         order.future.add_done_callback(answered)
-        with self._lock:
-            self._orders.append(order)
+        self._orders.append(order)
 
     def _begin_to_tell(self, listener: Listener) -> None:
-        with self._lock:
-            if listener not in self._listeners:
-                return  # it left meanwhile
-            self._told = [*self._told, listener]
-        listener.on_up(self)
+        if listener in self._listeners:  # or it left meanwhile
+            self._told.append(listener)
+            listener.on_up(self)
 
     def _answer(self, connection: Any) -> Any:
         """The reply to what was sent before anybody listens. Raises where it is an error: too old, or no right."""
@@ -254,8 +267,10 @@ class Link:
         poller = select.poll()
         poller.register(connection._sock, select.POLLIN)
         poller.register(self._wake_out, select.POLLIN)
-        while not self._is_closed and not self.refusal:
+        while True:
             self._welcome()
+            if self._is_closed or self.refusal:
+                return
             now_s = time.monotonic()
             if now_s >= beat_s and not self._is_asking:
                 self._beat()
@@ -275,8 +290,7 @@ class Link:
             listener.on_asked(self)
         order = _order((b"TIME",))
         order.future.add_done_callback(lambda done: self._confirm(done, order.sent_s))
-        with self._lock:
-            self._orders.append(order)
+        self._orders.append(order)
 
     def _confirm(self, done: "Future[list[Any]]", asked_s: float) -> None:
         self._is_asking = False
@@ -286,9 +300,7 @@ class Link:
                 listener.on_confirmed(self)
 
     def _send_all(self, connection: Any) -> None:
-        with self._lock:
-            orders = list(self._orders)
-            self._orders.clear()
+        orders = _taken(self._orders)
         for order in orders:
             self._sent.append((order, []))
         if orders:
@@ -324,11 +336,10 @@ class Link:
                     listener.on_changed(self, name)
 
     def _break_off(self) -> None:
-        with self._lock:
-            self._is_up = False
-            told, self._told = self._told, []
-            orders = [*(order for order, _ in self._sent), *self._orders]
-            self._orders.clear()
+        self._is_up = False
+        told, self._told = self._told, []
+        ended, self._orders = self._orders, collections.deque()  # who has just seen the old one finds it out
+        orders = [*(order for order, _ in self._sent), *_taken(ended)]
         self._sent.clear()
         self._followed.clear()
         self._asked.clear()
@@ -344,6 +355,15 @@ class Link:
         with contextlib.suppress(BlockingIOError):
             while self._wake_out.recv(4096):
                 pass
+
+
+def _taken(notes: "collections.deque[_Note]") -> list[_Note]:
+    """All that is there; more may come meanwhile."""
+    taken = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(notes.popleft())
+    return taken
 
 
 def _track(prefix: bytes) -> Command:
@@ -369,36 +389,30 @@ def _reply(connection: Any) -> Any:
 
 
 _links: dict[tuple[object, ...], Link] = {}
-_links_lock = threading.Lock()
+_links_lock = threading.RLock()  # destructors may make a cache, also while another is made
 
 
 def shared(url: str, timeout_s: float, options: dict[str, Any]) -> Link:
-    """The process's link to that Redis, made where there is none. Who takes it gives it back by release()."""
+    """The process's link to that Redis, made where there is none. Who takes it must add() a listener, and leave()."""
     key = (url, timeout_s, repr(sorted(options.items())))
-    with _links_lock:
-        link = _links.get(key)
-        if link is None:
-            link = _links[key] = Link(url, timeout_s, options)
-        link.n_users += 1
+    made = None
+    while True:
+        with _links_lock:  # and none is made under it: destructors that run meanwhile may wait for a link's thread
+            link = _links.get(key) or made
+            if link is not None:
+                _links[key] = link
+                link.n_users += 1
+                break
+        made = Link(url, timeout_s, options)
+    if made is not None and made is not link:  # another thread was faster
+        made.discard()
     return link
-
-
-def release(link: Link, listener: Listener) -> None:
-    """The listener is told nothing more; the last user closes the link."""
-    link.remove(listener)
-    with _links_lock:
-        link.n_users -= 1
-        if link.n_users > 0:
-            return
-        for key in [key for key, other in _links.items() if other is link]:
-            del _links[key]
-    link.close()
 
 
 def _after_fork() -> None:
     # Neither the threads nor the connections are this process's: they are let go without a word to the server.
     global _links_lock
-    _links_lock = threading.Lock()
+    _links_lock = threading.RLock()
     _links.clear()
 
 
