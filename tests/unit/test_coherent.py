@@ -211,6 +211,8 @@ def test_pickles_only_where_asked_for(server):
         with cache_at(server.url, pickle=True) as c:
             c.put("key", {1, 2})
             assert c.get("key") == {1, 2}
+            with pytest.raises(infcore.InvalidType, match="value is function, which cannot be pickled: .*lambda"):
+                c.put("other", lambda: 1)
         settle(a, b)
         assert b.get("key") is None and b.stats().refused_values == 1
 
@@ -252,6 +254,21 @@ def test_time_to_live(server):
         assert a.peek("key") is None and b.peek("key") is None and b.get("key") == 1  # Redis has a clock of its own
         a.put("short", 1, ttl_s=0.05)
         eventually(lambda: b.get("short") is None and a.get("short") is None, "it expires in Redis, which tells")
+
+
+@pytest.mark.parametrize("ttl_s", [1e16, 1e20, 1e308])
+def test_any_time_to_live_that_a_plain_cache_takes(pair, server, ttl_s):
+    a, b = pair
+    assert a.put("key", 1, ttl_s=ttl_s) and b.get("key") == 1
+    assert server.client().pttl("infcore:k:s:key") > 1e15
+
+
+def test_a_tag_whose_mark_is_torn_gets_another(pair, server):
+    a, b = pair
+    for torn in (b"", b"a", b"0123456789"):
+        server.client().set("infcore:t:t", torn)
+        settle(a, b)
+        assert a.put("key", torn, tags=["t"]) and b.get("key") == torn
 
 
 def test_what_is_near_grows_too_old(server):
@@ -328,9 +345,12 @@ def test_arguments(server):
             ({"ttl_s": 0}, "ttl_s is 0"),
             ({"cost_us": -1.0}, "cost_us"),
             ({"tags": ["\0x"]}, "a tag is"),
+            ({"tags": map(str, range(1 << 16))}, "tags has 65536; allowed: at most 65535"),
         ):
             with pytest.raises(infcore.InvalidArgument, match=text):
                 cache.put("key", 1, **wrong)
+        with pytest.raises(infcore.InvalidArgument, match="key is an int of 16610 bits"):
+            cache.put(10**5000, 1)
         with pytest.raises(infcore.InvalidType, match="tags is str"):
             cache.put("key", 1, tags="t")
     with pytest.raises(infcore.CacheUnreachable):
@@ -425,6 +445,13 @@ def test_who_is_refused_to_be_told_is_not_trusted_and_who_was_there_knows(server
                 other.put("key", "new")
                 settle(two_)
                 assert two_.get("key") == "new"
+
+
+def test_who_may_not_look_for_all_names_is_told_so(server):
+    with CoherentCache(1, weak(server, "-scan"), policy="lru", timeout_s=10.0) as cache:
+        assert cache.wait_until_connected(30.0)
+        with pytest.raises(infcore.CacheUnreachable, match="refused it: .*no permissions"):
+            cache.clear()
 
 
 def test_each_namespace_is_followed_once_on_a_connection(server):

@@ -117,6 +117,18 @@ def test_what_was_computed_is_taken_back_where_the_change_is_told_only_after_it_
     proxy.close()
 
 
+def test_what_redis_refuses_leaves_nothing_there(pair, server):
+    a, b = pair
+
+    def compute():
+        server.client().delete("infcore:t:t")
+        server.client().rpush("infcore:t:t", "a list")
+        return "made"
+
+    assert a.get_or_compute("key", compute, tags=["t"]) == "made"
+    assert server.client().keys("infcore:k:*") == [] and b.get("key") is None
+
+
 def test_errors_are_not_kept_unless_asked(pair):
     a, _ = pair
     for _ in range(2):

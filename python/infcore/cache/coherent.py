@@ -15,6 +15,7 @@ from infcore._core.base import Clock
 from infcore.cache.coherent_stats import CoherentStats
 from infcore.cache.far_keys import Names
 from infcore.cache.far_part import Ask, FarPart, Level, PutOptions, Steps
+from infcore.cache.far_value import TAGS_MAX
 from infcore.cache.listening import Ear, survive_fork, watch
 from infcore.cache.near import AGES, Begun, Near
 from infcore.cache.redis_client import Reader, checked_url, redis_errors
@@ -442,6 +443,8 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
             raise InvalidType(f"a tag is {type(tag).__name__}; allowed: str")
         if tag.startswith("\0") or len(tag) > 4096:
             raise InvalidArgument(f"a tag is {tag[:40]!r}; allowed: at most 4096 characters, the first not NUL")
+    if len(named) > TAGS_MAX:
+        raise InvalidArgument(f"tags has {len(named)}; allowed: at most {TAGS_MAX}")
     return named
 
 

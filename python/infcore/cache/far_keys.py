@@ -28,7 +28,11 @@ class Names:
         if type(key) is str:
             return self._key + b"s:" + key.encode("utf-8", "surrogatepass")
         if type(key) is int:
-            return self._key + b"i:%d" % key
+            try:
+                return self._key + b"i:%d" % key
+            except ValueError:  # of so many digits, Python does not say how it is written
+                bits = key.bit_length()
+                raise InvalidArgument(f"key is an int of {bits} bits; allowed: as many digits as str() writes") from None
         if type(key) is bytes:
             return self._key + b"b:" + key
         raise InvalidType(f"key is {type(key).__name__}; allowed: str, int or bytes")

@@ -2,6 +2,7 @@
 blocks and an event loop that awaits run the same steps.
 """
 
+import contextlib
 import itertools
 import secrets
 import time
@@ -11,13 +12,14 @@ from typing import Any, NamedTuple
 
 from infcore.cache import far_scripts as scripts
 from infcore.cache.far_keys import Names
-from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, body_of, pack, unpack, value_of
+from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, body_of, is_mark, pack, unpack, value_of
 from infcore.cache.near import Begun, Near, Seen
 from infcore.cache.redis_client import Reader
 from infcore.cache.redis_link import Link, Listener
 from infcore.cache.sizes import estimated_bytes
 from infcore.errors import CacheUnreachable
 
+MS_MAX = 1 << 53  # some hundred thousand years: Redis refuses what ends, with its clock added, beyond 63 bits
 TRIES_MAX = 16  # of a put whose tags are invalidated again and again meanwhile
 
 
@@ -62,6 +64,10 @@ class PutOptions(NamedTuple):
     def near(self, value: object, **changed: Any) -> dict[str, Any]:
         size = estimated_bytes(value) if self.size_bytes is None else self.size_bytes
         return {**self._asdict(), "size_bytes": size, **changed}
+
+
+class Refused(CacheUnreachable):
+    """Redis answered that it does not do it."""
 
 
 class FarPart:
@@ -129,7 +135,7 @@ class FarPart:
         if missing:
             seen = self.near.seen("")
             marks = yield Ask(self.home, missing)
-            fresh = {name: mark for name, mark in zip(missing, marks, strict=True) if isinstance(mark, bytes)}
+            fresh = {name: mark for name, mark in zip(missing, marks, strict=True) if is_mark(mark)}
             self.near.learn(fresh, seen)
             known.update(fresh)
         return known
@@ -151,10 +157,10 @@ class FarPart:
         """To the levels before the one that has it. Under the guard: behind an invalidation it would stay."""
         name = self.names.of_key(key)
         for level in nearer:
-            ttl_s = level.copy_ttl_s if left_s is None else min(left_s, level.copy_ttl_s)
+            ttl_ms = _ms(level.copy_ttl_s if left_s is None else min(left_s, level.copy_ttl_s))
             with self.near.guard:
                 if level.link.is_up and self.near.is_current(key, seen, tags):
-                    self._tell(level, scripts.put(name, data, max(1, int(ttl_s * 1e3)), ()), name)
+                    self._tell(level, scripts.put(name, data, ttl_ms, ()), name)
 
     def _tell(self, level: Level, commands: Sequence[scripts.Command], name: bytes,
               done: Callable[[Any], object] = lambda _: None) -> None:  # fmt: skip
@@ -169,16 +175,17 @@ class FarPart:
         for level in nearer:
             self._tell(level, [(b"DEL", name)], name, lambda _: self.near.forget(key))
 
-    def _write(self, names: Sequence[bytes], commands: Sequence[scripts.Command]) -> Steps:
-        """Have the last level do it, in its order with all that is told. Raises CacheUnreachable."""
+    def _write(self, names: Sequence[bytes], commands: Sequence[scripts.Command], level: Level | None = None) -> Steps:
+        """Have a level do it, None: the last one, in its order with all that is told. Raises CacheUnreachable."""
+        level = self.home if level is None else level
         try:
-            replies = yield self.home.link.send(commands, writer=self.home.ear, names=names)
+            replies = yield level.link.send(commands, writer=level.ear, names=names)
         except CacheUnreachable:
             self.n_unreachable += 1
             raise
         for reply in [*replies, *(replies[-1] if isinstance(replies[-1], list) else ())]:
             if isinstance(reply, Exception):
-                raise CacheUnreachable(f"{self.home.link.url} refused it: {reply}")
+                raise Refused(f"{level.link.url} refused it: {reply}")
         return replies
 
     def open_tags(self, tags: Sequence[str]) -> Steps:
@@ -211,7 +218,7 @@ class FarPart:
             seen = self.near.seen(key)
             if begun and begun.is_touched:
                 return False
-            ttl_ms = 0 if told.ttl_s is None else max(1, int(told.ttl_s * 1e3))
+            ttl_ms = 0 if told.ttl_s is None else _ms(told.ttl_s)
             expires_ms = int(self.home.link.server_s() * 1e3) + ttl_ms if ttl_ms else 0
             packed = pack(kind, body, version=told.version, expires_ms=expires_ms, nonce=self._nonce(),
                           cost_us=told.cost_us, tags=tags)  # fmt: skip
@@ -251,6 +258,10 @@ class FarPart:
     def _put_once(self, key: Hashable, name: bytes, commands: Sequence[scripts.Command]) -> Steps:
         try:
             replies = yield from self._write([name], commands)
+        except Refused:
+            with contextlib.suppress(CacheUnreachable):
+                yield from self._write([name], scripts.drop(name, b""))
+            raise
         except BaseException:  # whether it was done is unknown
             self.near.forget(key)
             self.drop_copies(key, name, self.levels[:-1])
@@ -306,8 +317,12 @@ class FarPart:
         cursor = b"0"
         while True:
             scan = (b"SCAN", cursor, b"MATCH", self.names.prefix + b"*", b"COUNT", b"1000")
-            ((cursor, names),) = yield level.link.send([scan])
+            ((cursor, names),) = yield from self._write((), [scan], level)
             if names:
-                yield level.link.send([(b"DEL", *names)], writer=level.ear, names=names)
+                yield from self._write(names, [(b"DEL", *names)], level)
             if cursor == b"0":
                 return
+
+
+def _ms(ttl_s: float) -> int:
+    return max(1, int(min(ttl_s * 1e3, MS_MAX)))

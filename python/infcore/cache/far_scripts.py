@@ -23,12 +23,15 @@ end
 if ARGV[2] == '0' then redis.call('SET', KEYS[1], new) else redis.call('SET', KEYS[1], new, 'PX', ARGV[2]) end
 return 1
 """
-# The marks of tags; who has none gets the one that was brought.
+# The marks of tags; who has none, or something else, gets the one that was brought.
 _OPEN = b"""
 local marks = {}
 for i = 1, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[1], 'NX')
   marks[i] = redis.call('GET', KEYS[i])
+  if not marks[i] or #marks[i] ~= #ARGV[1] then
+    marks[i] = ARGV[1]
+    redis.call('SET', KEYS[i], ARGV[1])
+  end
 end
 return marks
 """
@@ -39,9 +42,9 @@ local n = redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], '', 'PX', 1000)
 return n
 """
-# Gone, if it is still the one that was seen: its header is the argument.
+# Gone, if it is still the one that was seen: its header is the argument, nothing of an empty one.
 _DROP = b"""
-if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+if redis.call('GETRANGE', KEYS[1], 0, math.max(0, #ARGV[1] - 1)) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
 
@@ -78,6 +81,7 @@ def delete(name: bytes) -> list[Command]:
 
 
 def drop(name: bytes, head: bytes) -> list[Command]:
+    """Without a head: what put()'s APPEND made where its script wrote nothing."""
     return [(b"EVAL", _DROP, b"1", name, head)]
 
 
