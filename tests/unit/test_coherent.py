@@ -420,6 +420,28 @@ except infcore.MissingExtra as e:
     )
 
 
+@pytest.mark.parametrize(
+    "url, place",
+    [
+        ("redis://user:S3cret@127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+        ("redis://:S3cret@127.0.0.1:1", "redis://127.0.0.1:1"),
+        ("redis://127.0.0.1:1/0?password=S3cret", "redis://127.0.0.1:1/0"),
+        ("redis://127.0.0.1:1/0?password=S3@cret", "redis://..."),
+        ("unix://user:S3cret@/no/such/place", "unix:///no/such/place"),
+        ("redis://user:S3?cret@127.0.0.1:1/0", "redis://..."),
+        ("http://user:S3cret@127.0.0.1:1/0", "http://127.0.0.1:1/0"),
+        ("user:S3cret@127.0.0.1:1", "127.0.0.1:1"),
+    ],
+)
+def test_no_error_tells_the_password(url, place):
+    with pytest.raises(infcore.InfcoreError) as raised, CoherentCache(1, url, policy="lru") as cache:
+        cache.put("key", 1)
+    assert place in str(raised.value) and "S3" not in str(raised.value) and "cret" not in str(raised.value)
+    with pytest.raises(infcore.InvalidArgument) as raised:
+        CoherentCache(1, [url, url], policy="lru")
+    assert place in str(raised.value) and "S3" not in str(raised.value) and "cret" not in str(raised.value)
+
+
 def test_a_server_that_it_cannot_use_is_named(server):
     with CoherentCache(1, weak(server, "-client"), policy="lru") as cache:
         why = eventually(lambda: cache._far.home.link.refusal, "it was refused")

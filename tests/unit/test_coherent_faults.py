@@ -302,6 +302,25 @@ with cache_at({server.url!r}) as cache:
     assert (run.returncode, run.stderr) == (0, "") and len(set(run.stdout.split())) == 4
 
 
+def test_a_destructor_where_changes_are_heard_may_not_wait_for_them(server):
+    said = []
+
+    class Value:
+        def __del__(self):
+            said.append(a.get("other"))
+            for call in (lambda: a.put("other", 2), lambda: a.get_or_compute("third", lambda: 3)):
+                with pytest.raises(infcore.CacheUnreachable, match="a destructor on the thread that hears of changes"):
+                    call()
+            said.append("refused")
+
+    with two(server, pickle=True) as (a, b):
+        a.put("other", 1)
+        assert a._near.keep("key", Value(), a._near.seen("key"), tags=(), version=0)
+        b.put("key", 1)
+        settle(a)
+        assert said == [1, "refused"] and a.get("key") == 1 and a.put("other", 3) and a.stats().flushes == 1
+
+
 def test_the_garbage_collector_may_run_wherever_it_likes(server):
     """It lets go of caches that nobody closed, and of what uses one in its destructor, from within our own steps."""
     program = f"""

@@ -18,8 +18,8 @@ from infcore.cache.far_part import Ask, FarPart, Level, PutOptions, Steps
 from infcore.cache.far_value import TAGS_MAX
 from infcore.cache.listening import Ear, survive_fork, watch
 from infcore.cache.near import AGES, Begun, Near
-from infcore.cache.redis_client import Reader, checked_url, redis_errors
-from infcore.cache.redis_link import shared
+from infcore.cache.redis_client import Reader, checked_url, redis_errors, shown
+from infcore.cache.redis_link import is_link_thread, shared
 from infcore.errors import CacheUnreachable, InvalidArgument, InvalidType
 
 _absent = object()
@@ -45,16 +45,22 @@ class CoherentCache:
     ttl_s           until a value expires, here and there, where put() does not say; None: never
     near_ttl_s      the last bound: what is here is asked for anew after that long (at the latest, an eighth before at
                     the earliest), whatever was or was not told; None: none
-    staleness_s_max when Redis has confirmed for that long that nothing was missed, nothing here is served any more
+    staleness_s_max when Redis has not confirmed for that long that nothing was missed, nothing here is served any more. A
+                    thread sees to that, no hit looks at a clock: what a process that was stopped has here is served
+                    until that thread has had its turn, some milliseconds
     timeout_s       that a connection or a reply may take
     on_down         of put() without Redis: "raise" CacheUnreachable, or keep it "local" until Redis is back, at most
                     staleness_s_max. What invalidates raises in either case: others would go on serving it
     pickle          True: values that cannot be told otherwise are pickled, and pickles read. Only where everybody who
                     may write to that Redis is trusted: reading a pickle runs its code
     redis_options   more for each redis-py Connection, {"ssl_ca_certs": ...}
-    Keys are str, int or bytes; values None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples and dicts of
-    these. What comes from Redis is a copy; what was put here is handed out as it is. get() answers the default without
-    Redis (stats() count it), and for what is torn or not ours. Threads and event loops may share one; call close().
+    Keys are str, int or bytes, nothing that is just equal to one: True is refused, but where 1 is here it finds that.
+    Values are None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples and dicts of these. What comes from
+    Redis is a copy; what was put here is handed out as it is. get() answers the default without Redis (stats() count
+    it), and for what is torn or not ours. Threads and event loops may share one; call close().
+    What others change is let go on the thread that hears of it, which does nothing else until the value's destructor
+    has returned: there a cache's get() may be called, while what writes or computes raises CacheUnreachable at once.
+    On any other thread a destructor may use it, and may wait for timeout_s where it runs within a call of this cache.
     Redis >= 6.0, no cluster. Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
     Complexity      get of what is here: as Cache; else a round trip, and one more for each Redis without it
     """
@@ -80,9 +86,10 @@ class CoherentCache:
         redis_options: dict[str, Any] | None = None,
     ):
         urls = list(redis) if isinstance(redis, (list, tuple)) else [redis]
-        if not urls or len(set(urls)) != len(urls):
-            raise InvalidArgument(f"redis is {redis!r}; allowed: one address, or several different ones")
         self._urls = [checked_url(f"redis[{i}]", url) for i, url in enumerate(urls)]
+        if not urls or len(set(urls)) != len(urls):
+            places = [shown(url) for url in urls]
+            raise InvalidArgument(f"redis is {places}; allowed: one address, or several different ones")
         if on_down not in ("raise", "local"):
             raise InvalidArgument(f"on_down is {on_down!r}; allowed: 'raise', 'local'")
         self._on_down = on_down
@@ -141,12 +148,18 @@ class CoherentCache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_open(self) -> None:
-        """Connected, in a forked child anew. Raises CacheUnreachable after close()."""
-        if self._is_closed:
-            raise CacheUnreachable("the cache is closed; allowed: get() and aget(), which find nothing")
+    def _check_process(self) -> None:
+        """In a forked child, connect anew."""
         if self._pid != os.getpid():
             self._begin()
+
+    def _check_open(self) -> None:
+        """Raises CacheUnreachable after close(), and where waiting for Redis would keep all others waiting, too."""
+        if self._is_closed:
+            raise CacheUnreachable("the cache is closed; allowed: get() and aget(), which find nothing")
+        if is_link_thread():
+            raise CacheUnreachable("a destructor on the thread that hears of changes would wait for that; allowed: get()")
+        self._check_process()
 
     def _run(self, steps: Steps) -> Any:
         """On this thread: reads over a connection of its own, the rest over the link."""
@@ -182,10 +195,10 @@ class CoherentCache:
                 return [wanted.level.reader.get(wanted.names[0])]
             answer = wanted.level.reader.get_many(wanted.names)
         except self._errors as error:
-            raise CacheUnreachable(f"{wanted.level.link.url}: {error}") from None
+            raise CacheUnreachable(f"{wanted.level.link.place}: {error}") from None
         if isinstance(answer, list):
             return answer
-        raise CacheUnreachable(f"{wanted.level.link.url} refused it: {answer}")
+        raise CacheUnreachable(f"{wanted.level.link.place} refused it: {answer}")
 
     async def _arun(self, steps: Steps) -> Any:
         """On an event loop: all over the link."""
@@ -214,7 +227,7 @@ class CoherentCache:
     def _missed(self, key: Hashable, default: Any) -> Any:
         if _near_only.get() or self._is_closed:
             return default
-        self._check_open()
+        self._check_process()
         return self._run(self._far.read(key, default))
 
     async def aget(self, key: Hashable, default: Any = None) -> Any:
@@ -228,7 +241,7 @@ class CoherentCache:
             return value
         if self._is_closed:
             return default
-        self._check_open()
+        self._check_process()
         return await self._arun(self._far.read(key, default))
 
     def put(

@@ -185,7 +185,7 @@ class FarPart:
             raise
         for reply in [*replies, *(replies[-1] if isinstance(replies[-1], list) else ())]:
             if isinstance(reply, Exception):
-                raise Refused(f"{level.link.url} refused it: {reply}")
+                raise Refused(f"{level.link.place} refused it: {reply}")
         return replies
 
     def open_tags(self, tags: Sequence[str]) -> Steps:

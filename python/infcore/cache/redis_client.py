@@ -31,8 +31,18 @@ def checked_url(field: str, value: object) -> str:
     try:
         redis_package().connection.parse_url(value)
     except ValueError as error:
-        raise InvalidArgument(f"{field} is {value!r}: {error}; allowed: {allowed}") from None
+        why = f": {error}" if shown(value) == value else ""  # it may tell what is not shown
+        raise InvalidArgument(f"{field} is {shown(value)!r}{why}; allowed: {allowed}") from None
     return value
+
+
+def shown(url: str) -> str:
+    """An address as it may be read by anybody: without the user, the password, and the options, one of which may be."""
+    scheme, mark, rest = url.rpartition("://")
+    place, _, options = rest.partition("?")
+    if "@" in options:  # or a password with a question mark ends there
+        place = "..."
+    return scheme + mark + place.rpartition("@")[2]
 
 
 def connection_of(url: str, timeout_s: float, options: dict[str, Any], protocol: int) -> Any:

@@ -17,10 +17,11 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from infcore.cache.far_scripts import Command, packed
-from infcore.cache.redis_client import connect_to, redis_errors
+from infcore.cache.redis_client import connect_to, redis_errors, shown
 from infcore.errors import CacheUnreachable
 
 _Note = TypeVar("_Note")
+_here = threading.local()
 BACK_OFF_S_MIN, BACK_OFF_S_MAX = 0.02, 2.0
 
 
@@ -76,6 +77,7 @@ class Link:
 
     def __init__(self, url: str, timeout_s: float, options: dict[str, Any]):
         self.url, self.timeout_s = url, timeout_s
+        self.place = shown(url)  # for what is told of it
         self._options = options
         self._n_added = itertools.count()
         self._coming: collections.deque[Listener] = collections.deque()
@@ -143,13 +145,14 @@ class Link:
 
     def _down(self) -> CacheUnreachable:
         why = f"; it said: {self.refusal}" if self.refusal else ""
-        return CacheUnreachable(f"{self.url} is not connected, and tried again all the time{why}")
+        return CacheUnreachable(f"{self.place} is not connected, and tried again all the time{why}")
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake; closed: there is nobody to wake
             self._wake_in.send(b"\0")
 
     def _run(self) -> None:
+        _here.is_link = True
         delay_s = BACK_OFF_S_MIN
         while not self._is_closed:
             connection = None
@@ -347,7 +350,7 @@ class Link:
             listener.on_lost(self)
         for order in orders:
             if order.future.set_running_or_notify_cancel():
-                text = f"{self.url} was lost before it answered; whether it was done is unknown"
+                text = f"{self.place} was lost before it answered; whether it was done is unknown"
                 order.future.set_exception(CacheUnreachable(text))
         self._is_asking = False
 
@@ -386,6 +389,11 @@ def _reply(connection: Any) -> Any:
         return connection.read_response(disable_decoding=True, push_request=True)
     except ResponseError as error:
         return error
+
+
+def is_link_thread() -> bool:
+    """Whether others are told nothing for as long as this thread waits."""
+    return hasattr(_here, "is_link")
 
 
 _links: dict[tuple[object, ...], Link] = {}
