@@ -211,7 +211,7 @@ def test_pickles_only_where_asked_for(server):
         with cache_at(server.url, pickle=True) as c:
             c.put("key", {1, 2})
             assert c.get("key") == {1, 2}
-            with pytest.raises(infcore.InvalidType, match="value is function, which cannot be pickled: .*lambda"):
+            with pytest.raises(infcore.InvalidType, match=r"value is function, which cannot be pickled: .*lambda"):
                 c.put("other", lambda: 1)
         settle(a, b)
         assert b.get("key") is None and b.stats().refused_values == 1
@@ -472,7 +472,7 @@ def test_who_is_refused_to_be_told_is_not_trusted_and_who_was_there_knows(server
 def test_who_may_not_look_for_all_names_is_told_so(server):
     with CoherentCache(1, weak(server, "-scan"), policy="lru", timeout_s=10.0) as cache:
         assert cache.wait_until_connected(30.0)
-        with pytest.raises(infcore.CacheUnreachable, match="refused it: .*no permissions"):
+        with pytest.raises(infcore.CacheUnreachable, match=r"refused it: .*no permissions"):
             cache.clear()
 
 

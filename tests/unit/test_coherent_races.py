@@ -54,7 +54,7 @@ async def cancelled_as_it_is_done(server, cache, start, meanwhile):
 
 
 CHANGES = {
-    "put": (lambda cache: cache.aput("key", "new", tags=["t"]), "new"),
+    "put": (lambda cache: cache.aput("key", "new"), "new"),
     "delete": (lambda cache: cache.adelete("key"), None),
     "tag": (lambda cache: cache.ainvalidate_tag("t"), None),
 }

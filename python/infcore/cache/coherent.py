@@ -45,8 +45,8 @@ class CoherentCache:
     ttl_s           until a value expires, here and there, where put() does not say; None: never
     near_ttl_s      the last bound: what is here is asked for anew after that long (at the latest, an eighth before at
                     the earliest), whatever was or was not told; None: none
-    staleness_s_max when Redis has not confirmed for that long that nothing was missed, nothing here is served any more. A
-                    thread sees to that, no hit looks at a clock: what a process that was stopped has here is served
+    staleness_s_max when Redis has not confirmed for that long that nothing was missed, nothing here is served any more.
+                    A thread sees to that, no hit looks at a clock: where a process was stopped, what it has is served
                     until that thread has had its turn, some milliseconds
     timeout_s       that a connection or a reply may take
     on_down         of put() without Redis: "raise" CacheUnreachable, or keep it "local" until Redis is back, at most
@@ -88,7 +88,7 @@ class CoherentCache:
         urls = list(redis) if isinstance(redis, (list, tuple)) else [redis]
         self._urls = [checked_url(f"redis[{i}]", url) for i, url in enumerate(urls)]
         if not urls or len(set(urls)) != len(urls):
-            places = [shown(url) for url in urls]
+            places = [shown(url) for url in self._urls]
             raise InvalidArgument(f"redis is {places}; allowed: one address, or several different ones")
         if on_down not in ("raise", "local"):
             raise InvalidArgument(f"on_down is {on_down!r}; allowed: 'raise', 'local'")
@@ -158,7 +158,7 @@ class CoherentCache:
         if self._is_closed:
             raise CacheUnreachable("the cache is closed; allowed: get() and aget(), which find nothing")
         if is_link_thread():
-            raise CacheUnreachable("a destructor on the thread that hears of changes would wait for that; allowed: get()")
+            raise CacheUnreachable("a destructor on the thread that hears of changes would wait for it; allowed: get()")
         self._check_process()
 
     def _run(self, steps: Steps) -> Any:

@@ -32,7 +32,7 @@ class Names:
                 return self._key + b"i:%d" % key
             except ValueError:  # of so many digits, Python does not say how it is written
                 bits = key.bit_length()
-                raise InvalidArgument(f"key is an int of {bits} bits; allowed: as many digits as str() writes") from None
+                raise InvalidArgument(f"key is an int of {bits} bits; allowed: the digits that str() writes") from None
         if type(key) is bytes:
             return self._key + b"b:" + key
         raise InvalidType(f"key is {type(key).__name__}; allowed: str, int or bytes")

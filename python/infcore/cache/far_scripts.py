@@ -35,8 +35,8 @@ for i = 1, #KEYS do
 end
 return marks
 """
-# Something under the name, whatever was there; whether something was. The DEL comes first: a script that has written may
-# write on, also where memory is full, and whoever deletes may do so because of that.
+# Something under the name, whatever was there; whether something was. The DEL comes first: a script that has written
+# may write on, also where memory is full, and whoever deletes may do so because of that.
 _TOUCH = b"""
 local n = redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], '', 'PX', 1000)
