@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 
 import pytest
 from coherent_rig import cache_at, elsewhere, settle, two
@@ -98,6 +99,41 @@ def test_of_two_own_puts_at_once_the_later_one_is_not_undone_by_a_copy(server, c
         with cache_at(elsewhere(server.url)) as fresh:
             for key in keys:
                 assert chain.get(key) == fresh.get(key) is not None
+
+
+@pytest.mark.parametrize("change", ["delete", "put"])
+def test_a_change_in_one_turn_of_redis_with_what_was_computed_before_it(server, change):
+    """Redis tells who touched a key last in a turn of its loop of nothing that others did to it in there."""
+    with two(server) as (a, b):
+        threads = []
+
+        def start(work):
+            threads.append(threading.Thread(target=work))
+            threads[-1].start()
+
+        def is_sent(cache, n):
+            return eventually(lambda: not cache._far.home.link._orders and len(cache._far.home.link._sent) > n, "sent")
+
+        def go_on():
+            is_sent(a, n_before)
+            server.signal(signal.SIGCONT)
+
+        def compute():
+            nonlocal n_before
+            server.signal(signal.SIGSTOP)
+            start((lambda: b.delete("key")) if change == "delete" else (lambda: b.put("key", "new")))
+            is_sent(b, 0)
+            n_before = len(a._far.home.link._sent)
+            start(go_on)
+            return "old"
+
+        n_before = 0
+        assert a.get_or_compute("key", compute) == "old"
+        for thread in threads:
+            thread.join(30.0)
+        settle(a, b)
+        left = None if change == "delete" else "new"
+        assert a.get("key") == left and b.get("key") == left
 
 
 def test_who_has_an_old_value_in_hand_does_not_copy_it_behind_the_change(server, site, chain):

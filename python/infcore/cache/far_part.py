@@ -208,7 +208,7 @@ class FarPart:
         """Written and kept near, or False where a newer version is there.
 
         begun       of a value that was made meanwhile. It is not written if the key or a tag has changed since, and
-                    taken back if that is known only afterwards
+                    taken back if that is known only afterwards; what another put is not replaced
         """
         name = self.names.of_key(key)
         kind, body = body_of(value, pickled=self.pickled)
@@ -222,8 +222,11 @@ class FarPart:
             expires_ms = int(self.home.link.server_s() * 1e3) + ttl_ms if ttl_ms else 0
             packed = pack(kind, body, version=told.version, expires_ms=expires_ms, nonce=self._nonce(),
                           cost_us=told.cost_us, tags=tags)  # fmt: skip
-            outcome = yield from self._put_once(key, name, scripts.put(name, packed, ttl_ms, tags, dead or b""))
+            commands = scripts.put(name, packed, ttl_ms, tags, dead or b"", is_new=begun is not None)
+            outcome = yield from self._put_once(key, name, commands)
             if outcome > 0:
+                if begun:  # what was done in the same turn of Redis' loop is told behind its replies, before others
+                    yield from self._write((), [(b"TIME",)])
                 if begun and begun.is_touched:
                     yield from self._write([name], scripts.drop(name, packed[:HEAD_BYTES]))
                     self.near.forget(key)
@@ -284,11 +287,11 @@ class FarPart:
         name = self.names.of_key(key)
         self.near.forget(key)
         try:
-            replies = yield from self._write([name], scripts.delete(name))
+            replies = yield from self._write([name], scripts.delete(name, self.names.of_deleted(name)))
         finally:  # also where nobody waits for it any more: it may be done, and Redis does not tell who did it
             self.near.forget(key)
             self.drop_copies(key, name, self.levels[:-1])
-        return bool(replies[0])
+        return bool(replies[1])
 
     def invalidate_tag(self, tag: str) -> Steps:
         name = self.names.of_tag(tag)
@@ -307,7 +310,7 @@ class FarPart:
         """
         self.near.forget_all()
         try:
-            yield from self._write([self.names.all], scripts.delete(self.names.all))
+            yield from self._write([self.names.all], scripts.touched(self.names.all))
             for level in reversed(self.levels):
                 yield from self._clear_level(level)
         finally:

@@ -124,11 +124,11 @@ class LevelEar:
         far = self._listening()
         if far is None:
             return
-        self._ear.n_changes += 1
+        self._ear.n_changes += not far.names.is_deleted(name)  # of what was there, its own name is told, too
         key, tag = far.names.key_of(name), far.names.tag_of(name)
         if key is not None:
             far.near.forget(key)  # first: who has the old value in hand copies it no more
-            far.drop_copies(key, name, far.levels[: self._index])
+            far.drop_copies(key, far.names.of_key(key), far.levels[: self._index])
         elif tag is not None:
             far.near.forget_tag(tag, name)
         elif name == far.names.all:
