@@ -277,6 +277,36 @@ with cache_at({server.url!r}) as cache:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_threads_of_a_forked_child_connect_once(server):
+    program = f"""
+import os, sys, threading
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at
+from infcore.cache import coherent
+with cache_at({server.url!r}) as cache:
+    cache.put("key", 1)
+    child = os.fork()
+    if child == 0:
+        found, shared = [], coherent.shared
+        other = threading.Thread(target=lambda: found.append(cache.get("key")))
+
+        def shared_while_another_asks(*args):
+            other.start()
+            other.join(0.2)  # it waits until there is something to ask
+            return shared(*args)
+
+        coherent.shared = shared_while_another_asks
+        assert cache.get("key") == 1
+        other.join()
+        print(found, cache._far.home.link.n_users, flush=True)
+        cache.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("[1] 1\n", "")
+
+
 def test_what_was_invalidated_stays_so_when_forked_children_open_its_tag_anew(server):
     """All of them were loaded once, and count their writes from there."""
     program = f"""

@@ -5,6 +5,7 @@ import contextvars
 import inspect
 import os
 import queue
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
@@ -61,7 +62,7 @@ class CoherentCache:
     What others change is let go on the thread that hears of it, which does nothing else until the value's destructor
     has returned: there a cache's get() may be called, while what writes or computes raises CacheUnreachable at once.
     On any other thread a destructor may use it, and may wait for timeout_s where it runs within a call of this cache.
-    Redis >= 6.0, no cluster. Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
+    Redis >= 6.2, no cluster. Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
     Complexity      get of what is here: as Cache; else a round trip, and one more for each Redis without it
     """
 
@@ -106,11 +107,11 @@ class CoherentCache:
         self._far = FarPart(self._near, Names(namespace), pickled=flag("pickle", pickle))
         self.get = self._near.get
         self._is_closed = False
+        self._connecting = threading.RLock()
         self._begin()
 
     def _begin(self) -> None:
         """Connect, and watch the time; in a forked child, once more. Waits for the first try, timeout_s at most."""
-        self._pid = os.getpid()
         age_s = self._near_ttl_s / AGES if self._near_ttl_s is not None else None
         self._ear = Ear(self._far, self._bound_s, age_s)
         self._far.renew()
@@ -127,6 +128,7 @@ class CoherentCache:
         self._stop = watch(self._ear, is_turned=self._is_turned)
         self._finalizer = weakref.finalize(self, _end, self._far.levels, self._stop)
         survive_fork(self._near, self._finalizer)
+        self._pid = os.getpid()
 
     def wait_until_connected(self, timeout_s: float) -> bool:
         """Wait for the connection that tells of changes; whether it is there. It is tried again without that, too."""
@@ -149,9 +151,11 @@ class CoherentCache:
         self.close()
 
     def _check_process(self) -> None:
-        """In a forked child, connect anew."""
+        """In a forked child, connect anew, once for all of its threads."""
         if self._pid != os.getpid():
-            self._begin()
+            with self._connecting:
+                if self._pid != os.getpid():
+                    self._begin()
 
     def _check_open(self) -> None:
         """Raises CacheUnreachable after close(), and where waiting for Redis would keep all others waiting, too."""

@@ -1,4 +1,4 @@
-"""What Redis does in one step, as commands: scripts that 6.0 knows, and the plain commands beside them."""
+"""What Redis does in one step, as commands: scripts that 6.2 knows, and the plain commands beside them."""
 
 from collections.abc import Sequence
 
