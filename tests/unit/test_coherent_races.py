@@ -1,6 +1,7 @@
 """Coherent caches, two steps of which meet: who writes at once, who is cancelled, who has an old value in hand."""
 
 import asyncio
+import contextlib
 import signal
 import threading
 
@@ -26,15 +27,20 @@ def site(server):
         yield site
 
 
-@pytest.fixture
-def chain(site, server):
-    """Near, site, region, the site read from the beginning, and what it has for as long as a test runs."""
-    with CoherentCache(
-        1 << 20, [site.url, server.url], policy="lru", staleness_s_max=60.0, timeout_s=10.0, copy_ttl_s=1e-3
-    ) as cache:
+@contextlib.contextmanager
+def chained(*servers):
+    """Near, and these, read from the beginning; what they have stays for as long as a test runs."""
+    urls = [server.url for server in servers]
+    with CoherentCache(1 << 20, urls, policy="lru", staleness_s_max=60.0, timeout_s=10.0, copy_ttl_s=1e-3) as cache:
         eventually(lambda: all(level.may_be_read for level in cache._far.levels), "all levels are read")
         for level in cache._far.levels:
             level.copy_ttl_s = 1000.0
+        yield cache
+
+
+@pytest.fixture
+def chain(site, server):
+    with chained(site, server) as cache:
         yield cache
 
 
@@ -157,3 +163,32 @@ def test_who_has_an_old_value_in_hand_does_not_copy_it_behind_the_change(server,
         settle(chain, chain)
         far.drop_copies = drop
         assert not site.client().exists("infcore:k:s:key") and chain.get("key") == "new"
+
+
+def test_a_copy_that_is_read_before_it_goes_is_not_copied_to_stay(server, site):
+    with RedisServer() as region, chained(site, region, server) as cache, cache_at(elsewhere(server.url)) as other:
+        far, name = cache._far, b"infcore:k:s:key"
+        cache.put("key", "old")
+        settle(cache, cache)
+        assert site.client().exists(name) and region.client().exists(name)
+        tell, read, late = far._tell, [], []
+
+        def read_and_tell(level, commands, name, done=lambda _: None):
+            if level is far.levels[1] and not read:  # its copy goes only now, and another thread was faster
+                read.append(cache._run(far.read("key", None)))
+            elif not read:  # and faster than what the site says
+                late.append(done)
+                done = late.count
+            tell(level, commands, name, done)
+
+        far._tell = read_and_tell
+        site.client().delete(name)
+        other.put("key", "new")
+        settle(other)
+        eventually(lambda: read, "it was read")
+        far._tell = tell
+        for done in late:
+            done(None)
+        settle(cache, cache, cache)
+        assert read == ["old"] and cache.get("key") == "new"
+        assert not site.client().exists(name) or b"new" in site.client().get(name)

@@ -169,11 +169,21 @@ class FarPart:
             level.link.send(commands, writer=level.ear, names=[name]).add_done_callback(done)
         except CacheUnreachable:
             level.be_wary()
+            done(None)
 
     def drop_copies(self, key: Hashable, name: bytes, nearer: Sequence[Level]) -> None:
-        """The key has changed at a level: the copies before it go. What was read of them meanwhile goes, too."""
-        for level in nearer:
-            self._tell(level, [(b"DEL", name)], name, lambda _: self.near.forget(key))
+        """The key has changed at a level: the copies before it go, the farthest first.
+
+        What was read of one until it was gone, and copied to those before it, goes with them
+        """
+        if not nearer:
+            return
+
+        def done(_: object) -> None:
+            self.near.forget(key)
+            self.drop_copies(key, name, nearer[:-1])
+
+        self._tell(nearer[-1], [(b"DEL", name)], name, done)
 
     def _write(self, names: Sequence[bytes], commands: Sequence[scripts.Command], level: Level | None = None) -> Steps:
         """Have a level do it, None: the last one, in its order with all that is told. Raises CacheUnreachable."""
