@@ -351,6 +351,19 @@ def test_a_destructor_where_changes_are_heard_may_not_wait_for_them(server):
         assert said == [1, "refused"] and a.get("key") == 1 and a.put("other", 3) and a.stats().flushes == 1
 
 
+def test_no_thread_hears_of_changes_any_more_when_the_interpreter_ends(server):
+    program = f"""
+import atexit, sys, threading
+atexit.register(lambda: print([each.name for each in threading.enumerate() if each.name == "infcore-redis"]))
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at
+cache = cache_at({server.url!r})
+print(cache.put("key", 1))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("True\n[]\n", "")
+
+
 def test_the_garbage_collector_may_run_wherever_it_likes(server):
     """It lets go of caches that nobody closed, and of what uses one in its destructor, from within our own steps."""
     program = f"""
@@ -358,7 +371,7 @@ import collections, faulthandler, gc, sys, threading
 sys.path.insert(0, "tests")
 from coherent_rig import cache_at, elsewhere, settle
 from infcore.cache import redis_link
-faulthandler.dump_traceback_later(20.0, exit=True)
+faulthandler.dump_traceback_later(50.0, exit=True)
 gc.disable()
 
 class Holder:

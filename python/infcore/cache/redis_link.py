@@ -4,6 +4,7 @@ One thread owns it: threads and event loops hand it commands and wait for future
 connection as the replies, in the order in which Redis did it: whoever sees a reply has seen every change before it.
 """
 
+import atexit
 import collections
 import contextlib
 import itertools
@@ -22,6 +23,8 @@ from infcore.errors import CacheUnreachable
 
 _Note = TypeVar("_Note")
 _here = threading.local()
+THREAD_NAME = "infcore-redis"
+END_S_MAX = 2.0  # one that waits for a server may take longer; the interpreter ends all the same
 BACK_OFF_S_MIN, BACK_OFF_S_MAX = 0.02, 2.0
 
 
@@ -99,7 +102,7 @@ class Link:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="infcore-redis", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     @property
     def is_up(self) -> bool:
@@ -177,6 +180,11 @@ class Link:
                 self._admit()
                 delay_s = min(2 * delay_s, BACK_OFF_S_MAX)
         self.discard()
+
+    def end(self) -> None:
+        """Soon, whoever uses it."""
+        self._is_closed = True
+        self._wake()
 
     def discard(self) -> None:
         """Nobody uses it, or will."""
@@ -425,3 +433,13 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _at_exit() -> None:
+    # A thread that is in the extension modules' code must not be stopped there by the interpreter's end.
+    for link in list(_links.values()):
+        link.end()
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:  # also of links that have just been left
+            thread.join(END_S_MAX)
