@@ -1,5 +1,6 @@
 """Coherent caches over a real redis-server: what one puts, the other finds; what one changes, the other forgets."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -23,6 +24,12 @@ def server():
 def pair(server):
     with two(server) as caches:
         yield caches
+
+
+def weak(server, *rules):
+    """An address of a user with fewer rights."""
+    server.client().execute_command("ACL", "SETUSER", "weak", "reset", "on", ">pw", "~*", "+@all", *rules)
+    return elsewhere(server.url).replace("redis://", "redis://weak:pw@")
 
 
 VALUES = [None, True, 7, 1 << 80, 0.5, "text", b"bytes", [1, (2, "x")], {"a": {"b": [None]}}, {1: 2, b"k": 3}]
@@ -204,6 +211,8 @@ def test_pickles_only_where_asked_for(server):
         with cache_at(server.url, pickle=True) as c:
             c.put("key", {1, 2})
             assert c.get("key") == {1, 2}
+            with pytest.raises(infcore.InvalidType, match=r"value is function, which cannot be pickled: .*lambda"):
+                c.put("other", lambda: 1)
         settle(a, b)
         assert b.get("key") is None and b.stats().refused_values == 1
 
@@ -245,6 +254,21 @@ def test_time_to_live(server):
         assert a.peek("key") is None and b.peek("key") is None and b.get("key") == 1  # Redis has a clock of its own
         a.put("short", 1, ttl_s=0.05)
         eventually(lambda: b.get("short") is None and a.get("short") is None, "it expires in Redis, which tells")
+
+
+@pytest.mark.parametrize("ttl_s", [1e16, 1e20, 1e308])
+def test_any_time_to_live_that_a_plain_cache_takes(pair, server, ttl_s):
+    a, b = pair
+    assert a.put("key", 1, ttl_s=ttl_s) and b.get("key") == 1
+    assert server.client().pttl("infcore:k:s:key") > 1e15
+
+
+def test_a_tag_whose_mark_is_torn_gets_another(pair, server):
+    a, b = pair
+    for torn in (b"", b"a", b"0123456789"):
+        server.client().set("infcore:t:t", torn)
+        settle(a, b)
+        assert a.put("key", torn, tags=["t"]) and b.get("key") == torn
 
 
 def test_what_is_near_grows_too_old(server):
@@ -321,14 +345,61 @@ def test_arguments(server):
             ({"ttl_s": 0}, "ttl_s is 0"),
             ({"cost_us": -1.0}, "cost_us"),
             ({"tags": ["\0x"]}, "a tag is"),
+            ({"tags": map(str, range(1 << 16))}, "tags has 65536; allowed: at most 65535"),
         ):
             with pytest.raises(infcore.InvalidArgument, match=text):
                 cache.put("key", 1, **wrong)
+        with pytest.raises(infcore.InvalidArgument, match="key is an int of 16610 bits"):
+            cache.put(10**5000, 1)
         with pytest.raises(infcore.InvalidType, match="tags is str"):
             cache.put("key", 1, tags="t")
     with pytest.raises(infcore.CacheUnreachable):
         cache.put("key", 1)
     assert cache.get("key") is None
+
+
+@pytest.mark.parametrize("on_down", ["raise", "local"])
+def test_what_is_closed_stays_closed_where_others_share_the_connection(server, on_down):
+    async def on_a_loop(cache):
+        assert await cache.aget("key", 5) == 5
+        for start in (
+            lambda: cache.aput("key", 2),
+            lambda: cache.adelete("key"),
+            lambda: cache.ainvalidate_tag("t"),
+            lambda: cache.aget_or_compute("key", lambda: 2),
+        ):
+            with pytest.raises(infcore.CacheUnreachable, match="is closed"):
+                await start()
+
+    with cache_at(server.url) as other:
+        cache = cache_at(server.url, on_down=on_down)
+        cache.put("key", 1, tags=["t"])
+        cache.close()
+        assert cache.get("key", 5) == 5
+        for call in (
+            lambda: cache.put("key", 2),
+            lambda: cache.delete("key"),
+            lambda: cache.invalidate_tag("t"),
+            lambda: cache.clear(),
+            lambda: cache.get_or_compute("key", lambda: 2),
+            lambda: cache.wait_until_connected(0.0),
+        ):
+            with pytest.raises(infcore.CacheUnreachable, match="is closed"):
+                call()
+        asyncio.run(on_a_loop(cache))
+        assert cache.get("key") is None and other.get("key") == 1 and other.stats().connected
+        cache.close()
+        assert cache.stats().kept_alone == 0 and other.put("key", 3)
+
+
+def test_what_is_computed_as_it_is_closed_is_not_kept(server):
+    cache = cache_at(server.url)
+
+    def compute():
+        cache.close()
+        return "made"
+
+    assert cache.get_or_compute("of its own", compute) == "made" and cache.get("of its own") is None
 
 
 def test_it_says_which_extra_it_needs():
@@ -349,12 +420,70 @@ except infcore.MissingExtra as e:
     )
 
 
+@pytest.mark.parametrize(
+    "url, place",
+    [
+        ("redis://user:S3cret@127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+        ("redis://:S3cret@127.0.0.1:1", "redis://127.0.0.1:1"),
+        ("redis://127.0.0.1:1/0?password=S3cret", "redis://127.0.0.1:1/0"),
+        ("redis://127.0.0.1:1/0?password=S3@cret", "redis://..."),
+        ("unix://user:S3cret@/no/such/place", "unix:///no/such/place"),
+        ("redis://user:S3?cret@127.0.0.1:1/0", "redis://..."),
+        ("http://user:S3cret@127.0.0.1:1/0", "http://127.0.0.1:1/0"),
+        ("user:S3cret@127.0.0.1:1", "127.0.0.1:1"),
+    ],
+)
+def test_no_error_tells_the_password(url, place):
+    with pytest.raises(infcore.InfcoreError) as raised, CoherentCache(1, url, policy="lru") as cache:
+        cache.put("key", 1)
+    assert place in str(raised.value) and "S3" not in str(raised.value) and "cret" not in str(raised.value)
+    with pytest.raises(infcore.InvalidArgument) as raised:
+        CoherentCache(1, [url, url], policy="lru")
+    assert place in str(raised.value) and "S3" not in str(raised.value) and "cret" not in str(raised.value)
+
+
 def test_a_server_that_it_cannot_use_is_named(server):
-    client = server.client()
-    client.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~*", "+@all", "-client")
-    url = elsewhere(server.url).replace("redis://", "redis://weak:pw@")
-    with CoherentCache(1, url, policy="lru") as cache:
+    with CoherentCache(1, weak(server, "-client"), policy="lru") as cache:
         why = eventually(lambda: cache._far.home.link.refusal, "it was refused")
         assert "no permissions" in why and not cache.stats().connected
         with pytest.raises(infcore.CacheUnreachable, match="no permissions"):
             cache.put("key", 1)
+
+
+def test_who_is_refused_to_be_told_is_not_trusted_and_who_was_there_knows(server):
+    url = weak(server)
+    with cache_at(url, namespace="one") as one:
+        weak(server, "-client")
+        with CoherentCache(1 << 20, url, namespace="two", policy="lru", staleness_s_max=60.0, timeout_s=10.0) as two_:
+            why = eventually(lambda: two_._far.home.link.refusal, "it was refused")
+            assert "no permissions" in why and not two_.stats().connected
+            eventually(lambda: not one.stats().connected, "they share the connection")
+            with pytest.raises(infcore.CacheUnreachable, match="no permissions"):
+                two_.put("key", 1)
+            weak(server)
+            assert two_.wait_until_connected(30.0) and one.wait_until_connected(30.0)
+            with cache_at(server.url, namespace="two") as other:
+                two_.put("key", "old")
+                other.put("key", "new")
+                settle(two_)
+                assert two_.get("key") == "new"
+
+
+def test_who_may_not_look_for_all_names_is_told_so(server):
+    with CoherentCache(1, weak(server, "-scan"), policy="lru", timeout_s=10.0) as cache:
+        assert cache.wait_until_connected(30.0)
+        with pytest.raises(infcore.CacheUnreachable, match=r"refused it: .*no permissions"):
+            cache.clear()
+
+
+def test_each_namespace_is_followed_once_on_a_connection(server):
+    client = server.client()
+
+    def n_asked():
+        stats = client.info("commandstats")
+        return sum(of["calls"] for name, of in stats.items() if name.startswith("cmdstat_client"))
+
+    with cache_at(server.url) as a:
+        before = n_asked()
+        with cache_at(server.url) as b, cache_at(server.url, namespace="other"):
+            assert n_asked() == before + 1 and a._far.home.link is b._far.home.link

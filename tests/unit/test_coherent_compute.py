@@ -42,13 +42,23 @@ def test_one_computation_and_all_find_it(pair):
     assert b.get_or_compute("key", lambda: pytest.fail("it is in Redis")) == "made" and "key" in a
 
 
-@pytest.mark.parametrize("change", ["delete", "tag", "put", "own put", "flush"])
-def test_what_was_computed_before_a_change_is_not_kept_after_it(pair, server, change):
+CHANGES = ["delete", "put and delete", "adelete", "clear", "own delete", "tag", "put", "own put", "flush"]
+
+
+@pytest.mark.parametrize("tags", [(), ("t",)], ids=["bare", "tagged"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_computed_before_a_change_is_not_kept_after_it(pair, server, change, tags):
+    if change == "tag" and not tags:
+        return  # it does not concern it
     a, b = pair
 
     def compute():
         {
-            "delete": lambda: b.put("key", "x") and b.delete("key"),
+            "delete": lambda: b.delete("key"),  # which Redis does not have
+            "put and delete": lambda: b.put("key", "x") and b.delete("key"),
+            "adelete": lambda: asyncio.run(b.adelete("key")),
+            "clear": lambda: b.clear(),
+            "own delete": lambda: a.delete("key"),
             "tag": lambda: b.invalidate_tag("t"),
             "put": lambda: b.put("key", "newer"),
             "own put": lambda: a.put("key", "newer"),
@@ -58,10 +68,23 @@ def test_what_was_computed_before_a_change_is_not_kept_after_it(pair, server, ch
             settle(a)
         return "older"
 
-    assert a.get_or_compute("key", compute, tags=["t"]) == "older"
+    assert a.get_or_compute("key", compute, tags=tags) == "older"
     settle(a, b)
-    left = "newer" if "put" in change else None
+    left = "newer" if change in ("put", "own put") else None
     assert a.get("key") == left and b.get("key") == left
+
+
+def test_on_a_loop_what_was_computed_before_a_delete_is_not_kept_after_it(pair):
+    a, b = pair
+
+    async def compute():
+        assert not await b.adelete("key")
+        settle(a)
+        return "older"
+
+    assert asyncio.run(a.aget_or_compute("key", compute)) == "older"
+    settle(a, b)
+    assert a.get("key") is None and b.get("key") is None
 
 
 def test_what_was_computed_is_taken_back_where_the_change_is_told_only_after_it_was_written(server):
@@ -70,8 +93,7 @@ def test_what_was_computed_is_taken_back_where_the_change_is_told_only_after_it_
 
         def compute():
             proxy.hold()  # a is told late
-            b.put("key", "x")
-            b.delete("key")
+            assert not b.delete("key")
             return "older"
 
         def let_go():
@@ -93,6 +115,18 @@ def test_what_was_computed_is_taken_back_where_the_change_is_told_only_after_it_
         settle(a, b)
         assert a.get("key") is None and b.get("key") is None
     proxy.close()
+
+
+def test_what_redis_refuses_leaves_nothing_there(pair, server):
+    a, b = pair
+
+    def compute():
+        server.client().delete("infcore:t:t")
+        server.client().rpush("infcore:t:t", "a list")
+        return "made"
+
+    assert a.get_or_compute("key", compute, tags=["t"]) == "made"
+    assert server.client().keys("infcore:k:*") == [] and b.get("key") is None
 
 
 def test_errors_are_not_kept_unless_asked(pair):

@@ -13,6 +13,7 @@ from redis_rig import Proxy, RedisServer, eventually
 
 import infcore
 from infcore.cache import CoherentCache
+from infcore.cache.redis_client import Reader, redis_errors
 
 BOUND_S = 100.0  # by a clock that only the test turns
 
@@ -134,6 +135,38 @@ def test_the_bound_holds_while_the_connection_looks_alive(server):
         assert cache.get("key") == 1
 
 
+def test_what_is_deleted_goes_also_where_memory_is_full(server):
+    with two(server) as (a, b):
+        a.put("key", 1)
+        assert b.get("key") == 1
+        server.client().config_set("maxmemory", 1)
+        for _ in range(2):
+            with pytest.raises(infcore.CacheUnreachable, match="refused it"):
+                a.put("other", 1)
+        assert b.delete("key") and not b.delete("key") and b.get("key") is None
+        settle(a)
+        assert a.get("key") is None and server.client().keys("infcore:*") == []
+        a.clear()
+
+
+def test_a_reader_waits_once_however_many_connections_are_silent(server, proxy):
+    reader = Reader(proxy.url, 1.0, {})
+    for _ in range(3):
+        connection = reader._make()
+        connection.connect()
+        reader._free.append(connection)
+    proxy.hold()
+    with pytest.raises(redis_errors(), match=r"[Tt]ime"):
+        reader.get(b"key")
+    assert len(reader._free) == 2
+    proxy.let_go()
+    assert reader.get(b"key") is None
+    proxy.cut()
+    proxy.mend()
+    assert reader.get(b"key") is None  # over a new one: those that are closed are known at once
+    reader.close()
+
+
 def test_flushall_and_killed_clients_are_noticed(server):
     with two(server) as (a, b):
         a.put("key", 1)
@@ -244,12 +277,149 @@ with cache_at({server.url!r}) as cache:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_threads_of_a_forked_child_connect_once(server):
+    program = f"""
+import os, sys, threading
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at
+from infcore.cache import coherent
+with cache_at({server.url!r}) as cache:
+    cache.put("key", 1)
+    child = os.fork()
+    if child == 0:
+        found, shared = [], coherent.shared
+        other = threading.Thread(target=lambda: found.append(cache.get("key")))
+
+        def shared_while_another_asks(*args):
+            other.start()
+            other.join(0.2)  # it waits until there is something to ask
+            return shared(*args)
+
+        coherent.shared = shared_while_another_asks
+        assert cache.get("key") == 1
+        other.join()
+        print(found, cache._far.home.link.n_users, flush=True)
+        cache.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("[1] 1\n", "")
+
+
+def test_what_was_invalidated_stays_so_when_forked_children_open_its_tag_anew(server):
+    """All of them were loaded once, and count their writes from there."""
+    program = f"""
+import os, sys
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at, settle
+with cache_at({server.url!r}) as cache:
+    for at in range(4):
+        child = os.fork()
+        if child == 0:
+            assert cache.wait_until_connected(30.0) and cache.put(at, "old", tags=["t"])
+            assert all(cache.get(of) is None for of in range(at)), "dead, whoever opened the tag again"
+            print(cache._far.home.reader.get(b"infcore:t:t").hex(), flush=True)
+            cache.invalidate_tag("t")
+            cache.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    cache.put(4, "old", tags=["t"])
+    settle(cache)
+    assert [cache.get(of) for of in range(5)] == [None] * 4 + ["old"]
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "") and len(set(run.stdout.split())) == 4
+
+
+def test_a_destructor_where_changes_are_heard_may_not_wait_for_them(server):
+    said = []
+
+    class Value:
+        def __del__(self):
+            said.append(a.get("other"))
+            for call in (lambda: a.put("other", 2), lambda: a.get_or_compute("third", lambda: 3)):
+                with pytest.raises(infcore.CacheUnreachable, match="a destructor on the thread that hears of changes"):
+                    call()
+            said.append("refused")
+
+    with two(server, pickle=True) as (a, b):
+        a.put("other", 1)
+        assert a._near.keep("key", Value(), a._near.seen("key"), tags=(), version=0)
+        b.put("key", 1)
+        settle(a)
+        assert said == [1, "refused"] and a.get("key") == 1 and a.put("other", 3) and a.stats().flushes == 1
+
+
+def test_no_thread_hears_of_changes_any_more_when_the_interpreter_ends(server):
+    program = f"""
+import atexit, sys, threading
+atexit.register(lambda: print([each.name for each in threading.enumerate() if each.name == "infcore-redis"]))
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at
+cache = cache_at({server.url!r})
+print(cache.put("key", 1))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("True\n[]\n", "")
+
+
+def test_the_garbage_collector_may_run_wherever_it_likes(server):
+    """It lets go of caches that nobody closed, and of what uses one in its destructor, from within our own steps."""
+    program = f"""
+import collections, faulthandler, gc, sys, threading
+sys.path.insert(0, "tests")
+from coherent_rig import cache_at, elsewhere, settle
+from infcore.cache import redis_link
+faulthandler.dump_traceback_later(50.0, exit=True)
+gc.disable()
+
+class Holder:
+    def __init__(self, cache):
+        self.cache, self.itself = cache, self
+
+class Late:
+    def __init__(self, notes):
+        self.notes, self.itself = notes, self
+
+    def __del__(self):
+        assert cache.put(self.notes, "late")
+
+class Collecting(collections.deque):
+    def append(self, *args):
+        super().append(*args)
+        if threading.current_thread() is threading.main_thread():
+            gc.collect()
+
+def collecting(self, *args):
+    made(self, *args)
+    gc.collect()
+
+made, redis_link.Link.__init__ = redis_link.Link.__init__, collecting
+url = {server.url!r}
+Holder(cache_at(url))
+with cache_at(elsewhere(url)) as cache:
+    for notes in ("_orders", "_coming"):
+        setattr(cache._far.home.link, notes, Collecting())
+        Holder(cache_at(elsewhere(url)))
+        Late(notes)
+        assert cache.put("key", notes)
+        cache_at(elsewhere(url), namespace="of_its_own").close()
+        settle(cache)
+        assert cache.get("key") == notes and cache.get(notes) == "late" and cache.stats().connected
+print("done")
+"""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("done\n", "")
+
+
 def test_nothing_is_left_behind(server):
     def held():
         gc.collect()
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
     cache_at(server.url).close()
+    eventually(lambda: not any(each.name.startswith("infcore") for each in threading.enumerate()), "they end")
     before = held()
     for i in range(5):
         cache = cache_at(server.url)

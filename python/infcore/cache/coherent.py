@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import os
+import queue
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
@@ -15,10 +16,11 @@ from infcore._core.base import Clock
 from infcore.cache.coherent_stats import CoherentStats
 from infcore.cache.far_keys import Names
 from infcore.cache.far_part import Ask, FarPart, Level, PutOptions, Steps
+from infcore.cache.far_value import TAGS_MAX
 from infcore.cache.listening import Ear, survive_fork, watch
 from infcore.cache.near import AGES, Begun, Near
-from infcore.cache.redis_client import Reader, checked_url, redis_errors
-from infcore.cache.redis_link import release, shared
+from infcore.cache.redis_client import Reader, checked_url, redis_errors, shown
+from infcore.cache.redis_link import is_link_thread, shared
 from infcore.errors import CacheUnreachable, InvalidArgument, InvalidType
 
 _absent = object()
@@ -44,17 +46,23 @@ class CoherentCache:
     ttl_s           until a value expires, here and there, where put() does not say; None: never
     near_ttl_s      the last bound: what is here is asked for anew after that long (at the latest, an eighth before at
                     the earliest), whatever was or was not told; None: none
-    staleness_s_max when Redis has confirmed for that long that nothing was missed, nothing here is served any more
+    staleness_s_max when Redis has not confirmed for that long that nothing was missed, nothing here is served any more.
+                    A thread sees to that, no hit looks at a clock: where a process was stopped, what it has is served
+                    until that thread has had its turn, some milliseconds
     timeout_s       that a connection or a reply may take
     on_down         of put() without Redis: "raise" CacheUnreachable, or keep it "local" until Redis is back, at most
                     staleness_s_max. What invalidates raises in either case: others would go on serving it
     pickle          True: values that cannot be told otherwise are pickled, and pickles read. Only where everybody who
                     may write to that Redis is trusted: reading a pickle runs its code
     redis_options   more for each redis-py Connection, {"ssl_ca_certs": ...}
-    Keys are str, int or bytes; values None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples and dicts of
-    these. What comes from Redis is a copy; what was put here is handed out as it is. get() answers the default without
-    Redis (stats() count it), and for what is torn or not ours. Threads and event loops may share one; call close().
-    Redis >= 6.0, no cluster. Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
+    Keys are str, int or bytes, nothing that is just equal to one: True is refused, but where 1 is here it finds that.
+    Values are None, bool, int, float, str, bytes, NumPy arrays, and lists, tuples and dicts of these. What comes from
+    Redis is a copy; what was put here is handed out as it is. get() answers the default without Redis (stats() count
+    it), and for what is torn or not ours. Threads and event loops may share one; call close().
+    What others change is let go on the thread that hears of it, which does nothing else until the value's destructor
+    has returned: there a cache's get() may be called, while what writes or computes raises CacheUnreachable at once.
+    On any other thread a destructor may use it, and may wait for timeout_s where it runs within a call of this cache.
+    Redis >= 6.2, no cluster. Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
     Complexity      get of what is here: as Cache; else a round trip, and one more for each Redis without it
     """
 
@@ -79,9 +87,10 @@ class CoherentCache:
         redis_options: dict[str, Any] | None = None,
     ):
         urls = list(redis) if isinstance(redis, (list, tuple)) else [redis]
-        if not urls or len(set(urls)) != len(urls):
-            raise InvalidArgument(f"redis is {redis!r}; allowed: one address, or several different ones")
         self._urls = [checked_url(f"redis[{i}]", url) for i, url in enumerate(urls)]
+        if not urls or len(set(urls)) != len(urls):
+            places = [shown(url) for url in self._urls]
+            raise InvalidArgument(f"redis is {places}; allowed: one address, or several different ones")
         if on_down not in ("raise", "local"):
             raise InvalidArgument(f"on_down is {on_down!r}; allowed: 'raise', 'local'")
         self._on_down = on_down
@@ -98,13 +107,14 @@ class CoherentCache:
         self._far = FarPart(self._near, Names(namespace), pickled=flag("pickle", pickle))
         self.get = self._near.get
         self._is_closed = False
+        self._connecting = threading.RLock()
         self._begin()
 
     def _begin(self) -> None:
         """Connect, and watch the time; in a forked child, once more. Waits for the first try, timeout_s at most."""
-        self._pid = os.getpid()
         age_s = self._near_ttl_s / AGES if self._near_ttl_s is not None else None
         self._ear = Ear(self._far, self._bound_s, age_s)
+        self._far.renew()
         self._far.levels = []
         for i, url in enumerate(self._urls):
             ear = self._ear.at(i, is_home=i == len(self._urls) - 1)
@@ -118,18 +128,21 @@ class CoherentCache:
         self._stop = watch(self._ear, is_turned=self._is_turned)
         self._finalizer = weakref.finalize(self, _end, self._far.levels, self._stop)
         survive_fork(self._near, self._finalizer)
+        self._pid = os.getpid()
 
     def wait_until_connected(self, timeout_s: float) -> bool:
         """Wait for the connection that tells of changes; whether it is there. It is tried again without that, too."""
-        self._check_process()
+        self._check_open()
         return self._ear.is_trusted.wait(finite("timeout_s", timeout_s))
 
     def close(self) -> None:
-        """Let go of the connections and of what is here. From then on get() finds nothing, and the rest raises."""
+        """Let go of the connections and of what is here.
+
+        From then on get() finds nothing, and what writes, computes or waits raises CacheUnreachable
+        """
         self._is_closed = True
         self._finalizer()
-        self._near.distrust()
-        self._near.forget_all()
+        self._near.close()
 
     def __enter__(self) -> "CoherentCache":
         return self
@@ -138,8 +151,19 @@ class CoherentCache:
         self.close()
 
     def _check_process(self) -> None:
-        if self._pid != os.getpid() and not self._is_closed:
-            self._begin()
+        """In a forked child, connect anew, once for all of its threads."""
+        if self._pid != os.getpid():
+            with self._connecting:
+                if self._pid != os.getpid():
+                    self._begin()
+
+    def _check_open(self) -> None:
+        """Raises CacheUnreachable after close(), and where waiting for Redis would keep all others waiting, too."""
+        if self._is_closed:
+            raise CacheUnreachable("the cache is closed; allowed: get() and aget(), which find nothing")
+        if is_link_thread():
+            raise CacheUnreachable("a destructor on the thread that hears of changes would wait for it; allowed: get()")
+        self._check_process()
 
     def _run(self, steps: Steps) -> Any:
         """On this thread: reads over a connection of its own, the rest over the link."""
@@ -175,10 +199,10 @@ class CoherentCache:
                 return [wanted.level.reader.get(wanted.names[0])]
             answer = wanted.level.reader.get_many(wanted.names)
         except self._errors as error:
-            raise CacheUnreachable(f"{wanted.level.link.url}: {error}") from None
+            raise CacheUnreachable(f"{wanted.level.link.place}: {error}") from None
         if isinstance(answer, list):
             return answer
-        raise CacheUnreachable(f"{wanted.level.link.url} refused it: {answer}")
+        raise CacheUnreachable(f"{wanted.level.link.place} refused it: {answer}")
 
     async def _arun(self, steps: Steps) -> Any:
         """On an event loop: all over the link."""
@@ -205,7 +229,7 @@ class CoherentCache:
             raise CacheUnreachable(_late(self._timeout_s)) from None
 
     def _missed(self, key: Hashable, default: Any) -> Any:
-        if _near_only.get():
+        if _near_only.get() or self._is_closed:
             return default
         self._check_process()
         return self._run(self._far.read(key, default))
@@ -219,6 +243,8 @@ class CoherentCache:
             _near_only.reset(token)
         if value is not _absent:
             return value
+        if self._is_closed:
+            return default
         self._check_process()
         return await self._arun(self._far.read(key, default))
 
@@ -243,7 +269,7 @@ class CoherentCache:
         Raises      CacheUnreachable: without Redis (unless on_down="local"), or where the connection was lost before
                     the answer came: then it may be done or not. InvalidArgument, InvalidType
         """
-        self._check_process()
+        self._check_open()
         told = self._told(size_bytes, cost_us, ttl_s, stale_s, tags, version, reuse)
         try:
             return bool(self._run(self._far.put(key, value, told)))
@@ -254,7 +280,7 @@ class CoherentCache:
                    ttl_s: float | None = None, stale_s: float = 0.0, tags: Iterable[str] = (), version: int = 0,
                    reuse: float = 1.0) -> bool:  # fmt: skip
         """put() on an event loop."""
-        self._check_process()
+        self._check_open()
         told = self._told(size_bytes, cost_us, ttl_s, stale_s, tags, version, reuse)
         try:
             return bool(await self._arun(self._far.put(key, value, told)))
@@ -263,7 +289,7 @@ class CoherentCache:
 
     def _put_alone(self, key: Hashable, value: Any, told: PutOptions) -> bool:
         """Precondition: CacheUnreachable is being handled, and raised again where nothing is kept."""
-        if self._on_down == "raise" or self._is_closed or not self._keep_alone(key, value, told):
+        if self._on_down == "raise" or not self._keep_alone(key, value, told):
             raise
         return True
 
@@ -288,12 +314,12 @@ class CoherentCache:
 
     def delete(self, key: Hashable) -> bool:
         """Let go of the key's value everywhere; whether the last level had one. Raises CacheUnreachable."""
-        self._check_process()
+        self._check_open()
         return bool(self._run(self._far.delete(key)))
 
     async def adelete(self, key: Hashable) -> bool:
         """delete() on an event loop."""
-        self._check_process()
+        self._check_open()
         return bool(await self._arun(self._far.delete(key)))
 
     def invalidate_tag(self, tag: str) -> int:
@@ -301,17 +327,17 @@ class CoherentCache:
 
         O(1): in Redis, they are met one by one or expire. Raises CacheUnreachable
         """
-        self._check_process()
+        self._check_open()
         return int(self._run(self._far.invalidate_tag(*_tags((tag,)))))
 
     async def ainvalidate_tag(self, tag: str) -> int:
         """invalidate_tag() on an event loop."""
-        self._check_process()
+        self._check_open()
         return int(await self._arun(self._far.invalidate_tag(*_tags((tag,)))))
 
     def clear(self) -> None:
         """Let go of everything in the namespace, here and in Redis. O(keys of that Redis). Raises CacheUnreachable."""
-        self._check_process()
+        self._check_open()
         self._run(self._far.clear())
 
     def get_or_compute(self, key: Hashable, compute: Callable[[], Any], *, timeout_s: float | None = None,
@@ -321,6 +347,7 @@ class CoherentCache:
         One computation at a time in this process; others may compute the same. It is not kept if the key or a tag was
         invalidated anywhere since it began. Without Redis it is computed, and kept here for staleness_s_max at most
         """
+        self._check_open()
         put["tags"] = _tags(put.get("tags", ()))
         told = self._told(**put)
 
@@ -341,6 +368,7 @@ class CoherentCache:
                               timeout_s: float | None = None, error_ttl_s: float | None = None, **put: Any
                               ) -> Any:  # fmt: skip
         """get_or_compute() on an event loop; compute may be a coroutine function."""
+        self._check_open()
         put["tags"] = _tags(put.get("tags", ()))
         told = self._told(**put)
         value = await self.aget(key, _absent)
@@ -432,6 +460,8 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
             raise InvalidType(f"a tag is {type(tag).__name__}; allowed: str")
         if tag.startswith("\0") or len(tag) > 4096:
             raise InvalidArgument(f"a tag is {tag[:40]!r}; allowed: at most 4096 characters, the first not NUL")
+    if len(named) > TAGS_MAX:
+        raise InvalidArgument(f"tags has {len(named)}; allowed: at most {TAGS_MAX}")
     return named
 
 
@@ -439,8 +469,9 @@ def _late(timeout_s: float) -> str:
     return f"no answer from Redis in timeout_s = {timeout_s}; whether it was done is unknown"
 
 
-def _end(levels: list[Level], stop: threading.Event) -> None:
-    stop.set()
+def _end(levels: list[Level], stop: "queue.SimpleQueue[None]") -> None:
+    """Takes no lock: the garbage collector may call it, from within whatever holds one."""
+    stop.put(None)
     for level in levels:
-        release(level.link, level.ear)
+        level.link.leave(level.ear)
         level.reader.close()

@@ -2,6 +2,8 @@
 blocks and an event loop that awaits run the same steps.
 """
 
+import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
@@ -10,13 +12,14 @@ from typing import Any, NamedTuple
 
 from infcore.cache import far_scripts as scripts
 from infcore.cache.far_keys import Names
-from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, body_of, pack, unpack, value_of
+from infcore.cache.far_value import HEAD_BYTES, FarValue, NotOurs, body_of, is_mark, pack, unpack, value_of
 from infcore.cache.near import Begun, Near, Seen
 from infcore.cache.redis_client import Reader
 from infcore.cache.redis_link import Link, Listener
 from infcore.cache.sizes import estimated_bytes
 from infcore.errors import CacheUnreachable
 
+MS_MAX = 1 << 53  # some hundred thousand years: Redis refuses what ends, with its clock added, beyond 63 bits
 TRIES_MAX = 16  # of a put whose tags are invalidated again and again meanwhile
 
 
@@ -63,6 +66,10 @@ class PutOptions(NamedTuple):
         return {**self._asdict(), "size_bytes": size, **changed}
 
 
+class Refused(CacheUnreachable):
+    """Redis answered that it does not do it."""
+
+
 class FarPart:
     """The steps of each operation, on the levels of a chain and the near cache before them."""
 
@@ -70,7 +77,11 @@ class FarPart:
         self.near, self.names, self.pickled = near, names, pickled
         self.levels: list[Level] = []
         self.n_reads = self.n_hits = self.n_refused = self.n_unreachable = 0
-        self._identity, self._n_writes = secrets.token_bytes(4), 0
+        self._identity, self._writes = b"", itertools.count()
+
+    def renew(self) -> None:
+        """In each process anew: what it marks must be marked by nobody else, a parent or its other children neither."""
+        self._identity, self._writes = secrets.token_bytes(4), itertools.count()
 
     @property
     def home(self) -> Level:
@@ -124,7 +135,7 @@ class FarPart:
         if missing:
             seen = self.near.seen("")
             marks = yield Ask(self.home, missing)
-            fresh = {name: mark for name, mark in zip(missing, marks, strict=True) if isinstance(mark, bytes)}
+            fresh = {name: mark for name, mark in zip(missing, marks, strict=True) if is_mark(mark)}
             self.near.learn(fresh, seen)
             known.update(fresh)
         return known
@@ -146,10 +157,10 @@ class FarPart:
         """To the levels before the one that has it. Under the guard: behind an invalidation it would stay."""
         name = self.names.of_key(key)
         for level in nearer:
-            ttl_s = level.copy_ttl_s if left_s is None else min(left_s, level.copy_ttl_s)
+            ttl_ms = _ms(level.copy_ttl_s if left_s is None else min(left_s, level.copy_ttl_s))
             with self.near.guard:
                 if level.link.is_up and self.near.is_current(key, seen, tags):
-                    self._tell(level, scripts.put(name, data, max(1, int(ttl_s * 1e3)), ()), name)
+                    self._tell(level, scripts.put(name, data, ttl_ms, ()), name)
 
     def _tell(self, level: Level, commands: Sequence[scripts.Command], name: bytes,
               done: Callable[[Any], object] = lambda _: None) -> None:  # fmt: skip
@@ -158,22 +169,33 @@ class FarPart:
             level.link.send(commands, writer=level.ear, names=[name]).add_done_callback(done)
         except CacheUnreachable:
             level.be_wary()
+            done(None)
 
     def drop_copies(self, key: Hashable, name: bytes, nearer: Sequence[Level]) -> None:
-        """The key has changed at a level: the copies before it go. What was read of them meanwhile goes, too."""
-        for level in nearer:
-            self._tell(level, [(b"DEL", name)], name, lambda _: self.near.forget(key))
+        """The key has changed at a level: the copies before it go, the farthest first.
 
-    def _write(self, names: Sequence[bytes], commands: Sequence[scripts.Command]) -> Steps:
-        """Have the last level do it, in its order with all that is told. Raises CacheUnreachable."""
+        What was read of one until it was gone, and copied to those before it, goes with them
+        """
+        if not nearer:
+            return
+
+        def done(_: object) -> None:
+            self.near.forget(key)
+            self.drop_copies(key, name, nearer[:-1])
+
+        self._tell(nearer[-1], [(b"DEL", name)], name, done)
+
+    def _write(self, names: Sequence[bytes], commands: Sequence[scripts.Command], level: Level | None = None) -> Steps:
+        """Have a level do it, None: the last one, in its order with all that is told. Raises CacheUnreachable."""
+        level = self.home if level is None else level
         try:
-            replies = yield self.home.link.send(commands, writer=self.home.ear, names=names)
+            replies = yield level.link.send(commands, writer=level.ear, names=names)
         except CacheUnreachable:
             self.n_unreachable += 1
             raise
         for reply in [*replies, *(replies[-1] if isinstance(replies[-1], list) else ())]:
             if isinstance(reply, Exception):
-                raise CacheUnreachable(f"{self.home.link.url} refused it: {reply}")
+                raise Refused(f"{level.link.place} refused it: {reply}")
         return replies
 
     def open_tags(self, tags: Sequence[str]) -> Steps:
@@ -190,14 +212,13 @@ class FarPart:
         return [(name, marks[name]) for name in names]
 
     def _nonce(self) -> bytes:
-        self._n_writes += 1
-        return self._identity + (self._n_writes & 0xFFFFFFFF).to_bytes(4, "big")
+        return self._identity + (next(self._writes) & 0xFFFFFFFF).to_bytes(4, "big")  # next() is one step for threads
 
     def put(self, key: Hashable, value: Any, told: PutOptions, begun: Begun | None = None) -> Steps:
         """Written and kept near, or False where a newer version is there.
 
         begun       of a value that was made meanwhile. It is not written if the key or a tag has changed since, and
-                    taken back if that is known only afterwards
+                    taken back if that is known only afterwards; what another put is not replaced
         """
         name = self.names.of_key(key)
         kind, body = body_of(value, pickled=self.pickled)
@@ -207,12 +228,15 @@ class FarPart:
             seen = self.near.seen(key)
             if begun and begun.is_touched:
                 return False
-            ttl_ms = 0 if told.ttl_s is None else max(1, int(told.ttl_s * 1e3))
+            ttl_ms = 0 if told.ttl_s is None else _ms(told.ttl_s)
             expires_ms = int(self.home.link.server_s() * 1e3) + ttl_ms if ttl_ms else 0
             packed = pack(kind, body, version=told.version, expires_ms=expires_ms, nonce=self._nonce(),
                           cost_us=told.cost_us, tags=tags)  # fmt: skip
-            outcome = yield from self._put_once(key, name, scripts.put(name, packed, ttl_ms, tags, dead or b""))
+            commands = scripts.put(name, packed, ttl_ms, tags, dead or b"", is_new=begun is not None)
+            outcome = yield from self._put_once(key, name, commands)
             if outcome > 0:
+                if begun:  # what was done in the same turn of Redis' loop is told behind its replies, before others
+                    yield from self._write((), [(b"TIME",)])
                 if begun and begun.is_touched:
                     yield from self._write([name], scripts.drop(name, packed[:HEAD_BYTES]))
                     self.near.forget(key)
@@ -237,14 +261,23 @@ class FarPart:
         with self.near.guard:
             is_current = self.near.is_current(key, seen, told.tags)
             self.near.replace(key, value, seen, **told.near(value))
-            if is_current and len(self.levels) > 1:
+            if len(self.levels) == 1:
+                return
+            if is_current:
                 self._copy(key, packed, self.near.seen(key), told.tags, told.ttl_s, self.levels[:-1])
+            else:  # Redis does not tell who wrote, so that a copy of what was there before would stay
+                self.drop_copies(key, self.names.of_key(key), self.levels[:-1])
 
     def _put_once(self, key: Hashable, name: bytes, commands: Sequence[scripts.Command]) -> Steps:
         try:
             replies = yield from self._write([name], commands)
-        except BaseException:
-            self.near.forget(key)  # whether it was done is unknown
+        except Refused:
+            with contextlib.suppress(CacheUnreachable):
+                yield from self._write([name], scripts.drop(name, b""))
+            raise
+        except BaseException:  # whether it was done is unknown
+            self.near.forget(key)
+            self.drop_copies(key, name, self.levels[:-1])
             raise
         return replies[-1][0]
 
@@ -263,27 +296,46 @@ class FarPart:
     def delete(self, key: Hashable) -> Steps:
         name = self.names.of_key(key)
         self.near.forget(key)
-        (n,) = yield from self._write([name], [(b"DEL", name)])
-        self.near.forget(key)
-        self.drop_copies(key, name, self.levels[:-1])
-        return bool(n)
+        try:
+            replies = yield from self._write([name], scripts.delete(name, self.names.of_deleted(name)))
+        finally:  # also where nobody waits for it any more: it may be done, and Redis does not tell who did it
+            self.near.forget(key)
+            self.drop_copies(key, name, self.levels[:-1])
+        return bool(replies[1])
 
     def invalidate_tag(self, tag: str) -> Steps:
         name = self.names.of_tag(tag)
         n = self.near.forget_tag(tag, name)
-        yield from self._write([name], [(b"DEL", name)])
-        return n + self.near.forget_tag(tag, name)
+        try:
+            yield from self._write([name], [(b"DEL", name)])
+        finally:
+            n += self.near.forget_tag(tag, name)
+        return n
 
     def clear(self) -> Steps:
-        """Everything of the namespace, at each level. O(keys of that Redis)."""
+        """Everything of the namespace, at each level. O(keys of that Redis).
+
+        Who computes is told before the first key goes: what was computed until then and is written behind that is met
+        by the scan, and what would be written later is not written
+        """
         self.near.forget_all()
-        for level in reversed(self.levels):
-            cursor = b"0"
-            while True:
-                scan = (b"SCAN", cursor, b"MATCH", self.names.prefix + b"*", b"COUNT", b"1000")
-                ((cursor, names),) = yield level.link.send([scan])
-                if names:
-                    yield level.link.send([(b"DEL", *names)], writer=level.ear, names=names)
-                if cursor == b"0":
-                    break
-        self.near.forget_all()
+        try:
+            yield from self._write([self.names.all], scripts.touched(self.names.all))
+            for level in reversed(self.levels):
+                yield from self._clear_level(level)
+        finally:
+            self.near.forget_all()
+
+    def _clear_level(self, level: Level) -> Steps:
+        cursor = b"0"
+        while True:
+            scan = (b"SCAN", cursor, b"MATCH", self.names.prefix + b"*", b"COUNT", b"1000")
+            ((cursor, names),) = yield from self._write((), [scan], level)
+            if names:
+                yield from self._write(names, [(b"DEL", *names)], level)
+            if cursor == b"0":
+                return
+
+
+def _ms(ttl_s: float) -> int:
+    return max(1, int(min(ttl_s * 1e3, MS_MAX)))

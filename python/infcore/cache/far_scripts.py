@@ -1,18 +1,19 @@
-"""What Redis does in one step, as commands: scripts that 6.0 knows, and the plain commands beside them."""
+"""What Redis does in one step, as commands: scripts that 6.2 knows, and the plain commands beside them."""
 
 from collections.abc import Sequence
 
 Command = Sequence[bytes]
 
-# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, unless that begins as one known
-# to be dead. Bytes 8 to 15 are the version (far_value.py): compared one by one, since Lua's numbers end at 2^53 and its
-# order of strings is the locale's.
+# Refused (-1) where a tag was invalidated since, (0) where a newer version is there, or anything of what must not be
+# replaced, unless that begins as one known to be dead. Bytes 8 to 15 are the version (far_value.py): compared one by
+# one, since Lua's numbers end at 2^53 and its order of strings is the locale's.
 _PUT = b"""
 for i = 2, #KEYS do
-  if redis.call('GET', KEYS[i]) ~= ARGV[i + 2] then return -1 end
+  if redis.call('GET', KEYS[i]) ~= ARGV[i + 3] then return -1 end
 end
 local old, new = redis.call('GETRANGE', KEYS[1], 0, 15), ARGV[1]
 local dead = ARGV[3] ~= '' and redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3]
+if ARGV[4] == '1' and old ~= '' and not dead then return 0 end
 if not dead and #old == 16 and old:sub(1, 4) == new:sub(1, 4) then
   for i = 9, 16 do
     local a, b = old:byte(i), new:byte(i)
@@ -23,26 +24,43 @@ end
 if ARGV[2] == '0' then redis.call('SET', KEYS[1], new) else redis.call('SET', KEYS[1], new, 'PX', ARGV[2]) end
 return 1
 """
-# The marks of tags; who has none gets the one that was brought.
+# The marks of tags; who has none, or something else, gets the one that was brought.
 _OPEN = b"""
 local marks = {}
 for i = 1, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[1], 'NX')
   marks[i] = redis.call('GET', KEYS[i])
+  if not marks[i] or #marks[i] ~= #ARGV[1] then
+    marks[i] = ARGV[1]
+    redis.call('SET', KEYS[i], ARGV[1])
+  end
 end
 return marks
 """
-# Gone, if it is still the one that was seen: its header is the argument.
+# Something under a name that nothing lies under. The DEL comes first: a script that has written may write on, also
+# where memory is full, and whoever deletes may do so because of that.
+_TOUCH = b"""
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], '', 'PX', 1000)
+return 1
+"""
+# Gone, if it is still the one that was seen: its header is the argument, nothing of an empty one.
 _DROP = b"""
-if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+if redis.call('GETRANGE', KEYS[1], 0, math.max(0, #ARGV[1] - 1)) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
 
 
 def put(
-    name: bytes, packed: bytes, ttl_ms: int, tags: Sequence[tuple[bytes, bytes]], dead: bytes = b""
+    name: bytes,
+    packed: bytes,
+    ttl_ms: int,
+    tags: Sequence[tuple[bytes, bytes]],
+    dead: bytes = b"",
+    *,
+    is_new: bool = False,
 ) -> list[Command]:
-    """Replies OK, QUEUED, QUEUED, and a list: first 1: written, 0: a newer one is there, or -1: a tag is outdated.
+    """Replies OK, QUEUED, QUEUED, and a list: first 1: written, 0: a newer one is there (is_new: any one that is not
+    dead), or -1: a tag is outdated.
 
     Redis tells the writer of what a script wrote even where it asked not to be told (NOLOOP): it remembers who touched
     a key last in a turn of its loop, and for it that is not the connection. So the connection itself touches the key
@@ -50,7 +68,7 @@ def put(
     are told, too, where nothing was written, and ask once more
     """
     names, marks = [name, *(tag for tag, _ in tags)], [mark for _, mark in tags]
-    script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, dead, *marks)
+    script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, dead, b"%d" % is_new, *marks)
     return [(b"MULTI",), script, (b"APPEND", name, b""), (b"EXEC",)]
 
 
@@ -60,7 +78,27 @@ def open_tags(names: Sequence[bytes], mark: bytes) -> list[Command]:
     return [(b"MULTI",), script, *((b"APPEND", name, b"") for name in names), (b"EXEC",)]
 
 
+def delete(name: bytes, gone: bytes) -> list[Command]:
+    """Replies 1, the number of those that were under the name, and 1. `gone` is what the others hear of.
+
+    Redis tells nobody of a DEL that finds nothing, and of one that it does in a turn with a later put of who computed
+    a value meanwhile, it does not tell that one (see put()). Both must hear of it; nobody else ever writes that name
+    """
+    touch, untouch = touched(gone)
+    return [touch, (b"DEL", name), untouch]
+
+
+def touched(name: bytes) -> list[Command]:
+    """Replies 1 and 1. The others hear of a name that nothing lies under.
+
+    The connection itself deletes what the script put there, as it touches in put() what that wrote; not by MULTI, since
+    nothing is queued where memory is full
+    """
+    return [(b"EVAL", _TOUCH, b"1", name), (b"DEL", name)]
+
+
 def drop(name: bytes, head: bytes) -> list[Command]:
+    """Without a head: what put()'s APPEND made where its script wrote nothing."""
     return [(b"EVAL", _DROP, b"1", name, head)]
 
 

@@ -17,7 +17,8 @@ from infcore.errors import InvalidArgument, InvalidType
 MAGIC, FORMAT = b"INFC", 1
 _HEAD = struct.Struct(">4sBBHQQ8sd")
 _CRC = struct.Struct(">I")
-_TAG = struct.Struct(">H8s")
+MARK_BYTES, TAGS_MAX = 8, (1 << 16) - 1
+_TAG = struct.Struct(f">H{MARK_BYTES}s")
 HEAD_BYTES = _HEAD.size + _CRC.size
 BYTES, PLAIN, PICKLE = 0, 1, 2
 BYTES_MAX = 512 << 20  # what Redis takes as one string, if it is not told otherwise
@@ -45,6 +46,11 @@ class FarValue(NamedTuple):
     body: memoryview
 
 
+def is_mark(data: object) -> bool:
+    """Whether a tag can bear it."""
+    return isinstance(data, bytes) and len(data) == MARK_BYTES
+
+
 def body_of(value: object, *, pickled: bool) -> tuple[int, list[bytes | memoryview]]:
     """The value's kind and its bytes in pieces. Raises InvalidType where it cannot be told without pickle."""
     if type(value) is bytes:
@@ -53,7 +59,10 @@ def body_of(value: object, *, pickled: bool) -> tuple[int, list[bytes | memoryvi
         return PLAIN, encode(value)
     except NotPlain as reason:
         if pickled:
-            return PICKLE, [pickle.dumps(value, protocol=5)]
+            try:
+                return PICKLE, [pickle.dumps(value, protocol=5)]
+            except Exception as error:
+                raise InvalidType(f"value is {type(value).__name__}, which cannot be pickled: {error!r}") from error
         raise InvalidType(
             f"{reason}; allowed: None, bool, int, float, str, bytes, NumPy arrays, lists, tuples, dicts of these, or "
             "CoherentCache(pickle=True)"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import queue
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S_MAX = 1.0  # a connection that broke without a word is found by that
 LOOKED_AT_S = 0.05  # a clock that was handed in may be turned at any time
+LOOK_S_MAX = 3600.0  # nothing can wait for as long as a bound may be
 
 
 class Ear:
@@ -57,7 +59,7 @@ class Ear:
     def begin(self) -> None:
         """From now on everything is told."""
         with self._near.guard:
-            self._confirmed_s = self._near.now_s()
+            self._asked_s = self._confirmed_s = self._near.now_s()  # who came between ask() and confirm(), too
             self._is_over = False
             self._near.trust()
         self.n_flushes += 1
@@ -122,13 +124,15 @@ class LevelEar:
         far = self._listening()
         if far is None:
             return
-        self._ear.n_changes += 1
+        self._ear.n_changes += not far.names.is_deleted(name)  # of what was there, its own name is told, too
         key, tag = far.names.key_of(name), far.names.tag_of(name)
         if key is not None:
-            far.drop_copies(key, name, far.levels[: self._index])
-            far.near.forget(key)
+            far.near.forget(key)  # first: who has the old value in hand copies it no more
+            far.drop_copies(key, far.names.of_key(key), far.levels[: self._index])
         elif tag is not None:
             far.near.forget_tag(tag, name)
+        elif name == far.names.all:
+            self.on_flushed(link)
 
     def on_flushed(self, link: Link) -> None:
         far = self._listening()
@@ -146,16 +150,18 @@ class LevelEar:
             self._ear.confirm()
 
 
-def watch(ear: Ear, *, is_turned: bool) -> threading.Event:
-    """A thread that looks when something is due, until the event is set. is_turned: by a clock that others turn."""
-    stop = threading.Event()
+def watch(ear: Ear, *, is_turned: bool) -> "queue.SimpleQueue[None]":
+    """A thread that looks when something is due, until it is told to stop. is_turned: by a clock that others turn."""
+    stop: queue.SimpleQueue[None] = queue.SimpleQueue()  # the one way to tell that a destructor may go
 
     def look() -> None:
         wait_s = 0.0
-        while not stop.wait(wait_s):
-            wait_s = max(1e-3, ear.look())
-            if is_turned:
-                wait_s = min(wait_s, LOOKED_AT_S)
+        while True:
+            try:
+                stop.get(timeout=wait_s)
+                return
+            except queue.Empty:
+                wait_s = min(max(1e-3, ear.look()), LOOKED_AT_S if is_turned else LOOK_S_MAX)
 
     threading.Thread(target=look, name="infcore-coherence", daemon=True).start()
     return stop

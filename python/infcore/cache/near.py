@@ -38,6 +38,7 @@ class Near(Cache):
         "_begun",
         "_era",
         "_generations",
+        "_is_closed",
         "_missed",
         "_tag_era",
         "guard",
@@ -53,6 +54,7 @@ class Near(Cache):
         self._generations = [0] * SLOTS
         self._era = self._tag_era = self._age = self.n_outdated = 0
         self._begun: dict[Hashable, list[Begun]] = {}  # exact, where a slot is not: some take minutes
+        self._is_closed = False
         self.is_trusted = False  # whether everything that changes is told
         self.marks: dict[bytes, bytes] = {}  # by tag's name; forgotten when they change
         self.guard = threading.RLock()  # who lets go of values may come back
@@ -92,7 +94,7 @@ class Near(Cache):
     def keep_alone(self, key: Hashable, value: Any, **put: Any) -> bool:
         """Keep what Redis was not told of, until it is there again or put's ttl_s has passed."""
         with self.guard:
-            return not self.is_trusted and self._store(key, value, put)
+            return not self.is_trusted and not self._is_closed and self._store(key, value, put)
 
     def _store(self, key: Hashable, value: Any, put: dict[str, Any]) -> bool:
         return super().put(key, value, **{**put, "tags": (*put["tags"], f"\0{self._age}")})
@@ -147,11 +149,18 @@ class Near(Cache):
             self.is_trusted = False
             self._outdate_all()
 
+    def close(self) -> None:
+        """Nothing is kept from now on, whatever is told or was under way."""
+        with self.guard:
+            self._is_closed = True
+            self.distrust()
+            self.forget_all()
+
     def trust(self) -> None:
         """Everything is told again, from now on."""
         with self.guard:
             self.forget_all()
-            self.is_trusted = True
+            self.is_trusted = not self._is_closed
 
     def learn(self, marks: dict[bytes, bytes], seen: Seen) -> None:
         """What tags bear, unless one has changed since."""

@@ -31,8 +31,18 @@ def checked_url(field: str, value: object) -> str:
     try:
         redis_package().connection.parse_url(value)
     except ValueError as error:
-        raise InvalidArgument(f"{field} is {value!r}: {error}; allowed: {allowed}") from None
+        why = f": {error}" if shown(value) == value else ""  # it may tell what is not shown
+        raise InvalidArgument(f"{field} is {shown(value)!r}{why}; allowed: {allowed}") from None
     return value
+
+
+def shown(url: str) -> str:
+    """An address as it may be read by anybody: without the user, the password, and the options, one of which may be."""
+    scheme, mark, rest = url.rpartition("://")
+    place, _, options = rest.partition("?")
+    if "@" in options:  # or a password with a question mark ends there
+        place = "..."
+    return scheme + mark + place.rpartition("@")[2]
 
 
 def connection_of(url: str, timeout_s: float, options: dict[str, Any], protocol: int) -> Any:
@@ -73,8 +83,8 @@ class Reader:
         self._kept = kept
         self._free: list[Any] = []
         self._pid = os.getpid()
-        self._errors = redis_errors()
         self._refused: type[BaseException] = redis_package().ResponseError
+        self._closed: tuple[type[BaseException], ...] = (redis_package().ConnectionError, ConnectionError)
 
     def ask(self, command: bytes) -> Any:
         """The reply to a packed command; an error reply is returned. Raises redis-py's errors where there is none."""
@@ -93,8 +103,8 @@ class Reader:
             except self._refused as error:
                 is_good = True
                 reply = error
-            except self._errors:
-                if is_used:  # closed by the server, restarted perhaps, while nobody read from it
+            except self._closed:
+                if is_used:  # by the server, restarted perhaps, while nobody read from it
                     continue
                 raise
             finally:
