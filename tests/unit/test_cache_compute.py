@@ -14,6 +14,8 @@ import pytest
 from cache_rig import LONG_S, Slow, until, wait_for
 
 import infcore
+from infcore.cache.flight import Flight
+from infcore.cache.flights import Flights
 
 
 @pytest.fixture
@@ -93,6 +95,58 @@ def test_a_remembered_error_is_forgotten_with_its_key(cache):
         cache.delete("a")
 
 
+def test_a_remembered_error_says_where_it_came_from(cache):
+    """Each time, whoever holds the one before: that one stays as it was."""
+
+    def fail():
+        raise ZeroDivisionError("no")
+
+    class Uncopied(ZeroDivisionError):
+        def __init__(self, one, *, two):
+            super().__init__(one)
+
+    def fail_uncopied():
+        raise Uncopied("no", two=2) from ValueError("why")
+
+    for compute, is_copied in ((fail, True), (fail_uncopied, False)):
+        said = []
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError, match="no") as raised:
+                cache.get_or_compute(compute, compute, error_ttl_s=9.0)
+            frames = raised.tb
+            said.append((raised.value, frames, [frame.name for frame in raised.traceback]))
+        assert all(names[-1] == compute.__name__ for *_, names in said)
+        assert said[1][2] == said[2][2]
+        for error, frames, _ in said:
+            assert error.__traceback__ is frames or not is_copied
+            assert (error.__cause__ is None) == is_copied
+
+
+def test_what_a_forgotten_error_held_may_use_the_cache(cache):
+    """On another thread, that it waits for: no lock is held when it goes."""
+
+    class Held(Exception):
+        def __del__(self):
+            thread = threading.Thread(target=lambda: said.append(cache.get_or_compute("b", lambda: 1)), daemon=True)
+            thread.start()
+            thread.join(LONG_S)
+
+    def remember(key, error):
+        cache._flights.remember(Flight(key, {}, owner=None, loop=None), error, 9.0)
+
+    for forget in (
+        lambda: cache.delete("a"),
+        cache.clear,
+        lambda: remember("a", ValueError()),
+        lambda: [remember(at, ValueError()) for at in range(1024)],
+        lambda: cache._flights.known_error("a", 9.0),
+    ):
+        said = []
+        remember("a", Held())
+        forget()
+        assert said == [1]
+
+
 def test_errors_that_are_remembered_are_bounded(cache):
     for key in range(1500):
         with pytest.raises(ZeroDivisionError):
@@ -113,6 +167,17 @@ def test_bad_times(cache, name):
             asyncio.run(cache.aget_or_compute("a", lambda: 1, **{name: bad}))
     with pytest.raises(TypeError, match="sice"):
         cache.get_or_compute("a", lambda: 1 / 0, sice=1)
+
+
+def test_a_time_longer_than_the_system_can_wait(cache, pool):
+    slow = Slow("value")
+    futures = [pool.submit(cache.get_or_compute, "a", slow)]
+    assert slow.begun.wait(LONG_S)
+    futures.append(pool.submit(cache.get_or_compute, "a", slow, timeout_s=1e300))
+    futures.append(pool.submit(lambda: asyncio.run(cache.aget_or_compute("a", slow, timeout_s=1e300))))
+    wait_for(cache, 2)
+    slow.go.set()
+    assert [future.result(LONG_S) for future in futures] == ["value"] * 3
 
 
 def test_what_never_returns_is_computed_anew(cache, pool):
@@ -265,6 +330,19 @@ def test_tasks_that_wait_for_each_other(cache):
 
     with pytest.raises(infcore.InvalidArgument, match="aget_or_compute"):
         asyncio.run(blocks_its_loop())
+
+
+def test_who_is_about_to_go_on_holds_nobody_up():
+    """One has its answer and has not left yet; who gave it may wait for that one."""
+    flights = Flights()
+    first, second = (Flight(key, {}, owner=owner, loop=None) for key, owner in (("a", 1), ("b", 2)))
+    assert flights.join(first, 1) is first and flights.join(second, 2) is second
+    assert flights.join(Flight("a", {}, owner=2, loop=None), 2) is first
+    with pytest.raises(infcore.InvalidArgument, match="asks for the key"):
+        flights.join(Flight("b", {}, owner=1, loop=None), 1)
+    flights.end(first)
+    first.succeed("value")
+    assert flights.join(Flight("b", {}, owner=1, loop=None), 1) is second
 
 
 def test_an_awaitable_where_nobody_awaits(cache):

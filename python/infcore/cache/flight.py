@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Hashable
+import threading
+from collections.abc import Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,7 @@ class Flight:
 
     __slots__ = (
         "_future",
+        "_woken",
         "instead_of",
         "is_kept",
         "is_outdated",
@@ -32,16 +34,19 @@ class Flight:
         "owner",
         "tags",
         "task",
+        "thread",
         "version",
     )
 
     def __init__(self, key: Hashable, put: dict[str, Any], *, owner: object, loop: asyncio.AbstractEventLoop | None):
+        self._woken: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}  # who waits on a loop
         self._future: Future[Any] = Future()
         self.key = key
         self.tags = frozenset(put.get("tags", ()))
         self.version = put.get("version", 0)
         self.owner = owner  # a thread's id or an asyncio task: who must not wait for it
         self.loop = loop  # where it is computed; None: on a thread
+        self.thread = None if loop is None else threading.get_ident()  # of that loop: nothing runs there while it waits
         self.task: asyncio.Task[None] | None = None  # of that loop
         self.order = next(_orders)  # what began later knows more
         self.is_outdated = False  # what comes of it must not be kept
@@ -61,10 +66,12 @@ class Flight:
     def succeed(self, value: object) -> None:
         with suppress(InvalidStateError):
             self._future.set_result(value)
+        self._wake()
 
     def fail(self, error: BaseException) -> None:
         with suppress(InvalidStateError):
             self._future.set_exception(error)
+        self._wake()
 
     def abandon(self) -> None:
         self.fail(Abandoned())
@@ -86,19 +93,29 @@ class Flight:
         """The same on an event loop; cancelling it cancels nobody else's wait."""
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        self._future.add_done_callback(_waker(loop, woken))
-        while self.loop not in (None, loop) and (timeout_s is None or timeout_s > LOOK_S):
-            await asyncio.wait((woken,), timeout=LOOK_S)
-            if woken.done():
+        self._woken[woken] = loop
+        try:
+            if self._future.done():  # else who ends it finds `woken` there
                 return True
-            self._look()
-            timeout_s = None if timeout_s is None else timeout_s - LOOK_S
-        await asyncio.wait((woken,), timeout=timeout_s)
-        return self._future.done()
+            while self.loop not in (None, loop) and (timeout_s is None or timeout_s > LOOK_S):
+                await asyncio.wait((woken,), timeout=LOOK_S)
+                if woken.done():
+                    return True
+                self._look()
+                timeout_s = None if timeout_s is None else timeout_s - LOOK_S
+            await asyncio.wait((woken,), timeout=timeout_s)
+            return self._future.done()
+        finally:
+            del self._woken[woken]
+
+    def _wake(self) -> None:
+        for woken, loop in tuple(self._woken.items()):
+            with suppress(RuntimeError):  # closed meanwhile: nobody waits there any more
+                loop.call_soon_threadsafe(_tell, woken)
 
     def _ends_within(self, timeout_s: float | None) -> bool:
         try:
-            self._future.exception(timeout_s)
+            self._future.exception(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         except TimeoutError:
             return self._future.done()
         return True
@@ -108,13 +125,12 @@ class Flight:
             self.abandon()
 
 
-def _waker(loop: asyncio.AbstractEventLoop, woken: "asyncio.Future[None]") -> Callable[["Future[Any]"], None]:
-    def wake() -> None:
-        if not woken.done():
-            woken.set_result(None)
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the task that runs; else a CancelledError in it is of something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
-    def tell(_: "Future[Any]") -> None:
-        with suppress(RuntimeError):  # closed meanwhile: nobody waits there any more
-            loop.call_soon_threadsafe(wake)
 
-    return tell
+def _tell(woken: "asyncio.Future[None]") -> None:
+    if not woken.done():
+        woken.set_result(None)

@@ -1,11 +1,13 @@
 """The computations that run for a cache: who computes what, who waits for whom, and which errors are remembered."""
 
 import asyncio
+import copy
 import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from infcore.cache.flight import Flight
@@ -18,8 +20,20 @@ class Failed(NamedTuple):
     """An error that others raise, too, until then."""
 
     error: Exception
+    traceback: TracebackType | None  # of the computation
     until_s: float
     flight: Flight
+
+    def again(self) -> Exception:
+        """A copy: the error itself may be in somebody's hands, and raising it changes what it says of where it came
+        from. What cannot be copied is raised itself."""
+        error = self.error
+        try:
+            error = copy.copy(error)
+        except Exception:  # noqa: BLE001  (whatever a class raises)
+            error = self.error
+        error.__cause__, error.__suppress_context__ = self.error.__cause__, self.error.__suppress_context__
+        return error.with_traceback(self.traceback)  # without who raised it meanwhile, or it would get longer each time
 
 
 class Watcher(Protocol):
@@ -51,7 +65,7 @@ class Flights:
     def join(self, mine: Flight, who: object) -> Flight:
         """The key's flight: `mine` where there was none, which the caller is to compute; else `who` waits for it.
 
-        who         None: nobody waits
+        who         None: nobody waits. Who brings something ahead waits for no other's
         Raises      InvalidArgument where it would wait for itself, which only leave() of who waits would end
         """
         with self.lock:
@@ -62,27 +76,30 @@ class Flights:
             if flight is mine:
                 if mine.loop is not None and who is not None:  # a task computes it, and who began it waits as others do
                     self._waits[who] = mine
-            elif who is not None:
+            elif who is not None and mine.instead_of is None:
                 self._check_ends(flight, who)
                 flight.n_wanting += 1
                 self._waits[who] = flight
             return flight
 
     def _check_ends(self, flight: Flight, who: object) -> None:
-        """Whether there is anybody in the chain of who waits for whom that does not wait."""
-        here = threading.get_ident()
-        if who == here and flight.loop is not None and flight.loop is _running_loop():
-            raise InvalidArgument(
-                "get_or_compute() on the event loop that computes the key; allowed: aget_or_compute()"
-            )
-        owner = flight.owner
-        for _ in range(len(self._waits) + 1):
-            if owner == who or owner == here:
+        """Whether all that it waits for, one thing behind the other, can go on while `who` waits."""
+        here, loop = threading.get_ident(), _running_loop()
+        ahead, seen = [flight], {flight}
+        while ahead:
+            flight = ahead.pop()
+            if flight.owner in (who, here):
                 raise InvalidArgument("compute asks for the key that it computes; allowed: other keys")
-            behind = self._waits.get(owner)
-            if behind is None:
-                return
-            owner = behind.owner
+            if who == here and flight.loop is not None and flight.loop is loop:
+                raise InvalidArgument(
+                    "get_or_compute() on the event loop that computes the key, or what that waits for; allowed: "
+                    "aget_or_compute()"
+                )
+            for waiting in (flight.owner, flight.thread):
+                behind = self._waits.get(waiting)
+                if behind is not None and behind not in seen and not behind.is_done:  # done: its waiter is on its way
+                    seen.add(behind)
+                    ahead.append(behind)
 
     def wait(self, flight: Flight, who: object, timeout_s: float | None) -> Any:
         """Precondition: join() said so. Raises what the computation raised; DeadlineExceeded; Abandoned."""
@@ -158,10 +175,11 @@ class Flights:
     def outdate_key(self, key: Hashable) -> None:
         """What is being computed for it must not be kept, nor its error be remembered."""
         with self.lock:
-            self._errors.pop(key, None)
+            failed = self._errors.pop(key, None)
             current = self._current.get(key)
             for flight in [*([] if current is None else [current]), *self._late.get(key, ())]:
                 self._outdate(flight)
+        del failed  # not before: its destructors may wait for who wants the lock
         for watcher in list(self.watchers):
             watcher.outdate(key)
 
@@ -170,33 +188,35 @@ class Flights:
             for flight in self._all_flights():
                 if concerns(flight):
                     self._outdate(flight)
-            for failed in list(self._errors.values()):
-                if concerns(failed.flight):
-                    self._errors.pop(failed.flight.key, None)
+            gone = [failed for failed in self._errors.values() if concerns(failed.flight)]
+            for failed in gone:
+                self._errors.pop(failed.flight.key, None)
         watchers = list(self.watchers)
         if watchers and concerns(Flight(None, {}, owner=None, loop=None)):
             for watcher in watchers:
                 watcher.outdate()
 
     def remember(self, flight: Flight, error: Exception, until_s: float) -> None:
+        gone: list[Failed | None] = []  # until the lock is free: their destructors may wait for who wants it
         with self.lock:
             if flight.is_outdated:
                 return
             while len(self._errors) >= ERRORS_MAX:
-                del self._errors[next(iter(self._errors))]
-            self._errors[flight.key] = Failed(error, until_s, flight)
+                gone.append(self._errors.pop(next(iter(self._errors))))
+            gone.append(self._errors.get(flight.key))
+            self._errors[flight.key] = Failed(error, error.__traceback__, until_s, flight)
 
     @property
     def has_errors(self) -> bool:
         return bool(self._errors)
 
-    def known_error(self, key: Hashable, now_s: float) -> Exception | None:
+    def known_error(self, key: Hashable, now_s: float) -> Failed | None:
         with self.lock:
             failed = self._errors.get(key)
-            if failed is not None and now_s >= failed.until_s:
+            is_over = failed is not None and now_s >= failed.until_s
+            if is_over:
                 del self._errors[key]
-                return None
-        return None if failed is None else failed.error
+        return None if is_over else failed
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

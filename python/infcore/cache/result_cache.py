@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from infcore._core.base import Clock
 from infcore._core.cache import Store
-from infcore.cache.flight import Abandoned, Flight
-from infcore.cache.flights import Flights, Watcher
+from infcore.cache.flight import Abandoned, Flight, is_cancelled
+from infcore.cache.flights import Failed, Flights, Watcher
 from infcore.cache.sizes import estimated_bytes
 from infcore.cache.stats import CacheStats
 from infcore.errors import InvalidArgument, InvalidType
@@ -119,7 +119,7 @@ class Cache(Store):
         """The key's value, or what compute() returns, which is put() with the other arguments.
 
         One computation runs for a key at a time: who asks meanwhile waits for it, threads and event loops alike. What
-        it raises, all of them raise; then it is forgotten, unless error_ttl_s says for how long others raise it, too.
+        it raises, all of them raise; then it is forgotten, unless error_ttl_s says for how long others raise a copy.
         timeout_s   how long to wait for another's computation; after that the next caller computes anew, and what comes
                     of either is kept, of the one that began last if of both
         stale_s     what has expired for no longer is returned at once, while one thread makes it anew
@@ -171,6 +171,8 @@ class Cache(Store):
         work = self._work(compute, put, error_ttl_s, timeout_s)
         while True:
             value = self._old_value(key, work)
+            if value is not _absent and self._known_error(key) is not None:
+                return value
             who = asyncio.current_task() if value is _absent else None
             mine = Flight(key, work.put, owner=who, loop=asyncio.get_running_loop())
             try:
@@ -227,13 +229,16 @@ class Cache(Store):
         mine = Flight(key, work.put, owner=who, loop=asyncio.get_running_loop())
         mine.instead_of = tuple(instead_of)
         try:
-            if self._flights.join(mine, None) is not mine:
+            if self._flights.join(mine, who) is not mine:
                 return False
             self._begin(mine, work)
         except BaseException:
             self._flights.drop(mine)
             raise
-        await self._flights.await_result(mine, who, None)
+        try:
+            await self._flights.await_result(mine, who, None)
+        except Abandoned:
+            raise asyncio.CancelledError("its computation was cancelled") from None
         return mine.is_kept
 
     def _work(self, compute: Callable[[], Any], put: dict[str, Any], error_ttl_s: float | None,
@@ -251,14 +256,16 @@ class Cache(Store):
     def _old_value(self, key: Hashable, work: Work) -> Any:
         """What has expired and may be served. Raises the error that is remembered where there is none."""
         value = self.stale(key, _absent) if work.put.get("stale_s") else _absent
-        if value is _absent and self._flights.has_errors:
-            error = self._flights.known_error(key, self.now_s())
-            if error is not None:
-                raise error.with_traceback(None)  # or it would get longer each time
+        failed = self._known_error(key) if value is _absent else None
+        if failed is not None:
+            raise failed.again()
         return value
 
+    def _known_error(self, key: Hashable) -> Failed | None:
+        return self._flights.known_error(key, self.now_s()) if self._flights.has_errors else None
+
     def _refresh_beside(self, mine: Flight, work: Work) -> None:
-        if self._flights.has_errors and self._flights.known_error(mine.key, self.now_s()) is not None:
+        if self._known_error(mine.key) is not None:
             return
         try:
             if self._flights.join(mine, None) is mine:
@@ -311,6 +318,11 @@ class Cache(Store):
                 self._land(flight, value, work.put)
         except Exception as error:  # noqa: BLE001  (who waits raises it)
             self._crash(flight, error, work)
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise  # who waits tries again
+            self._flights.end(flight)
+            flight.fail(error)  # of something that compute awaits: trying again would find it cancelled again
         else:
             self._flights.end(flight)
             flight.succeed(value)
