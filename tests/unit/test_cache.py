@@ -432,3 +432,13 @@ def test_an_estimate_looks_at_few_items():
     value = [[[[Weighed()] * 1000] * 1000] * 1000] * 1000
     assert estimated_bytes(value) == pytest.approx(10**12 * 100, rel=0.9)
     assert len(looked) <= 4000
+
+
+def test_a_put_of_ones_own_gets_what_was_computed():
+    class Own(infcore.Cache):
+        def put(self, key, value, **told):
+            return super().put(key, [value], **told)
+
+    cache = Own(1000)
+    assert cache.get_or_compute("a", lambda: 1, cost_us=7.0) == 1
+    assert cache.get("a") == [1]

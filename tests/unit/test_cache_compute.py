@@ -214,6 +214,35 @@ def test_a_timeout_of_the_computation_itself(cache, pool):
 
 
 @pytest.mark.parametrize("timed_out", [False, True])
+@pytest.mark.parametrize(("version", "stays"), [(1, True), (2, True), (0, False)])
+def test_what_was_put_meanwhile_is_the_newer(cache, pool, timed_out, version, stays):
+    """Unless its version says that it is not."""
+    slow = Slow("computed")
+    leader = pool.submit(cache.get_or_compute, "a", slow, version=1)
+    assert slow.begun.wait(LONG_S)
+    if timed_out:
+        with pytest.raises(infcore.DeadlineExceeded):
+            cache.get_or_compute("a", lambda: 1 / 0, timeout_s=0.0)
+    cache.put("a", None, version=version)
+    slow.go.set()
+    assert leader.result(LONG_S) == "computed"
+    assert cache.get("a", "absent") == (None if stays else "computed")
+
+
+def test_what_began_earlier_and_ends_first_is_replaced(cache, pool):
+    slows = [Slow(value) for value in ("first", "second", "third")]
+    leaders = []
+    for slow in slows:
+        leaders.append(pool.submit(cache.get_or_compute, "a", slow))
+        assert slow.begun.wait(LONG_S)
+        with pytest.raises(infcore.DeadlineExceeded):
+            cache.get_or_compute("a", lambda: 1 / 0, timeout_s=0.0)
+    for slow, leader in zip(slows, leaders, strict=True):
+        slow.go.set()
+        assert leader.result(LONG_S) == slow.value == cache.get("a")
+
+
+@pytest.mark.parametrize("timed_out", [False, True])
 @pytest.mark.parametrize(
     "forget",
     [

@@ -94,6 +94,43 @@ def test_destructors_that_come_back(cache, do):
     assert is_usable(cache)
 
 
+@pytest.mark.parametrize("shards", [1, 8])
+def test_destructors_that_wait_for_other_threads(shards):
+    """Of what a computation pushes out, replaces, or goes for it: no lock is held that the other thread may want."""
+    cache, ended = infcore.Cache(100 * shards, policy="lru", shards=shards, clock=infcore.ManualClock()), []
+
+    def on_another_thread(cache):
+        thread = threading.Thread(target=lambda: ended.append(cache.get_or_compute("other", lambda: 1, size_bytes=1)))
+        thread.daemon = True
+        thread.start()
+        thread.join(ENDS_WITHIN_S)
+
+    def victim(key):
+        ended.clear()
+        cache.put(key, CallsBack(cache, on_another_thread), size_bytes=90)
+
+    at = cache.place_of("computed")
+    near = next(key for key in range(1000) if cache.place_of(key) == at)
+    far = next((key for key in range(1000) if cache.place_of(key) != at), near)
+    told = {"size_bytes": 50, "version": 1}
+
+    def replaced():
+        victim("computed")
+        return "computed"
+
+    victim(near)
+    ends(lambda: cache.get_or_compute("computed", lambda: 1, **told))
+    assert ended == [1] and "computed" in cache
+    cache.clear()
+    ends(lambda: cache.get_or_compute("computed", replaced, **told))
+    assert ended == [1] and "computed" in cache
+    for key in {near, far}:
+        cache.clear()
+        victim(key)
+        assert ends(lambda key=key: cache.compute_ahead("computed", lambda: 1, instead_of=[key], **told))
+        assert ended == [1]
+
+
 def test_destructors_that_put_what_they_destroy(cache):
     """One that comes back to life in the cache, some times over."""
     n_left = [50]

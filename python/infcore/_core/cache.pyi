@@ -60,6 +60,8 @@ class Store:
         key: Hashable,
         value: Any,
         *,
+        instead_of: Iterable[Hashable] = (),
+        gone: list[Any] | None = None,
         size_bytes: int | None = None,
         cost_us: float = 1.0,
         ttl_s: float | None = None,
@@ -68,6 +70,7 @@ class Store:
         version: int = 0,
         reuse: float = 1.0,
     ) -> bool: ...
+    def land(self, key: Hashable, value: Any, *, over: Any, gone: list[Any], told: dict[str, Any]) -> bool: ...
     def evict(self, key: Hashable) -> bool: ...
     def version_of(self, key: Hashable) -> int: ...
     def place_of(self, key: Hashable) -> int: ...

@@ -49,6 +49,7 @@ cdef class Store:
     def __cinit__(self, *_, **__):
         self.clock = as_clock(None)
         self.shards = []
+        self.floors = {}
 
     def __init__(self, capacity_bytes, *, estimate, policy="infcore", ttl_s=None, shards=None, clock=None):
         if self.shards:
@@ -217,6 +218,8 @@ cdef class Store:
         (name,) = encoded_tags(("" if tag is None else tag,))
         cdef string_view seen = string_view(<bytes>name, len(<bytes>name))
         cdef Shard shard
+        named = None if tag is None else name
+        self.floors[named] = max(floor, <uint64_t>self.floors.get(named, 0))  # first: bring() must not find it later
         for shard in self.shards:
             shard.c_obj.get().lock.lock()
             try:
@@ -228,21 +231,32 @@ cdef class Store:
                 shard.c_obj.get().lock.unlock()
 
     def entries(self) -> list:
-        """(key, value, what put() was told of it) of each live entry; of ttl_s and stale_s what is left of them."""
+        """(key, value, what put() was told of it) of each live entry; of ttl_s and stale_s what is left of them, and
+        cost_us as it is kept, in single precision."""
         return [row for shard in self.shards for row in rows_of(self, shard)]
 
-    def bring(self, key, value, **told) -> bool:
+    def bring(self, key, value, *, instead_of=(), gone=None, **told) -> bool:
         """put() of what nobody asked for yet: kept only where it is absent, or of an older version, and there is room.
 
-        Nothing is evicted for it, and it counts as no miss. The arguments are those of put()
-        Returns  whether it is kept
+        It counts as no miss. The other arguments are those of put()
+        instead_of  keys that go for it, as by evict(), in the same step: where it is not kept, they stay
+        gone        a list that takes what is to be let go, for who has a lock that its destructors may wait for
+        Returns     whether it is kept
         """
-        return brought(self, key, value, told)
+        return brought(self, key, value, instead_of, told, [] if gone is None else gone)
+
+    def land(self, key, value, *, over, gone, told) -> bool:
+        """put() of what was computed since the key was not there; what was put meanwhile stays, unless its version is
+        older, or it is `over`. `gone` as for bring(), `told` the other arguments of put(); a class that has a put() of
+        its own keeps it by that."""
+        if type(self).put is not Store.put:
+            return self.put(key, value, **told)
+        return landed(self, key, value, over, told, gone)
 
     def evict(self, key) -> bool:
         """Let go of the key's value to make room; False where it is not there, or pinned. What is being computed for it
         will be kept."""
-        return evicted(self, key)
+        return evicted(self, key, [])
 
     def version_of(self, key) -> int:
         """Of the key's live entry; -1 where it is not there."""

@@ -44,6 +44,29 @@ cdef void unlock(Shard shard, PyObject* key, PyObject* value) noexcept:
         entries.lock.lock()
 
 
+cdef int hand_over(Shard shard, list gone) except -1:
+    """Lets go of the lock; what is gone is in the list then, for who has a lock of its own to let go of before."""
+    cdef CacheShard* entries = shard.c_obj.get()
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef EntryId id
+    try:
+        while True:
+            id = entries.take_gone()
+            if id == no_entry:
+                return 0
+            Py_INCREF(None)
+            Py_INCREF(None)
+            key = value = <PyObject*>None
+            exchange_pair(<PyObject*>shard.pairs, id, key, value)
+            gone.append(<object>key)
+            gone.append(<object>value)
+            Py_XDECREF(key)
+            Py_XDECREF(value)
+    finally:
+        entries.lock.unlock()
+
+
 cdef object miss(Shard shard, EntryId id, int64_t now_ns, object default):
     """Under the lock, which is let go."""
     shard.c_obj.get().miss()
@@ -89,8 +112,10 @@ cdef object look(Store store, object key, cbool stale):
 cdef inline int make_room(Shard shard) except -1:
     """For the key and the value of an entry more, before there is one. Under the lock, which is let go where it raises."""
     cdef Py_ssize_t n = 2 * (<Py_ssize_t>shard.c_obj.get().n_ids() + 1)
-    if PyList_GET_SIZE(shard.pairs) >= n:
-        return 0
+    return 0 if PyList_GET_SIZE(shard.pairs) >= n else grow_pairs(shard, n)
+
+
+cdef int grow_pairs(Shard shard, Py_ssize_t n) except -1:
     try:
         while PyList_GET_SIZE(shard.pairs) < n:
             PyList_Append(shard.pairs, None)
@@ -110,9 +135,6 @@ cdef cbool place(Shard shard, object key, object value, const CacheKey* known, c
     cdef Outcome outcome
     entries.lock.lock()
     compared = find(shard, key, known, &before)
-    if not entry.asked and not has_place(entries, before, entry, now_ns):
-        entries.lock.unlock()
-        return False
     make_room(shard)
     try:
         outcome = entries.put(known.hash, entry, before, now_ns, id)
@@ -149,45 +171,160 @@ cdef cbool pinned(Store store, object key, cbool pin) except *:
     return done
 
 
-cdef cbool brought(Store store, object key, object value, dict told) except *:
-    """As put(), on a path of its own: that one must stay short."""
+# -- as put(), on paths of their own: that one must stay short
+cdef cbool put_over(Shard shard, object key, object value, const CacheKey& known, const NewEntry& entry, EntryId before,
+                    int64_t now_ns, list gone) except *:
+    """As place(), under the lock, which is let go, with `before` as the key's entry; what goes is handed over."""
+    cdef CacheShard* entries = shard.c_obj.get()
+    cdef PyObject* key_before = <PyObject*>key
+    cdef PyObject* value_before = <PyObject*>value
+    cdef EntryId id = no_entry
+    cdef Outcome outcome
+    make_room(shard)
+    try:
+        outcome = entries.put(known.hash, entry, before, now_ns, id)
+    except:
+        entries.lock.unlock()
+        raise
+    if outcome == Outcome.stored:
+        Py_INCREF(key)
+        Py_INCREF(value)
+        exchange_pair(<PyObject*>shard.pairs, id, key_before, value_before)
+    hand_over(shard, gone)
+    if outcome == Outcome.stored:
+        gone.append(<object>key_before)
+        gone.append(<object>value_before)
+        Py_XDECREF(key_before)
+        Py_XDECREF(value_before)
+    return outcome == Outcome.stored
+
+
+cdef cbool landed(Store store, object key, object value, object over, dict told, list gone) except *:
     cdef CacheKey known
     cdef NewEntry entry
     cdef vector[string_view] names
+    cdef int64_t now_ns
+    cdef EntryId before
+    encoded = read_told(store, key, value, told, &known, &entry, &names, &now_ns)
+    cdef Shard shard = shard_of(store, &known)
+    cdef CacheShard* entries = shard.c_obj.get()
+    entries.lock.lock()
+    compared = find(shard, key, &known, &before)
+    if (before != no_entry and entries.is_live(before, now_ns) and entries.told(before).version >= entry.version
+            and value_at(<PyObject*>shard.pairs, before) != <PyObject*>over):
+        entries.lock.unlock()
+        gone.append(compared)
+        return False
+    cdef cbool kept = put_over(shard, key, value, known, entry, before, now_ns, gone)
+    gone.append(compared)
+    return kept
+
+
+cdef cbool brought(Store store, object key, object value, object instead_of, dict told, list gone) except *:
+    cdef CacheKey known
+    cdef NewEntry entry
+    cdef vector[string_view] names
+    cdef vector[EntryId] victims
+    cdef int64_t now_ns
+    cdef EntryId before
+    cdef EntryId id
+    encoded = read_told(store, key, value, told, &known, &entry, &names, &now_ns)
+    entry.asked = False
+    cdef Shard shard = shard_of(store, &known)
+    cdef CacheShard* entries = shard.c_obj.get()
+    elsewhere = []
+    goes = residents_among(store, shard, instead_of, elsewhere, gone)
+    victims.reserve(len(goes))
+    entries.lock.lock()
+    compared = find(shard, key, &known, &before)
+    cdef uint64_t free_bytes = entries.capacity_bytes() - entries.counters().bytes_used
+    if before != no_entry:
+        free_bytes += entries.told(before).bytes
+    for resident, at in goes:  # from here on the lock is not let go: what is found stays
+        id = at
+        if id != before and entries.in_use(id) and key_at(<PyObject*>shard.pairs, id) == <PyObject*>resident:
+            if not entries.is_pinned(id):
+                victims.push_back(id)
+                free_bytes += entries.told(id).bytes
+    if entry.bytes > free_bytes or is_refused(store, entries, before, entry, encoded, now_ns):
+        entries.lock.unlock()
+        gone.append(compared)
+        return False
+    for id in victims:
+        entries.evict(id)
+    cdef cbool kept = put_over(shard, key, value, known, entry, before, now_ns, gone)
+    gone.append(compared)
+    for other in elsewhere:
+        evicted(store, other, gone)
+    return kept
+
+
+cdef list residents_among(Store store, Shard shard, object keys, list elsewhere, list gone):
+    """Of those that are in the shard the key as it was put, by which the entry is known again, and the entry's id. Each
+    once; the others are added to `elsewhere`."""
+    cdef CacheKey known
+    cdef EntryId id
+    found = {}
+    for key in keys:
+        key_of(key, &known)
+        if shard_of(store, &known) is not shard:
+            elsewhere.append(key)
+            continue
+        shard.c_obj.get().lock.lock()
+        compared = find(shard, key, &known, &id)
+        resident = None if id == no_entry else <object>key_at(<PyObject*>shard.pairs, id)
+        shard.c_obj.get().lock.unlock()
+        gone.append(compared)  # which keeps it until nobody has a lock
+        if id != no_entry:
+            found[id] = resident
+    gone.append(found)
+    return [(resident, at) for at, resident in found.items()]
+
+
+cdef cbool is_refused(Store store, CacheShard* entries, EntryId old, const NewEntry& entry, list encoded,
+                      int64_t now_ns) except *:
+    """Whether it is there, or put() would find it older than what is there or may come. Makes nothing, as unlock()."""
+    cdef uint64_t version
+    if old != no_entry and (entries.is_live(old, now_ns) or entries.is_stale(old, now_ns)):
+        version = entries.told(old).version
+        if version > entry.version or (version == entry.version and entries.is_live(old, now_ns)):
+            return True
+    if entry.version < <uint64_t>store.floors.get(None, 0):
+        return True
+    for name in encoded:
+        if entry.version < <uint64_t>store.floors.get(name, 0):
+            return True
+    return False
+
+
+cdef list read_told(Store store, object key, object value, dict told, CacheKey* known, NewEntry* entry,
+                    vector[string_view]* names, int64_t* now_ns):
+    """What put() would read of its arguments. Returns what `names` look at."""
     told = {**put_defaults, **told}
     if len(told) != len(put_defaults):
         raise InvalidType(f"put() has no {sorted(set(told) - set(put_defaults))}; allowed: {sorted(put_defaults)}")
-    key_of(key, &known)
+    key_of(key, known)
     size_bytes = store.estimate(value) if told["size_bytes"] is None else told["size_bytes"]
-    read_figures(&entry, size_bytes, told["cost_us"], told["version"], told["reuse"])
+    read_figures(entry, size_bytes, told["cost_us"], told["version"], told["reuse"])
     encoded = encoded_tags(told["tags"])
     for name in encoded:
         names.push_back(string_view(<bytes>name, len(<bytes>name)))
     entry.tags = TagSpan(names.data(), names.size())
     store.timed = store.timed or told["ttl_s"] is not None
-    cdef int64_t now_ns = store.now_ns()
-    entry.expires_ns = add_ns(now_ns, store.ttl_ns) if told["ttl_s"] is None else until_ns("ttl_s", told["ttl_s"], now_ns)
+    now_ns[0] = store.now_ns()
+    entry.expires_ns = (add_ns(now_ns[0], store.ttl_ns) if told["ttl_s"] is None
+                        else until_ns("ttl_s", told["ttl_s"], now_ns[0]))
     entry.stale_until_ns = until_ns("stale_s", told["stale_s"] or 0.0, entry.expires_ns)
-    read_content(<PyObject*>key, known)
-    entry.key, entry.kind, entry.asked = known.content, known.kind, False
-    return place(shard_of(store, &known), key, value, &known, entry, now_ns)
+    read_content(<PyObject*>key, known[0])
+    entry.key, entry.kind = known.content, known.kind
+    return encoded
 
 
 cdef dict put_defaults = {"size_bytes": None, "cost_us": 1.0, "ttl_s": None, "stale_s": 0.0, "tags": (), "version": 0,
                           "reuse": 1.0}
 
 
-cdef cbool has_place(CacheShard* entries, EntryId old, const NewEntry& entry, int64_t now_ns):
-    """Whether what nobody asked for may be put: in nobody's way."""
-    cdef uint64_t used = entries.counters().bytes_used
-    if old != no_entry:
-        if entries.is_live(old, now_ns) and entries.told(old).version >= entry.version:
-            return False
-        used -= entries.told(old).bytes
-    return entry.bytes <= entries.capacity_bytes() and used <= entries.capacity_bytes() - entry.bytes
-
-
-cdef cbool evicted(Store store, object key) except *:
+cdef cbool evicted(Store store, object key, list gone) except *:
     cdef CacheKey known
     key_of(key, &known)
     cdef Shard shard = shard_of(store, &known)
@@ -196,7 +333,8 @@ cdef cbool evicted(Store store, object key) except *:
     cdef EntryId id
     compared = find(shard, key, &known, &id)
     cdef cbool done = id != no_entry and entries.evict(id)
-    unlock(shard, NULL, NULL)
+    hand_over(shard, gone)
+    gone.append(compared)
     return done
 
 

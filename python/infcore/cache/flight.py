@@ -12,6 +12,7 @@ from typing import Any
 LOOK_S = 0.5
 
 _orders = itertools.count()
+_nothing = object()
 
 
 class Abandoned(Exception):
@@ -31,6 +32,7 @@ class Flight:
         "loop",
         "n_wanting",
         "order",
+        "over",
         "owner",
         "tags",
         "task",
@@ -52,6 +54,7 @@ class Flight:
         self.is_outdated = False  # what comes of it must not be kept
         self.instead_of: tuple[Hashable, ...] | None = None  # of one that nobody asked for: what may go for it
         self.is_kept = False
+        self.over: object = _nothing  # the value that one which began earlier has put meanwhile
         self.n_wanting = 1  # who began it, and who waits
 
     @property

@@ -46,8 +46,8 @@ class Watcher(Protocol):
 class Flights:
     """One flight for a key at a time, and those that somebody grew tired of waiting for.
 
-    Thread-safe. Keys are compared and values put under the lock, both of which may come back: it is one that its holder
-    may take again, and nothing here is in pieces meanwhile
+    Thread-safe. Keys are compared under the lock, which may come back: it is one that its holder may take again, and
+    nothing here is in pieces meanwhile. Values and errors that are let go are let go without it
     """
 
     def __init__(self) -> None:
@@ -137,14 +137,17 @@ class Flights:
                 self._late.setdefault(flight.key, []).append(flight)
         return DeadlineExceeded(f"timeout_s is {timeout_s}, and it is not computed yet; the next call computes it anew")
 
-    def land(self, flight: Flight, keep: Callable[[], object]) -> None:
+    def land(self, flight: Flight, value: object, keep: Callable[[], object]) -> None:
         """Keep what came of it, where it is the newest that is known."""
         with self.lock:  # or the key could be deleted between the question and the answer
             if flight.is_outdated:
                 return
             keep()
-            for late in self._late.get(flight.key, ()):
-                late.is_outdated |= late.order < flight.order
+            for other in self._of_key(flight.key):
+                if other.order > flight.order:
+                    other.over = value
+                else:
+                    other.is_outdated |= other is not flight
 
     def end(self, flight: Flight) -> None:
         """It is computed, or will not be."""
@@ -167,6 +170,10 @@ class Flights:
         if self._current.get(flight.key) is flight:  # who asks from now on must not be answered by it
             del self._current[flight.key]
 
+    def _of_key(self, key: Hashable) -> list[Flight]:
+        current = self._current.get(key)
+        return [*([] if current is None else [current]), *self._late.get(key, ())]
+
     def _all_flights(self) -> Iterator[Flight]:
         yield from list(self._current.values())
         for late in list(self._late.values()):
@@ -176,8 +183,7 @@ class Flights:
         """What is being computed for it must not be kept, nor its error be remembered."""
         with self.lock:
             failed = self._errors.pop(key, None)
-            current = self._current.get(key)
-            for flight in [*([] if current is None else [current]), *self._late.get(key, ())]:
+            for flight in self._of_key(key):
                 self._outdate(flight)
         del failed  # not before: its destructors may wait for who wants the lock
         for watcher in list(self.watchers):

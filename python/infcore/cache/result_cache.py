@@ -120,6 +120,7 @@ class Cache(Store):
 
         One computation runs for a key at a time: who asks meanwhile waits for it, threads and event loops alike. What
         it raises, all of them raise; then it is forgotten, unless error_ttl_s says for how long others raise a copy.
+        What somebody put meanwhile stays, unless its version is older.
         timeout_s   how long to wait for another's computation; after that the next caller computes anew, and what comes
                     of either is kept, of the one that began last if of both
         stale_s     what has expired for no longer is returned at once, while one thread makes it anew
@@ -196,7 +197,8 @@ class Cache(Store):
     ) -> bool:
         """Compute and keep what nobody asked for yet; who asks meanwhile waits for it.
 
-        instead_of  keys that go for it once it is computed. Nothing else is evicted: without room it is not kept
+        instead_of  keys that go for it once it is computed, where it is kept. Nothing else is evicted: without room it
+                    is not kept
         Returns     whether it is kept; False where it is there already, or somebody computes it
         Raises      what compute raises
         """
@@ -333,15 +335,14 @@ class Cache(Store):
     def _land(self, flight: Flight, value: object, put: dict[str, Any]) -> None:
         if put.get("size_bytes") is None:
             put = {**put, "size_bytes": estimated_bytes(value)}  # asks the value, which is not for under a lock
-        self._flights.land(flight, lambda: self._keep(flight, value, put))
+        gone: list[object] = []  # until the flights' lock is free: their destructors may wait for who wants it
+        self._flights.land(flight, value, lambda: self._keep(flight, value, put, gone))
 
-    def _keep(self, flight: Flight, value: object, put: dict[str, Any]) -> None:
+    def _keep(self, flight: Flight, value: object, put: dict[str, Any], gone: list[object]) -> None:
         if flight.instead_of is None:
-            self.put(flight.key, value, **put)
-            return
-        for gone in flight.instead_of:
-            self.evict(gone)
-        flight.is_kept = self.bring(flight.key, value, **put)
+            self.land(flight.key, value, over=flight.over, gone=gone, told=put)
+        else:
+            flight.is_kept = self.bring(flight.key, value, instead_of=flight.instead_of, gone=gone, **put)
 
     def _crash(self, flight: Flight, error: Exception, work: Work) -> None:
         if work.error_ttl_s is not None:
