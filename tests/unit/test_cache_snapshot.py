@@ -195,6 +195,38 @@ def test_loading_gives_up_nothing_worth_more(tmp_path: Path) -> None:
         assert loaded.evicted == loaded.entries > 0 and loaded.entries + loaded.no_room == 20
 
 
+def test_loading_evicts_nothing_for_what_is_refused(tmp_path: Path) -> None:
+    cache, path = _cache(), tmp_path / "s"
+    cache.put("refused", "v", size_bytes=80, cost_us=1e6, tags=("t",))
+    cache.put("pickled", Odd(1), size_bytes=80, cost_us=1e5)
+    cache.put("comes", "v", size_bytes=80, cost_us=100.0)
+    save_snapshot(cache, path, pickle=True)
+    other = _cache(100)
+    other.put("there", "v", size_bytes=90, cost_us=50.0)
+    other.invalidate_older(5, tag="t")
+    loaded = load_snapshot(other, path)
+    assert (loaded.present, loaded.skipped, loaded.entries, loaded.evicted) == (1, 1, 1, 1)
+    assert [key for key, *_ in other.entries()] == ["comes"]  # the others took no room from it
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_what_a_newer_version_replaced_is_not_there_any_more(tmp_path: Path, pinned: bool) -> None:
+    """Its row would stand for the newer one, which is worth more, and its bytes would be missed."""
+    cache, path = _cache(), tmp_path / "s"
+    cache.put("dear", 0, size_bytes=60, cost_us=6000.0)
+    cache.put("again", "new", size_bytes=40, cost_us=800.0, version=1)
+    cache.put("last", 0, size_bytes=40, cost_us=80.0)
+    save_snapshot(cache, path)
+    other = _cache(140)
+    for key, size, cost in (("again", 40, 2.0), ("least", 40, 1.0), ("none", 60, 0.5)):
+        other.put(key, 0, size_bytes=size, cost_us=cost)
+    if pinned:
+        other.pin("again")
+    loaded = load_snapshot(other, path)
+    assert (loaded.entries, loaded.evicted) == (3, 2)
+    assert {key: told["cost_us"] for key, _, told in other.entries()} == {"dear": 6000.0, "again": 800.0, "last": 80.0}
+
+
 def test_the_worthiest_come_first_where_room_ends(tmp_path: Path) -> None:
     cache = _cache()
     for i in range(30):
@@ -336,6 +368,13 @@ def test_killed_in_the_middle_leaves_a_whole_file(tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path)) <= {"s", "s.tmp"}
     save_snapshot(_cache(), path)  # what the killed one left is in nobody's way
     assert os.listdir(tmp_path) == ["s"]
+
+
+def test_what_lay_in_its_place_makes_it_no_more_readable(tmp_path: Path) -> None:
+    (tmp_path / "s.tmp").touch()
+    (tmp_path / "s.tmp").chmod(0o666)
+    save_snapshot(_cache(), tmp_path / "s")
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
 
 
 def test_one_saver_at_a_time(tmp_path: Path) -> None:

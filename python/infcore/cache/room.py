@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from infcore._core.cache import Store
 
+_nobody = object()
+
 
 class Resident(NamedTuple):
     """What is there: a cache's entry, or a model on a device.
@@ -36,11 +38,11 @@ class Room:
 
     def __init__(self, free_bytes: Iterable[int], residents: Iterable[Resident]):
         self._free = list(free_bytes)
-        self._residents: list[list[Resident]] = [[] for _ in self._free]
+        self._there: list[dict[Hashable, Resident]] = [{} for _ in self._free]
         for each in residents:
-            if not each.pinned:
-                self._residents[each.place].append(each)
-        for rows in self._residents:
+            self._there[each.place][each.key] = each
+        self._rows = [[each for each in there.values() if not each.pinned] for there in self._there]
+        for rows in self._rows:
             rows.sort(key=lambda each: each.worth_us / max(1, each.size_bytes), reverse=True)
 
     @classmethod
@@ -53,35 +55,56 @@ class Room:
             [Resident(key, at, size, worth_us(key, cost) if cost else 0.0, pin) for key, at, size, cost, pin in rows],
         )
 
+    def copy(self) -> "Room":
+        return Room(self._free, [each for there in self._there for each in there.values()])
+
     def free_bytes(self, place: int) -> int:
         return self._free[place]
 
     def take(self, place: int, size_bytes: int, worth_us: float) -> Going | None:
         """Room for something worth that much: what has to go for it, all together worth less; None: it is not worth it.
 
-        Complexity  O(what would go)
+        Complexity  amortised O(what would go)
         """
-        rows = self._residents[place]
-        lost_us, freed = 0.0, self._free[place]
-        n = 0
+        going = self.look(place, size_bytes, worth_us)
+        if going is not None:
+            self.give(place, size_bytes, going)
+        return going
+
+    def look(self, place: int, size_bytes: int, worth_us: float, key: Hashable = _nobody) -> Going | None:
+        """What take() would say, for give() once it is known whether it comes. What is there under its own key goes in
+        any case, and is no loss."""
+        rows, there = self._rows[place], self._there[place]
+        before = there.get(key)
+        lost_us, freed = 0.0, self._free[place] + (0 if before is None else before.size_bytes)
+        gone: list[Resident] = []  # the worthiest last
+        at = len(rows) - 1
         while freed < size_bytes:
-            if n == len(rows):
+            if at < 0:
                 return None
-            n += 1
-            lost_us += rows[-n].worth_us
-            freed += rows[-n].size_bytes
-            if lost_us >= worth_us:
-                return None
+            each = rows[at]
+            if there.get(each.key) is not each:
+                del rows[at]
+            elif each is not before:
+                gone.append(each)
+                lost_us += each.worth_us
+                freed += each.size_bytes
+                if lost_us >= worth_us:
+                    return None
+            at -= 1
         # The last may have made room alone: those before it stay, the worthiest first.
-        gone = rows[len(rows) - n :]
-        staying = []
-        for each in gone[1:]:
+        going = gone[-1:]
+        for each in gone[-2::-1]:
             if freed - each.size_bytes >= size_bytes:
                 freed -= each.size_bytes
-                staying.append(each)
-        self._free[place] = freed - size_bytes
-        del rows[len(rows) - n :]
-        rows += staying  # still in their order
-        kept = {id(each) for each in staying}
-        going = [each for each in reversed(gone) if id(each) not in kept]
+            else:
+                going.append(each)
+        going.reverse()
         return Going(tuple(each.key for each in going), sum(each.worth_us for each in going))
+
+    def give(self, place: int, size_bytes: int, going: Going, key: Hashable = _nobody) -> None:
+        """It has come, under the key, for what look() said."""
+        for gone in (key, *going.keys):
+            each = self._there[place].pop(gone, None)  # its row goes when look() meets it
+            self._free[place] += 0 if each is None else each.size_bytes
+        self._free[place] -= size_bytes

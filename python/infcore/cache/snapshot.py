@@ -179,14 +179,18 @@ class _Loading:
         if self._room is not None or self._cache.free_bytes()[place] < record.size_bytes:
             if self._room is None:
                 self._room = Room.of_cache(self._cache, lambda _, cost_us: cost_us)
-            going = self._room.take(place, record.size_bytes, worth_us)
+            going = self._room.look(place, record.size_bytes, worth_us, key)
         if going is None:
             return "no_room"
         read = self._value(offset, record)
         if read is None:
             return "skipped"
-        self.counts["evicted"] += sum(self._cache.evict(victim) for victim in going.keys)
-        return "entries" if self._cache.bring(key, read[0], **told) else "present"
+        if not self._cache.bring(key, read[0], instead_of=going.keys, **told):
+            return "present"
+        if self._room is not None:
+            self._room.give(place, record.size_bytes, going, key)
+        self.counts["evicted"] += len(going.keys)
+        return "entries"
 
     def _value(self, offset: int, record: Record) -> tuple[Any] | None:
         data = self._reader.value(offset)

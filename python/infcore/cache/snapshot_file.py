@@ -120,6 +120,7 @@ def _locked(path: str) -> Iterator[BinaryIO]:
                     f"path is {path[:-4]!r}, which somebody is writing; allowed: one at a time"
                 ) from None
             if _is_at(fd, path):  # else its writer was done just before we locked it
+                os.fchmod(fd, 0o600)  # what lay there may have been anybody's to read
                 os.ftruncate(fd, 0)
                 yield file
                 return
