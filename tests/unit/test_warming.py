@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cache_rig import wait_for
 
 import infcore
 from infcore.cache import Demand, Item, Load, Plan, Resident, Room, awarm, plan, warm
@@ -142,6 +143,28 @@ def test_gives_up_nothing_worth_more() -> None:
     assert plan(demand, now_s, 2 * HOUR_S, 1000.0, cache=cache).loads == ()
 
 
+def test_what_goes_is_that_of_who_comes_first() -> None:
+    """Not of who is worth most, who comes later: what was to go would still be there."""
+    demand = Demand(keys_max=8, after_s=0.0)
+    for day in range(28):
+        for key, hour, cost_us in (("first", 10, 500.0), ("worthier", 14, 1000.0)):
+            for i in range(5):
+                demand.observe(key, day * DAY_S + hour * HOUR_S + i, size_bytes=40, cost_us=cost_us)
+    now_s = 28 * DAY_S + 9.5 * HOUR_S
+    demand.advance(now_s)
+    cache = infcore.Cache(100, policy="gdsf")
+    cache.put("there", 0, size_bytes=100, cost_us=0.001)
+    made = plan(demand, now_s, 6 * HOUR_S, 1000.0, cache=cache)
+    assert [(load.key, load.evicts) for load in made.loads] == [("first", ("there",)), ("worthier", ())]
+    clock = infcore.ManualClock(now_s)
+    assert warm(made, lambda it: it.key, cache=cache, clock=clock, pause=clock.advance).loaded == 2
+    cache = infcore.Cache(100, policy="gdsf")
+    cache.put("there", 0, size_bytes=100, cost_us=1200.0)  # worth less than both, and more than who comes first
+    demand.observe("there", now_s)
+    made = plan(demand, now_s, 6 * HOUR_S, 1000.0, cache=cache)
+    assert [(load.key, load.evicts) for load in made.loads] == [("worthier", ("there",))]
+
+
 def test_models_on_devices_have_rooms_of_their_own() -> None:
     demand = Demand(keys_max=32, after_s=0.0, shrink=1.0)
     now_s = _weeks(demand, 3, {"a": list(range(168)), "b": list(range(168))})
@@ -159,6 +182,25 @@ def test_room_takes_the_least_worth_and_no_more_than_needed() -> None:
     room = Room([5], rows)
     assert room.take(0, 15, 2.0) is not None and room.free_bytes(0) == 0
     assert room.take(0, 10, 2.0) is None  # a is gone already
+
+
+def test_room_knows_what_comes_in_place_of_an_older_one() -> None:
+    rows = [Resident(key, 0, size, worth) for key, size, worth in (("a", 10, 1.0), ("b", 100, 20.0), ("c", 50, 50.0))]
+    room = Room([5], rows)
+    going = room.look(0, 20, 5.0, "b")
+    assert going == ((), 0.0) and room.free_bytes(0) == 5
+    room.give(0, 20, going, "b")
+    assert room.free_bytes(0) == 85 and room.copy().free_bytes(0) == 85
+    for each in (room.copy(), room):
+        assert each.take(0, 95, 60.0) == (("a",), 1.0)  # b's row is gone
+        assert each.take(0, 50, 60.0) == (("c",), 50.0)
+        assert each.take(0, 1, 1e9) is None
+
+
+def test_room_of_another_place_is_no_room() -> None:
+    room = Room([0, 0], [Resident("m", 0, 10, 1.0), Resident("m", 1, 20, 2.0)])
+    assert room.take(1, 5, 9.0) == (("m",), 2.0) and room.free_bytes(0) == 0
+    assert room.take(0, 5, 9.0) == (("m",), 1.0)
 
 
 def _plan(*keys: str, start_s: float = 0.0, bandwidth: float = 100.0, evicts: Any = ()) -> Plan:
@@ -236,6 +278,7 @@ def test_who_asks_meanwhile_waits_for_it() -> None:
     got: list[Any] = []
     asker = threading.Thread(target=lambda: got.append(cache.get_or_compute("a", lambda: "computed")))
     asker.start()
+    wait_for(cache, 1)  # or it might find what is there already
     go.set()
     warmer.join(10.0)
     asker.join(10.0)
@@ -268,6 +311,123 @@ def test_awarm() -> None:
     assert (report.loaded, report.failed, report.left) == (2, 1, 0)
     assert cache.get("a") == "value of a" and [key for key, _ in time.begun] == ["a", "c"]
     assert asyncio.run(awarm(_plan("m"), load, clock=infcore.ManualClock(0.0))).loaded == 1
+
+
+def test_awarm_counts_what_somebody_cancelled() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        shared: asyncio.Future[str] = loop.create_future()
+        shared.cancel()
+
+        async def load(it: Load) -> str:
+            return await shared if it.key == "b" else "value"
+
+        for cache in (None, infcore.Cache(1000, policy="lru")):
+            report = await awarm(_plan("a", "b", "c", bandwidth=1e9), load, cache=cache, clock=infcore.ManualClock())
+            assert (report.loaded, report.failed, report.left) == (2, 1, 0)
+            assert [(key, type(error)) for key, error in report.errors] == [("b", asyncio.CancelledError)]
+            waits: Any = lambda it: loop.create_future()  # noqa: E731
+            whole = asyncio.ensure_future(awarm(_plan("x", "y"), waits, cache=cache, clock=infcore.ManualClock()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            whole.cancel()
+            assert (await asyncio.gather(whole, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+    asyncio.run(run())
+
+
+def test_warm_gives_up_nothing_for_what_somebody_put_meanwhile() -> None:
+    cache = infcore.Cache(100, policy="lru")
+    cache.put("x", 1, size_bytes=60)
+
+    def load(it: Load) -> str:
+        cache.put("a", "theirs", size_bytes=10)
+        return "ours"
+
+    report = warm(_plan("a", evicts=("x",)), load, cache=cache, clock=infcore.ManualClock())
+    assert (report.kept_out, cache.get("a"), "x" in cache) == (1, "theirs", True)
+
+
+def _ahead_of_three(shards: int) -> tuple[infcore.Cache, list[int], list[int]]:
+    """A cache with three entries in the shard of "new" and, where there are several, one elsewhere; their keys."""
+    cache = infcore.Cache(100 * shards, policy="lru", shards=shards)
+    at = cache.place_of("new")
+    here = [key for key in range(100) if cache.place_of(key) == at][:3]
+    there = [key for key in range(100) if cache.place_of(key) != at][:1]
+    for key in (*here, *there):
+        cache.put(key, key, size_bytes=30)
+    return cache, here, there
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_what_comes_ahead_goes_in_for_what_it_names(shards: int) -> None:
+    """In whichever shard that is, each once, but for what is pinned."""
+    cache, here, there = _ahead_of_three(shards)
+    cache.pin(here[2])
+    named = [*here, here[1], *there, "absent", "new"]
+    assert cache.bring("new", 1, instead_of=named, size_bytes=60)
+    assert {key for key, *_ in cache.entries()} == {"new", here[2]}
+    assert cache.stats().evictions == 2 + len(there) and cache.stats().bytes_used == 90
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_what_comes_ahead_and_is_not_kept_evicts_nothing(shards: int) -> None:
+    cache, here, there = _ahead_of_three(shards)
+    before = cache.entries()
+    for version, tag in ((2, "red"), (3, "blue"), (1, "blue")):
+        cache.invalidate_older(version, tag=tag)
+    for key, instead_of, told in (
+        ("new", here[:1], {"size_bytes": 60}),  # no room, even so
+        ("new", [*here, *there], {"size_bytes": 101}),
+        ("new", here, {"tags": ("blue", "red")}),
+        ("new", here, {"tags": ("blue",), "version": 2}),
+        (here[0], here[1:], {"size_bytes": 60}),  # it is there
+    ):
+        assert not cache.bring(key, 1, instead_of=instead_of, **{"size_bytes": 1} | told)
+    cache.pin(here[0])
+    assert not cache.bring("new", 1, instead_of=here[:2], size_bytes=60)
+    assert cache.entries() == before and cache.stats().evictions == 0
+    assert cache.bring("new", 1, instead_of=here, size_bytes=60, tags=("red",), version=2)
+    cache.invalidate_older(4)
+    n = len(cache)
+    assert not cache.bring("other", 1, instead_of=["new"], size_bytes=1, version=3) and len(cache) == n
+    assert cache.bring("other", 1, instead_of=["new"], size_bytes=1, version=4) and "new" not in cache
+
+
+def test_what_comes_ahead_does_not_replace_what_is_newer_and_stale() -> None:
+    clock = infcore.ManualClock()
+    cache = infcore.Cache(100, policy="lru", clock=clock)
+    cache.put("a", "stale", size_bytes=1, version=5, ttl_s=1.0, stale_s=9.0)
+    cache.put("b", "other", size_bytes=1)
+    clock.advance(1.0)
+    assert not cache.bring("a", "older", instead_of=["b"], version=4)
+    assert "b" in cache and cache.stale("a") == "stale"
+    assert cache.bring("a", "as new", version=5)
+    assert cache.get("a") == "as new"
+
+
+def test_instead_of_is_looked_at_before_anything_changes() -> None:
+    cache = infcore.Cache(100, policy="lru")
+    cache.put("b", "other", size_bytes=1)
+    with pytest.raises(infcore.InvalidType, match="no hash"):
+        cache.bring("a", 1, instead_of=["b", []])
+    with pytest.raises(infcore.InvalidType, match="colour"):
+        cache.bring("a", 1, instead_of=["b"], colour=1)
+    assert "b" in cache and "a" not in cache
+
+
+def test_what_is_refused_was_not_counted() -> None:
+    demand = Demand(keys_max=4, after_s=0.0)
+    demand.observe("known", MONDAY_S, size_bytes=5, cost_us=5.0)
+    demand.advance(MONDAY_S + HOUR_S)
+    for key in ("known", "new"):
+        for bad in ({"size_bytes": -1}, {"size_bytes": 9, "cost_us": -1.0}, {"cost_us": 9.0, "load_s": -1.0}):
+            with pytest.raises(infcore.InvalidArgument):
+                demand.observe(key, MONDAY_S + 5 * HOUR_S, **bad)  # type: ignore[arg-type]
+    assert demand.n_this_hour("known") == demand.n_this_hour("new") == 0.0
+    assert [(item.size_bytes, item.cost_us) for _, item in demand.followed()] == [(5, 5.0)]
+    demand.observe("known", MONDAY_S + HOUR_S)  # nor has time gone on
+    assert demand.n_this_hour("known") == 1.0 and slot_of(demand._last_s) == 1
 
 
 def test_observe_many_is_observe() -> None:

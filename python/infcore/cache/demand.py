@@ -38,7 +38,8 @@ def slot_of(now_s: float) -> int:
 class Demand:
     """Learns how often each key is asked for in each hour of the week, and what is asked for after what.
 
-    keys_max     that are followed, those with the most cost asked for of late; as many more are on trial for an hour
+    keys_max     that are followed, those with the most cost asked for of late; up to four times as many are on trial,
+                 for an hour
     memory_weeks half of what was seen so long ago is forgotten
     shrink       a week's hour is believed against the day's hour, and that against the key's mean, as if those had been
                  seen so many times before: few samples stay near the mean
@@ -100,6 +101,7 @@ class Demand:
         session  whose accesses follow each other; None: all that have none are one
         Raises   InvalidArgument, InvalidType
         """
+        size_bytes, cost_us, load_s = _checked(size_bytes, cost_us, load_s)
         now_s = self._advance(now_s)
         row = self._rows.get(key)
         if row is None:
@@ -137,7 +139,7 @@ class Demand:
         row = self._rows.get(item.key)
         known = self._items[row] if row is not None else self._trial.get(item.key, (None, 0.0))[0]
         if known is not None:
-            _tell(known, item.size_bytes, item.cost_us, item.load_s)
+            _tell(known, *_checked(item.size_bytes, item.cost_us, item.load_s))
 
     def advance(self, now_s: float) -> None:
         """Nothing was asked for until now_s: silence is learned, too."""
@@ -294,10 +296,21 @@ _LEVEL_PRIOR = 1.0  # accesses, as expected, that every key's level begins with
 _LEVEL_MAX = 4.0
 
 
+def _checked(
+    size_bytes: int | None, cost_us: float | None, load_s: float | None
+) -> tuple[int | None, float | None, float | None]:
+    """Before anything is counted."""
+    return (
+        None if size_bytes is None else _checks.integer("size_bytes", size_bytes, 0) or 1,
+        None if cost_us is None else _checks.finite("cost_us", cost_us),
+        None if load_s is None else _checks.finite("load_s", load_s),
+    )
+
+
 def _tell(item: Item, size_bytes: int | None, cost_us: float | None, load_s: float | None) -> None:
     if size_bytes is not None:
-        item.size_bytes = _checks.integer("size_bytes", size_bytes, 0) or 1
+        item.size_bytes = size_bytes
     if cost_us is not None:
-        item.cost_us = _checks.finite("cost_us", cost_us)
+        item.cost_us = cost_us
     if load_s is not None:
-        item.load_s = _checks.finite("load_s", load_s)
+        item.load_s = load_s

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from infcore import _checks
 from infcore._core.base import Clock
 from infcore.cache.demand import HOUR_S, WEEK_SLOTS, Demand, Item
+from infcore.cache.flight import is_cancelled
 from infcore.cache.result_cache import Cache
-from infcore.cache.room import Going, Room
+from infcore.cache.room import Room
 
 Pause = Callable[[float], object]
 _DUE_SHARE = 0.05  # of what is expected in the horizon may come before it is there
@@ -97,24 +98,22 @@ def plan(
         place_of = cache.place_of
         room = Room.of_cache(cache, ahead.worth_us)
     there: Any = cache if cache is not None else set(held)
-    budget = bandwidth * horizon_s
+    budget, trial = bandwidth * horizon_s, None if room is None else room.copy()
     chosen: list[Load] = []
     for item, chance, due_s in ahead.candidates(chance_min):
         slow_s = max(item.size_bytes / bandwidth, item.load_s)
         if item.size_bytes > budget or slow_s > horizon_s or item.key in there:
             continue
-        place, worth_us, going = place_of(item.key), item.cost_us * chance, Going((), 0.0)
-        if room is not None:
+        place, worth_us = place_of(item.key), item.cost_us * chance
+        if trial is not None:
             # A load that will be late is worth less: what goes for it must be worth less than that.
             late = ahead.chance(item.key, max(now_s + slow_s, due_s))
-            taken = room.take(place, item.size_bytes, item.cost_us * late) if late >= chance_min else None
-            if taken is None:
+            if late < chance_min or trial.take(place, item.size_bytes, item.cost_us * late) is None:
                 continue
-            going = taken
         budget -= item.size_bytes
         about = (item.key, item.size_bytes, item.cost_us, item.load_s, place, worth_us)
-        chosen.append(Load(*about, going.worth_us, now_s, due_s, going.keys))
-    return Plan(tuple(_scheduled(chosen, now_s, bandwidth, ahead, chance_min)), bandwidth, now_s + horizon_s)
+        chosen.append(Load(*about, 0.0, now_s, due_s))
+    return Plan(tuple(_scheduled(chosen, now_s, bandwidth, ahead, chance_min, room)), bandwidth, now_s + horizon_s)
 
 
 class _Ahead:
@@ -183,17 +182,24 @@ class _Ahead:
         return self._starts[-1]
 
 
-def _scheduled(loads: list[Load], now_s: float, bandwidth: float, ahead: _Ahead, chance_min: float) -> list[Load]:
+def _scheduled(loads: list[Load], now_s: float, bandwidth: float, ahead: _Ahead, chance_min: float,
+               room: Room | None) -> list[Load]:  # fmt: skip
     """As late as all can be in time, since what goes for them may be asked for until then; those that cannot be in time
-    at once, one after the other."""
+    at once, one after the other. What goes is that of who needs the room first."""
     loads = sorted(loads, key=lambda load: load.due_s)  # stable: the worthiest first where they are due together
     starts = _starts(loads, now_s, bandwidth)
     kept = []
     for load, start_s in zip(loads, starts, strict=True):
         there_s = start_s + max(load.size_bytes / bandwidth, load.load_s)
-        chance = ahead.chance(load.key, there_s) if there_s > load.due_s else 1.0
-        if chance >= chance_min and load.cost_us * chance >= load.gives_up_us:
-            kept.append(load)
+        if there_s > load.due_s and ahead.chance(load.key, there_s) < chance_min:
+            continue
+        if room is not None:
+            worth_us = load.cost_us * ahead.chance(load.key, max(there_s, load.due_s))
+            going = room.take(load.place, load.size_bytes, worth_us)
+            if going is None:
+                continue
+            load = replace(load, gives_up_us=going.worth_us, evicts=going.keys)
+        kept.append(load)
     starts = _starts(kept, now_s, bandwidth)
     placed = [replace(load, start_s=start_s) for load, start_s in zip(kept, starts, strict=True)]
     return sorted(placed, key=lambda load: load.start_s)
@@ -230,9 +236,9 @@ class Warmed:
     kept_out: int = 0
     failed: int = 0
     left: int = 0
-    errors: list[tuple[Hashable, Exception]] = field(default_factory=list)
+    errors: list[tuple[Hashable, BaseException]] = field(default_factory=list)
 
-    def _failed(self, key: Hashable, error: Exception) -> None:
+    def _failed(self, key: Hashable, error: BaseException) -> None:
         self.failed += 1
         if len(self.errors) < _ERRORS_MAX:
             self.errors.append((key, error))
@@ -280,7 +286,8 @@ def warm(
     clock     the one whose times plan() was given; None: monotonic time
     stop      when set, nothing more is begun; what is being loaded is waited for
     pause     pause(seconds) waits; None: until then, or until stop is set
-    parallel  loads at once, each on a thread of its own; 1: this thread's
+    parallel  loads at once, each on a thread of its own; 1: this thread's. What ends before one that began earlier may
+              find no room yet
     Returns   Warmed. What load() raises is counted there
     """
     _checks.integer("parallel", parallel, 1, 1024)
@@ -345,6 +352,10 @@ async def awarm(
             else:
                 is_kept = await cache.acompute_ahead(it.key, lambda: load(it), **_told(it, put))
             report._ended(it, is_kept)
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            report._failed(it.key, error)  # of something that load awaits
         except Exception as error:  # noqa: BLE001  (as above)
             report._failed(it.key, error)
         finally:
