@@ -121,6 +121,10 @@ class Users:
                 elif what < 0.971:
                     for found, value, _ in cache.entries():
                         self.check(found, value)
+                elif what < 0.98:
+                    others = [self.key(draw) for _ in range(3)]
+                    told = self.put_arguments(draw) | {"instead_of": others}
+                    cache.compute_ahead(key, lambda key=key: Value(number_of(key)), **told)
                 else:
                     self.check(key, cache.stale(key))
             used = cache.counters()["bytes_used"]
@@ -160,7 +164,9 @@ def stress(policy, seconds, shards=None):
         refresher.join(60.0)
     assert not users.errors, users.errors
     stats, counted = cache.stats(), cache.counters()
-    assert stats.bytes_used == sum(told["size_bytes"] for *_, told in cache.entries()) or counted["n_entries"] > 0
+    there = cache.residents()  # dead or alive: what the cache says that they take is what they take
+    assert (counted["n_entries"], counted["bytes_used"]) == (len(there), sum(size for _, _, size, *_ in there))
+    assert sum(told["size_bytes"] for *_, told in cache.entries()) <= stats.bytes_used <= CAPACITY
     assert users.done["calls"] > 0
     assert stats.requests >= users.done["gets"]
     flights = cache._flights

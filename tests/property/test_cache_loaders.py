@@ -58,6 +58,9 @@ def test_columns(tmp_path: Path, packer: tuple[str, Any]) -> None:
 
 def test_lists_without_a_header(tmp_path: Path) -> None:
     assert loaders.listed(written(tmp_path, b"x\ny\nx\n")).keys.tolist() == [0, 1, 0]
+    trace = loaders.listed(written(tmp_path, b"key 100 2.5\nother 50 1.0\nkey 100 2.5\n"))
+    assert trace.keys.tolist() == [0, 1, 0] and trace.sizes is not None and trace.sizes.tolist() == [100, 50, 100]
+    assert loaders.listed(written(tmp_path, b"size key\n3 x\n")).keys.tolist() == [0]
     trace = loaders.listed(written(tmp_path, "ä 3 0.5\nb\t4 1e3\n".encode()))
     assert trace.sizes is not None and trace.sizes.tolist() == [3, 4]
     assert trace.costs is not None and trace.costs.tolist() == [0.5, 1000.0]

@@ -212,8 +212,9 @@ def penalties(path: str | Path) -> CacheTrace:
 
 def listed(path: str | Path) -> CacheTrace:
     """Lines of key, size and cost, parted by spaces, tabs or commas; or CSV whose first line names its columns, of
-    which key, size, cost_us (or cost), time_s (or time) and request are read. Keys are any words: they are numbered as
-    they come first. Sizes in bytes, costs in microseconds."""
+    which key, size, cost_us (or cost), time_s (or time) and request are read; a first line with the word key and no
+    whole number is taken for that. Keys are any words: they are numbered as they come first. Sizes in bytes, costs in
+    microseconds."""
     where = str(path)
     found: dict[str, list[Any]] = {}
     numbers: dict[str, int] = {}
@@ -249,7 +250,7 @@ _NAMES = {"key": "key", "size": "size", "cost_us": "cost_us", "cost": "cost_us",
 def _columns_of(cells: list[str], where: str, line: int) -> tuple[dict[str, int], int, bool]:
     """Where each column stands, how many there are, and whether this line names them."""
     names = [cell.lower() for cell in cells]
-    if "key" in names:
+    if "key" in names and not any(map(str.isdigit, cells)):  # a row whose key is that word has a size
         columns: dict[str, int] = {}
         for at, name in enumerate(names):
             if _NAMES.get(name, "") in columns:
