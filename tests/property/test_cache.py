@@ -33,7 +33,8 @@ class Both:
 
     def step(self) -> None:
         what = self.draw.choices(
-            (self.get, self.put, self.drop, self.pin, self.invalidate, self.wait), (8, 8, 1, 2, 1, 2)
+            (self.get, self.put, self.bring, self.land, self.drop, self.pin, self.invalidate, self.wait),
+            (8, 8, 3, 2, 1, 2, 1, 2),
         )
         what[0](self.draw.choice(self.keys))
         self.check()
@@ -47,7 +48,23 @@ class Both:
             self.ask(self.draw.choice(("get", "get", "peek", "stale")), key, absent)
 
     def put(self, key) -> None:
+        self.ask("put", key, self.new_value(), **self.told())
+
+    def bring(self, key) -> None:
+        others = self.draw.choices(self.keys, k=self.draw.randrange(5))
+        self.ask("bring", key, self.new_value(), instead_of=others, **self.told())
+
+    def land(self, key) -> None:
+        value, told = self.new_value(), self.told()
+        over = self.draw.choice((absent, self.cache.peek(key)))
+        said = self.cache.land(key, value, over=over, gone=[], told=told)
+        assert said == self.model.land(key, value, over, **told)
+
+    def new_value(self) -> int:
         self.n_values += 1
+        return self.n_values
+
+    def told(self) -> dict[str, object]:
         told = {
             "size_bytes": self.draw.choice((0, 1, 2, 5, 20, 41)),
             "cost_us": self.draw.choice((0.0, 0.5, 3.0, 64.0)),
@@ -58,7 +75,7 @@ class Both:
             told |= {"tags": self.draw.choices(TAGS, k=2)}
         if self.draw.random() < 0.3:
             told |= {"version": self.draw.randrange(4)}
-        self.ask("put", key, self.n_values, **told)
+        return told
 
     def drop(self, key) -> None:
         if self.draw.random() < 0.9:

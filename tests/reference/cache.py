@@ -156,6 +156,32 @@ class Cache:
         self._let_go()
         return kept
 
+    def land(self, key: Hashable, value: Any, over: Any, **told: Any) -> bool:
+        """What was computed: not in place of what came meanwhile, but for `over`."""
+        before = self.entries.get(key)
+        if before is not None and self._is_live(before) and before.value is not over:
+            if before.version >= told.get("version", 0):
+                return False
+        return self.put(key, value, **told)
+
+    def bring(self, key: Hashable, value: Any, instead_of: Iterable[Hashable] = (), **told: Any) -> bool:
+        """What nobody asked for: where it is not there, for those and no others."""
+        before, version = self.entries.get(key), told.get("version", 0)
+        victims = [self.entries[each] for each in dict.fromkeys(instead_of) if each in self.entries]
+        victims = [each for each in victims if each is not before and not each.n_pins]
+        going = sum(each.bytes for each in [*victims, *([] if before is None else [before])])
+        if max(1, told["size_bytes"]) > self.capacity_bytes - self.bytes_used + going:
+            return False
+        if before is not None and (self._is_live(before) or self._is_stale(before)):
+            if version < before.version or (version == before.version and self._is_live(before)):
+                return False
+        if version < max([self.floor, *(self.tag_floors.get(tag, 0) for tag in told.get("tags", ()))]):
+            return False
+        for victim in victims:
+            self.counts["evictions"] += 1
+            self._remove(victim)
+        return self.put(key, value, **told)
+
     def _grow(self) -> None:
         if self.n_ids > self.n_places:
             self.n_places = max(16, self.n_ids + self.n_ids // 8)
