@@ -97,7 +97,7 @@ class Flights:
                 )
             for waiting in (flight.owner, flight.thread):
                 behind = self._waits.get(waiting)
-                if behind is not None and behind not in seen and not behind.is_done:  # done: its waiter is on its way
+                if behind is not None and behind not in seen and not behind.is_over:  # else its waiter goes on
                     seen.add(behind)
                     ahead.append(behind)
 
