@@ -1,4 +1,4 @@
-// What the door is told where the engine decides what is loaded (model_loads.cpp): when a node that holds no such model
+// What the door is told where the engine decides what is loaded (load_plan.cpp): when a node that holds no such model
 // could answer, and what nodes have to do before. Many models share a node there, so what waits for the others is most
 // of a request's wait.
 #include <infcore/engine/state_machine.hpp>

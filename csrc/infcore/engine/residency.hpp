@@ -17,7 +17,7 @@ using base::TimeNs;
 
 /// What is known of where models are and could be, where the engine itself decides that: which nodes may hold which
 /// models, each node's memory and the load that is under way there, what loads take, how much each model is asked for.
-/// It decides nothing: model_loads.cpp does. The fleet's bits say what is resident; a node's memory has besides what is
+/// It decides nothing: load_plan.cpp does. The fleet's bits say what is resident; a node's memory has besides what is
 /// on its way. One load at a time on a node: what is asked for next is decided when it is over, by what waits then.
 class Residency {
  public:

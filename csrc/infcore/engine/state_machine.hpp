@@ -317,7 +317,7 @@ class StateMachine {
   void send_elsewhere(TimeNs now_ns, NodeId);
   void mark_node(NodeId);
 
-  // model_loads.cpp
+  // model_loads.cpp, load_plan.cpp, load_estimates.cpp
   void set_up_residency();
   void end_unloadable(TimeNs now_ns, ModelId);
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
