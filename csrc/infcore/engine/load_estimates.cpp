@@ -20,6 +20,10 @@ constexpr std::uint32_t n_counted_max = 64;
 
 }  // namespace
 
+bool StateMachine::has_free(NodeId id) const noexcept {
+  return (has_free_slot_[id.value / 64] >> (id.value % 64) & 1u) != 0;
+}
+
 /// What a load takes: as measured, where the engine decides what is loaded, else as told.
 double StateMachine::load_s(ModelId model, double told_s) const noexcept {
   return residency_ ? residency_->load_s(model) : told_s;

@@ -125,6 +125,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
   if (s.where == Where::waiting || s.where == Where::put_off) {
     if (s.where == Where::waiting) {
       leave_lane(slot);
+      look_for_loads();  // what was loaded for him may go now
     } else {
       leave_put_off(slot);
     }
@@ -310,7 +311,7 @@ void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
   if (residency_) {  // what could not be loaded there may be tried again
     next_ns = residency_->forgive(id, now_ns);
     if (residency_->node(id) != nullptr) next_ns = std::min(next_ns, load_limit_ns(id));
-    looks_for_loads_ = true;
+    look_for_loads();
   }
   for (const Batch& b : node.in_flight) {
     if (!b.running) continue;
@@ -450,6 +451,7 @@ void StateMachine::expire(TimeNs now_ns, Lane& lane) {
     if (slot == queue::no_slot) return;
     if (slots_[slot].request.deadline_ns > now_ns) return;
     leave_lane(slot);
+    look_for_loads();
     end(now_ns, slot, ActionKind::shed, Reason::deadline);
   }
 }

@@ -319,6 +319,8 @@ class StateMachine {
 
   // model_loads.cpp, load_plan.cpp, load_estimates.cpp
   void set_up_residency();
+  /// Who waits for a load, or what a load may push out, has changed: schedule() plans anew.
+  void look_for_loads() noexcept { looks_for_loads_ = residency_ != nullptr; }
   void end_unloadable(TimeNs now_ns, ModelId);
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
   void follow_memory(NodeId);
@@ -348,9 +350,7 @@ class StateMachine {
   [[nodiscard]] Residency::Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);
   [[nodiscard]] double ahead_s(TimeNs now_ns, const contracts::Request&, NodeId);
   [[nodiscard]] double cold_s(TimeNs now_ns, const contracts::Request&);
-  [[nodiscard]] bool has_free(NodeId id) const noexcept {
-    return (has_free_slot_[id.value / 64] >> (id.value % 64) & 1u) != 0;
-  }
+  [[nodiscard]] bool has_free(NodeId) const noexcept;
 
   // health_steps.cpp
   void set_up_health();

@@ -1,0 +1,42 @@
+"""What is loaded where, decision by decision: what must come of each event where the engine decides that."""
+
+import pytest
+from residency_rig import World
+
+
+@pytest.mark.parametrize("how", ["node_lost", "drain_node", "remove_node"])
+def test_who_waited_for_a_load_of_a_node_that_leaves_has_another_one_load(how):
+    world = World()
+    world.model("a", "b", "m")
+    world.node("one", 1, holds="a")
+    world.node("two", 1, holds="b")
+    world.step()
+    world.ask("m")
+    assert world.loading == {"one": "m"}
+    world.told(how, "one")
+    assert world.loading["two"] == "m"
+    world.loaded("two")
+    assert world.runs("two") == "m"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "its deadline passes"])
+def test_what_was_loaded_for_who_leaves_makes_room(how):
+    world = World()
+    world.model("runs", "other", "left", "wanted")
+    world.node("one", 2, holds=["runs", "other"], loads_beside_runs=True)
+    world.ask("runs")
+    assert world.begins("one") == "runs"
+    leaves = world.ask("left", deadline_s=1.0)
+    world.loaded("one")
+    waits = world.ask("wanted")
+    assert world.loading == {}  # one runs, and for the other somebody waits
+    if how == "cancelled":
+        world.cancel(leaves)
+    else:
+        world.step(1.0)
+    assert world.ends[leaves][0] in ("cancel", "shed")
+    assert world.loading == {"one": "wanted"}
+    world.loaded("one")
+    world.ends_run("one")
+    assert world.runs("one") == "wanted"
+    assert world.ends[waits] == ("complete", "ok")
