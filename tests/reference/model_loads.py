@@ -150,15 +150,22 @@ class Residency:
         return True
 
     def end_unloadable(self, now_ns: int, model: int) -> None:
-        """Where nobody holds it and all that may have failed to load it, who waits ends."""
-        may = [loads for id, loads in self.nodes.items() if model in (self.engine.fleet[id].hosts or ())]
-        if self.n_holding(model) > 0 or any(model not in loads.failed for loads in may):
-            return
-        for lane in self.engine.lanes:
-            while lane.model == model and lane.requests:
+        """Where all that could hold it for those who wait have failed to load it, these end."""
+        for lane in [lane for lane in self.engine.lanes if lane.model == model]:
+            while lane.requests and not self.may_come(lane):
                 request = lane.front(now_ns, self.engine.ageing_ns)
                 self.engine.leave_lane(request)
                 self.engine.end(now_ns, request, "complete", "device_failed")
+
+    def may_come(self, lane: Lane) -> bool:
+        """Whether any node could hold its model, up or not, and has not failed to load it."""
+        could = [id for id, loads in self.nodes.items() if lane.model not in loads.failed and self.serves(id, lane)]
+        fit = [id for id in could if self.facts[lane.model].weights_bytes <= self.nodes[id].memory.capacity_bytes]
+        return any(lane.model in self.engine.fleet[id].hosts for id in fit)
+
+    def serves(self, id: int, lane: Lane) -> bool:
+        """As to labels, or to the node that they are bound to."""
+        return bool(self.engine.carries(id, lane.require) if lane.bound is None else lane.bound == id)
 
     def load_limit_ns(self, id: int) -> int:
         """When a load that is not over takes its node for lost."""

@@ -40,3 +40,28 @@ def test_what_was_loaded_for_who_leaves_makes_room(how):
     world.ends_run("one")
     assert world.runs("one") == "wanted"
     assert world.ends[waits] == ("complete", "ok")
+
+
+def test_what_no_device_could_load_ends_though_another_one_is_too_small():
+    world = World()
+    world.model("big", mib=2)
+    world.node("small", 1)
+    world.node("large", 2)
+    waits = world.ask("big")
+    assert world.loading == {"large": "big"}
+    world.loaded("large", ok=False)
+    assert world.ends[waits] == ("complete", "device_failed")
+
+
+def test_what_no_device_with_the_labels_could_load_ends_though_others_hold_it():
+    world = World()
+    world.model("m")
+    world.node("eu", 1, labels={"region": "eu"})
+    world.node("us", 1, holds=["m"])
+    waits = world.ask("m", require={"region": "eu"})
+    assert world.loading == {"eu": "m"}
+    world.loaded("eu", ok=False)
+    assert world.ends[waits] == ("complete", "device_failed")
+    other = world.ask("m")
+    assert world.runs("us") == "m"
+    assert world.ends[other] == ("complete", "ok")

@@ -134,7 +134,7 @@ bool StateMachine::could_load(TimeNs now_ns, NodeId id, ModelId model) {
   if (loads.memory.can_fit(bytes)) return true;
   for (std::size_t i = loads.awaited.size(); i-- > 0;) {  // whom they were loaded for may have gone elsewhere
     const ModelId each = loads.awaited[i];
-    if (!is_awaited(id, each)) forget_awaited(loads, each);
+    if (!is_awaited(id, each)) loads.forget_awaited(each);
   }
   return loads.memory.can_fit(bytes);
 }

@@ -66,7 +66,7 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     loads->memory.hold(model, Hold::on_its_way, false);
     follow_fleet(now_ns, id);
   } else {
-    forget_awaited(*loads, model);
+    loads->forget_awaited(model);
     loads->memory.remove(model);
     if (ok) act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
     if (!ok) loads->failed.push_back({model, base::add_ns(now_ns, load_again_ns)});
@@ -78,22 +78,33 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
   return true;
 }
 
-/// Where nobody holds it and all that may have failed to load it, who waits ends: nothing else would end him.
+/// Where all that could hold it for those who wait have failed to load it, these end: nothing else would end them.
 void StateMachine::end_unloadable(TimeNs now_ns, ModelId model) {
-  if (n_holding(model) > 0) return;
-  for (std::uint32_t n = 0; n < fleet_.n_nodes(); ++n) {
-    const Residency::NodeLoads* const loads = residency_->node(NodeId{n});
-    if (loads == nullptr || !residency_->may_hold(NodeId{n}, model)) continue;
-    const auto is_it = [&](const Residency::Failed& failed) { return failed.model == model; };
-    if (std::none_of(loads->failed.begin(), loads->failed.end(), is_it)) return;
-  }
   for (const auto& lane : lanes_) {
-    while (lane->model == model && lane->queue.size() > 0) {
+    if (lane->model != model || may_come(*lane)) continue;
+    while (lane->queue.size() > 0) {
       const std::uint32_t slot = lane->queue.front(now_ns);
       leave_lane(slot);
       end(now_ns, slot, ActionKind::complete, Reason::device_failed);
     }
   }
+}
+
+/// Whether any node that the lane's requests may go to, up or not, could hold its model and has not failed to load it.
+bool StateMachine::may_come(const Lane& lane) const noexcept {
+  const auto is_it = [&](const Residency::Failed& failed) { return failed.model == lane.model; };
+  for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
+    const Residency::NodeLoads* const loads = residency_->node(id);
+    if (loads == nullptr || !residency_->may_hold(id, lane.model) || !serves(id, lane)) continue;
+    if (residency_->model(lane.model).weights_bytes > loads->memory.capacity_bytes()) continue;
+    if (std::none_of(loads->failed.begin(), loads->failed.end(), is_it)) return true;
+  }
+  return false;
+}
+
+/// Whether the lane's requests may go there, as to their labels or to the node that they are bound to.
+bool StateMachine::serves(NodeId id, const Lane& lane) const noexcept {
+  return lane.bound == base::no_node ? fleet_.columns().carries(id.value, lane.require) : lane.bound == id;
 }
 
 /// The fleet was changed by others than us: a node that lost its memory, or came with something in it.
@@ -106,7 +117,7 @@ void StateMachine::follow_memory(NodeId id) {
     if (is_there) {
       loads->memory.insert(model, residency_->model(model).weights_bytes, residency_->cost_us(model), 1.0, false);
     } else {
-      forget_awaited(*loads, model);
+      loads->forget_awaited(model);
       loads->memory.remove(model);
     }
     loads->may_fill = looks_for_loads_ = true;
@@ -132,17 +143,8 @@ void StateMachine::follow_use(NodeId id) {
       loads->in_use.push_back(b.model);
     }
     loads->memory.hold(b.model, Hold::in_use, true);
-    forget_awaited(*loads, b.model);
+    loads->forget_awaited(b.model);
   }
-}
-
-void StateMachine::note_use(NodeId id, ModelId model) noexcept {
-  Residency::NodeLoads* const loads = residency_->node(id);
-  if (loads != nullptr && loads->memory.holds(model)) loads->memory.used(model);
-}
-
-void StateMachine::forget_awaited(Residency::NodeLoads& loads, ModelId model) noexcept {
-  if (std::erase(loads.awaited, model) > 0) loads.memory.hold(model, Hold::awaited, false);
 }
 
 // ---- what goes and comes
@@ -159,7 +161,7 @@ void StateMachine::act_on_model(ActionKind kind, Reason reason, NodeId id, Model
 
 void StateMachine::drop(TimeNs now_ns, NodeId id, ModelId model) {
   Residency::NodeLoads& loads = *residency_->node(id);
-  forget_awaited(loads, model);
+  loads.forget_awaited(model);
   loads.memory.remove(model);
   ++nodes_[id.value].stats->unloads;
   ++models_[model.value].stats->unloads;

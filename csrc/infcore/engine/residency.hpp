@@ -40,6 +40,9 @@ class Residency {
     std::vector<Failed> failed{};    ///< what could not be loaded
 
     [[nodiscard]] bool is_loading() const noexcept { return loading != base::no_model; }
+    void forget_awaited(ModelId model) noexcept {
+      if (std::erase(awaited, model) > 0) memory.hold(model, Hold::awaited, false);
+    }
   };
   struct ModelFacts {
     std::uint64_t weights_bytes{};
@@ -77,6 +80,11 @@ class Residency {
   void asked(ModelId model, TimeNs now_ns) noexcept {
     models_[model.value].demand.add(now_ns);
     demand_.add(now_ns);
+  }
+  /// Requests are served with it there.
+  void used(NodeId node, ModelId model) noexcept {
+    NodeLoads* const loads = nodes_[node.value].get();
+    if (loads != nullptr && loads->memory.holds(model)) loads->memory.used(model);
   }
   /// It waits in a lane.
   void waits(std::uint32_t lane, const contracts::Request&) noexcept;

@@ -196,7 +196,7 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   b.beside = node.occupied;
   b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(learned_shape(b))));
   occupancy_changed(id);
-  if (residency_) note_use(id, b.model);
+  if (residency_) residency_->used(id, b.model);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
     if (member == vacated || !slots_[member].doomed) continue;

@@ -322,11 +322,11 @@ class StateMachine {
   /// Who waits for a load, or what a load may push out, has changed: schedule() plans anew.
   void look_for_loads() noexcept { looks_for_loads_ = residency_ != nullptr; }
   void end_unloadable(TimeNs now_ns, ModelId);
+  [[nodiscard]] bool may_come(const Lane&) const noexcept;
+  [[nodiscard]] bool serves(NodeId, const Lane&) const noexcept;
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
   void follow_memory(NodeId);
   void follow_use(NodeId);
-  void note_use(NodeId, ModelId) noexcept;
-  static void forget_awaited(Residency::NodeLoads&, ModelId) noexcept;
   void act_on_model(ActionKind, Reason, NodeId, ModelId, double takes_s);
   void drop(TimeNs now_ns, NodeId, ModelId);
   void hold_wanted(NodeId, bool on);
