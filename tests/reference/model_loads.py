@@ -46,6 +46,8 @@ class Residency:
         facts.is_measured = facts.is_measured and facts.weights_bytes == weights_bytes
         facts.weights_bytes = weights_bytes
         facts.load_s = facts.load_s if facts.is_measured else load_s
+        for id in self.nodes:
+            self.follow_hosts(id, model)
         self.weights_bytes_least = min(self.weights_bytes_least, weights_bytes)
 
     def add_node(self, id: int, memory_bytes: int, beside_runs: bool) -> None:
@@ -60,15 +62,26 @@ class Residency:
     def asked(self, model: int, now_ns: int) -> None:
         self.facts[model].asked_ns.append(now_ns)
 
+    def follow_hosts(self, id: int, model: int) -> None:
+        """What is sent where: who may hold it, is large enough, and has not failed to load it just now."""
+        loads = self.nodes[id]
+        fits = self.facts[model].weights_bytes <= loads.memory.capacity_bytes
+        is_host = model in loads.allowed and fits and model not in loads.failed
+        (self.engine.fleet[id].hosts.add if is_host else self.engine.fleet[id].hosts.discard)(model)
+
     def forgive(self, id: int, now_ns: int) -> int:
         """What failed there may be tried again; returns when the next may."""
         loads = self.nodes.get(id)
         if loads is None:
             return NEVER_NS
-        left = {model: until_ns for model, until_ns in loads.failed.items() if until_ns > now_ns}
-        loads.may_fill = loads.may_fill or len(left) < len(loads.failed)
-        loads.failed = left
-        return min(left.values(), default=NEVER_NS)
+        over = [model for model, until_ns in loads.failed.items() if until_ns <= now_ns]
+        for model in over:
+            loads.may_fill = True
+            del loads.failed[model]
+            self.follow_hosts(id, model)
+        if over:
+            self.engine.bind_waiting(now_ns, id)
+        return min(loads.failed.values(), default=NEVER_NS)
 
     def load_s(self, model: int) -> float:
         facts = self.facts[model]
@@ -101,10 +114,11 @@ class Residency:
     # ---- events
 
     def may_hold(self, now_ns: int, model: int, id: int, may: bool) -> None:
-        loads, hosts = self.nodes.get(id), self.engine.fleet[id].hosts
-        if loads is None or (model in hosts) == may:
+        loads = self.nodes.get(id)
+        if loads is None or (model in loads.allowed) == may:
             return
-        (hosts.add if may else hosts.discard)(model)
+        (loads.allowed.add if may else loads.allowed.discard)(model)
+        self.follow_hosts(id, model)
         if may:
             loads.may_fill = self.looks = True
             self.engine.bind_waiting(now_ns, id)
@@ -144,6 +158,8 @@ class Residency:
                 loads.failed[model] = add_ns(now_ns, AGAIN_NS)
                 timers = self.engine.node_timer_ns
                 timers[id] = min(timers[id], loads.failed[model])
+                self.follow_hosts(id, model)
+                self.engine.rebind(now_ns, id)
                 self.end_unloadable(now_ns, model)
         self.follow_use(id)
         self.engine.mark_node(id)
@@ -159,9 +175,7 @@ class Residency:
 
     def may_come(self, lane: Lane) -> bool:
         """Whether any node could hold its model, up or not, and has not failed to load it."""
-        could = [id for id, loads in self.nodes.items() if lane.model not in loads.failed and self.serves(id, lane)]
-        fit = [id for id in could if self.facts[lane.model].weights_bytes <= self.nodes[id].memory.capacity_bytes]
-        return any(lane.model in self.engine.fleet[id].hosts for id in fit)
+        return any(lane.model in self.engine.fleet[id].hosts and self.serves(id, lane) for id in self.nodes)
 
     def serves(self, id: int, lane: Lane) -> bool:
         """As to labels, or to the node that they are bound to."""
@@ -331,13 +345,10 @@ class Residency:
     def max_batch_size(self, lane: Lane) -> int:
         return int(self.engine.models[lane.model].max_batch_size)
 
-    def could_load(self, now_ns: int, id: int, model: int) -> bool:
+    def could_load(self, id: int, model: int) -> bool:
         """Whether the node could begin to load it now."""
         loads, bytes_ = self.nodes[id], self.facts[model].weights_bytes
-        if loads.loading is not None:
-            return False
-        self.forgive(id, now_ns)
-        if model in loads.failed:
+        if loads.loading is not None or model not in self.engine.fleet[id].hosts:
             return False
         if not loads.memory.can_fit(bytes_):  # whom they were loaded for may have gone elsewhere
             for each in list(loads.awaited):
@@ -368,8 +379,6 @@ class Residency:
             if not able or only not in (None, node.id) or not self.engine.carries(node.id, r.require):
                 continue
             loads, latency = self.nodes[node.id], self.engine.latency.at(r.model, node.id)
-            if self.facts[r.model].weights_bytes > loads.memory.capacity_bytes:
-                continue
             alone_s = self.line(r.model, node.id, r.work).batch_s(1)
             left_s = max(0.0, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else 0.0
             begin_s = left_s + (0.0 if loads.loading == r.model else self.load_s(r.model))
@@ -382,7 +391,7 @@ class Residency:
         there = lane.model in self.nodes[id].memory.places
         if not lane.requests or there or self.engine.fleet[id].state != "up":
             return
-        if self.could_load(now_ns, id, lane.model):
+        if self.could_load(id, lane.model):
             self.load(now_ns, id, lane.model)
 
     def done_s(self, now_ns: int, lane: Lane, id: int, from_s: float, n_share: int) -> float:
@@ -408,7 +417,7 @@ class Residency:
                 is_coming = loads.loading == lane.model
                 from_s = loads.expected_end_ns * 1e-9 - now_ns * 1e-9 if is_coming else 0.0
                 here_s.append(self.done_s(now_ns, lane, id, from_s, max(1, n // n_there)))
-            elif self.could_load(now_ns, id, lane.model):
+            elif self.could_load(id, lane.model):
                 n_share = (n + n_there) // (n_there + 1)
                 if loads.beside_runs:
                     done_s = self.done_s(now_ns, lane, id, load_s, n_share)
@@ -429,7 +438,7 @@ class Residency:
         could: list[int] = []
         for node in self.engine.fleet:
             able = node.state == "up" and model in (node.hosts or ())
-            if able and self.could_load(now_ns, node.id, model):
+            if able and self.could_load(node.id, model):
                 could.append(node.id)
                 if self.nodes[node.id].memory.free_bytes() >= self.facts[model].weights_bytes:
                     return self.load(now_ns, node.id, model, "forecast")
@@ -456,7 +465,7 @@ class Residency:
             fits = self.facts[model].weights_bytes <= loads.memory.free_bytes()
             if not self.engine.models[model].known or model in loads.memory.places or not fits:
                 continue
-            if self.could_load(now_ns, id, model) and self.asked_per_s(now_ns, model) > 0.0:
+            if self.could_load(id, model) and self.asked_per_s(now_ns, model) > 0.0:
                 found.append(model)
         return found
 

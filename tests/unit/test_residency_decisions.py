@@ -1,6 +1,7 @@
 """What is loaded where, decision by decision: what must come of each event where the engine decides that."""
 
 import pytest
+from engine_rig import PATHS
 from residency_rig import World
 
 
@@ -65,3 +66,52 @@ def test_what_no_device_with_the_labels_could_load_ends_though_others_hold_it():
     other = world.ask("m")
     assert world.runs("us") == "m"
     assert world.ends[other] == ("complete", "ok")
+
+
+@pytest.mark.parametrize("policy", PATHS)
+def test_what_was_bound_to_a_device_that_cannot_load_it_goes_to_another_one(policy):
+    world = World(policy=policy)
+    world.model("a", "b")
+    world.node("broken", 1, holds=["b"])
+    world.node("well", 1, holds=["b"])
+    waits = [world.ask("a") for _ in range(4)]
+    for _ in range(6):
+        if "broken" in world.loading:
+            world.loaded("broken", ok=False)
+        if "well" in world.loading:
+            world.loaded("well")
+        while world.runs("well"):
+            pass
+    assert [world.ends[each] for each in waits] == [("complete", "ok")] * 4
+    assert world.loads.count(("broken", "a")) <= 1
+    later = world.ask("a")
+    world.step(10.0)  # then it is tried again, where anybody wants it
+    assert world.runs("well") == "a"
+    assert world.ends[later] == ("complete", "ok")
+
+
+@pytest.mark.parametrize("policy", PATHS)
+def test_nothing_is_sent_to_a_device_that_is_too_small(policy):
+    world = World(policy=policy)
+    world.model("big", mib=2)
+    world.node("small", 1)
+    world.node("large", 2)
+    waits = [world.ask("big") for _ in range(4)]
+    world.loaded("large")
+    while world.runs("large"):
+        pass
+    assert [world.ends[each] for each in waits] == [("complete", "ok")] * 4
+
+
+def test_what_every_device_failed_at_is_tried_again_later_where_a_policy_binds():
+    world = World(policy="round_robin")
+    world.model("a")
+    world.node("one", 1)
+    world.step()
+    world.loaded("one", ok=False)
+    waits = world.ask("a")  # no device takes it now
+    assert world.loading == {}
+    world.step(10.0)
+    world.loaded("one")
+    assert world.runs("one") == "a"
+    assert world.ends[waits] == ("complete", "ok")

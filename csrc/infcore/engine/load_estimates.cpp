@@ -39,8 +39,8 @@ double StateMachine::ahead_s(TimeNs now_ns, const contracts::Request& r, NodeId 
     Lane& lane = *lanes_[index];
     if (lane.queue.size() == 0 || lane.bound != base::no_node) continue;
     const bool is_there = fleet_.resident(id, lane.model);
-    const std::uint32_t n_there = n_serving(lane);
-    if (!is_there && (n_there > 0 || !residency_->may_hold(id, lane.model))) continue;
+    const std::uint32_t n_there = n_for(lane, true);
+    if (!is_there && (n_there > 0 || !residency_->hosts(id, lane.model))) continue;
     std::uint32_t n_before = 0;
     lane.queue.in_order(now_ns, order_scratch_, [&](std::uint32_t slot) {
       const contracts::Request& its = slots_[slot].request;
@@ -53,7 +53,7 @@ double StateMachine::ahead_s(TimeNs now_ns, const contracts::Request& r, NodeId 
     const std::uint32_t max_batch_size = models_[lane.model.value].config.max_batch_size;
     const std::uint32_t n_full = (n_before + max_batch_size - 1) / max_batch_size * max_batch_size;
     sum_s += (batches_s(finish, std::min(n_full, lane.queue.size()), max_batch_size) + in_turn_load_s(id, lane.model)) /
-             std::max(1u, is_there ? n_there : n_able_to_load(lane));
+             std::max(1u, is_there ? n_there : n_for(lane, false));
   }
   return rides_along * sum_s / std::max(1u, nodes_[id.value].slots);
 }
@@ -72,7 +72,6 @@ Residency::Cold StateMachine::cold_of(TimeNs now_ns, const contracts::Request& r
       const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
       const Residency::NodeLoads& loads = *residency_->node(id);
       if ((only != base::no_node && id != only) || !fleet_.columns().carries(id.value, r.require)) continue;
-      if (residency_->model(r.model).weights_bytes > loads.memory.capacity_bytes()) continue;
       ++cold.n_able;
       if (!latency_.at(r.model, id).is_trusted()) cold.least_s = 0.0;
       const double alone_s =

@@ -72,7 +72,7 @@ void StateMachine::add_backlog(const Lane& lane) {
         (batches_s(finish, lane.queue.size(), max_batch_size) + load_s) / n_there / std::max(1u, nodes_[n].slots);
   };
   if (lane.bound != base::no_node) return add(lane.bound.value, 1);
-  const std::uint32_t n_there = n_serving(lane), n_able = n_there > 0 ? n_there : n_able_to_load(lane);
+  const std::uint32_t n_there = n_for(lane, true), n_able = n_there > 0 ? n_there : n_for(lane, false);
   for (std::uint32_t word = 0; n_able > 0 && word < (fleet_.n_nodes() + 63) / 64; ++word) {
     std::uint64_t left = n_there > 0 ? serving(lane, word) : able_to_load(lane, word);
     for (; left != 0; left &= left - 1) add(word * 64 + static_cast<std::uint32_t>(std::countr_zero(left)), n_able);
@@ -90,18 +90,11 @@ std::uint64_t StateMachine::serving(const Lane& lane, std::uint32_t word) const 
   return able_to_load(lane, word) & fleet_.columns().resident(lane.model.value, word).load(std::memory_order_relaxed);
 }
 
-std::uint32_t StateMachine::n_serving(const Lane& lane) const noexcept {
+/// How many those are, or those that may hold it.
+std::uint32_t StateMachine::n_for(const Lane& lane, bool there) const noexcept {
   std::uint32_t n = 0;
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    n += static_cast<std::uint32_t>(std::popcount(serving(lane, word)));
-  }
-  return n;
-}
-
-std::uint32_t StateMachine::n_able_to_load(const Lane& lane) const noexcept {
-  std::uint32_t n = 0;
-  for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    n += static_cast<std::uint32_t>(std::popcount(able_to_load(lane, word)));
+    n += static_cast<std::uint32_t>(std::popcount(there ? serving(lane, word) : able_to_load(lane, word)));
   }
   return n;
 }
@@ -124,12 +117,9 @@ bool StateMachine::is_awaited(NodeId id, ModelId model) const noexcept {
 }
 
 /// Whether the node could begin to load it now.
-bool StateMachine::could_load(TimeNs now_ns, NodeId id, ModelId model) {
+bool StateMachine::could_load(NodeId id, ModelId model) {
   Residency::NodeLoads& loads = *residency_->node(id);
-  if (loads.is_loading()) return false;
-  residency_->forgive(id, now_ns);
-  const auto is_it = [&](const Residency::Failed& failed) { return failed.model == model; };
-  if (std::any_of(loads.failed.begin(), loads.failed.end(), is_it)) return false;
+  if (loads.is_loading() || !residency_->hosts(id, model)) return false;
   const std::uint64_t bytes = residency_->model(model).weights_bytes;
   if (loads.memory.can_fit(bytes)) return true;
   for (std::size_t i = loads.awaited.size(); i-- > 0;) {  // whom they were loaded for may have gone elsewhere
@@ -145,7 +135,7 @@ void StateMachine::shed_hopeless(TimeNs now_ns, Lane& lane) {
   while (lane.queue.size() > 0) {
     const std::uint32_t slot = lane.queue.front(now_ns);
     const contracts::Request& r = slots_[slot].request;
-    if (r.deadline_ns == base::never_ns || (!is_bound && n_serving(lane) > 0)) return;
+    if (r.deadline_ns == base::never_ns || (!is_bound && n_for(lane, true) > 0)) return;
     if (is_bound && fleet_.resident(lane.bound, lane.model)) return;
     const Residency::Cold cold = cold_of(now_ns, r, lane.bound, 0.0);
     if (cold.n_able == 0 || cold.least_s <= base::seconds(r.deadline_ns - now_ns)) return;
@@ -159,7 +149,7 @@ void StateMachine::load_bound(TimeNs now_ns, Lane& lane) {
   if (lane.queue.size() == 0) return;
   const Residency::NodeLoads& loads = *residency_->node(lane.bound);
   if (loads.memory.holds(lane.model) || fleet_.state(lane.bound) != route::NodeState::up) return;
-  if (could_load(now_ns, lane.bound, lane.model)) load(now_ns, lane.bound, lane.model, Reason::none);
+  if (could_load(lane.bound, lane.model)) load(now_ns, lane.bound, lane.model, Reason::none);
 }
 
 /// When it would be done there with what waits in the lane, were that its share.
@@ -176,7 +166,7 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
   shed_hopeless(now_ns, lane);
   if (lane.queue.size() == 0) return;
   const ModelId model = lane.model;
-  const std::uint32_t n_there = n_serving(lane) + residency_->model(model).n_loading;
+  const std::uint32_t n_there = n_for(lane, true) + residency_->model(model).n_loading;
   const std::uint32_t n_share = (lane.queue.size() + n_there) / (n_there + 1);
   const double load_s = residency_->load_s(model), now_s = base::seconds(now_ns);
   double here_s = never_done_s, best_s = never_done_s, best_cost_s = never_done_s;
@@ -189,7 +179,7 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
       if ((there & bit_of(id.value)) != 0 || loads.loading == model) {
         const double from_s = loads.loading == model ? base::seconds(loads.expected_end_ns) - now_s : 0.0;
         here_s = std::min(here_s, done_s(now_ns, lane, id, from_s, std::max(1u, lane.queue.size() / n_there)));
-      } else if (could_load(now_ns, id, model)) {
+      } else if (could_load(id, model)) {
         const double done = loads.beside_runs ? done_s(now_ns, lane, id, load_s, n_share)
                                               : done_s(now_ns, lane, id, 0.0, n_share) + load_s;
         const bool pushes_out = loads.memory.free_bytes() < residency_->model(model).weights_bytes;
@@ -215,8 +205,8 @@ void StateMachine::load_expected(TimeNs now_ns) {
     bool has_room = false;
     for (std::uint32_t n = 0; n < fleet_.n_nodes() && !has_room; ++n) {
       const NodeId id{n};
-      if (!residency_->may_hold(id, model) || fleet_.state(id) != route::NodeState::up) continue;
-      if (!could_load(now_ns, id, model)) continue;
+      if (residency_->node(id) == nullptr || fleet_.state(id) != route::NodeState::up) continue;
+      if (!could_load(id, model)) continue;
       has_room = residency_->node(id)->memory.free_bytes() >= residency_->model(model).weights_bytes;
       if (best == base::no_node || has_room) best = id;
     }
@@ -239,8 +229,8 @@ void StateMachine::fill_up(TimeNs now_ns) {
     double best_worth = 0.0;
     for (ModelId model{0}; model.value < n_models_; ++model.value) {
       const std::uint64_t bytes = residency_->model(model).weights_bytes;
-      if (!models_[model.value].known || !residency_->may_hold(id, model) || loads->memory.holds(model)) continue;
-      if (bytes > loads->memory.free_bytes() || !could_load(now_ns, id, model)) continue;
+      if (!models_[model.value].known || loads->memory.holds(model)) continue;
+      if (bytes > loads->memory.free_bytes() || !could_load(id, model)) continue;
       const std::uint32_t n_there = n_holding(model);
       const double asked_per_s = residency_->model(model).demand.per_s(now_ns) + (n_there == 0 ? seldom_per_s : 0.0);
       const double worth = asked_per_s * residency_->cost_us(model) / static_cast<double>(bytes + 1) / (n_there + 1);

@@ -202,7 +202,7 @@ void StateMachine::node_back(TimeNs now_ns, NodeId id) {
 
 /// Whether requests for the model may be sent there.
 bool StateMachine::may_serve(NodeId id, ModelId model) const noexcept {
-  return residency_ ? residency_->may_hold(id, model) : fleet_.resident(id, model);
+  return residency_ ? residency_->hosts(id, model) : fleet_.resident(id, model);
 }
 
 /// What waits for a device that it can't have any more is bound anew.

@@ -69,17 +69,20 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     loads->forget_awaited(model);
     loads->memory.remove(model);
     if (ok) act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
-    if (!ok) loads->failed.push_back({model, base::add_ns(now_ns, load_again_ns)});
-    if (!ok) timers_.set(id.value, base::add_ns(now_ns, load_again_ns));
-    if (!ok) end_unloadable(now_ns, model);
+    if (!ok) load_failed(now_ns, id, model);
   }
   occupancy_changed(id);
   mark_node(id);
   return true;
 }
 
-/// Where all that could hold it for those who wait have failed to load it, these end: nothing else would end them.
-void StateMachine::end_unloadable(TimeNs now_ns, ModelId model) {
+/// The node is left alone with it for a while, and what was bound to it goes elsewhere. Where all that could hold it for
+/// those who wait have failed to load it, these end: nothing else would end them.
+void StateMachine::load_failed(TimeNs now_ns, NodeId id, ModelId model) {
+  const TimeNs until_ns = base::add_ns(now_ns, load_again_ns);
+  residency_->fail(id, model, until_ns);
+  timers_.set(id.value, until_ns);
+  rebind(now_ns, id);
   for (const auto& lane : lanes_) {
     if (lane->model != model || may_come(*lane)) continue;
     while (lane->queue.size() > 0) {
@@ -90,14 +93,20 @@ void StateMachine::end_unloadable(TimeNs now_ns, ModelId model) {
   }
 }
 
+/// What could not be loaded there may be tried again; returns when the next may.
+TimeNs StateMachine::forgive_loads(TimeNs now_ns, NodeId id) {
+  const Residency::NodeLoads* const loads = residency_->node(id);
+  if (loads == nullptr || loads->failed.empty()) return base::never_ns;
+  const std::size_t n_failed = loads->failed.size();
+  const TimeNs next_ns = residency_->forgive(id, now_ns);
+  if (loads->failed.size() < n_failed) bind_waiting(now_ns, id);
+  return next_ns;
+}
+
 /// Whether any node that the lane's requests may go to, up or not, could hold its model and has not failed to load it.
 bool StateMachine::may_come(const Lane& lane) const noexcept {
-  const auto is_it = [&](const Residency::Failed& failed) { return failed.model == lane.model; };
   for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
-    const Residency::NodeLoads* const loads = residency_->node(id);
-    if (loads == nullptr || !residency_->may_hold(id, lane.model) || !serves(id, lane)) continue;
-    if (residency_->model(lane.model).weights_bytes > loads->memory.capacity_bytes()) continue;
-    if (std::none_of(loads->failed.begin(), loads->failed.end(), is_it)) return true;
+    if (residency_->hosts(id, lane.model) && serves(id, lane)) return true;
   }
   return false;
 }

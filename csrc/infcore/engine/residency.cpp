@@ -18,7 +18,8 @@ constexpr double reuse_most = 16.0;
 Residency::Residency(std::string policy, std::uint32_t max_nodes, std::uint32_t max_models)
     : policy_(std::move(policy)),
       n_words_((max_nodes + 63) / 64),
-      hosts_(std::size_t{max_models} * n_words_),
+      allowed_(std::size_t{max_models} * n_words_),
+      hosts_(allowed_.size()),
       nodes_(max_nodes),
       models_(max_models) {
   plan_.backlog_s.resize(max_nodes);
@@ -39,6 +40,7 @@ void Residency::add_model(ModelId model, std::uint64_t weights_bytes, double loa
   facts.weights_bytes = weights_bytes;
   weights_bytes_least_ = std::min(weights_bytes_least_, weights_bytes);
   if (!facts.is_measured) facts.load_s = load_s;
+  for (NodeId node{0}; node.value < nodes_.size(); ++node.value) follow_hosts(node, model);
 }
 
 void Residency::add_node(NodeId node, std::uint64_t memory_bytes, bool beside_runs) {
@@ -57,19 +59,41 @@ void Residency::remove_node(NodeId node) {
 }
 
 void Residency::may_hold(NodeId node, ModelId model, bool may) noexcept {
-  std::uint64_t& word = hosts_[std::size_t{model.value} * n_words_ + node.value / 64];
+  put(allowed_, model, node, may);
+  follow_hosts(node, model);
+}
+
+void Residency::put(Bits& bits, ModelId model, NodeId node, bool on) noexcept {
+  std::uint64_t& word = bits[std::size_t{model.value} * n_words_ + node.value / 64];
   const std::uint64_t bit = std::uint64_t{1} << (node.value % 64);
-  word = may ? word | bit : word & ~bit;
+  word = on ? word | bit : word & ~bit;
+}
+
+void Residency::follow_hosts(NodeId node, ModelId model) noexcept {
+  const NodeLoads* const loads = nodes_[node.value].get();
+  const auto is_it = [&](const Failed& failed) { return failed.model == model; };
+  put(hosts_, model, node,
+      loads != nullptr && may_hold(node, model) && models_[model.value].weights_bytes <= loads->memory.capacity_bytes() &&
+          std::none_of(loads->failed.begin(), loads->failed.end(), is_it));
+}
+
+void Residency::fail(NodeId node, ModelId model, TimeNs until_ns) {
+  nodes_[node.value]->failed.push_back({model, until_ns});
+  follow_hosts(node, model);
 }
 
 TimeNs Residency::forgive(NodeId node, TimeNs now_ns) noexcept {
   NodeLoads* const loads = nodes_[node.value].get();
   TimeNs next_ns = base::never_ns;
   if (loads == nullptr) return next_ns;
-  if (std::erase_if(loads->failed, [&](const Failed& failed) { return failed.until_ns <= now_ns; }) > 0) {
+  for (std::size_t i = loads->failed.size(); i-- > 0;) {
+    const Failed failed = loads->failed[i];
+    next_ns = failed.until_ns > now_ns ? std::min(next_ns, failed.until_ns) : next_ns;
+    if (failed.until_ns > now_ns) continue;
+    loads->failed.erase(loads->failed.begin() + static_cast<std::ptrdiff_t>(i));
     loads->may_fill = true;
+    follow_hosts(node, failed.model);
   }
-  for (const Failed& failed : loads->failed) next_ns = std::min(next_ns, failed.until_ns);
   return next_ns;
 }
 

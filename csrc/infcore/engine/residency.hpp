@@ -61,9 +61,11 @@ class Residency {
   void may_hold(NodeId, ModelId, bool may) noexcept;
 
   [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept {
-    return (hosts(model, node.value / 64) >> (node.value % 64) & 1u) != 0;
+    return is_in(allowed_, model, node);
   }
-  /// The nodes that may hold the model, 64 a word.
+  /// What is sent where: who may hold it, is large enough, and has not failed to load it just now.
+  [[nodiscard]] bool hosts(NodeId node, ModelId model) const noexcept { return is_in(hosts_, model, node); }
+  /// Such nodes, 64 a word.
   [[nodiscard]] std::uint64_t hosts(ModelId model, std::uint32_t word) const noexcept {
     return hosts_[std::size_t{model.value} * n_words_ + word];
   }
@@ -88,6 +90,8 @@ class Residency {
   }
   /// It waits in a lane.
   void waits(std::uint32_t lane, const contracts::Request&) noexcept;
+  /// It could not be loaded there, and is not tried again before.
+  void fail(NodeId, ModelId, TimeNs until_ns);
   /// What the node failed to load before may be tried again; returns when the next may, never_ns: none.
   TimeNs forgive(NodeId, TimeNs now_ns) noexcept;
   /// How much likelier it is asked for than the models that were ever told of, on average; within bounds.
@@ -124,10 +128,17 @@ class Residency {
   void end_load(NodeId) noexcept;
 
  private:
+  using Bits = std::vector<std::uint64_t>;  // by model, a row of 64 nodes a word
+  [[nodiscard]] bool is_in(const Bits& bits, ModelId model, NodeId node) const noexcept {
+    return (bits[std::size_t{model.value} * n_words_ + node.value / 64] >> (node.value % 64) & 1u) != 0;
+  }
+  void put(Bits& bits, ModelId model, NodeId node, bool on) noexcept;
+  void follow_hosts(NodeId, ModelId) noexcept;
+
   std::string policy_;
   std::uint32_t n_words_, n_models_{}, n_known_{}, n_nodes_{},
       n_loading_{};  ///< n_models_: that memories have room for
-  std::vector<std::uint64_t> hosts_;
+  Bits allowed_, hosts_;
   std::vector<std::unique_ptr<NodeLoads>> nodes_;
   std::vector<ModelFacts> models_;
   Demand demand_{};

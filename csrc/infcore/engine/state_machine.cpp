@@ -308,8 +308,8 @@ void StateMachine::tick(TimeNs now_ns) {
 void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
   const Node& node = nodes_[id.value];
   TimeNs next_ns = base::never_ns;
-  if (residency_) {  // what could not be loaded there may be tried again
-    next_ns = residency_->forgive(id, now_ns);
+  if (residency_) {
+    next_ns = forgive_loads(now_ns, id);
     if (residency_->node(id) != nullptr) next_ns = std::min(next_ns, load_limit_ns(id));
     look_for_loads();
   }

@@ -321,7 +321,8 @@ class StateMachine {
   void set_up_residency();
   /// Who waits for a load, or what a load may push out, has changed: schedule() plans anew.
   void look_for_loads() noexcept { looks_for_loads_ = residency_ != nullptr; }
-  void end_unloadable(TimeNs now_ns, ModelId);
+  void load_failed(TimeNs now_ns, NodeId, ModelId);
+  [[nodiscard]] TimeNs forgive_loads(TimeNs now_ns, NodeId);
   [[nodiscard]] bool may_come(const Lane&) const noexcept;
   [[nodiscard]] bool serves(NodeId, const Lane&) const noexcept;
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
@@ -334,12 +335,11 @@ class StateMachine {
   void plan_loads(TimeNs now_ns);
   void add_backlog(const Lane&);
   [[nodiscard]] std::uint64_t serving(const Lane&, std::uint32_t word) const noexcept;
-  [[nodiscard]] std::uint32_t n_serving(const Lane&) const noexcept;
-  [[nodiscard]] std::uint32_t n_able_to_load(const Lane&) const noexcept;
+  [[nodiscard]] std::uint32_t n_for(const Lane&, bool there) const noexcept;
   [[nodiscard]] std::uint64_t able_to_load(const Lane&, std::uint32_t word) const noexcept;
   [[nodiscard]] double in_turn_load_s(NodeId, ModelId) const noexcept;
   [[nodiscard]] bool is_awaited(NodeId, ModelId) const noexcept;
-  [[nodiscard]] bool could_load(TimeNs now_ns, NodeId, ModelId);
+  [[nodiscard]] bool could_load(NodeId, ModelId);
   void shed_hopeless(TimeNs now_ns, Lane&);
   void load_bound(TimeNs now_ns, Lane&);
   [[nodiscard]] double done_s(TimeNs now_ns, const Lane&, NodeId, double from_s, std::uint32_t n_share);
