@@ -118,6 +118,7 @@ class Residency:
         if loads is None or (model in loads.allowed) == may:
             return
         (loads.allowed.add if may else loads.allowed.discard)(model)
+        loads.failed.pop(model, None)  # it may be another model of that name by now
         self.follow_hosts(id, model)
         if may:
             loads.may_fill = self.looks = True
@@ -154,7 +155,7 @@ class Residency:
             loads.memory.remove(model)
             if ok:
                 self.act("unload", id, model)
-            else:
+            elif not loads.is_unwanted:
                 loads.failed[model] = add_ns(now_ns, AGAIN_NS)
                 timers = self.engine.node_timer_ns
                 timers[id] = min(timers[id], loads.failed[model])
@@ -198,6 +199,8 @@ class Residency:
             if (model in loads.memory.places) == is_there or loads.loading == model:
                 continue
             if is_there:
+                loads.failed.pop(model, None)
+                self.follow_hosts(id, model)
                 loads.memory.insert(model, self.facts[model].weights_bytes, self.cost_us(model))
             else:
                 self.forget_awaited(loads, model)
@@ -375,15 +378,19 @@ class Residency:
         """Of each node that would have to load its model first, the seconds in which it could answer."""
         found = []
         for node in self.engine.fleet:
-            able = node.state == "up" and r.model in (node.hosts or ()) and r.model not in node.models
-            if not able or only not in (None, node.id) or not self.engine.carries(node.id, r.require):
+            if node.state != "up" or node.id not in self.nodes or r.model in node.models:
+                continue
+            if r.model not in self.nodes[node.id].allowed or only not in (None, node.id) or not self.engine.carries(node.id, r.require):
                 continue
             loads, latency = self.nodes[node.id], self.engine.latency.at(r.model, node.id)
+            if self.facts[r.model].weights_bytes > loads.memory.capacity_bytes:
+                continue
             alone_s = self.line(r.model, node.id, r.work).batch_s(1)
-            left_s = max(0.0, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else 0.0
+            failed_s = max(0.0, loads.failed.get(r.model, 0) * 1e-9 - now_ns * 1e-9)  # it is not asked for before
+            left_s = max(failed_s, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else failed_s
             begin_s = left_s + (0.0 if loads.loading == r.model else self.load_s(r.model))
             trusted = latency.has_prior or latency.n_observed >= 4
-            found.append(begin_s + alone_s if trusted else 0.0)
+            found.append(begin_s + alone_s if trusted else failed_s)
         return found
 
     def load_bound(self, now_ns: int, lane: Lane, id: int) -> None:

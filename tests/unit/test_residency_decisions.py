@@ -2,7 +2,7 @@
 
 import pytest
 from engine_rig import PATHS
-from residency_rig import World
+from residency_rig import MILLISECOND_EACH, World
 
 
 @pytest.mark.parametrize("how", ["node_lost", "drain_node", "remove_node"])
@@ -115,3 +115,38 @@ def test_what_every_device_failed_at_is_tried_again_later_where_a_policy_binds()
     world.loaded("one")
     assert world.runs("one") == "a"
     assert world.ends[waits] == ("complete", "ok")
+
+
+def test_what_the_old_definition_failed_at_says_nothing_of_the_new_one():
+    world = World()
+    world.model("m")
+    world.node("one", 1)
+    world.step()
+    world.loaded("one", ok=False)
+    for may in (False, True):  # as where it is loaded anew under its name
+        world.allow("m", "one", may)
+    waits = world.ask("m")
+    assert world.loading == {"one": "m"}
+    for may in (False, True):  # and once more, while it loads
+        world.allow("m", "one", may)
+    world.loaded("one", ok=False)
+    assert waits not in world.ends
+    assert world.loading == {"one": "m"}
+    world.loaded("one")
+    assert world.runs("one") == "m"
+    assert world.ends[waits] == ("complete", "ok")
+
+
+@pytest.mark.parametrize("curve", [None, MILLISECOND_EACH])
+def test_who_cannot_wait_until_a_failed_load_is_tried_again_is_told_at_once(curve):
+    world = World()
+    world.model("m")
+    world.node("one", 1, curve=curve)
+    world.step()
+    world.loaded("one", ok=False)
+    soon, later = world.ask("m", deadline_s=9.0), world.ask("m", deadline_s=11.0)
+    assert world.ends == {soon: ("shed", "deadline")}
+    world.step(10.0)
+    world.loaded("one")
+    assert world.runs("one") == "m"
+    assert world.ends[later] == ("complete", "ok")

@@ -66,17 +66,21 @@ Residency::Cold StateMachine::cold_of(TimeNs now_ns, const contracts::Request& r
   const double load_s = residency_->load_s(r.model), now_s = base::seconds(now_ns);
   Residency::Cold cold{.least_s = never_cold_s};
   for (std::uint32_t word = 0; word < (fleet_.n_nodes() + 63) / 64; ++word) {
-    std::uint64_t able = fleet_.columns().up(word).load(std::memory_order_relaxed) & residency_->hosts(r.model, word);
+    std::uint64_t able = fleet_.columns().up(word).load(std::memory_order_relaxed) & residency_->allowed(r.model, word);
     able &= ~fleet_.columns().resident(r.model.value, word).load(std::memory_order_relaxed);
     for (std::uint64_t left = able; left != 0; left &= left - 1) {
       const NodeId id{word * 64 + static_cast<std::uint32_t>(std::countr_zero(left))};
       const Residency::NodeLoads& loads = *residency_->node(id);
       if ((only != base::no_node && id != only) || !fleet_.columns().carries(id.value, r.require)) continue;
+      if (residency_->model(r.model).weights_bytes > loads.memory.capacity_bytes()) continue;
       ++cold.n_able;
-      if (!latency_.at(r.model, id).is_trusted()) cold.least_s = 0.0;
+      // It is not asked for before, where it has just failed.
+      const double failed_s = std::max(0.0, base::seconds(loads.failed_until_ns(r.model)) - now_s);
+      if (!latency_.at(r.model, id).is_trusted()) cold.least_s = std::min(cold.least_s, failed_s);
       const double alone_s =
           static_cast<double>(NodeFinish::of(0.0f, curves, id.value, static_cast<float>(r.work)).batch_s(1.0f));
-      const double left_s = loads.is_loading() ? std::max(0.0, base::seconds(loads.expected_end_ns) - now_s) : 0.0;
+      const double left_s =
+          std::max(failed_s, loads.is_loading() ? base::seconds(loads.expected_end_ns) - now_s : failed_s);
       double begin_s = left_s + (loads.loading == r.model ? 0.0 : load_s + ahead);
       if (ahead > 0.0 && begin_s + alone_s < cold.least_s) {
         const double runs_s = ahead_s(now_ns, r, id);
@@ -84,7 +88,7 @@ Residency::Cold StateMachine::cold_of(TimeNs now_ns, const contracts::Request& r
             has_free(id) ? 0.0 : static_cast<double>(NodeFinish::free_in(free_at_s_[id.value], now_s));
         // In turn with its runs, all that comes before: what is ahead there has the loads in it.
         begin_s = loads.beside_runs ? std::max(begin_s, free_s + runs_s)
-                                    : free_s + runs_s + (loads.loading == r.model ? 0.0 : load_s);
+                                    : std::max(failed_s, free_s + runs_s) + (loads.loading == r.model ? 0.0 : load_s);
       }
       cold.least_s = std::min(cold.least_s, begin_s + alone_s);
     }

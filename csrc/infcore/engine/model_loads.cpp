@@ -28,6 +28,7 @@ void StateMachine::may_hold(TimeNs now_ns, NodeId id, ModelId model, bool may) {
   Residency::NodeLoads* const loads = residency_->node(id);
   if (loads == nullptr || residency_->may_hold(id, model) == may) return;
   residency_->may_hold(id, model, may);
+  residency_->forgive(id, model);
   ++door_.membership;
   if (may) {
     loads->may_fill = looks_for_loads_ = true;
@@ -69,7 +70,7 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     loads->forget_awaited(model);
     loads->memory.remove(model);
     if (ok) act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
-    if (!ok) load_failed(now_ns, id, model);
+    if (!ok && !loads->is_unwanted) load_failed(now_ns, id, model);  // else it says nothing of who bears the name now
   }
   occupancy_changed(id);
   mark_node(id);
@@ -124,6 +125,7 @@ void StateMachine::follow_memory(NodeId id) {
     const bool is_there = residency_->model(model).is_known && fleet_.resident(id, model);
     if (loads->memory.holds(model) == is_there || loads->loading == model) continue;
     if (is_there) {
+      residency_->forgive(id, model);
       loads->memory.insert(model, residency_->model(model).weights_bytes, residency_->cost_us(model), 1.0, false);
     } else {
       loads->forget_awaited(model);

@@ -82,6 +82,11 @@ void Residency::fail(NodeId node, ModelId model, TimeNs until_ns) {
   follow_hosts(node, model);
 }
 
+void Residency::forgive(NodeId node, ModelId model) noexcept {
+  std::erase_if(nodes_[node.value]->failed, [&](const Failed& failed) { return failed.model == model; });
+  follow_hosts(node, model);
+}
+
 TimeNs Residency::forgive(NodeId node, TimeNs now_ns) noexcept {
   NodeLoads* const loads = nodes_[node.value].get();
   TimeNs next_ns = base::never_ns;

@@ -40,6 +40,12 @@ class Residency {
     std::vector<Failed> failed{};    ///< what could not be loaded
 
     [[nodiscard]] bool is_loading() const noexcept { return loading != base::no_model; }
+    /// When it may be asked for again what it failed to load; 0: now.
+    [[nodiscard]] TimeNs failed_until_ns(ModelId model) const noexcept {
+      for (const Failed& each : failed)
+        if (each.model == model) return each.until_ns;
+      return 0;
+    }
     void forget_awaited(ModelId model) noexcept {
       if (std::erase(awaited, model) > 0) memory.hold(model, Hold::awaited, false);
     }
@@ -62,6 +68,10 @@ class Residency {
 
   [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept {
     return is_in(allowed_, model, node);
+  }
+  /// The nodes that may hold it, 64 a word.
+  [[nodiscard]] std::uint64_t allowed(ModelId model, std::uint32_t word) const noexcept {
+    return allowed_[std::size_t{model.value} * n_words_ + word];
   }
   /// What is sent where: who may hold it, is large enough, and has not failed to load it just now.
   [[nodiscard]] bool hosts(NodeId node, ModelId model) const noexcept { return is_in(hosts_, model, node); }
@@ -92,6 +102,8 @@ class Residency {
   void waits(std::uint32_t lane, const contracts::Request&) noexcept;
   /// It could not be loaded there, and is not tried again before.
   void fail(NodeId, ModelId, TimeNs until_ns);
+  /// It may be another model of that name by now.
+  void forgive(NodeId, ModelId) noexcept;
   /// What the node failed to load before may be tried again; returns when the next may, never_ns: none.
   TimeNs forgive(NodeId, TimeNs now_ns) noexcept;
   /// How much likelier it is asked for than the models that were ever told of, on average; within bounds.
