@@ -356,7 +356,7 @@ class Residency:
         if not loads.memory.can_fit(bytes_):  # whom they were loaded for may have gone elsewhere
             for each in list(loads.awaited):
                 lanes = [lane for lane in self.engine.lanes if lane.model == each and lane.requests]
-                if not any(lane.bound in (None, id) for lane in lanes):
+                if not any(self.serves(id, lane) for lane in lanes):
                     self.forget_awaited(loads, each)
         return loads.memory.can_fit(bytes_)
 

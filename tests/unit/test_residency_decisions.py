@@ -150,3 +150,18 @@ def test_who_cannot_wait_until_a_failed_load_is_tried_again_is_told_at_once(curv
     world.loaded("one")
     assert world.runs("one") == "m"
     assert world.ends[later] == ("complete", "ok")
+
+
+def test_what_only_requests_wait_for_that_may_not_go_there_makes_room():
+    world = World()
+    world.model("other", "m", "wanted")
+    world.node("any", 1, holds=["other"])
+    world.node("eu", 1, holds=["other"], labels={"region": "eu"})
+    world.told("node_lost", "eu")
+    gone = world.ask("m")
+    assert world.loading == {"any": "m"}
+    world.cancel(gone)
+    world.ask("m", require={"region": "eu"})
+    world.loaded("any")
+    world.ask("wanted")
+    assert world.loading == {"any": "wanted"}

@@ -111,7 +111,10 @@ std::uint64_t StateMachine::able_to_load(const Lane& lane, std::uint32_t word) c
 
 /// Whether something waits for the model that the node may serve.
 bool StateMachine::is_awaited(NodeId id, ModelId model) const noexcept {
-  const auto waits = [&](std::uint32_t lane) { return lanes_[lane]->model == model && lanes_[lane]->queue.size() > 0; };
+  const auto waits = [&](std::uint32_t index) {
+    const Lane& lane = *lanes_[index];
+    return lane.model == model && lane.queue.size() > 0 && serves(id, lane);
+  };
   const std::vector<std::uint32_t>&joint = models_[model.value].lanes, &bound = nodes_[id.value].bound_lanes;
   return std::any_of(joint.begin(), joint.end(), waits) || std::any_of(bound.begin(), bound.end(), waits);
 }
