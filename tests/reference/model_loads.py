@@ -251,9 +251,9 @@ class Residency:
         self.engine.follow_fleet(now_ns, id)
 
     def load(self, now_ns: int, id: int, model: int, reason: str = "none") -> bool:
-        """False: not enough may go."""
+        """False: not enough may go; for a forecast nothing that somebody waits for."""
         loads, bytes_ = self.nodes[id], self.facts[model].weights_bytes
-        if loads.memory.free_bytes() < bytes_ and not self.make_room(now_ns, id, bytes_):
+        if loads.memory.free_bytes() < bytes_ and not self.make_room(now_ns, id, bytes_, reason):
             return False
         load_s = self.load_s(model)
         free = loads.beside_runs or self.engine.has_free(id)
@@ -270,21 +270,23 @@ class Residency:
         self.follow_use(id)
         return True
 
-    def make_room(self, now_ns: int, id: int, bytes_: int) -> bool:
+    def make_room(self, now_ns: int, id: int, bytes_: int, reason: str) -> bool:
         """What something waits for there stays, if enough else may go."""
         memory = self.nodes[id].memory
-        self.hold_wanted(memory, True)
-        if not memory.can_fit(bytes_):
-            self.hold_wanted(memory, False)
-        while memory.free_bytes() < bytes_ and (victim := memory.policy.victim()) is not None:
+        self.hold_wanted(id, True)
+        if reason == "none" and not memory.can_fit(bytes_):
+            self.hold_wanted(id, False)
+        while memory.can_fit(bytes_) and memory.free_bytes() < bytes_:
+            if (victim := memory.policy.victim()) is None:
+                break
             self.drop(now_ns, id, victim)
-        self.hold_wanted(memory, False)
+        self.hold_wanted(id, False)
         return memory.free_bytes() >= bytes_
 
-    def hold_wanted(self, memory: Memory, on: bool) -> None:
+    def hold_wanted(self, id: int, on: bool) -> None:
         for lane in self.lanes:
-            if not on or lane.requests:
-                memory.hold(lane.model, WANTED, on)
+            if not on or (lane.requests and self.serves(id, lane)):
+                self.nodes[id].memory.hold(lane.model, WANTED, on)
 
     # ---- whom for
 
@@ -442,14 +444,9 @@ class Residency:
         expected no more."""
         if not self.engine.models[model].known or self.n_holding(model) > 0:
             return True
-        could: list[int] = []
-        for node in self.engine.fleet:
-            able = node.state == "up" and model in (node.hosts or ())
-            if able and self.could_load(node.id, model):
-                could.append(node.id)
-                if self.nodes[node.id].memory.free_bytes() >= self.facts[model].weights_bytes:
-                    return self.load(now_ns, node.id, model, "forecast")
-        return bool(could) and self.load(now_ns, could[0], model, "forecast")
+        up = [node.id for node in self.engine.fleet if node.state == "up"]
+        by_room = sorted(up, key=lambda id: self.nodes[id].memory.free_bytes() < self.facts[model].weights_bytes)
+        return any(self.could_load(id, model) and self.load(now_ns, id, model, "forecast") for id in by_room)
 
     def fill_up(self, now_ns: int) -> None:
         """Where there is room, and nobody waits for anything else there: what is asked for most, by what it takes; of

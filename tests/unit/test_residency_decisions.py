@@ -165,3 +165,19 @@ def test_what_only_requests_wait_for_that_may_not_go_there_makes_room():
     world.loaded("any")
     world.ask("wanted")
     assert world.loading == {"any": "wanted"}
+
+
+def test_what_is_expected_pushes_out_nothing_that_somebody_waits_for():
+    world = World()
+    world.model("runs", "wanted", "expected")
+    world.node("one", 2, holds=["wanted", "runs"], loads_beside_runs=True)
+    world.ask("runs")
+    assert world.begins("one") == "runs"
+    waits = world.ask("wanted")
+    world.preload("expected")
+    assert world.unloads == []
+    world.ends_run("one")
+    assert world.begins("one") == "wanted"
+    assert world.loading == {"one": "expected"}  # now that it begins
+    world.ends_run("one")
+    assert world.ends[waits] == ("complete", "ok")

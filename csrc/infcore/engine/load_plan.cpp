@@ -201,19 +201,18 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
 
 /// What somebody expects to be asked for: where there is room, else where something may go for it.
 void StateMachine::load_expected(TimeNs now_ns) {
-  std::vector<ModelId>& expected = residency_->plan().expected;
-  std::erase_if(expected, [&](ModelId model) {
+  std::erase_if(residency_->plan().expected, [&](ModelId model) {
     if (!models_[model.value].known || n_holding(model) > 0) return true;
-    NodeId best = base::no_node;
-    bool has_room = false;
-    for (std::uint32_t n = 0; n < fleet_.n_nodes() && !has_room; ++n) {
-      const NodeId id{n};
-      if (residency_->node(id) == nullptr || fleet_.state(id) != route::NodeState::up) continue;
-      if (!could_load(id, model)) continue;
-      has_room = residency_->node(id)->memory.free_bytes() >= residency_->model(model).weights_bytes;
-      if (best == base::no_node || has_room) best = id;
+    const std::uint64_t bytes = residency_->model(model).weights_bytes;
+    for (const bool has_room : {true, false}) {
+      for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
+        const Residency::NodeLoads* const loads = residency_->node(id);
+        if (loads == nullptr || fleet_.state(id) != route::NodeState::up) continue;
+        if ((loads->memory.free_bytes() >= bytes) != has_room || !could_load(id, model)) continue;
+        if (load(now_ns, id, model, Reason::forecast)) return true;
+      }
     }
-    return best != base::no_node && load(now_ns, best, model, Reason::forecast);
+    return false;
   });
 }
 

@@ -184,20 +184,21 @@ void StateMachine::drop(TimeNs now_ns, NodeId id, ModelId model) {
 /// What something waits for there stays, if enough else may go.
 void StateMachine::hold_wanted(NodeId id, bool on) {
   ModelMemory& memory = residency_->node(id)->memory;
-  for (const std::uint32_t lane : residency_->plan().lanes) {
-    const ModelId model = lanes_[lane]->model;
-    if (memory.holds(model) && (!on || lanes_[lane]->queue.size() > 0)) memory.hold(model, Hold::wanted, on);
+  for (const std::uint32_t index : residency_->plan().lanes) {
+    const Lane& lane = *lanes_[index];
+    const bool waits = lane.queue.size() > 0 && serves(id, lane);
+    if (memory.holds(lane.model) && (!on || waits)) memory.hold(lane.model, Hold::wanted, on);
   }
 }
 
-/// False: not enough may go.
+/// False: not enough may go; for a forecast nothing that somebody waits for.
 bool StateMachine::load(TimeNs now_ns, NodeId id, ModelId model, Reason reason) {
   Residency::NodeLoads& loads = *residency_->node(id);
   const std::uint64_t bytes = residency_->model(model).weights_bytes;
   if (loads.memory.free_bytes() < bytes) {
     hold_wanted(id, true);
-    if (!loads.memory.can_fit(bytes)) hold_wanted(id, false);
-    while (loads.memory.free_bytes() < bytes) {
+    if (reason == Reason::none && !loads.memory.can_fit(bytes)) hold_wanted(id, false);
+    while (loads.memory.can_fit(bytes) && loads.memory.free_bytes() < bytes) {
       const ModelId victim = loads.memory.victim();
       if (victim == base::no_model) break;
       drop(now_ns, id, victim);
