@@ -17,6 +17,7 @@ from reference.model_memory import AWAITED, IN_USE, ON_ITS_WAY, WANTED, Loads, M
 
 F = np.float32
 AGAIN_NS = 10_000_000_000  # after which a node is asked again for a model that could not be loaded
+UNKNOWN_S = 600.0  # that a load may be late of which nobody knows what it takes
 LOADS_WORTH = 2.0  # a further copy is worth its load, and one more of what goes for it
 SELDOM_PER_S = 1e-9  # a model that was never asked for comes after all that were
 
@@ -185,9 +186,11 @@ class Residency:
     def load_limit_ns(self, id: int) -> int:
         """When a load that is not over takes its node for lost."""
         loads, limit_ns = self.nodes.get(id), self.engine.run_limit_ns[id]
-        if loads is None or loads.loading is None or limit_ns == NEVER_NS or self.load_s(loads.loading) <= 0.0:
+        if loads is None or loads.loading is None or limit_ns == NEVER_NS:
             return int(NEVER_NS)
-        return int(add_ns(loads.expected_end_ns, max(limit_ns, to_ns(10.0 * self.load_s(loads.loading)))))
+        load_s = self.load_s(loads.loading)
+        late_s = 10.0 * load_s if load_s > 0.0 else UNKNOWN_S
+        return int(add_ns(loads.expected_end_ns, max(limit_ns, to_ns(late_s))))
 
     def follow_memory(self, id: int) -> None:
         """The fleet was changed by others."""

@@ -2,7 +2,7 @@
 
 import pytest
 from engine_rig import PATHS
-from residency_rig import MILLISECOND_EACH, World
+from residency_rig import MILLISECOND_EACH, SECOND, World
 
 
 @pytest.mark.parametrize("how", ["node_lost", "drain_node", "remove_node"])
@@ -180,4 +180,21 @@ def test_what_is_expected_pushes_out_nothing_that_somebody_waits_for():
     assert world.begins("one") == "wanted"
     assert world.loading == {"one": "expected"}  # now that it begins
     world.ends_run("one")
+    assert world.ends[waits] == ("complete", "ok")
+
+
+@pytest.mark.parametrize(("config", "limit_s"), [({}, 600.0), ({"load_s": 2.0}, 22.0), ({"load_s": 0.1}, 5.1)])
+def test_a_load_that_never_ends_loses_its_device(config, limit_s):
+    world = World()
+    world.model("m", **config)
+    world.node("hangs", 1, run_limit_ns=5 * SECOND)
+    waits = world.ask("m")
+    world.node("well", 1, run_limit_ns=5 * SECOND)
+    world.step(limit_s - 0.1)
+    assert world.fleet.nodes()["state"].tolist() == ["up", "up"]
+    world.step(0.1)
+    assert world.fleet.nodes()["state"].tolist() == ["lost", "up"]
+    assert world.loading == {"hangs": "m", "well": "m"}
+    world.loaded("well")
+    assert world.runs("well") == "m"
     assert world.ends[waits] == ("complete", "ok")

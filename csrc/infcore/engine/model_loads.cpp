@@ -220,16 +220,15 @@ bool StateMachine::load(TimeNs now_ns, NodeId id, ModelId model, Reason reason) 
   return true;
 }
 
-/// When a load that is not over takes its node for lost: as late as a run may be, or as it takes ten times. Where
-/// nobody knows what it takes, never.
+/// When a load that is not over takes its node for lost: as late as a run may be, or as it takes ten times; where nobody
+/// knows what it takes, after ten minutes. Never where runs have no limit.
 TimeNs StateMachine::load_limit_ns(NodeId id) const noexcept {
-  constexpr double times_late = 10.0;
+  constexpr double times_late = 10.0, unknown_s = 600.0;
   const Residency::NodeLoads& loads = *residency_->node(id);
   const TimeNs run_limit_ns = nodes_[id.value].run_limit_ns;
-  if (!loads.is_loading()) return base::never_ns;
-  const double load_s = residency_->load_s(loads.loading);
-  if (load_s <= 0.0 || run_limit_ns == base::never_ns) return base::never_ns;
-  return base::add_ns(loads.expected_end_ns, std::max(run_limit_ns, base::to_ns(times_late * load_s)));
+  if (!loads.is_loading() || run_limit_ns == base::never_ns) return base::never_ns;
+  const double load_s = residency_->load_s(loads.loading), late_s = load_s > 0.0 ? times_late * load_s : unknown_s;
+  return base::add_ns(loads.expected_end_ns, std::max(run_limit_ns, base::to_ns(late_s)));
 }
 
 }  // namespace infcore::engine
