@@ -19,7 +19,7 @@ class World:
         self.fleet = Fleet(max_nodes=4)
         self.machine = Machine(self.fleet, policy=policy, batching="greedy", residency=residency, **options)
         self.now_ns = 0
-        self.models, self.nodes, self.names = {}, {}, {}
+        self.models, self.nodes, self.names, self.curves = {}, {}, {}, {}
         self.loading, self.loads, self.unloads, self.ends = {}, [], [], {}
         self.handles = {}
 
@@ -28,19 +28,21 @@ class World:
             config = {"max_batch_size": 1, "batch_delay_ns_max": 0, "weights_bytes": mib * MIB, **config}
             self.models[name] = self.machine.add_model(name, **config)
             self.names[self.models[name]] = name
-            for node in self.nodes:
-                self.allow(name, node)
+            for node, curve in self.curves.items():
+                self.place(name, node, curve)
 
     def node(self, name, mib, *, holds=(), curve=MILLISECOND_EACH, labels=None, slots=1, **config):
         """It may hold all models; what it `holds` was asked for before, in this order."""
         self.nodes[name] = self.fleet.add(name, labels=labels or {}, slots=slots, memory_bytes=mib * MIB)
         self.machine.add_node(self.nodes[name], **config)
+        self.curves[name] = curve
         for model in [*holds, *(each for each in self.models if each not in holds)]:
-            if curve is not None:
-                self.machine.set_resident(self.now_ns, self.models[model], self.nodes[name], False, prior=curve)
-            if model in holds:
-                self.machine.set_resident(self.now_ns, self.models[model], self.nodes[name], True)
-            self.allow(model, name)
+            self.place(model, name, curve, model in holds)
+
+    def place(self, model, node, curve, is_there=False):
+        for resident in (False, True)[: 1 + is_there]:
+            self.machine.set_resident(self.now_ns, self.models[model], self.nodes[node], resident, prior=curve)
+        self.allow(model, node)
 
     def allow(self, model, node, may=True):
         self.machine.may_hold(self.now_ns, self.models[model], self.nodes[node], may)

@@ -198,3 +198,56 @@ def test_a_load_that_never_ends_loses_its_device(config, limit_s):
     world.loaded("well")
     assert world.runs("well") == "m"
     assert world.ends[waits] == ("complete", "ok")
+
+
+def refused_until_let_in(world, model, deadline_s):
+    """Asks for it every ten seconds; how often it was refused."""
+    for n in range(30):
+        if (asked := world.ask(model, deadline_s=deadline_s)) not in world.ends:
+            return n
+        assert world.ends[asked] == ("reject", "infeasible")
+        world.step(10.0)
+    raise AssertionError("refused for five minutes")
+
+
+def serve(world, model, load_s):
+    world.loaded("one", load_s=load_s)
+    assert world.runs("one") == model
+
+
+def test_one_slow_load_does_not_have_deadlines_refused_for_ever():
+    world = World(admission=["infeasible"])
+    world.model("a", "b", load_s=0.01)
+    world.node("one", 1, holds=["a"])
+    world.ask("b")
+    serve(world, "b", load_s=8.0)  # this once
+    world.ask("a")
+    serve(world, "a", load_s=0.01)
+    assert 0 < refused_until_let_in(world, "b", 1.0) <= 4
+    serve(world, "b", load_s=0.01)
+    world.ask("a")
+    serve(world, "a", load_s=0.01)
+    assert refused_until_let_in(world, "b", 1.0) == 0
+
+
+def test_one_slow_load_does_not_have_models_refused_that_were_never_loaded():
+    world = World(admission=["infeasible"])
+    world.model("slow")
+    world.node("one", 1)
+    world.step()
+    world.loaded("one", load_s=8.0)
+    world.model("other")
+    assert 0 < refused_until_let_in(world, "other", 1.0) <= 6
+    serve(world, "other", load_s=0.01)
+
+
+def test_who_is_refused_though_the_load_is_known_to_be_slow_is_let_in_now_and_then_only():
+    world = World(admission=["infeasible"])
+    world.model("a", "b", load_s=8.0)
+    world.node("one", 1, holds=["a"])
+    world.step(1.0)
+    assert refused_until_let_in(world, "b", 1.0) == 5  # 8 s twice, then 4 s, 2 s and 1 s are too long
+    serve(world, "b", load_s=8.0)
+    world.ask("a")
+    serve(world, "a", load_s=8.0)
+    assert refused_until_let_in(world, "b", 1.0) >= 3

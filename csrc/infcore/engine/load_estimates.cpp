@@ -96,6 +96,14 @@ Residency::Cold StateMachine::cold_of(TimeNs now_ns, const contracts::Request& r
   return cold;
 }
 
+/// After a request was refused: whether it would not have been, had its load taken no time.
+void StateMachine::doubt_load(TimeNs now_ns, const contracts::Request& r) {
+  if (!residency_ || n_holding(r.model) > 0) return;
+  const double left_s = base::seconds(r.deadline_ns - now_ns), load_s = residency_->load_s(r.model);
+  const Residency::Cold cold = cold_of(now_ns, r, base::no_node, 0.0);
+  if (cold.n_able > 0 && cold.least_s > left_s && cold.least_s - load_s <= left_s) residency_->doubt(r.model, now_ns);
+}
+
 /// Likewise, after those that wait for a load and come before it; of a model that others hold, after all of them. +inf:
 /// there is no such node.
 double StateMachine::cold_s(TimeNs now_ns, const contracts::Request& r) {

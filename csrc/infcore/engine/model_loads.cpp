@@ -61,7 +61,7 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     ++(ok ? stats->loads : stats->loads_failed);
     stats->load_s += load_s;
   }
-  if (ok) residency_->measured(model, load_s);
+  if (ok) residency_->measured(model, load_s, now_ns);
   if (ok && !loads->is_unwanted) {
     fleet_.load_model(id, model);
     loads->memory.hold(model, Hold::on_its_way, false);
@@ -227,7 +227,7 @@ TimeNs StateMachine::load_limit_ns(NodeId id) const noexcept {
   const Residency::NodeLoads& loads = *residency_->node(id);
   const TimeNs run_limit_ns = nodes_[id.value].run_limit_ns;
   if (!loads.is_loading() || run_limit_ns == base::never_ns) return base::never_ns;
-  const double load_s = residency_->load_s(loads.loading), late_s = load_s > 0.0 ? times_late * load_s : unknown_s;
+  const double load_s = residency_->told_load_s(loads.loading), late_s = load_s > 0.0 ? times_late * load_s : unknown_s;
   return base::add_ns(loads.expected_end_ns, std::max(run_limit_ns, base::to_ns(late_s)));
 }
 

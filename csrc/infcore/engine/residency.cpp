@@ -12,6 +12,8 @@ namespace {
 constexpr double newest_load_share = 0.25;
 /// Beyond that a forecast is not believed: a model that was not asked for in the last minute may be in the next.
 constexpr double reuse_most = 16.0;
+/// How often a figure is believed less by half, at most.
+constexpr TimeNs doubt_every_ns = 10'000'000'000;
 
 }  // namespace
 
@@ -39,7 +41,7 @@ void Residency::add_model(ModelId model, std::uint64_t weights_bytes, double loa
   if (facts.weights_bytes != weights_bytes) facts.is_measured = false;  // else it is the same again, as after a change
   facts.weights_bytes = weights_bytes;
   weights_bytes_least_ = std::min(weights_bytes_least_, weights_bytes);
-  if (!facts.is_measured) facts.load_s = load_s;
+  if (!facts.is_measured) facts.load_s = load_s, facts.doubt = 1.0;
   for (NodeId node{0}; node.value < nodes_.size(); ++node.value) follow_hosts(node, model);
 }
 
@@ -115,17 +117,28 @@ double Residency::reuse(ModelId model, TimeNs now_ns) noexcept {
   return std::clamp(share * n_known_, 1.0 / reuse_most, reuse_most);
 }
 
-double Residency::load_s(ModelId model) const noexcept {
+double Residency::told_load_s(ModelId model) const noexcept {
   const ModelFacts& facts = models_[model.value];
   if (facts.is_measured || facts.load_s > 0.0) return facts.load_s;
   return seconds_per_byte_ * static_cast<double>(facts.weights_bytes);
 }
 
-void Residency::measured(ModelId model, double load_s) noexcept {
+void Residency::doubt(ModelId model, TimeNs now_ns) noexcept {
+  ModelFacts& facts = models_[model.value];
+  const TimeNs since_ns = std::exchange(facts.doubted_ns, facts.doubted_ns == 0 ? now_ns : facts.doubted_ns);
+  if (since_ns == 0 || now_ns - since_ns < doubt_every_ns) return;
+  facts.doubt *= 0.5;
+  facts.doubted_ns = now_ns;
+}
+
+void Residency::measured(ModelId model, double load_s, TimeNs now_ns) noexcept {
   ModelFacts& facts = models_[model.value];
   const auto mean = [](double before, double now) { return before + (now - before) * newest_load_share; };
-  facts.load_s = facts.is_measured || facts.load_s > 0.0 ? mean(facts.load_s, load_s) : load_s;
+  const bool is_believed = (facts.is_measured || facts.load_s > 0.0) && facts.doubt == 1.0;
+  facts.load_s = is_believed ? mean(facts.load_s, load_s) : load_s;
   facts.is_measured = true;
+  facts.doubt = 1.0;
+  facts.doubted_ns = now_ns;
   if (facts.weights_bytes == 0) return;
   const double per_byte = load_s / static_cast<double>(facts.weights_bytes);
   seconds_per_byte_ = seconds_per_byte_ > 0.0 ? mean(seconds_per_byte_, per_byte) : per_byte;

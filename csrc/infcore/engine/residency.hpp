@@ -53,6 +53,8 @@ class Residency {
   struct ModelFacts {
     std::uint64_t weights_bytes{};
     double load_s{};  ///< as declared, then as measured
+    double doubt{1.0};  ///< what load_s is believed of that figure, see doubt()
+    TimeNs doubted_ns{};
     bool is_known{}, is_measured{};
     std::uint32_t n_loading{};  ///< nodes that load it
     Demand demand{};
@@ -109,8 +111,15 @@ class Residency {
   /// How much likelier it is asked for than the models that were ever told of, on average; within bounds.
   [[nodiscard]] double reuse(ModelId, TimeNs now_ns) noexcept;
   /// Seconds that its load is expected to take: as measured, else as declared, else by what other bytes took.
-  [[nodiscard]] double load_s(ModelId) const noexcept;
-  void measured(ModelId, double load_s) noexcept;
+  [[nodiscard]] double told_load_s(ModelId) const noexcept;
+  /// As far as that is believed.
+  [[nodiscard]] double load_s(ModelId model) const noexcept {
+    return models_[model.value].doubt * told_load_s(model);
+  }
+  void measured(ModelId, double load_s, TimeNs now_ns) noexcept;
+  /// A request was refused for what a load is expected to take, and so nothing will be loaded that tells otherwise: half
+  /// of it is believed, then, if this goes on, a quarter.
+  void doubt(ModelId, TimeNs now_ns) noexcept;
   /// Of any model that was ever told of.
   [[nodiscard]] std::uint64_t weights_bytes_least() const noexcept { return weights_bytes_least_; }
   /// The cost of loading it once more, as policies are told it.

@@ -350,6 +350,7 @@ class StateMachine {
   [[nodiscard]] Residency::Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);
   [[nodiscard]] double ahead_s(TimeNs now_ns, const contracts::Request&, NodeId);
   [[nodiscard]] double cold_s(TimeNs now_ns, const contracts::Request&);
+  void doubt_load(TimeNs now_ns, const contracts::Request&);
   [[nodiscard]] bool has_free(NodeId) const noexcept;
 
   // health_steps.cpp
