@@ -156,7 +156,7 @@ class Residency:
             loads.memory.remove(model)
             if ok:
                 self.act("unload", id, model)
-            elif not loads.is_unwanted:
+            elif not loads.is_unwanted and self.engine.fleet[id].state != "lost":
                 loads.failed[model] = add_ns(now_ns, AGAIN_NS)
                 timers = self.engine.node_timer_ns
                 timers[id] = min(timers[id], loads.failed[model])
@@ -385,14 +385,20 @@ class Residency:
         for node in self.engine.fleet:
             if node.state != "up" or node.id not in self.nodes or r.model in node.models:
                 continue
-            if r.model not in self.nodes[node.id].allowed or only not in (None, node.id) or not self.engine.carries(node.id, r.require):
+            if (
+                r.model not in self.nodes[node.id].allowed
+                or only not in (None, node.id)
+                or not self.engine.carries(node.id, r.require)
+            ):
                 continue
             loads, latency = self.nodes[node.id], self.engine.latency.at(r.model, node.id)
             if self.facts[r.model].weights_bytes > loads.memory.capacity_bytes:
                 continue
             alone_s = self.line(r.model, node.id, r.work).batch_s(1)
             failed_s = max(0.0, loads.failed.get(r.model, 0) * 1e-9 - now_ns * 1e-9)  # it is not asked for before
-            left_s = max(failed_s, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else failed_s
+            left_s = (
+                max(failed_s, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else failed_s
+            )
             begin_s = left_s + (0.0 if loads.loading == r.model else self.load_s(r.model))
             trusted = latency.has_prior or latency.n_observed >= 4
             found.append(begin_s + alone_s if trusted else failed_s)

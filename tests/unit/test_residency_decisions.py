@@ -251,3 +251,18 @@ def test_who_is_refused_though_the_load_is_known_to_be_slow_is_let_in_now_and_th
     world.ask("a")
     serve(world, "a", load_s=8.0)
     assert refused_until_let_in(world, "b", 1.0) >= 3
+
+
+def test_a_load_that_ends_with_its_device_says_nothing_of_the_model():
+    world = World()
+    world.model("m")
+    world.node("one", 1)
+    waits = world.ask("m")
+    world.told("node_lost", "one")
+    world.loaded("one", ok=False)
+    assert world.ends == {}
+    world.told("node_back", "one")
+    assert world.loading == {"one": "m"}
+    world.loaded("one")
+    assert world.runs("one") == "m"
+    assert world.ends[waits] == ("complete", "ok")

@@ -1,5 +1,5 @@
-// What the engine knows and does of models on nodes, where it decides that itself (EngineConfig::residency): who may hold
-// what, what came of a load, what goes for one. Which loads are made is load_plan.cpp's.
+// What the engine knows and does of models on nodes, where it decides that itself (EngineConfig::residency): who may
+// hold what, what came of a load, what goes for one. Which loads are made is load_plan.cpp's.
 #include <infcore/base/errors.hpp>
 #include <infcore/engine/state_machine.hpp>
 
@@ -70,15 +70,17 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
     loads->forget_awaited(model);
     loads->memory.remove(model);
     if (ok) act_on_model(ActionKind::unload, Reason::none, id, model, 0.0);
-    if (!ok && !loads->is_unwanted) load_failed(now_ns, id, model);  // else it says nothing of who bears the name now
+    // Of a node that was lost meanwhile, or of who bore the name before, it says nothing.
+    const bool says_so = !loads->is_unwanted && fleet_.state(id) != route::NodeState::lost;
+    if (!ok && says_so) load_failed(now_ns, id, model);
   }
   occupancy_changed(id);
   mark_node(id);
   return true;
 }
 
-/// The node is left alone with it for a while, and what was bound to it goes elsewhere. Where all that could hold it for
-/// those who wait have failed to load it, these end: nothing else would end them.
+/// The node is left alone with it for a while, and what was bound to it goes elsewhere. Where all that could hold it
+/// for those who wait have failed to load it, these end: nothing else would end them.
 void StateMachine::load_failed(TimeNs now_ns, NodeId id, ModelId model) {
   const TimeNs until_ns = base::add_ns(now_ns, load_again_ns);
   residency_->fail(id, model, until_ns);
@@ -220,8 +222,8 @@ bool StateMachine::load(TimeNs now_ns, NodeId id, ModelId model, Reason reason) 
   return true;
 }
 
-/// When a load that is not over takes its node for lost: as late as a run may be, or as it takes ten times; where nobody
-/// knows what it takes, after ten minutes. Never where runs have no limit.
+/// When a load that is not over takes its node for lost: as late as a run may be, or as it takes ten times; where
+/// nobody knows what it takes, after ten minutes. Never where runs have no limit.
 TimeNs StateMachine::load_limit_ns(NodeId id) const noexcept {
   constexpr double times_late = 10.0, unknown_s = 600.0;
   const Residency::NodeLoads& loads = *residency_->node(id);

@@ -75,7 +75,8 @@ void Residency::follow_hosts(NodeId node, ModelId model) noexcept {
   const NodeLoads* const loads = nodes_[node.value].get();
   const auto is_it = [&](const Failed& failed) { return failed.model == model; };
   put(hosts_, model, node,
-      loads != nullptr && may_hold(node, model) && models_[model.value].weights_bytes <= loads->memory.capacity_bytes() &&
+      loads != nullptr && may_hold(node, model) &&
+          models_[model.value].weights_bytes <= loads->memory.capacity_bytes() &&
           std::none_of(loads->failed.begin(), loads->failed.end(), is_it));
 }
 

@@ -52,7 +52,7 @@ class Residency {
   };
   struct ModelFacts {
     std::uint64_t weights_bytes{};
-    double load_s{};  ///< as declared, then as measured
+    double load_s{};    ///< as declared, then as measured
     double doubt{1.0};  ///< what load_s is believed of that figure, see doubt()
     TimeNs doubted_ns{};
     bool is_known{}, is_measured{};
@@ -68,9 +68,7 @@ class Residency {
   void remove_node(NodeId);
   void may_hold(NodeId, ModelId, bool may) noexcept;
 
-  [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept {
-    return is_in(allowed_, model, node);
-  }
+  [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept { return is_in(allowed_, model, node); }
   /// The nodes that may hold it, 64 a word.
   [[nodiscard]] std::uint64_t allowed(ModelId model, std::uint32_t word) const noexcept {
     return allowed_[std::size_t{model.value} * n_words_ + word];
@@ -113,12 +111,10 @@ class Residency {
   /// Seconds that its load is expected to take: as measured, else as declared, else by what other bytes took.
   [[nodiscard]] double told_load_s(ModelId) const noexcept;
   /// As far as that is believed.
-  [[nodiscard]] double load_s(ModelId model) const noexcept {
-    return models_[model.value].doubt * told_load_s(model);
-  }
+  [[nodiscard]] double load_s(ModelId model) const noexcept { return models_[model.value].doubt * told_load_s(model); }
   void measured(ModelId, double load_s, TimeNs now_ns) noexcept;
-  /// A request was refused for what a load is expected to take, and so nothing will be loaded that tells otherwise: half
-  /// of it is believed, then, if this goes on, a quarter.
+  /// A request was refused for what a load is expected to take, and so nothing will be loaded that tells otherwise:
+  /// half of it is believed, then, if this goes on, a quarter.
   void doubt(ModelId, TimeNs now_ns) noexcept;
   /// Of any model that was ever told of.
   [[nodiscard]] std::uint64_t weights_bytes_least() const noexcept { return weights_bytes_least_; }
