@@ -65,7 +65,8 @@ class Model:
                        elements; a callable: it is given the inputs of one request, and returns a number >= 0
     idempotent         whether a request may run a second time after its device was lost
     weights_bytes      of a device's memory, while it is loaded there; load_s: seconds that a load takes, until one was
-                       measured (0: not known). What an engine with residency= goes by
+                       measured (0: not known). What an engine with residency= goes by: a load that takes its device's
+                       run_limit_s longer, or ten times as long, or ten minutes where nothing is known, loses the device
     slo_s              the goal for the time from submit to result; None: no goal
     fallback           name of a model with the same inputs and outputs that answers in its place under load, where the
                        engine's admission has "cheaper"; None: there is none

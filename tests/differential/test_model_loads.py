@@ -140,7 +140,7 @@ class Loading(Pair):
     def allow_or_forbid(self):
         if nodes := self.nodes_in("up", "draining", "lost"):
             node, model = self.draw.choice(nodes), self.draw.choice(self.models)
-            may = model not in self.model.fleet[node].hosts or self.draw.random() < 0.1
+            may = model not in self.model.loads.nodes[node].allowed or self.draw.random() < 0.1
             if not may:
                 self.told_to_go.add((node, model))
             self.both("may_hold", self.now_ns, model, node, may)

@@ -141,6 +141,7 @@ class Engine:
         self.fleet[id].state = "draining"
         self.rebind(now_ns, id)
         self.mark_node(id)
+        self.loads.looks = True
 
     def remove_node(self, now_ns: int, id: int) -> None:
         self.fleet[id].state = "absent"
@@ -150,6 +151,7 @@ class Engine:
         self.give_up_where(now_ns, id, "device_lost", lambda b: b.running)
         self.loads.remove_node(id)
         self.rebind(now_ns, id)
+        self.loads.looks = True
 
     def may_hold(self, now_ns: int, model: int, id: int, may: bool) -> None:
         self.loads.may_hold(now_ns, model, id, may)
@@ -167,6 +169,7 @@ class Engine:
         self.give_up_where(now_ns, id, "device_lost", lambda b: b.open or b.running)
         self.rebind(now_ns, id)
         self.mark_node(id)
+        self.loads.looks = True
 
     def node_back(self, now_ns: int, id: int) -> None:
         if self.fleet[id].state == "lost":
@@ -269,6 +272,7 @@ class Engine:
             drop(self, r)
         if r.batch is None:
             self.leave_lane(r)
+            self.loads.looks = True  # what was loaded for it may go now
         elif r.batch.open:
             self.leave_open(r.batch, r)
         elif r.batch.running:
@@ -455,6 +459,7 @@ class Engine:
         for r in sorted(lane.requests, key=lambda r: (r.deadline_ns, r.tier, r.seq)):
             if r.deadline_ns <= now_ns:
                 self.leave_lane(r)
+                self.loads.looks = True
                 self.end(now_ns, r, "shed", "deadline")
         lane.timer_ns = lane.next_deadline_ns()
         self.mark(lane)

@@ -6,56 +6,20 @@ csrc/infcore/engine/finish_times.hpp has it, and in the order of the C++, so tha
 modelled: what the door is told of loads.
 """
 
-from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
 import numpy as np
 from reference.batching import NEVER_NS, to_ns
 from reference.lanes import Lane, Request, add_ns
+from reference.model_facts import NEWEST_SHARE, REUSE_MOST, Facts, Line, per_s
 from reference.model_memory import AWAITED, IN_USE, ON_ITS_WAY, WANTED, Loads, Memory
 
 F = np.float32
 AGAIN_NS = 10_000_000_000  # after which a node is asked again for a model that could not be loaded
+UNKNOWN_S = 600.0  # that a load may be late of which nobody knows what it takes
 LOADS_WORTH = 2.0  # a further copy is worth its load, and one more of what goes for it
 SELDOM_PER_S = 1e-9  # a model that was never asked for comes after all that were
-WINDOW_NS = 30_000_000_000
-NEWEST_SHARE = 0.25
-REUSE_MOST = 16.0
-
-
-def per_s(asked_ns: list[int], now_ns: int) -> float:
-    """Those of the present half minute, and of the one before as many as a window that ends now would still cover."""
-    window = now_ns // WINDOW_NS
-    now, before = (float(sum(at // WINDOW_NS == w for at in asked_ns)) for w in (window, window - 1))
-    left = float((window + 1) * WINDOW_NS - now_ns) / float(WINDOW_NS)
-    return (now + before * left) / (WINDOW_NS * 1e-9)
-
-
-@dataclass
-class Facts:
-    """Of a model."""
-
-    weights_bytes: int = 0
-    load_s: float = 0.0  # as declared, then as measured
-    is_measured: bool = False
-    asked_ns: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Line:
-    """What batches of a model take on a node."""
-
-    base_s: Any
-    slope_s: Any
-
-    def batch_s(self, n: int) -> float:
-        return float(self.base_s + self.slope_s * F(n))
-
-    def all_s(self, n: int, max_batch_size: int) -> float:
-        """So many, batch after batch."""
-        seconds = n // max_batch_size * self.batch_s(max_batch_size)
-        return seconds + self.batch_s(n % max_batch_size) if n % max_batch_size else seconds
 
 
 class Residency:
@@ -83,6 +47,8 @@ class Residency:
         facts.is_measured = facts.is_measured and facts.weights_bytes == weights_bytes
         facts.weights_bytes = weights_bytes
         facts.load_s = facts.load_s if facts.is_measured else load_s
+        for id in self.nodes:
+            self.follow_hosts(id, model)
         self.weights_bytes_least = min(self.weights_bytes_least, weights_bytes)
 
     def add_node(self, id: int, memory_bytes: int, beside_runs: bool) -> None:
@@ -97,15 +63,26 @@ class Residency:
     def asked(self, model: int, now_ns: int) -> None:
         self.facts[model].asked_ns.append(now_ns)
 
+    def follow_hosts(self, id: int, model: int) -> None:
+        """What is sent where: who may hold it, is large enough, and has not failed to load it just now."""
+        loads = self.nodes[id]
+        fits = self.facts[model].weights_bytes <= loads.memory.capacity_bytes
+        is_host = model in loads.allowed and fits and model not in loads.failed
+        (self.engine.fleet[id].hosts.add if is_host else self.engine.fleet[id].hosts.discard)(model)
+
     def forgive(self, id: int, now_ns: int) -> int:
         """What failed there may be tried again; returns when the next may."""
         loads = self.nodes.get(id)
         if loads is None:
             return NEVER_NS
-        left = {model: until_ns for model, until_ns in loads.failed.items() if until_ns > now_ns}
-        loads.may_fill = loads.may_fill or len(left) < len(loads.failed)
-        loads.failed = left
-        return min(left.values(), default=NEVER_NS)
+        over = [model for model, until_ns in loads.failed.items() if until_ns <= now_ns]
+        for model in over:
+            loads.may_fill = True
+            del loads.failed[model]
+            self.follow_hosts(id, model)
+        if over:
+            self.engine.bind_waiting(now_ns, id)
+        return min(loads.failed.values(), default=NEVER_NS)
 
     def load_s(self, model: int) -> float:
         facts = self.facts[model]
@@ -138,10 +115,12 @@ class Residency:
     # ---- events
 
     def may_hold(self, now_ns: int, model: int, id: int, may: bool) -> None:
-        loads, hosts = self.nodes.get(id), self.engine.fleet[id].hosts
-        if loads is None or (model in hosts) == may:
+        loads = self.nodes.get(id)
+        if loads is None or (model in loads.allowed) == may:
             return
-        (hosts.add if may else hosts.discard)(model)
+        (loads.allowed.add if may else loads.allowed.discard)(model)
+        loads.failed.pop(model, None)  # it may be another model of that name by now
+        self.follow_hosts(id, model)
         if may:
             loads.may_fill = self.looks = True
             self.engine.bind_waiting(now_ns, id)
@@ -177,32 +156,41 @@ class Residency:
             loads.memory.remove(model)
             if ok:
                 self.act("unload", id, model)
-            else:
+            elif not loads.is_unwanted and self.engine.fleet[id].state != "lost":
                 loads.failed[model] = add_ns(now_ns, AGAIN_NS)
                 timers = self.engine.node_timer_ns
                 timers[id] = min(timers[id], loads.failed[model])
+                self.follow_hosts(id, model)
+                self.engine.rebind(now_ns, id)
                 self.end_unloadable(now_ns, model)
         self.follow_use(id)
         self.engine.mark_node(id)
         return True
 
     def end_unloadable(self, now_ns: int, model: int) -> None:
-        """Where nobody holds it and all that may have failed to load it, who waits ends."""
-        may = [loads for id, loads in self.nodes.items() if model in (self.engine.fleet[id].hosts or ())]
-        if self.n_holding(model) > 0 or any(model not in loads.failed for loads in may):
-            return
-        for lane in self.engine.lanes:
-            while lane.model == model and lane.requests:
+        """Where all that could hold it for those who wait have failed to load it, these end."""
+        for lane in [lane for lane in self.engine.lanes if lane.model == model]:
+            while lane.requests and not self.may_come(lane):
                 request = lane.front(now_ns, self.engine.ageing_ns)
                 self.engine.leave_lane(request)
                 self.engine.end(now_ns, request, "complete", "device_failed")
 
+    def may_come(self, lane: Lane) -> bool:
+        """Whether any node could hold its model, up or not, and has not failed to load it."""
+        return any(lane.model in self.engine.fleet[id].hosts and self.serves(id, lane) for id in self.nodes)
+
+    def serves(self, id: int, lane: Lane) -> bool:
+        """As to labels, or to the node that they are bound to."""
+        return bool(self.engine.carries(id, lane.require) if lane.bound is None else lane.bound == id)
+
     def load_limit_ns(self, id: int) -> int:
         """When a load that is not over takes its node for lost."""
         loads, limit_ns = self.nodes.get(id), self.engine.run_limit_ns[id]
-        if loads is None or loads.loading is None or limit_ns == NEVER_NS or self.load_s(loads.loading) <= 0.0:
+        if loads is None or loads.loading is None or limit_ns == NEVER_NS:
             return int(NEVER_NS)
-        return int(add_ns(loads.expected_end_ns, max(limit_ns, to_ns(10.0 * self.load_s(loads.loading)))))
+        load_s = self.load_s(loads.loading)
+        late_s = 10.0 * load_s if load_s > 0.0 else UNKNOWN_S
+        return int(add_ns(loads.expected_end_ns, max(limit_ns, to_ns(late_s))))
 
     def follow_memory(self, id: int) -> None:
         """The fleet was changed by others."""
@@ -214,6 +202,8 @@ class Residency:
             if (model in loads.memory.places) == is_there or loads.loading == model:
                 continue
             if is_there:
+                loads.failed.pop(model, None)
+                self.follow_hosts(id, model)
                 loads.memory.insert(model, self.facts[model].weights_bytes, self.cost_us(model))
             else:
                 self.forget_awaited(loads, model)
@@ -264,9 +254,9 @@ class Residency:
         self.engine.follow_fleet(now_ns, id)
 
     def load(self, now_ns: int, id: int, model: int, reason: str = "none") -> bool:
-        """False: not enough may go."""
+        """False: not enough may go; for a forecast nothing that somebody waits for."""
         loads, bytes_ = self.nodes[id], self.facts[model].weights_bytes
-        if loads.memory.free_bytes() < bytes_ and not self.make_room(now_ns, id, bytes_):
+        if loads.memory.free_bytes() < bytes_ and not self.make_room(now_ns, id, bytes_, reason):
             return False
         load_s = self.load_s(model)
         free = loads.beside_runs or self.engine.has_free(id)
@@ -283,21 +273,23 @@ class Residency:
         self.follow_use(id)
         return True
 
-    def make_room(self, now_ns: int, id: int, bytes_: int) -> bool:
+    def make_room(self, now_ns: int, id: int, bytes_: int, reason: str) -> bool:
         """What something waits for there stays, if enough else may go."""
         memory = self.nodes[id].memory
-        self.hold_wanted(memory, True)
-        if not memory.can_fit(bytes_):
-            self.hold_wanted(memory, False)
-        while memory.free_bytes() < bytes_ and (victim := memory.policy.victim()) is not None:
+        self.hold_wanted(id, True)
+        if reason == "none" and not memory.can_fit(bytes_):
+            self.hold_wanted(id, False)
+        while memory.can_fit(bytes_) and memory.free_bytes() < bytes_:
+            if (victim := memory.policy.victim()) is None:
+                break
             self.drop(now_ns, id, victim)
-        self.hold_wanted(memory, False)
+        self.hold_wanted(id, False)
         return memory.free_bytes() >= bytes_
 
-    def hold_wanted(self, memory: Memory, on: bool) -> None:
+    def hold_wanted(self, id: int, on: bool) -> None:
         for lane in self.lanes:
-            if not on or lane.requests:
-                memory.hold(lane.model, WANTED, on)
+            if not on or (lane.requests and self.serves(id, lane)):
+                self.nodes[id].memory.hold(lane.model, WANTED, on)
 
     # ---- whom for
 
@@ -361,18 +353,15 @@ class Residency:
     def max_batch_size(self, lane: Lane) -> int:
         return int(self.engine.models[lane.model].max_batch_size)
 
-    def could_load(self, now_ns: int, id: int, model: int) -> bool:
+    def could_load(self, id: int, model: int) -> bool:
         """Whether the node could begin to load it now."""
         loads, bytes_ = self.nodes[id], self.facts[model].weights_bytes
-        if loads.loading is not None:
-            return False
-        self.forgive(id, now_ns)
-        if model in loads.failed:
+        if loads.loading is not None or model not in self.engine.fleet[id].hosts:
             return False
         if not loads.memory.can_fit(bytes_):  # whom they were loaded for may have gone elsewhere
             for each in list(loads.awaited):
                 lanes = [lane for lane in self.engine.lanes if lane.model == each and lane.requests]
-                if not any(lane.bound in (None, id) for lane in lanes):
+                if not any(self.serves(id, lane) for lane in lanes):
                     self.forget_awaited(loads, each)
         return loads.memory.can_fit(bytes_)
 
@@ -394,17 +383,25 @@ class Residency:
         """Of each node that would have to load its model first, the seconds in which it could answer."""
         found = []
         for node in self.engine.fleet:
-            able = node.state == "up" and r.model in (node.hosts or ()) and r.model not in node.models
-            if not able or only not in (None, node.id) or not self.engine.carries(node.id, r.require):
+            if node.state != "up" or node.id not in self.nodes or r.model in node.models:
+                continue
+            if (
+                r.model not in self.nodes[node.id].allowed
+                or only not in (None, node.id)
+                or not self.engine.carries(node.id, r.require)
+            ):
                 continue
             loads, latency = self.nodes[node.id], self.engine.latency.at(r.model, node.id)
             if self.facts[r.model].weights_bytes > loads.memory.capacity_bytes:
                 continue
             alone_s = self.line(r.model, node.id, r.work).batch_s(1)
-            left_s = max(0.0, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else 0.0
+            failed_s = max(0.0, loads.failed.get(r.model, 0) * 1e-9 - now_ns * 1e-9)  # it is not asked for before
+            left_s = (
+                max(failed_s, loads.expected_end_ns * 1e-9 - now_ns * 1e-9) if loads.loading is not None else failed_s
+            )
             begin_s = left_s + (0.0 if loads.loading == r.model else self.load_s(r.model))
             trusted = latency.has_prior or latency.n_observed >= 4
-            found.append(begin_s + alone_s if trusted else 0.0)
+            found.append(begin_s + alone_s if trusted else failed_s)
         return found
 
     def load_bound(self, now_ns: int, lane: Lane, id: int) -> None:
@@ -412,7 +409,7 @@ class Residency:
         there = lane.model in self.nodes[id].memory.places
         if not lane.requests or there or self.engine.fleet[id].state != "up":
             return
-        if self.could_load(now_ns, id, lane.model):
+        if self.could_load(id, lane.model):
             self.load(now_ns, id, lane.model)
 
     def done_s(self, now_ns: int, lane: Lane, id: int, from_s: float, n_share: int) -> float:
@@ -438,7 +435,7 @@ class Residency:
                 is_coming = loads.loading == lane.model
                 from_s = loads.expected_end_ns * 1e-9 - now_ns * 1e-9 if is_coming else 0.0
                 here_s.append(self.done_s(now_ns, lane, id, from_s, max(1, n // n_there)))
-            elif self.could_load(now_ns, id, lane.model):
+            elif self.could_load(id, lane.model):
                 n_share = (n + n_there) // (n_there + 1)
                 if loads.beside_runs:
                     done_s = self.done_s(now_ns, lane, id, load_s, n_share)
@@ -456,14 +453,9 @@ class Residency:
         expected no more."""
         if not self.engine.models[model].known or self.n_holding(model) > 0:
             return True
-        could: list[int] = []
-        for node in self.engine.fleet:
-            able = node.state == "up" and model in (node.hosts or ())
-            if able and self.could_load(now_ns, node.id, model):
-                could.append(node.id)
-                if self.nodes[node.id].memory.free_bytes() >= self.facts[model].weights_bytes:
-                    return self.load(now_ns, node.id, model, "forecast")
-        return bool(could) and self.load(now_ns, could[0], model, "forecast")
+        up = [node.id for node in self.engine.fleet if node.state == "up"]
+        by_room = sorted(up, key=lambda id: self.nodes[id].memory.free_bytes() < self.facts[model].weights_bytes)
+        return any(self.could_load(id, model) and self.load(now_ns, id, model, "forecast") for id in by_room)
 
     def fill_up(self, now_ns: int) -> None:
         """Where there is room, and nobody waits for anything else there: what is asked for most, by what it takes; of
@@ -486,7 +478,7 @@ class Residency:
             fits = self.facts[model].weights_bytes <= loads.memory.free_bytes()
             if not self.engine.models[model].known or model in loads.memory.places or not fits:
                 continue
-            if self.could_load(now_ns, id, model) and self.asked_per_s(now_ns, model) > 0.0:
+            if self.could_load(id, model) and self.asked_per_s(now_ns, model) > 0.0:
                 found.append(model)
         return found
 

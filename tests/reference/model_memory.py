@@ -84,4 +84,5 @@ class Loads:
     may_fill: bool = True  # there may be room for something nobody waits for
     in_use: list[int] = field(default_factory=list)  # models of the batches that are there
     awaited: list[int] = field(default_factory=list)  # loaded for somebody, and not yet used
+    allowed: set[int] = field(default_factory=set)  # what it may hold
     failed: dict[int, int] = field(default_factory=dict)  # what could not be loaded, until when it is left alone

@@ -98,6 +98,17 @@ def test_a_node_that_was_up_and_idle_fills_its_memory() -> None:
     assert all(line["end_s"] - line["arrival_s"] < 0.005 for line in lines if line["arrival_s"] > 4.0)
 
 
+def test_a_crash_during_a_load_is_not_taken_for_a_model_that_cannot_be_loaded() -> None:
+    world = tables()
+    world["node"][0]["count"], world["model"][0]["load_s"] = 1, 4.0
+    world["model"], world["latency"] = world["model"][:1], world["latency"][:1]
+    world["workload"] = [{"model": "small-0", "rate_rps": 10.0}]
+    world["fault"] = [{"at_s": 2.0, "kind": "crash", "node": "gpu", "for_s": 1.0}]
+    _, lines = logged(world, "slo_cost")
+    assert {line["outcome"] for line in lines} == {"ok"}
+    assert min(line["end_s"] for line in lines) < 7.1  # loaded as soon as it is back
+
+
 def test_loads_beside_runs_or_in_turn_with_them() -> None:
     beside = simulate(scenario(tables()), policy="slo_cost", seed=1)
     world = tables()

@@ -73,6 +73,7 @@ bool StateMachine::admit(TimeNs now_ns, contracts::Request& request, Entrance& e
       case queue::Entry::admit:
         break;
       case queue::Entry::infeasible:
+        doubt_load(now_ns, request);
         refuse(request, ActionKind::reject, Reason::infeasible, verdict.retry_after_s);
         return false;
       case queue::Entry::refuse:

@@ -75,7 +75,7 @@ void StateMachine::carry_out(TimeNs now_ns, const contracts::HealthChange& chang
   if (fleet_.state(id) != route::NodeState::up) return;
   mark_node(id);
   bind_waiting(now_ns, id);
-  looks_for_loads_ = residency_ != nullptr;
+  look_for_loads();
 }
 
 /// What a device learned of itself while it was slow would keep it from being asked how it is now.

@@ -126,6 +126,7 @@ void StateMachine::send_elsewhere(TimeNs now_ns, NodeId id) {
   give_up_where(now_ns, id, Reason::device_removed, [](const Batch& b) { return b.open; });
   rebind(now_ns, id);
   mark_node(id);
+  look_for_loads();
 }
 
 void StateMachine::residency_changed(TimeNs now_ns, NodeId id) {
@@ -147,6 +148,7 @@ void StateMachine::drain_node(TimeNs now_ns, NodeId id) {
   fleet_.drain(id);
   rebind(now_ns, id);
   mark_node(id);
+  look_for_loads();
   if (health_) health_->members_changed(now_ns);
   settle_health(now_ns);
 }
@@ -161,6 +163,7 @@ void StateMachine::remove_node(TimeNs now_ns, NodeId id) {
   give_up_where(now_ns, id, Reason::device_lost, [](const Batch& b) { return b.running; });
   if (residency_) residency_->remove_node(id);
   rebind(now_ns, id);
+  look_for_loads();
   if (!health_) return;
   health_->left(id);
   health_->members_changed(now_ns);
@@ -182,6 +185,7 @@ void StateMachine::take_out(TimeNs now_ns, NodeId id, Reason reason) {
   give_up_where(now_ns, id, reason, [](const Batch& b) { return b.open || b.running; });
   rebind(now_ns, id);
   mark_node(id);
+  look_for_loads();
   settle_health(now_ns);
 }
 
@@ -193,12 +197,12 @@ void StateMachine::node_back(TimeNs now_ns, NodeId id) {
   settle_health(now_ns);
   mark_node(id);
   bind_waiting(now_ns, id);
-  looks_for_loads_ = residency_ != nullptr;
+  look_for_loads();
 }
 
 /// Whether requests for the model may be sent there.
 bool StateMachine::may_serve(NodeId id, ModelId model) const noexcept {
-  return residency_ ? residency_->may_hold(id, model) : fleet_.resident(id, model);
+  return residency_ ? residency_->hosts(id, model) : fleet_.resident(id, model);
 }
 
 /// What waits for a device that it can't have any more is bound anew.

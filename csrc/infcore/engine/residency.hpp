@@ -17,7 +17,7 @@ using base::TimeNs;
 
 /// What is known of where models are and could be, where the engine itself decides that: which nodes may hold which
 /// models, each node's memory and the load that is under way there, what loads take, how much each model is asked for.
-/// It decides nothing: model_loads.cpp does. The fleet's bits say what is resident; a node's memory has besides what is
+/// It decides nothing: load_plan.cpp does. The fleet's bits say what is resident; a node's memory has besides what is
 /// on its way. One load at a time on a node: what is asked for next is decided when it is over, by what waits then.
 class Residency {
  public:
@@ -40,10 +40,21 @@ class Residency {
     std::vector<Failed> failed{};    ///< what could not be loaded
 
     [[nodiscard]] bool is_loading() const noexcept { return loading != base::no_model; }
+    /// When it may be asked for again what it failed to load; 0: now.
+    [[nodiscard]] TimeNs failed_until_ns(ModelId model) const noexcept {
+      for (const Failed& each : failed)
+        if (each.model == model) return each.until_ns;
+      return 0;
+    }
+    void forget_awaited(ModelId model) noexcept {
+      if (std::erase(awaited, model) > 0) memory.hold(model, Hold::awaited, false);
+    }
   };
   struct ModelFacts {
     std::uint64_t weights_bytes{};
-    double load_s{};  ///< as declared, then as measured
+    double load_s{};    ///< as declared, then as measured
+    double doubt{1.0};  ///< what load_s is believed of that figure, see doubt()
+    TimeNs doubted_ns{};
     bool is_known{}, is_measured{};
     std::uint32_t n_loading{};  ///< nodes that load it
     Demand demand{};
@@ -57,10 +68,14 @@ class Residency {
   void remove_node(NodeId);
   void may_hold(NodeId, ModelId, bool may) noexcept;
 
-  [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept {
-    return (hosts(model, node.value / 64) >> (node.value % 64) & 1u) != 0;
+  [[nodiscard]] bool may_hold(NodeId node, ModelId model) const noexcept { return is_in(allowed_, model, node); }
+  /// The nodes that may hold it, 64 a word.
+  [[nodiscard]] std::uint64_t allowed(ModelId model, std::uint32_t word) const noexcept {
+    return allowed_[std::size_t{model.value} * n_words_ + word];
   }
-  /// The nodes that may hold the model, 64 a word.
+  /// What is sent where: who may hold it, is large enough, and has not failed to load it just now.
+  [[nodiscard]] bool hosts(NodeId node, ModelId model) const noexcept { return is_in(hosts_, model, node); }
+  /// Such nodes, 64 a word.
   [[nodiscard]] std::uint64_t hosts(ModelId model, std::uint32_t word) const noexcept {
     return hosts_[std::size_t{model.value} * n_words_ + word];
   }
@@ -78,15 +93,29 @@ class Residency {
     models_[model.value].demand.add(now_ns);
     demand_.add(now_ns);
   }
+  /// Requests are served with it there.
+  void used(NodeId node, ModelId model) noexcept {
+    NodeLoads* const loads = nodes_[node.value].get();
+    if (loads != nullptr && loads->memory.holds(model)) loads->memory.used(model);
+  }
   /// It waits in a lane.
   void waits(std::uint32_t lane, const contracts::Request&) noexcept;
+  /// It could not be loaded there, and is not tried again before.
+  void fail(NodeId, ModelId, TimeNs until_ns);
+  /// It may be another model of that name by now.
+  void forgive(NodeId, ModelId) noexcept;
   /// What the node failed to load before may be tried again; returns when the next may, never_ns: none.
   TimeNs forgive(NodeId, TimeNs now_ns) noexcept;
   /// How much likelier it is asked for than the models that were ever told of, on average; within bounds.
   [[nodiscard]] double reuse(ModelId, TimeNs now_ns) noexcept;
   /// Seconds that its load is expected to take: as measured, else as declared, else by what other bytes took.
-  [[nodiscard]] double load_s(ModelId) const noexcept;
-  void measured(ModelId, double load_s) noexcept;
+  [[nodiscard]] double told_load_s(ModelId) const noexcept;
+  /// As far as that is believed.
+  [[nodiscard]] double load_s(ModelId model) const noexcept { return models_[model.value].doubt * told_load_s(model); }
+  void measured(ModelId, double load_s, TimeNs now_ns) noexcept;
+  /// A request was refused for what a load is expected to take, and so nothing will be loaded that tells otherwise:
+  /// half of it is believed, then, if this goes on, a quarter.
+  void doubt(ModelId, TimeNs now_ns) noexcept;
   /// Of any model that was ever told of.
   [[nodiscard]] std::uint64_t weights_bytes_least() const noexcept { return weights_bytes_least_; }
   /// The cost of loading it once more, as policies are told it.
@@ -116,10 +145,17 @@ class Residency {
   void end_load(NodeId) noexcept;
 
  private:
+  using Bits = std::vector<std::uint64_t>;  // by model, a row of 64 nodes a word
+  [[nodiscard]] bool is_in(const Bits& bits, ModelId model, NodeId node) const noexcept {
+    return (bits[std::size_t{model.value} * n_words_ + node.value / 64] >> (node.value % 64) & 1u) != 0;
+  }
+  void put(Bits& bits, ModelId model, NodeId node, bool on) noexcept;
+  void follow_hosts(NodeId, ModelId) noexcept;
+
   std::string policy_;
   std::uint32_t n_words_, n_models_{}, n_known_{}, n_nodes_{},
       n_loading_{};  ///< n_models_: that memories have room for
-  std::vector<std::uint64_t> hosts_;
+  Bits allowed_, hosts_;
   std::vector<std::unique_ptr<NodeLoads>> nodes_;
   std::vector<ModelFacts> models_;
   Demand demand_{};

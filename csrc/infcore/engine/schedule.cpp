@@ -43,7 +43,7 @@ void StateMachine::dispatch_dirty(TimeNs now_ns) {
     for (const std::uint32_t lane : due_) {
       lanes_[lane]->dirty = false;
       dispatch_lane(now_ns, lane);
-      looks_for_loads_ = residency_ != nullptr;
+      look_for_loads();
     }
     due_.clear();
   }

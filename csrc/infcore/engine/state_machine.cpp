@@ -125,6 +125,7 @@ bool StateMachine::cancel(TimeNs now_ns, RequestHandle handle, Reason reason) {
   if (s.where == Where::waiting || s.where == Where::put_off) {
     if (s.where == Where::waiting) {
       leave_lane(slot);
+      look_for_loads();  // what was loaded for him may go now
     } else {
       leave_put_off(slot);
     }
@@ -195,7 +196,7 @@ void StateMachine::started(TimeNs now_ns, NodeId id, std::uint64_t batch_id) {
   b.beside = node.occupied;
   b.expected_end_ns = base::add_ns(now_ns, base::to_ns(latency_.at(b.model, id).service_s(learned_shape(b))));
   occupancy_changed(id);
-  if (residency_) note_use(id, b.model);
+  if (residency_) residency_->used(id, b.model);
   timers_.set(id.value, base::add_ns(now_ns, node.run_limit_ns));
   for (std::uint32_t& member : b.members) {
     if (member == vacated || !slots_[member].doomed) continue;
@@ -307,10 +308,10 @@ void StateMachine::tick(TimeNs now_ns) {
 void StateMachine::check_run_limit(TimeNs now_ns, NodeId id) {
   const Node& node = nodes_[id.value];
   TimeNs next_ns = base::never_ns;
-  if (residency_) {  // what could not be loaded there may be tried again
-    next_ns = residency_->forgive(id, now_ns);
+  if (residency_) {
+    next_ns = forgive_loads(now_ns, id);
     if (residency_->node(id) != nullptr) next_ns = std::min(next_ns, load_limit_ns(id));
-    looks_for_loads_ = true;
+    look_for_loads();
   }
   for (const Batch& b : node.in_flight) {
     if (!b.running) continue;
@@ -450,6 +451,7 @@ void StateMachine::expire(TimeNs now_ns, Lane& lane) {
     if (slot == queue::no_slot) return;
     if (slots_[slot].request.deadline_ns > now_ns) return;
     leave_lane(slot);
+    look_for_loads();
     end(now_ns, slot, ActionKind::shed, Reason::deadline);
   }
 }

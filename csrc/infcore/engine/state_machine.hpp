@@ -317,14 +317,17 @@ class StateMachine {
   void send_elsewhere(TimeNs now_ns, NodeId);
   void mark_node(NodeId);
 
-  // model_loads.cpp
+  // model_loads.cpp, load_plan.cpp, load_estimates.cpp
   void set_up_residency();
-  void end_unloadable(TimeNs now_ns, ModelId);
+  /// Who waits for a load, or what a load may push out, has changed: schedule() plans anew.
+  void look_for_loads() noexcept { looks_for_loads_ = residency_ != nullptr; }
+  void load_failed(TimeNs now_ns, NodeId, ModelId);
+  [[nodiscard]] TimeNs forgive_loads(TimeNs now_ns, NodeId);
+  [[nodiscard]] bool may_come(const Lane&) const noexcept;
+  [[nodiscard]] bool serves(NodeId, const Lane&) const noexcept;
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
   void follow_memory(NodeId);
   void follow_use(NodeId);
-  void note_use(NodeId, ModelId) noexcept;
-  static void forget_awaited(Residency::NodeLoads&, ModelId) noexcept;
   void act_on_model(ActionKind, Reason, NodeId, ModelId, double takes_s);
   void drop(TimeNs now_ns, NodeId, ModelId);
   void hold_wanted(NodeId, bool on);
@@ -332,12 +335,11 @@ class StateMachine {
   void plan_loads(TimeNs now_ns);
   void add_backlog(const Lane&);
   [[nodiscard]] std::uint64_t serving(const Lane&, std::uint32_t word) const noexcept;
-  [[nodiscard]] std::uint32_t n_serving(const Lane&) const noexcept;
-  [[nodiscard]] std::uint32_t n_able_to_load(const Lane&) const noexcept;
+  [[nodiscard]] std::uint32_t n_for(const Lane&, bool there) const noexcept;
   [[nodiscard]] std::uint64_t able_to_load(const Lane&, std::uint32_t word) const noexcept;
   [[nodiscard]] double in_turn_load_s(NodeId, ModelId) const noexcept;
   [[nodiscard]] bool is_awaited(NodeId, ModelId) const noexcept;
-  [[nodiscard]] bool could_load(TimeNs now_ns, NodeId, ModelId);
+  [[nodiscard]] bool could_load(NodeId, ModelId);
   void shed_hopeless(TimeNs now_ns, Lane&);
   void load_bound(TimeNs now_ns, Lane&);
   [[nodiscard]] double done_s(TimeNs now_ns, const Lane&, NodeId, double from_s, std::uint32_t n_share);
@@ -348,9 +350,8 @@ class StateMachine {
   [[nodiscard]] Residency::Cold cold_of(TimeNs now_ns, const contracts::Request&, NodeId only, double ahead_s);
   [[nodiscard]] double ahead_s(TimeNs now_ns, const contracts::Request&, NodeId);
   [[nodiscard]] double cold_s(TimeNs now_ns, const contracts::Request&);
-  [[nodiscard]] bool has_free(NodeId id) const noexcept {
-    return (has_free_slot_[id.value / 64] >> (id.value % 64) & 1u) != 0;
-  }
+  void doubt_load(TimeNs now_ns, const contracts::Request&);
+  [[nodiscard]] bool has_free(NodeId) const noexcept;
 
   // health_steps.cpp
   void set_up_health();
