@@ -50,7 +50,7 @@ class Engine(EngineCore):
     n_tiers        0 is the most urgent
     ageing_s       a request that has waited longer goes first, whatever its tier; None: never
     seed           of policies that draw at random (power_of_two, peak_ewma)
-    max_nodes, max_models  devices at once, and models with their versions in the engine's life, at most: those that left count
+    max_nodes, max_models  devices at once; models with their versions in the engine's life: those that left count, too
     cache          an infcore.Cache in which requests with a key= are looked up; cache_is_shared: by all tenants alike
     clock          None (time.monotonic's) or a ManualClock
     log            path of a file to which every event and decision goes, for infcore.sim.replay; None: none is kept

@@ -138,10 +138,9 @@ class Engine:
         self.bind_waiting(now_ns, id)
 
     def drain_node(self, now_ns: int, id: int) -> None:
-        self.fleet[id].state = "draining"
+        self.fleet[id].state, self.loads.looks = "draining", True
         self.rebind(now_ns, id)
         self.mark_node(id)
-        self.loads.looks = True
 
     def remove_node(self, now_ns: int, id: int) -> None:
         self.fleet[id].state = "absent"

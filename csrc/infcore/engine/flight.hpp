@@ -33,7 +33,7 @@ struct Flight {
   std::uint32_t member{};
   base::NodeId node{base::no_node};
   Reason reason{};
-  bool is_cheaper{};      ///< its fallback's answer, which is no answer for later
+  bool is_cheaper{};         ///< its fallback's answer, which is no answer for later
   base::TimeNs run_ns{};     ///< from arrival to the answer
   base::TimeNs landed_ns{};  ///< when
 };
