@@ -274,6 +274,7 @@ def never_held(why_not):
 
 
 BROKEN = {
+    "a node gets out of use for who comes before": (Residency, "reserve_for", lambda *_: None),
     "what is in use stays": (Memory, "hold", never_held(IN_USE)),
     "what is awaited stays": (Memory, "hold", never_held(AWAITED)),
     "what is wanted stays": (Memory, "hold", never_held(WANTED)),

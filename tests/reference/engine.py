@@ -376,13 +376,13 @@ class Engine:
         watch(self, now_ns, id, batch)
 
     def has_free(self, id: int) -> bool:
-        return len(self.batches[id]) < self.fleet[id].slots and not self.loads.loads_alone(id)
+        return len(self.batches[id]) < self.fleet[id].slots and not self.loads.takes_nothing(id)
 
     def free_at_ns(self, id: int) -> int:
         """When a node without a free slot is expected to have one."""
         if self.loads.loads_alone(id):
             return self.loads.nodes[id].expected_end_ns
-        return min(batch.expected_end_ns for batch in self.batches[id])
+        return min((batch.expected_end_ns for batch in self.batches[id]), default=self.free_since_ns[id])
 
     def occupied(self, id: int) -> tuple[int, float, float]:
         """All that the node has in flight, as if it were one batch."""

@@ -32,7 +32,7 @@ class Candidate:
     takes: bool
     trusted: bool  # its curve was given, or its class's, or has seen enough, or it has no free slot to learn more
     tried_since_ns: int | None  # since when it is idle, if its curve was not given
-    loads: bool = False  # it has no free slot because it loads a model
+    loads: bool = False  # it has no free slot because it loads a model, or is kept free for that
 
     @property
     def joined(self) -> int:
@@ -236,8 +236,8 @@ def candidate(engine: Any, now_ns: int, lane: Lane, id: int) -> Candidate:
     batch, running = open_batch(engine, lane, id), engine.batches[id]
     free_in_s, takes = 0.0, True
     is_full = len(running) >= engine.fleet[id].slots
-    loads = lane.bound is None and engine.loads.loads_alone(id)
-    if batch is None and (is_full or loads):
+    loads = lane.bound is None and engine.loads.takes_nothing(id)
+    if batch is None and (is_full or loads or engine.loads.is_reserved(id)):
         takes = False
         # One that is overdue is expected to take as long again as it is late.
         free_in_s = abs(engine.free_at_ns(id) * 1e-9 - now_ns * 1e-9)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from reference.batching import NEVER_NS, to_ns
 from reference.lanes import Lane, Request, add_ns
+from reference.load_forecasts import Forecasts
 from reference.model_facts import NEWEST_SHARE, REUSE_MOST, Facts, Line, per_s
 from reference.model_memory import AWAITED, IN_USE, ON_ITS_WAY, WANTED, Loads, Memory
 
@@ -19,10 +20,9 @@ F = np.float32
 AGAIN_NS = 10_000_000_000  # after which a node is asked again for a model that could not be loaded
 UNKNOWN_S = 600.0  # that a load may be late of which nobody knows what it takes
 LOADS_WORTH = 2.0  # a further copy is worth its load, and one more of what goes for it
-SELDOM_PER_S = 1e-9  # a model that was never asked for comes after all that were
 
 
-class Residency:
+class Residency(Forecasts):
     def __init__(self, engine: Any, policy: str) -> None:
         self.engine, self.policy = engine, policy
         self.is_on = bool(policy)  # off: models are where the driver says, and all else here does nothing
@@ -142,7 +142,7 @@ class Residency:
         loads = self.nodes.get(id)
         if loads is None or loads.loading != model:
             return False
-        loads.loading = None
+        loads.loading, loads.over_ns = None, now_ns
         loads.may_fill = self.looks = True
         if ok:
             self.measured(model, load_s)
@@ -240,6 +240,12 @@ class Residency:
         """The node's worker is busy loading."""
         return id in self.nodes and self.nodes[id].loading is not None and not self.nodes[id].beside_runs
 
+    def is_reserved(self, id: int) -> bool:
+        return id in self.nodes and self.nodes[id].is_reserved
+
+    def takes_nothing(self, id: int) -> bool:
+        return self.loads_alone(id) or self.is_reserved(id)
+
     # ---- what goes and comes
 
     def act(self, kind: str, id: int, model: int, reason: str = "none") -> None:
@@ -300,8 +306,16 @@ class Residency:
         self.backlog_s = dict.fromkeys(range(len(self.engine.fleet)), 0.0)
         for lane in self.lanes:
             self.add_backlog(lane)
-        if not self.any_idle():
-            return
+        for loads in self.nodes.values():
+            loads.reserves = False
+        if self.any_idle():
+            self.make_loads(now_ns)
+        for id, loads in sorted(self.nodes.items()):
+            was, loads.is_reserved = loads.is_reserved, loads.reserves
+            if was and not loads.is_reserved:
+                self.engine.mark_node(id)
+
+    def make_loads(self, now_ns: int) -> None:
         self.lanes.sort(key=lambda lane: self.engine.urgency(now_ns, lane))
         for is_further in (False, True):  # whom nobody serves first: else the busy models take every load
             for lane in self.lanes:
@@ -356,7 +370,7 @@ class Residency:
     def could_load(self, id: int, model: int) -> bool:
         """Whether the node could begin to load it now."""
         loads, bytes_ = self.nodes[id], self.facts[model].weights_bytes
-        if loads.loading is not None or model not in self.engine.fleet[id].hosts:
+        if loads.loading is not None or loads.reserves or model not in self.engine.fleet[id].hosts:
             return False
         if not loads.memory.can_fit(bytes_):  # whom they were loaded for may have gone elsewhere
             for each in list(loads.awaited):
@@ -411,6 +425,30 @@ class Residency:
             return
         if self.could_load(id, lane.model):
             self.load(now_ns, id, lane.model)
+        else:
+            self.reserve_for(now_ns, lane)
+
+    def reserve_for(self, now_ns: int, lane: Lane) -> None:
+        """On the node that is first done with what is in use, where that alone keeps the model out, nothing new begins,
+        unless who comes before waits for what the node holds. A node that has loaded runs as long as that takes."""
+        before = self.lanes[: self.lanes.index(lane)]
+        found = []
+        for id, loads in sorted(self.nodes.items()):
+            node, memory = self.engine.fleet[id], loads.memory
+            if node.state != "up" or lane.model not in node.hosts or not self.serves(id, lane):
+                continue
+            too_soon = loads.over_ns is not None and now_ns - loads.over_ns < to_ns(self.load_s(lane.model))
+            if loads.loading is not None or loads.reserves or too_soon:
+                continue
+            in_use_bytes = sum(memory.places[model].bytes for model in loads.in_use if model in memory.places)
+            if not memory.can_fit(max(0, self.facts[lane.model].weights_bytes - in_use_bytes)):
+                continue
+            if any(other.requests and self.serves(id, other) and other.model in node.models for other in before):
+                continue
+            ends_ns = [batch.expected_end_ns for batch in self.engine.batches[id]]
+            found.append((-1 if loads.is_reserved else max(ends_ns, default=0), id))
+        if found:
+            self.nodes[min(found)[1]].reserves = True
 
     def done_s(self, now_ns: int, lane: Lane, id: int, from_s: float, n_share: int) -> float:
         """When it would be done there with what waits in the lane, were that its share."""
@@ -443,48 +481,9 @@ class Residency:
                     done_s = self.done_s(now_ns, lane, id, 0.0, n_share) + load_s
                 pushes_out = loads.memory.free_bytes() < self.facts[lane.model].weights_bytes
                 options.append((done_s + (load_s if pushes_out else 0.0), id, done_s))
+        if not options and here_s == [inf]:
+            self.reserve_for(now_ns, lane)
         if options:
             _, id, done_s = min(options)
             if min(here_s) == inf or min(here_s) > done_s + LOADS_WORTH * load_s:
                 self.load(now_ns, id, lane.model)
-
-    def load_expected(self, now_ns: int, model: int) -> bool:
-        """What somebody expects to be asked for: where there is room, else where something may go for it. Whether it is
-        expected no more."""
-        if not self.engine.models[model].known or self.n_holding(model) > 0:
-            return True
-        up = [node.id for node in self.engine.fleet if node.state == "up"]
-        by_room = sorted(up, key=lambda id: self.nodes[id].memory.free_bytes() < self.facts[model].weights_bytes)
-        return any(self.could_load(id, model) and self.load(now_ns, id, model, "forecast") for id in by_room)
-
-    def fill_up(self, now_ns: int) -> None:
-        """Where there is room, and nobody waits for anything else there: what is asked for most, by what it takes; of
-        what was never asked for, one copy."""
-        for id, loads in sorted(self.nodes.items()):
-            is_quiet = loads.beside_runs or not self.engine.batches[id]
-            has_room = loads.memory.free_bytes() >= self.weights_bytes_least
-            if not (loads.may_fill and loads.loading is None and has_room and is_quiet):
-                continue
-            if self.engine.fleet[id].state != "up":
-                continue
-            loads.may_fill = False
-            worths = [(-self.worth(now_ns, model), model) for model in self.fitting(now_ns, id)]
-            if worths:
-                self.load(now_ns, id, min(worths)[1], "forecast")
-
-    def fitting(self, now_ns: int, id: int) -> list[int]:
-        loads, found = self.nodes[id], []
-        for model in sorted(self.engine.fleet[id].hosts):
-            fits = self.facts[model].weights_bytes <= loads.memory.free_bytes()
-            if not self.engine.models[model].known or model in loads.memory.places or not fits:
-                continue
-            if self.could_load(id, model) and self.asked_per_s(now_ns, model) > 0.0:
-                found.append(model)
-        return found
-
-    def asked_per_s(self, now_ns: int, model: int) -> float:
-        return per_s(self.facts[model].asked_ns, now_ns) + (SELDOM_PER_S if self.n_holding(model) == 0 else 0.0)
-
-    def worth(self, now_ns: int, model: int) -> float:
-        gain = self.asked_per_s(now_ns, model) * self.cost_us(model) / float(self.facts[model].weights_bytes + 1)
-        return gain / (self.n_holding(model) + 1)

@@ -79,6 +79,9 @@ class Loads:
     memory: Memory
     beside_runs: bool
     loading: int | None = None
+    is_reserved: bool = False  # nothing new begins there, so that what has to go for a load gets out of use
+    reserves: bool = False  # likewise, as of the plan at hand
+    over_ns: int | None = None  # when the last load was
     is_unwanted: bool = False  # it goes as soon as it is there
     expected_end_ns: int = 0
     may_fill: bool = True  # there may be room for something nobody waits for

@@ -266,3 +266,39 @@ def test_a_load_that_ends_with_its_device_says_nothing_of_the_model():
     world.loaded("one")
     assert world.runs("one") == "m"
     assert world.ends[waits] == ("complete", "ok")
+
+
+@pytest.mark.parametrize("policy", PATHS)
+def test_a_model_whose_queue_is_never_empty_makes_way_for_who_comes_before(policy):
+    world = World(policy=policy)
+    world.model("flood", "urgent", load_s=0.01)
+    world.node("one", 1, holds=["flood"])
+    world.step(1.0)
+    for _ in range(5):
+        world.ask("flood", tier=3)
+    assert world.begins("one") == "flood"
+    urgent = world.ask("urgent", tier=0, deadline_s=0.5)
+    world.ends_run("one")
+    assert world.loading == {"one": "urgent"}
+    world.step(0.01)
+    world.loaded("one")
+    assert world.runs("one") == "urgent"
+    assert world.ends[urgent] == ("complete", "ok")
+    world.step()
+    assert world.loading == {"one": "flood"}
+
+
+@pytest.mark.parametrize("policy", PATHS)
+def test_it_keeps_its_place_before_who_comes_after(policy):
+    world = World(policy=policy)
+    world.model("flood", "other", load_s=0.01)
+    world.node("one", 1, holds=["flood"])
+    for _ in range(3):
+        world.ask("flood", tier=0)
+    assert world.begins("one") == "flood"
+    world.ask("other", tier=3)
+    world.ends_run("one")
+    assert [world.runs("one"), world.begins("one")] == ["flood"] * 2
+    assert world.loading == {}
+    world.ends_run("one")
+    assert world.loading == {"one": "other"}

@@ -43,7 +43,20 @@ void StateMachine::plan_loads(TimeNs now_ns) {
       }
     }
   }
-  if (!residency_->any_idle()) return;  // the door reads who waits all the same
+  for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value)
+    if (residency_->node(id) != nullptr) residency_->node(id)->reserves = false;
+  if (residency_->any_idle()) make_loads(now_ns);  // the door reads who waits all the same
+  for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
+    Residency::NodeLoads* const loads = residency_->node(id);
+    if (loads == nullptr || loads->is_reserved == loads->reserves) continue;
+    loads->is_reserved = loads->reserves;
+    occupancy_changed(id);
+    if (!loads->is_reserved) mark_node(id);
+  }
+}
+
+void StateMachine::make_loads(TimeNs now_ns) {
+  Residency::Plan& plan = residency_->plan();
   std::sort(plan.lanes.begin(), plan.lanes.end(),
             [&](std::uint32_t a, std::uint32_t b) { return before(a, b, now_ns); });
   for (const bool is_further : {false, true}) {  // whom nobody serves first: else the busy models take every load
@@ -122,7 +135,7 @@ bool StateMachine::is_awaited(NodeId id, ModelId model) const noexcept {
 /// Whether the node could begin to load it now.
 bool StateMachine::could_load(NodeId id, ModelId model) {
   Residency::NodeLoads& loads = *residency_->node(id);
-  if (loads.is_loading() || !residency_->hosts(id, model)) return false;
+  if (loads.is_loading() || loads.reserves || !residency_->hosts(id, model)) return false;
   const std::uint64_t bytes = residency_->model(model).weights_bytes;
   if (loads.memory.can_fit(bytes)) return true;
   for (std::size_t i = loads.awaited.size(); i-- > 0;) {  // whom they were loaded for may have gone elsewhere
@@ -152,7 +165,43 @@ void StateMachine::load_bound(TimeNs now_ns, Lane& lane) {
   if (lane.queue.size() == 0) return;
   const Residency::NodeLoads& loads = *residency_->node(lane.bound);
   if (loads.memory.holds(lane.model) || fleet_.state(lane.bound) != route::NodeState::up) return;
-  if (could_load(lane.bound, lane.model)) load(now_ns, lane.bound, lane.model, Reason::none);
+  if (!could_load(lane.bound, lane.model)) return reserve_for(now_ns, lane);
+  load(now_ns, lane.bound, lane.model, Reason::none);
+}
+
+/// Where nobody serves the lane, and all that keeps its model out is in use: on the node that is done with that first
+/// nothing new begins until the load has begun, unless who comes before the lane waits for what the node holds. Else a
+/// model whose queue is never empty would keep its place, whatever others waited for. A node that has loaded runs as
+/// long as that would take again: loads are not to take more than half of its time.
+void StateMachine::reserve_for(TimeNs now_ns, const Lane& lane) {
+  const std::uint64_t bytes = residency_->model(lane.model).weights_bytes;
+  const TimeNs load_ns = base::to_ns(residency_->load_s(lane.model));
+  const auto waits_before = [&](NodeId id) {  // the plan's lanes are in order
+    for (const std::uint32_t index : residency_->plan().lanes) {
+      const Lane& other = *lanes_[index];
+      if (&other == &lane) return false;
+      if (other.queue.size() > 0 && serves(id, other) && fleet_.resident(id, other.model)) return true;
+    }
+    return false;
+  };
+  NodeId best = base::no_node;
+  TimeNs best_end_ns = base::never_ns;
+  for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
+    const Residency::NodeLoads* const loads = residency_->node(id);
+    if (loads == nullptr || fleet_.state(id) != route::NodeState::up || !residency_->hosts(id, lane.model)) continue;
+    if (!serves(id, lane) || loads->is_loading() || loads->reserves) continue;
+    if (loads->over_ns != base::never_ns && now_ns - loads->over_ns < load_ns) continue;
+    std::uint64_t in_use_bytes = 0;
+    for (const ModelId model : loads->in_use) in_use_bytes += loads->memory.bytes(model);
+    if (!loads->memory.can_fit(bytes - std::min(bytes, in_use_bytes)) || waits_before(id)) continue;
+    TimeNs end_ns = 0;
+    for (const Batch& b : nodes_[id.value].in_flight) end_ns = std::max(end_ns, b.expected_end_ns);
+    if (loads->is_reserved) end_ns = -1;  // it has kept free for somebody already
+    if (best != base::no_node && end_ns >= best_end_ns) continue;
+    best = id;
+    best_end_ns = end_ns;
+  }
+  if (best != base::no_node) residency_->node(best)->reserves = true;
 }
 
 /// When it would be done there with what waits in the lane, were that its share.
@@ -194,6 +243,7 @@ void StateMachine::load_for(TimeNs now_ns, Lane& lane) {
       }
     }
   }
+  if (best == base::no_node && here_s == never_done_s) return reserve_for(now_ns, lane);
   if (best == base::no_node) return;
   if (here_s != never_done_s && here_s <= best_s + loads_worth * load_s) return;
   load(now_ns, best, model, Reason::none);

@@ -56,6 +56,7 @@ bool StateMachine::loaded(TimeNs now_ns, NodeId id, ModelId model, bool ok, doub
   Residency::NodeLoads* const loads = residency_ ? residency_->node(id) : nullptr;
   if (loads == nullptr || loads->loading != model) return false;
   residency_->end_load(id);
+  loads->over_ns = now_ns;
   loads->may_fill = looks_for_loads_ = true;
   for (Stats* stats : {nodes_[id.value].stats.get(), models_[model.value].stats.get()}) {
     ++(ok ? stats->loads : stats->loads_failed);
@@ -86,6 +87,12 @@ void StateMachine::load_failed(TimeNs now_ns, NodeId id, ModelId model) {
   residency_->fail(id, model, until_ns);
   timers_.set(id.value, until_ns);
   rebind(now_ns, id);
+  const auto may_come = [&](const Lane& lane) {  // from a node that is up or not
+    for (NodeId other{0}; other.value < fleet_.n_nodes(); ++other.value) {
+      if (residency_->hosts(other, model) && serves(other, lane)) return true;
+    }
+    return false;
+  };
   for (const auto& lane : lanes_) {
     if (lane->model != model || may_come(*lane)) continue;
     while (lane->queue.size() > 0) {
@@ -104,14 +111,6 @@ TimeNs StateMachine::forgive_loads(TimeNs now_ns, NodeId id) {
   const TimeNs next_ns = residency_->forgive(id, now_ns);
   if (loads->failed.size() < n_failed) bind_waiting(now_ns, id);
   return next_ns;
-}
-
-/// Whether any node that the lane's requests may go to, up or not, could hold its model and has not failed to load it.
-bool StateMachine::may_come(const Lane& lane) const noexcept {
-  for (NodeId id{0}; id.value < fleet_.n_nodes(); ++id.value) {
-    if (residency_->hosts(id, lane.model) && serves(id, lane)) return true;
-  }
-  return false;
 }
 
 /// Whether the lane's requests may go there, as to their labels or to the node that they are bound to.
@@ -183,29 +182,26 @@ void StateMachine::drop(TimeNs now_ns, NodeId id, ModelId model) {
   follow_fleet(now_ns, id);
 }
 
-/// What something waits for there stays, if enough else may go.
-void StateMachine::hold_wanted(NodeId id, bool on) {
-  ModelMemory& memory = residency_->node(id)->memory;
-  for (const std::uint32_t index : residency_->plan().lanes) {
-    const Lane& lane = *lanes_[index];
-    const bool waits = lane.queue.size() > 0 && serves(id, lane);
-    if (memory.holds(lane.model) && (!on || waits)) memory.hold(lane.model, Hold::wanted, on);
-  }
-}
-
 /// False: not enough may go; for a forecast nothing that somebody waits for.
 bool StateMachine::load(TimeNs now_ns, NodeId id, ModelId model, Reason reason) {
   Residency::NodeLoads& loads = *residency_->node(id);
   const std::uint64_t bytes = residency_->model(model).weights_bytes;
+  const auto hold_wanted = [&](bool on) {  // what something waits for there stays, if enough else may go
+    for (const std::uint32_t index : residency_->plan().lanes) {
+      const Lane& lane = *lanes_[index];
+      const bool waits = lane.queue.size() > 0 && serves(id, lane);
+      if (loads.memory.holds(lane.model) && (!on || waits)) loads.memory.hold(lane.model, Hold::wanted, on);
+    }
+  };
   if (loads.memory.free_bytes() < bytes) {
-    hold_wanted(id, true);
-    if (reason == Reason::none && !loads.memory.can_fit(bytes)) hold_wanted(id, false);
+    hold_wanted(true);
+    if (reason == Reason::none && !loads.memory.can_fit(bytes)) hold_wanted(false);
     while (loads.memory.can_fit(bytes) && loads.memory.free_bytes() < bytes) {
       const ModelId victim = loads.memory.victim();
       if (victim == base::no_model) break;
       drop(now_ns, id, victim);
     }
-    hold_wanted(id, false);
+    hold_wanted(false);
     if (loads.memory.free_bytes() < bytes) return false;
   }
   const double load_s = residency_->load_s(model);

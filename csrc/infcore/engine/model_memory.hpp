@@ -34,6 +34,10 @@ class ModelMemory final : public contracts::EvictionView {
   [[nodiscard]] bool holds(ModelId model) const noexcept {
     return model.value < places_.size() && places_[model.value].taken;
   }
+  /// That it takes; 0 where it is not there.
+  [[nodiscard]] std::uint64_t bytes(ModelId model) const noexcept {
+    return holds(model) ? places_[model.value].bytes : 0;
+  }
   [[nodiscard]] std::uint64_t capacity_bytes() const noexcept { return capacity_bytes_; }
   [[nodiscard]] std::uint64_t used_bytes() const noexcept { return used_bytes_; }
   [[nodiscard]] std::uint64_t free_bytes() const noexcept {

@@ -34,7 +34,10 @@ class Residency {
     ModelId loading{base::no_model};
     bool is_unwanted{};   ///< it goes as soon as it is there
     bool may_fill{true};  ///< there may be room for something nobody waits for
+    bool is_reserved{};   ///< nothing new begins there, so that what has to go for a load gets out of use
+    bool reserves{};      ///< likewise, as of the plan at hand
     TimeNs begun_ns{}, expected_end_ns{};
+    TimeNs over_ns{base::never_ns};  ///< when the last load was; never_ns: there was none
     std::vector<ModelId> in_use{};   ///< models of the batches that are there
     std::vector<ModelId> awaited{};  ///< loaded for somebody, and not yet used
     std::vector<Failed> failed{};    ///< what could not be loaded
@@ -92,6 +95,9 @@ class Residency {
   void asked(ModelId model, TimeNs now_ns) noexcept {
     models_[model.value].demand.add(now_ns);
     demand_.add(now_ns);
+  }
+  [[nodiscard]] bool is_reserved(NodeId node) const noexcept {
+    return nodes_[node.value] != nullptr && nodes_[node.value]->is_reserved;
   }
   /// Requests are served with it there.
   void used(NodeId node, ModelId model) noexcept {

@@ -179,7 +179,7 @@ void StateMachine::dispatch_bound(TimeNs now_ns, std::uint32_t index) {
     std::uint32_t room = max_batch_size;
     if (const Batch* open = lane.open_nodes.empty() ? nullptr : open_batch(node, index)) {
       room -= open->shape.n_requests;
-    } else if (node.in_flight.size() >= node.slots) {
+    } else if (node.in_flight.size() >= node.slots || (residency_ && residency_->is_reserved(lane.bound))) {
       return;
     }
     room = std::min(room, room_of(node));
@@ -385,6 +385,10 @@ void StateMachine::occupancy_changed(NodeId id) {
   if (residency_) {
     follow_use(id);
     const Residency::NodeLoads* const loads = residency_->node(id);
+    if (residency_->is_reserved(id)) {
+      has_free_slot = false;
+      if (node.in_flight.empty()) free_ns = node.free_since_ns;
+    }
     if (loads != nullptr && loads->is_loading() && !loads->beside_runs) {  // its worker loads
       has_free_slot = false;
       free_ns = loads->expected_end_ns;

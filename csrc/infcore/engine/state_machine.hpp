@@ -323,16 +323,16 @@ class StateMachine {
   void look_for_loads() noexcept { looks_for_loads_ = residency_ != nullptr; }
   void load_failed(TimeNs now_ns, NodeId, ModelId);
   [[nodiscard]] TimeNs forgive_loads(TimeNs now_ns, NodeId);
-  [[nodiscard]] bool may_come(const Lane&) const noexcept;
   [[nodiscard]] bool serves(NodeId, const Lane&) const noexcept;
   [[nodiscard]] TimeNs load_limit_ns(NodeId) const noexcept;
   void follow_memory(NodeId);
   void follow_use(NodeId);
   void act_on_model(ActionKind, Reason, NodeId, ModelId, double takes_s);
   void drop(TimeNs now_ns, NodeId, ModelId);
-  void hold_wanted(NodeId, bool on);
   bool load(TimeNs now_ns, NodeId, ModelId, Reason);
   void plan_loads(TimeNs now_ns);
+  void make_loads(TimeNs now_ns);
+  void reserve_for(TimeNs now_ns, const Lane&);
   void add_backlog(const Lane&);
   [[nodiscard]] std::uint64_t serving(const Lane&, std::uint32_t word) const noexcept;
   [[nodiscard]] std::uint32_t n_for(const Lane&, bool there) const noexcept;
