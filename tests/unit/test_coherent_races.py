@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import signal
 import threading
+import time
 
 import pytest
 from coherent_rig import cache_at, elsewhere, settle, two
 from redis_rig import RedisServer, eventually
 
 from infcore.cache import CoherentCache
+from infcore.cache.far_scripts import open_tags
+from infcore.errors import CacheUnreachable
 
 KEY_OF_ITS_SLOT = 4096 + 1  # as 1 is
 
@@ -140,6 +143,133 @@ def test_a_change_in_one_turn_of_redis_with_what_was_computed_before_it(server, 
         settle(a, b)
         left = None if change == "delete" else "new"
         assert a.get("key") == left and b.get("key") == left
+
+
+NAME = b"infcore:k:s:key"
+
+
+def foreign(*commands):
+    """As by somebody who is no cache; who sends it is told, too."""
+    return lambda cache: cache._far.home.link.send(commands, names=[NAME]).result(30.0)
+
+
+BEHIND = {
+    "put": (lambda cache: cache.put("key", "new"), "new"),
+    "delete": (lambda cache: cache.delete("key"), None),
+    "tag": (lambda cache: cache.invalidate_tag("t"), None),
+    "set": (foreign((b"SET", NAME, b"not ours")), None),
+    "list": (foreign((b"DEL", NAME), (b"RPUSH", NAME, b"not ours")), None),
+}
+
+
+@pytest.mark.parametrize("change", BEHIND)
+@pytest.mark.parametrize("how", ["put", "compute", "lost"])
+def test_a_change_in_one_turn_of_redis_behind_what_was_written(server, how, change):
+    """Redis 6.0 tells who touched a key first in a turn of its loop of nothing that others do to it in there."""
+    work, left = BEHIND[change]
+    with two(server) as (a, b):
+        if how == "lost":  # against what is there, which a has
+            a.put("key", "old", tags=["t"], version=0)
+            b.put("key", "mine", tags=["t"], version=2)
+            settle(a, b)
+            assert a.get("key") == "mine"
+        else:
+            a.put("other", "mine", tags=["t"])  # the tag is there
+
+        def write():
+            if how == "put":
+                with contextlib.suppress(CacheUnreachable):  # refused, where a list came first
+                    a.put("key", "mine", tags=["t"])
+            elif how == "compute":
+                a.get_or_compute("key", compute, tags=["t"])
+            else:
+                with contextlib.suppress(CacheUnreachable):  # refused, where a list is in the way
+                    a.put("key", "older", tags=["t"], version=1)  # or done after all, where nothing is any more
+
+        def compute():
+            stop()
+            return "mine"
+
+        def stop():
+            nonlocal n_before
+            server.signal(signal.SIGSTOP)
+            n_before = len(a._far.home.link._sent)
+            threads.append(threading.Thread(target=change_behind))
+            threads[-1].start()
+
+        def is_sent(cache, n):
+            return eventually(lambda: not cache._far.home.link._orders and len(cache._far.home.link._sent) > n, "sent")
+
+        def change_behind():
+            is_sent(a, n_before)
+            threads.append(threading.Thread(target=lambda: work(b)))
+            threads[-1].start()
+            is_sent(b, 0)
+            server.signal(signal.SIGCONT)
+
+        threads, n_before = [], 0
+        if how != "compute":
+            stop()
+        write()
+        for thread in threads:
+            thread.join(30.0)
+        settle(a, b)
+        if how != "compute":  # Redis may read from b's connection before a's, once in many times
+            with cache_at(server.url) as fresh:
+                left = fresh.get("key")
+        assert a.get("key") == left and b.get("key") == left
+
+
+def test_a_tag_that_is_invalidated_in_the_turn_of_redis_that_opened_it(server):
+    with two(server) as (a, b):
+        a.put("key", "old", tags=["t"])
+        name = a._far.names.of_tag("t")
+        b.invalidate_tag("t")
+        settle(a)
+        link = a._far.home.link
+        link_b = b._far.home.link
+        server.signal(signal.SIGSTOP)
+        opening = threading.Thread(target=lambda: a._run(a._far._write_ours([name], open_tags([name], b"m" * 8))))
+        opening.start()
+        eventually(lambda: not link._orders and link._sent, "sent")
+        gone = link_b.send([(b"DEL", name)], writer=b._far.home.ear, names=[name])
+        eventually(lambda: not link_b._orders and link_b._sent, "sent")
+        a._near.marks[name] = b"m" * 8  # as who reads it in that turn, behind the one and before the other
+        server.signal(signal.SIGCONT)
+        opening.join(30.0)
+        gone.result(30.0)
+        settle(a, b)
+        assert a._near.marks.get(name) in (None, server.client().get(name))
+
+
+def test_what_is_written_behind_ones_own_change_stays(server):
+    """Whatever Redis tells the writer of that has arrived before, however slowly it is heard."""
+    with two(server) as (a, _):
+        ear = a._far.home.ear
+        hear = ear.on_changed
+
+        def hear_late(link, name):
+            time.sleep(0.01)
+            hear(link, name)
+
+        ear.on_changed = hear_late
+        for i in range(10):
+            a.delete("key")
+            a.put("key", i)
+            settle(a)
+            assert a.peek("key") == i
+            a.delete("key")
+            assert a.get_or_compute("key", lambda i=i: i + 1) == i + 1
+            settle(a)
+            assert a.peek("key") == i + 1
+            a.invalidate_tag("t")
+            a.put("key", i, tags=("t",))
+            settle(a)
+            assert a.peek("key") == i
+            a.clear()
+            a.put("key", "last")
+            settle(a)
+            assert a.peek("key") == "last"
 
 
 def test_who_has_an_old_value_in_hand_does_not_copy_it_behind_the_change(server, site, chain):

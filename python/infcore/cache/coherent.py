@@ -62,7 +62,8 @@ class CoherentCache:
     What others change is let go on the thread that hears of it, which does nothing else until the value's destructor
     has returned: there a cache's get() may be called, while what writes or computes raises CacheUnreachable at once.
     On any other thread a destructor may use it, and may wait for timeout_s where it runs within a call of this cache.
-    Redis >= 6.2, no cluster. Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
+    Redis >= 6.0, no cluster; before 6.2 put(), a delete and what was computed take one more round trip.
+    Raises InvalidArgument, InvalidType, UnknownName, MissingExtra.
     Complexity      get of what is here: as Cache; else a round trip, and one more for each Redis without it
     """
 

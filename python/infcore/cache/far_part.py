@@ -160,7 +160,7 @@ class FarPart:
             ttl_ms = _ms(level.copy_ttl_s if left_s is None else min(left_s, level.copy_ttl_s))
             with self.near.guard:
                 if level.link.is_up and self.near.is_current(key, seen, tags):
-                    self._tell(level, scripts.put(name, data, ttl_ms, ()), name)
+                    self._tell(level, scripts.ours([name], scripts.put(name, data, ttl_ms, ())), name)
 
     def _tell(self, level: Level, commands: Sequence[scripts.Command], name: bytes,
               done: Callable[[Any], object] = lambda _: None) -> None:  # fmt: skip
@@ -198,6 +198,45 @@ class FarPart:
                 raise Refused(f"{level.link.place} refused it: {reply}")
         return replies
 
+    def _write_ours(self, names: Sequence[bytes], script: scripts.Command) -> Steps:
+        """The reply of a script that writes under these names, of which everybody is told but who writes here."""
+        if self.home.link.remembers_first:
+            return (yield from self._write_by_first(names, script))
+        replies = yield from self._write(names, scripts.ours(names, script))
+        return replies[-1][0]
+
+    def _write_by_first(self, names: Sequence[bytes], script: scripts.Command) -> Steps:
+        """_write_ours() where Redis does not tell us what others do behind us in the same turn of its loop.
+
+        Once the reply is there, that turn is over. So a second question, in a later turn, says whether what stood there
+        then still stands: neither a value nor a mark comes back once it was replaced, and what others do in that later
+        turn is told, as we only read there. Where it does not stand, or where that remains unknown, it is forgotten as
+        if it had been told.
+        Nothing else needs that. What deletes or invalidates forgets behind its reply, so behind that turn, and nothing
+        is kept that was read before; the other listeners of the link are told there, too. A script that nobody touched
+        anything before or behind (scripts.touched(), drop()) is not ours: Redis tells of it, us as well
+        """
+        outdated = names
+        try:
+            replies = yield from self._write(names, scripts.ours(names, script, by_first=True))
+            answer, stood = replies[-1][len(names)], replies[-1][-len(names) :]
+            with contextlib.suppress(Refused):  # of what is somebody else's list by now
+                stands = yield from self._write((), scripts.began(names))
+                outdated = [name for name, old, new in zip(names, stood, stands, strict=True) if not old or old != new]
+        finally:
+            for name in outdated:
+                self.changed(name)
+        return answer
+
+    def changed(self, name: bytes) -> None:
+        """What the name stands for has changed somewhere."""
+        key, tag = self.names.key_of(name), self.names.tag_of(name)
+        if key is not None:
+            self.near.forget(key)  # first: who has the old value in hand copies it no more
+            self.drop_copies(key, self.names.of_key(key), self.levels[:-1])
+        elif tag is not None:
+            self.near.forget_tag(tag, name)
+
     def open_tags(self, tags: Sequence[str]) -> Steps:
         """What the tags bear, after those without got something: a value made from now on is dead once one changes."""
         names = [self.names.of_tag(tag) for tag in tags]
@@ -205,8 +244,8 @@ class FarPart:
         missing = [name for name in names if marks[name] is None]
         if missing:
             seen = self.near.seen("")
-            replies = yield from self._write(missing, scripts.open_tags(missing, self._nonce()))
-            fresh = dict(zip(missing, replies[-1][0], strict=True))
+            fresh_marks = yield from self._write_ours(missing, scripts.open_tags(missing, self._nonce()))
+            fresh = dict(zip(missing, fresh_marks, strict=True))
             self.near.learn(fresh, seen)
             marks.update(fresh)
         return [(name, marks[name]) for name in names]
@@ -232,11 +271,11 @@ class FarPart:
             expires_ms = int(self.home.link.server_s() * 1e3) + ttl_ms if ttl_ms else 0
             packed = pack(kind, body, version=told.version, expires_ms=expires_ms, nonce=self._nonce(),
                           cost_us=told.cost_us, tags=tags)  # fmt: skip
-            commands = scripts.put(name, packed, ttl_ms, tags, dead or b"", is_new=begun is not None)
-            outcome = yield from self._put_once(key, name, commands)
+            script = scripts.put(name, packed, ttl_ms, tags, dead or b"", is_new=begun is not None)
+            outcome = yield from self._put_once(key, name, script)
             if outcome > 0:
-                if begun:  # what was done in the same turn of Redis' loop is told behind its replies, before others
-                    yield from self._write((), [(b"TIME",)])
+                if begun:
+                    yield from self._wait_for_turn()
                 if begun and begun.is_touched:
                     yield from self._write([name], scripts.drop(name, packed[:HEAD_BYTES]))
                     self.near.forget(key)
@@ -268,9 +307,13 @@ class FarPart:
             else:  # Redis does not tell who wrote, so that a copy of what was there before would stay
                 self.drop_copies(key, self.names.of_key(key), self.levels[:-1])
 
-    def _put_once(self, key: Hashable, name: bytes, commands: Sequence[scripts.Command]) -> Steps:
+    def _wait_for_turn(self) -> Steps:
+        """What was done in the same turn of Redis' loop is told behind its replies, before those of another."""
+        yield from self._write((), [(b"TIME",)])
+
+    def _put_once(self, key: Hashable, name: bytes, script: scripts.Command) -> Steps:
         try:
-            replies = yield from self._write([name], commands)
+            return (yield from self._write_ours([name], script))
         except Refused:
             with contextlib.suppress(CacheUnreachable):
                 yield from self._write([name], scripts.drop(name, b""))
@@ -279,7 +322,6 @@ class FarPart:
             self.near.forget(key)
             self.drop_copies(key, name, self.levels[:-1])
             raise
-        return replies[-1][0]
 
     def _dead_head(self, name: bytes) -> Steps:
         """Of what stands in the way, the header where a tag has ended it or it is not ours; None: it is alive."""
@@ -298,6 +340,8 @@ class FarPart:
         self.near.forget(key)
         try:
             replies = yield from self._write([name], scripts.delete(name, self.names.of_deleted(name)))
+            if self.home.link.remembers_first:  # it tells us, too, and not what we write next is to be forgotten
+                yield from self._wait_for_turn()
         finally:  # also where nobody waits for it any more: it may be done, and Redis does not tell who did it
             self.near.forget(key)
             self.drop_copies(key, name, self.levels[:-1])

@@ -1,6 +1,8 @@
-"""What Redis does in one step, as commands: scripts that 6.2 knows, and the plain commands beside them."""
+"""What Redis does in one step, as commands: scripts that 6.0 knows, and the plain commands beside them."""
 
 from collections.abc import Sequence
+
+from infcore.cache.far_value import HEAD_BYTES
 
 Command = Sequence[bytes]
 
@@ -58,31 +60,47 @@ def put(
     dead: bytes = b"",
     *,
     is_new: bool = False,
-) -> list[Command]:
-    """Replies OK, QUEUED, QUEUED, and a list: first 1: written, 0: a newer one is there (is_new: any one that is not
-    dead), or -1: a tag is outdated.
+) -> Command:
+    """For ours(). Replies 1: written, 0: a newer one is there (is_new: any one that is not dead), or -1: a tag is
+    outdated
+    """
+    names, marks = [name, *(tag for tag, _ in tags)], [mark for _, mark in tags]
+    return (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, dead, b"%d" % is_new, *marks)
+
+
+def open_tags(names: Sequence[bytes], mark: bytes) -> Command:
+    """For ours(). Replies the list of marks. Of tags that bore nothing just now."""
+    return (b"EVAL", _OPEN, b"%d" % len(names), *names, mark)
+
+
+def ours(names: Sequence[bytes], script: Command, *, by_first: bool = False) -> list[Command]:
+    """What the script writes under the names counts as written by the connection. The last reply is a list that begins
+    with the script's.
 
     Redis tells the writer of what a script wrote even where it asked not to be told (NOLOOP): it remembers who touched
     a key last in a turn of its loop, and for it that is not the connection. So the connection itself touches the key
     behind the script, in the same turn, by appending nothing. Were it told all the same, it would only forget. Others
     are told, too, where nothing was written, and ask once more
+
+    by_first    for a Redis that remembers who touched a key first: it is touched before the script, too, and the list
+                has two more for each name, one before the script's and, last, what began() says
     """
-    names, marks = [name, *(tag for tag, _ in tags)], [mark for _, mark in tags]
-    script = (b"EVAL", _PUT, b"%d" % len(names), *names, packed, b"%d" % ttl_ms, dead, b"%d" % is_new, *marks)
-    return [(b"MULTI",), script, (b"APPEND", name, b""), (b"EXEC",)]
+    touch = [(b"APPEND", name, b"") for name in names]
+    if by_first:
+        return [(b"MULTI",), *touch, script, *touch, *began(names), (b"EXEC",)]
+    return [(b"MULTI",), script, *touch, (b"EXEC",)]
 
 
-def open_tags(names: Sequence[bytes], mark: bytes) -> list[Command]:
-    """Replies as put()'s, the last a list that begins with the list of marks. Of tags that bore nothing just now."""
-    script = (b"EVAL", _OPEN, b"%d" % len(names), *names, mark)
-    return [(b"MULTI",), script, *((b"APPEND", name, b"") for name in names), (b"EXEC",)]
+def began(names: Sequence[bytes]) -> list[Command]:
+    """Replies what tells one value or mark under each name from every other: its header, or all of it."""
+    return [(b"GETRANGE", name, b"0", b"%d" % (HEAD_BYTES - 1)) for name in names]
 
 
 def delete(name: bytes, gone: bytes) -> list[Command]:
     """Replies 1, the number of those that were under the name, and 1. `gone` is what the others hear of.
 
     Redis tells nobody of a DEL that finds nothing, and of one that it does in a turn with a later put of who computed
-    a value meanwhile, it does not tell that one (see put()). Both must hear of it; nobody else ever writes that name
+    a value meanwhile, it does not tell that one (see ours()). Both must hear of it; nobody else ever writes that name
     """
     touch, untouch = touched(gone)
     return [touch, (b"DEL", name), untouch]
@@ -91,14 +109,15 @@ def delete(name: bytes, gone: bytes) -> list[Command]:
 def touched(name: bytes) -> list[Command]:
     """Replies 1 and 1. The others hear of a name that nothing lies under.
 
-    The connection itself deletes what the script put there, as it touches in put() what that wrote; not by MULTI, since
-    nothing is queued where memory is full
+    The connection itself deletes what the script put there, as it touches in ours() what that wrote; not by MULTI,
+    since nothing is queued where memory is full. For the same reason it cannot be first, so that a Redis before 6.2
+    tells it, too
     """
     return [(b"EVAL", _TOUCH, b"1", name), (b"DEL", name)]
 
 
 def drop(name: bytes, head: bytes) -> list[Command]:
-    """Without a head: what put()'s APPEND made where its script wrote nothing."""
+    """Without a head: what the APPEND of a put() made where its script wrote nothing."""
     return [(b"EVAL", _DROP, b"1", name, head)]
 
 

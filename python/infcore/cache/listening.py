@@ -125,14 +125,10 @@ class LevelEar:
         if far is None:
             return
         self._ear.n_changes += not far.names.is_deleted(name)  # of what was there, its own name is told, too
-        key, tag = far.names.key_of(name), far.names.tag_of(name)
-        if key is not None:
-            far.near.forget(key)  # first: who has the old value in hand copies it no more
-            far.drop_copies(key, far.names.of_key(key), far.levels[: self._index])
-        elif tag is not None:
-            far.near.forget_tag(tag, name)
-        elif name == far.names.all:
+        if name == far.names.all:
             self.on_flushed(link)
+        else:
+            far.changed(name)
 
     def on_flushed(self, link: Link) -> None:
         far = self._listening()

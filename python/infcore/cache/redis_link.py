@@ -97,6 +97,7 @@ class Link:
         self._is_closed = False
         self._offset_s = 0.0  # the server's clock less ours
         self.n_connects = self.n_users = 0
+        self.remembers_first = False  # in a turn of its loop, not last, who touched a key: Redis before 6.2
         self.tried = threading.Event()  # set once it is connected, or could not be at first
         self.refusal = ""  # what the server last said instead of letting us listen
         self._wake_out, self._wake_in = socket.socketpair()
@@ -198,6 +199,7 @@ class Link:
             connection.send_packed_command([packed(_track(prefix))], check_health=False)
             self._answer(connection)
             self._followed.add(prefix)
+        self._ask_version(connection)
         self._ask_time(connection)
         self._is_up = True
         self.n_connects += 1
@@ -263,6 +265,12 @@ class Link:
             self.refusal = str(reply)
             raise reply
         return reply
+
+    def _ask_version(self, connection: Any) -> None:
+        """One that is taken for newer than it is tells us of what we wrote, which costs hits and nothing else."""
+        connection.send_packed_command([packed((b"HELLO", b"3"))], check_health=False)
+        version = self._answer(connection).get(b"version", b"")
+        self.remembers_first = version.startswith((b"6.0.", b"6.1."))
 
     def _ask_time(self, connection: Any) -> None:
         asked_s = time.monotonic()
