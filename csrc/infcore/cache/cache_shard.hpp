@@ -71,6 +71,9 @@ class CacheShard final : private contracts::EvictionView {
   /// Dead by its time alone, and not for so long that it may not be served while a new one is made.
   [[nodiscard]] bool is_stale(EntryId id, base::TimeNs now_ns) const noexcept;
 
+  /// Whether put() would refuse it in the place of `old`, as of an older version than what is there or may come.
+  [[nodiscard]] bool is_outdated(const NewEntry& entry, EntryId old, base::TimeNs now_ns) const noexcept;
+
   void hit(EntryId id) noexcept {
     hits_[n_hits_++] = id;
     if (n_hits_ == hits_.size()) tell_hits();
@@ -153,7 +156,6 @@ class CacheShard final : private contracts::EvictionView {
   [[nodiscard]] bool is_plain(EntryId id) const noexcept { return entries_[id].life == no_life && version_floor_ == 0; }
   [[nodiscard]] bool is_alive(const Entry& entry, base::TimeNs now_ns) const noexcept;
   [[nodiscard]] bool is_invalid(const Entry& entry) const noexcept;
-  [[nodiscard]] bool is_outdated(const NewEntry& entry, EntryId old, base::TimeNs now_ns) const noexcept;
 
   std::uint64_t capacity_bytes_;
   std::unique_ptr<contracts::EvictionPolicy> policy_;

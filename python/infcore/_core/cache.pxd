@@ -25,6 +25,5 @@ cdef class Store:
     cdef readonly object capacity_bytes
     cdef readonly str policy
     cdef object estimate
-    cdef dict floors    # versions that invalidate_older() asked for, by a tag's bytes; None: of everything
 
     cdef int64_t now_ns(self) except? -1

@@ -49,7 +49,6 @@ cdef class Store:
     def __cinit__(self, *_, **__):
         self.clock = as_clock(None)
         self.shards = []
-        self.floors = {}
 
     def __init__(self, capacity_bytes, *, estimate, policy="infcore", ttl_s=None, shards=None, clock=None):
         if self.shards:
@@ -218,8 +217,6 @@ cdef class Store:
         (name,) = encoded_tags(("" if tag is None else tag,))
         cdef string_view seen = string_view(<bytes>name, len(<bytes>name))
         cdef Shard shard
-        named = None if tag is None else name
-        self.floors[named] = max(floor, <uint64_t>self.floors.get(named, 0))  # first: bring() must not find it later
         for shard in self.shards:
             shard.c_obj.get().lock.lock()
             try:

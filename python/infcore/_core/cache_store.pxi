@@ -246,7 +246,7 @@ cdef cbool brought(Store store, object key, object value, object instead_of, dic
             if not entries.is_pinned(id):
                 victims.push_back(id)
                 free_bytes += entries.told(id).bytes
-    if entry.bytes > free_bytes or is_refused(store, entries, before, entry, encoded, now_ns):
+    if entry.bytes > free_bytes or not is_wanted(entries, before, entry, now_ns):
         entries.lock.unlock()
         gone.append(compared)
         return False
@@ -281,20 +281,11 @@ cdef list residents_among(Store store, Shard shard, object keys, list elsewhere,
     return [(resident, at) for at, resident in found.items()]
 
 
-cdef cbool is_refused(Store store, CacheShard* entries, EntryId old, const NewEntry& entry, list encoded,
-                      int64_t now_ns) except *:
-    """Whether it is there, or put() would find it older than what is there or may come. Makes nothing, as unlock()."""
-    cdef uint64_t version
-    if old != no_entry and (entries.is_live(old, now_ns) or entries.is_stale(old, now_ns)):
-        version = entries.told(old).version
-        if version > entry.version or (version == entry.version and entries.is_live(old, now_ns)):
-            return True
-    if entry.version < <uint64_t>store.floors.get(None, 0):
-        return True
-    for name in encoded:
-        if entry.version < <uint64_t>store.floors.get(name, 0):
-            return True
-    return False
+cdef cbool is_wanted(CacheShard* entries, EntryId old, const NewEntry& entry, int64_t now_ns) noexcept:
+    """Whether put() would take it, and it is not there in that version."""
+    if entries.is_outdated(entry, old, now_ns):
+        return False
+    return old == no_entry or not entries.is_live(old, now_ns) or entries.told(old).version < entry.version
 
 
 cdef list read_told(Store store, object key, object value, dict told, CacheKey* known, NewEntry* entry,

@@ -52,11 +52,12 @@ cdef class EngineCore(TokenWorkers):
         key         hashable; a request with an equal one to the same model and version, of the same tenant (unless
                     Engine(cache_is_shared=True)), is answered from the engine's cache, without a device and past the
                     queue (a full engine refuses it as any); its arrays are read-only. An answer is put there when its
-                    future is first asked for it, as worth the seconds that it took; its ttl_s counts from its end. While one runs, equal ones wait for its answer, or share its
-                    device's failure: future.cached is True of them. Who is more urgent than each that runs (tier,
-                    deadline_s, defer_s), or requires other labels, does not wait, but runs as well, and so does
-                    the first of those who wait once the one that ran is cancelled, late or given up; a cancel or a
-                    deadline of one's own ends nobody else. None: the cache has nothing to do with it
+                    future is first asked for it, as worth the seconds that it took; its ttl_s counts from its end.
+                    While one runs, equal ones wait for its answer, or share its device's failure: future.cached is
+                    True of them. Who is more urgent than each that runs (tier, deadline_s, defer_s), or requires other
+                    labels, does not wait, but runs as well, and so does the first of those who wait once the one that
+                    ran is cancelled, late or given up; a cancel or a deadline of one's own ends nobody else. None: the
+                    cache has nothing to do with it
         require     labels that a device must have, {"region": "eu"}; some device must carry them now, if only a lost one
         Returns     infcore.Future
         Raises      UnknownName, InvalidArgument, InvalidType, NoNodeAvailable (require), QueueFull, EngineClosed,

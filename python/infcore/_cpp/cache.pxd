@@ -60,6 +60,7 @@ cdef extern from "<infcore/cache/cache_shard.hpp>" namespace "infcore::cache" no
         BorderMutex lock
         cbool is_live(EntryId, TimeNs) noexcept
         cbool is_stale(EntryId, TimeNs) noexcept
+        cbool is_outdated(const NewEntry&, EntryId, TimeNs) noexcept
         void hit(EntryId) noexcept
         void miss() noexcept
         Outcome put(uint32_t, const NewEntry&, EntryId, TimeNs, EntryId&) except +infcore_translate
