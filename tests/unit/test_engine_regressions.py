@@ -3,6 +3,7 @@
 import _thread
 import asyncio
 import concurrent.futures
+import signal
 import subprocess
 import sys
 import threading
@@ -230,10 +231,12 @@ def test_close_again_after_an_interrupt():
     engine = engine_of(CallableDevice("d", gated), models=[model(max_batch_size=1)]).start()
     futures = [engine.submit("m", x_of(1)) for _ in range(2)]
     gated.wait_entered()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
     interrupting = Aside(lambda: (wait_until(lambda: engine._state == "closing", "close()"), _thread.interrupt_main()))
     with pytest.raises(KeyboardInterrupt):
         engine.close()
     interrupting.outcome()
+    signal.signal(signal.SIGINT, before)
     gated.open()
     assert engine.close() == []
     assert [answer(future) for future in futures] == [2, 2]
